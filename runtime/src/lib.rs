@@ -1,1 +1,19 @@
+//! Devices, weights, custom operations, the KV cache and memory: everything under the network.
+//!
+//! This is the only crate that names `burn-wgpu` or `wgpu`. It knows nothing of layers, tokens or images.
+//!
+//! Read in the order in which a run meets them:
+//! [`device`] (open one, prove it) · [`source`] (files, without reading them whole) · [`weights`] (safetensors, checked,
+//! tensor by tensor) · [`sampler_ops`] (the operations that Fovea exists for) · [`kv_cache`] · [`memory`].
 
+pub mod device;
+mod error;
+pub mod kv_cache;
+pub mod memory;
+pub mod sampler_ops;
+pub mod source;
+pub mod weights;
+
+pub use device::{DeviceChoice, DeviceInfo, OpenDevice};
+pub use error::Error;
+pub use fovea_shaders::{Cell, Keep, Scale, TokenBox, compact, regions, top_k};

@@ -1,0 +1,232 @@
+//! Questions about one picture, and the stream of events that answers each.
+//!
+//! What does not depend on the question is computed once and kept: features, visual tokens, and the picture's way
+//! through the layers below the text-guided sampler. A question that is stopped or dropped leaves these as they were
+//! or further on, never half-written, so the next question gives what a fresh start gives.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_stream::try_stream;
+use fovea_runtime::{device::read_f32, memory};
+use futures_core::Stream;
+use web_time::Instant;
+
+use crate::{
+    answer::{AskOptions, Event, Looked, MemoryBytes, Stage, Statistics, TokenCounts, Turn},
+    error::Error,
+    focus::{Features, Prefix, Visual},
+    grid::Grid,
+    model::Model,
+    pick::Picker,
+    picture::Picture,
+    prompt::Prompt,
+    text_sampler::Kept,
+    tiles::{Tiles, tiles},
+};
+
+/// A conversation on one picture.
+pub struct Conversation {
+    pub(crate) model: Arc<Model>,
+    picture: Picture,
+    pub(crate) grid: Grid,
+    pub(crate) features: Option<Features>,
+    /// The visual tokens, and whether the vision-guided sampler made them.
+    pub(crate) visual: Option<(bool, Visual)>,
+    /// The picture's way through the lower layers, and the text before it.
+    prefix: Option<(Vec<u32>, Prefix)>,
+}
+
+/// Times of the stages so far.
+struct Clock {
+    start: Instant,
+    last: Instant,
+    stages: BTreeMap<Stage, f64>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self { start: now, last: now, stages: BTreeMap::new() }
+    }
+
+    fn end(&mut self, stage: Stage) -> Event {
+        let milliseconds = self.last.elapsed().as_secs_f64() * 1e3;
+        self.last = Instant::now();
+        self.stages.insert(stage, milliseconds);
+        Event::Stage { stage, milliseconds }
+    }
+}
+
+impl Conversation {
+    pub(crate) fn new(model: Arc<Model>, picture: Picture) -> Self {
+        let patches = model.config.vision.patches();
+        // The model's list of canvases, as `unpad_image` has it; the processor's is the same in published checkpoints.
+        let pinpoints = &model.config.pinpoints;
+        let grid = Grid::of(picture.height(), picture.width(), pinpoints, model.config.vision.side, patches);
+        Self { model, picture, grid, features: None, visual: None, prefix: None }
+    }
+
+    /// The picture.
+    pub fn picture(&self) -> &Picture {
+        &self.picture
+    }
+
+    /// Where its map lies.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// The tiles that the vision tower sees.
+    ///
+    /// # Errors
+    /// [`Error::Picture`] where it can't be resized.
+    pub fn tiles(&self) -> Result<Tiles, Error> {
+        tiles(&self.picture, &self.model.tiles)
+    }
+
+    /// Answers `question`. Dropping the stream stops the run; so does `options.cancel`.
+    ///
+    /// The stream yields [`Event::Stage`] as stages end, [`Event::Looked`] once, [`Event::Token`]s, and [`Event::Done`]
+    /// last.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for settings out of range, [`Error::TooLong`] where the question does not fit,
+    /// [`Error::Cancelled`], and what the device reports. After an error the conversation goes on.
+    pub fn ask<'a>(
+        &'a mut self,
+        question: &'a str,
+        options: &'a AskOptions,
+    ) -> impl Stream<Item = Result<Event, Error>> + 'a {
+        try_stream! {
+            let model = self.model.clone();
+            let config = &model.config;
+            let (cancel, n_layers) = (&options.cancel, config.text.n_layers);
+            options.check(n_layers)?;
+            let vision = options.vision && model.has_selector();
+            // Where the default layer lies beyond the last, nothing is pruned.
+            let layer = options.text.then_some(options.layer.or(config.focus.text_layer)).flatten();
+            let depth = layer.unwrap_or(n_layers);
+            let mut clock = Clock::start();
+
+            let prompt = model.prompter.encode(question)?;
+            let around = prompt.ids.len() - 1 + options.max_new_tokens;
+            self.check_length(around + 1)?;
+            yield clock.end(Stage::Prompt);
+
+            if self.features.is_none() {
+                let tiles = self.tiles()?;
+                yield clock.end(Stage::Tiles);
+                self.features = Some(model.look(&tiles, self.grid, cancel).await?);
+                yield clock.end(Stage::VisionTower);
+            }
+            if self.visual.as_ref().is_none_or(|(sampled, _)| *sampled != vision) {
+                let Some(features) = &self.features else { return };
+                let visual = model.sample(features, vision).await?;
+                self.prefix = None;
+                self.visual = Some((vision, visual));
+                yield clock.end(Stage::VisionSampler);
+            }
+            let Some((_, visual)) = &self.visual else { return };
+            let n = visual.tokens.dims()[0];
+            self.check_length(around + n)?;
+
+            // A shallower question than the last needs what entered its layer, which is gone: start again.
+            let fits = |p: &(Vec<u32>, Prefix)| p.0 == prompt.before() && p.1.depth <= depth;
+            let mut prefix = self.prefix.take_if(|p| fits(p)).map(|p| p.1);
+            self.prefix = None;
+            if prefix.as_ref().is_none_or(|p| p.depth < depth) {
+                let went = model.image_prefill(&mut prefix, prompt.before(), visual, depth, cancel).await;
+                self.prefix = prefix.map(|p| (prompt.before().to_vec(), p));
+                went?;
+                yield clock.end(Stage::ImagePrefill);
+            } else {
+                self.prefix = prefix.map(|p| (prompt.before().to_vec(), p));
+            }
+            let Some((_, prefix)) = &self.prefix else { return };
+
+            let (hidden, cache) = model.question_prefill(prefix, prompt.after(), cancel).await?;
+            let kept = match layer {
+                Some(_) => {
+                    let keep = options.keep.unwrap_or(config.focus.keep());
+                    model.prune(prefix, prompt.image_at, &hidden, keep).await?
+                }
+                None => Kept { importance: Vec::new(), visual: (0..n).collect() },
+            };
+            if layer.is_some() {
+                yield clock.end(Stage::TextSampler);
+            }
+            let looked = Arc::new(self.looked(visual, kept));
+            yield Event::Looked(looked.clone());
+
+            let (mut cache, logits) =
+                model.prefill(prefix, prompt.image_at, &looked.kept, hidden, cache, cancel).await?;
+            let mut logits = read_f32(logits).await?;
+            yield clock.end(Stage::Prefill);
+            let first_token_ms = clock.start.elapsed().as_secs_f64() * 1e3;
+
+            let mut picker = Picker::new(options.pick, model.prompter.allowed());
+            let mut decoder = model.prompter.decoder();
+            let mut answer_ids = Vec::new();
+            let mut step_logits = Vec::new();
+            let after = prompt.ids.len() - 1 + n;
+            loop {
+                let id = picker.next(&logits);
+                answer_ids.push(id);
+                if options.keep_logits {
+                    step_logits.push(std::mem::take(&mut logits));
+                }
+                let text = decoder.push(id)?;
+                yield Event::Token { id, text };
+                if answer_ids.len() == options.max_new_tokens || model.prompter.stop_ids().contains(&id) {
+                    break;
+                }
+                let position = after + answer_ids.len() - 1;
+                logits = read_f32(model.step(id, position, &mut cache, cancel).await?).await?;
+            }
+            yield clock.end(Stage::Decode);
+
+            let tokens = TokenCounts { stock: self.grid.stock_tokens(), vision: n, text: looked.kept.len() };
+            let dropped = (n - looked.kept.len()) as f64 * (1.0 - depth as f64 / n_layers as f64);
+            let steps = answer_ids.len() - 1;
+            let statistics = Statistics {
+                tokens,
+                equivalent_share: (n as f64 - dropped) / tokens.stock as f64,
+                tokens_per_second: (steps > 0).then(|| steps as f64 * 1e3 / clock.stages[&Stage::Decode]),
+                stage_ms: clock.stages,
+                first_token_ms,
+                memory: MemoryBytes {
+                    weights: model.weight_bytes(),
+                    kv_cache: cache.bytes(),
+                    host_peak: memory::host_peak(),
+                },
+            };
+            yield Event::Done(Box::new(Turn { prompt, looked, answer_ids, step_logits, statistics }));
+        }
+    }
+
+    fn check_length(&self, need: usize) -> Result<(), Error> {
+        let have = self.model.config.text.context;
+        if need > have { Err(Error::TooLong { need, have }) } else { Ok(()) }
+    }
+
+    fn looked(&self, visual: &Visual, kept: Kept) -> Looked {
+        Looked {
+            grid: self.grid,
+            window: self.model.config.focus.window,
+            scales: Arc::new(self.model.config.focus.scales.clone()),
+            choice: visual.choice.clone(),
+            thumbnail: visual.thumbnail,
+            boxes: visual.boxes.clone(),
+            importance: kept.importance,
+            kept: kept.visual,
+        }
+    }
+
+    /// The prompt of `question`, for a caller that wants to know its length.
+    ///
+    /// # Errors
+    /// As [`crate::prompt::Prompter::encode`].
+    pub fn prompt(&self, question: &str) -> Result<Prompt, Error> {
+        self.model.prompter.encode(question)
+    }
+}

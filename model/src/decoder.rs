@@ -1,0 +1,143 @@
+//! The text model: Llama, Vicuna, Mistral. Embeddings in, hidden states and logits out.
+//!
+//! One `forward` of a layer serves prefill and decoding: cache and positions are arguments.
+
+use burn::module::{Module, Param};
+use burn::nn::RmsNorm;
+use burn::tensor::{DType, Int, Tensor};
+use fovea_runtime::kv_cache::LayerCache;
+
+use crate::{
+    attention,
+    config::{Config, TextConfig},
+    error::Error,
+    linear::{Linear, product},
+    load::Loader,
+    names::Names,
+    rope::Rotation,
+};
+
+/// One decoder layer.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    input_layernorm: RmsNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    post_attention_layernorm: RmsNorm,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+/// Embedding, layers, norm and head.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    embed_tokens: Param<Tensor<2>>,
+    /// The layers, first to last.
+    pub layers: Vec<DecoderLayer>,
+    norm: RmsNorm,
+    /// None where the head shares the embedding's weights.
+    lm_head: Option<Param<Tensor<2>>>,
+}
+
+impl Decoder {
+    pub(crate) async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
+        let t = &config.text;
+        let (c, q, kv) = (t.d_model, t.n_heads * t.d_head, t.n_kv_heads * t.d_head);
+        let mut layers = Vec::with_capacity(t.n_layers);
+        for layer in 0..t.n_layers {
+            let name = |rest: &str| names.text_layer(layer, rest);
+            layers.push(DecoderLayer {
+                input_layernorm: load.rms_norm(&name("input_layernorm.weight"), c, t.epsilon).await?,
+                q_proj: load.linear(&name("self_attn.q_proj"), q, c, t.attention_bias).await?,
+                k_proj: load.linear(&name("self_attn.k_proj"), kv, c, t.attention_bias).await?,
+                v_proj: load.linear(&name("self_attn.v_proj"), kv, c, t.attention_bias).await?,
+                o_proj: load.linear(&name("self_attn.o_proj"), c, q, t.attention_bias).await?,
+                post_attention_layernorm: load
+                    .rms_norm(&name("post_attention_layernorm.weight"), c, t.epsilon)
+                    .await?,
+                gate_proj: load.linear(&name("mlp.gate_proj"), t.d_ff, c, t.mlp_bias).await?,
+                up_proj: load.linear(&name("mlp.up_proj"), t.d_ff, c, t.mlp_bias).await?,
+                down_proj: load.linear(&name("mlp.down_proj"), c, t.d_ff, t.mlp_bias).await?,
+            });
+        }
+        let lm_head = if t.tied { None } else { Some(load.matrix(&names.head(false), [t.vocab, c]).await?) };
+        Ok(Self {
+            embed_tokens: load.matrix(&names.embedding(), [t.vocab, c]).await?,
+            layers,
+            norm: load.rms_norm(&names.text("norm.weight"), c, t.epsilon).await?,
+            lm_head,
+        })
+    }
+
+    /// Embeddings of `ids`: (ids, C), f32. Ids are below the vocabulary: the prompter checked them.
+    pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        let table = self.embed_tokens.val();
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let at = Tensor::<1, Int>::from_data(ids.as_slice(), &table.device());
+        table.select(0, at).cast(DType::F32)
+    }
+
+    /// Logits of the next token after the last row of `hidden` (tokens, C): (1, vocab), f32.
+    pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let [tokens, c] = hidden.dims();
+        let last = self.norm.forward(hidden.slice([tokens - 1..tokens, 0..c]));
+        product(last, self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val())
+    }
+}
+
+/// (tokens, heads * d_head) -> (heads, tokens, d_head).
+fn split(x: Tensor<2>, heads: usize) -> Tensor<3> {
+    let [tokens, width] = x.dims();
+    x.reshape([tokens, heads, width / heads]).swap_dims(0, 1)
+}
+
+impl DecoderLayer {
+    /// One layer over new tokens, reading and growing `cache`; None starts one, kept in `kept_as`.
+    ///
+    /// `hidden` (tokens, C), f32 -> the same. `rotation` holds the tokens' positions.
+    pub(crate) fn forward(
+        &self,
+        hidden: Tensor<2>,
+        rotation: &Rotation,
+        cache: Option<LayerCache>,
+        config: &TextConfig,
+        kept_as: DType,
+    ) -> (Tensor<2>, LayerCache) {
+        let x = self.input_layernorm.forward(hidden.clone());
+        let query = rotation.apply(split(self.q_proj.forward(x.clone()), config.n_heads));
+        let key = rotation.apply(split(self.k_proj.forward(x.clone()), config.n_kv_heads));
+        let value = split(self.v_proj.forward(x), config.n_kv_heads);
+        let cache = match cache {
+            None => LayerCache::new(key, value, kept_as),
+            Some(mut cache) => {
+                cache.append(key, value);
+                cache
+            }
+        };
+        let (keys, values) = cache.read();
+        let hidden = hidden + self.o_proj.forward(attention::causal(query, keys, values));
+        let x = self.post_attention_layernorm.forward(hidden.clone());
+        let gate = config.activation.apply(self.gate_proj.forward(x.clone()));
+        let hidden = hidden + self.down_proj.forward(gate * self.up_proj.forward(x));
+        (hidden, cache)
+    }
+
+    /// Queries of the text-guided sampler: this layer's norm and `W_q`, rotary positions only where given (Eq. 6).
+    ///
+    /// `hidden` (text, C) -> (n_heads, text, d_head).
+    pub(crate) fn score_query(&self, hidden: Tensor<2>, rotation: Option<&Rotation>, config: &TextConfig) -> Tensor<3> {
+        let query = split(self.q_proj.forward(self.input_layernorm.forward(hidden)), config.n_heads);
+        rotation.map_or(query.clone(), |r| r.apply(query))
+    }
+
+    /// Keys of the text-guided sampler: this layer's norm and `W_k`, rotary positions only where given (Eq. 6).
+    ///
+    /// `hidden` (visual, C) -> (n_kv_heads, visual, d_head).
+    pub(crate) fn score_key(&self, hidden: Tensor<2>, rotation: Option<&Rotation>, config: &TextConfig) -> Tensor<3> {
+        let key = split(self.k_proj.forward(self.input_layernorm.forward(hidden)), config.n_kv_heads);
+        rotation.map_or(key.clone(), |r| r.apply(key))
+    }
+}

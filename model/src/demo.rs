@@ -1,0 +1,28 @@
+//! The checkpoint that comes with Fovea, embedded: what answers where no other is named.
+
+use std::borrow::Cow;
+
+use fovea_runtime::source::Source;
+
+/// Whether the embedded checkpoint is trained. Its weights are random until one is: the words mean nothing.
+pub const TRAINED: bool = false;
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_bytes!(concat!("../demo/", $name)).as_slice())),*]
+    };
+}
+
+/// The embedded checkpoint's files.
+pub fn source() -> Source {
+    let files = files!(
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    );
+    Source::memory("the demo checkpoint", files.map(|(name, bytes)| (name.to_owned(), Cow::Borrowed(bytes))))
+}

@@ -1,0 +1,50 @@
+//! What can go wrong from a checkpoint and a picture to an answer.
+
+/// An error of the model and all around it. Each says what was expected, what came, and where it helps what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A device, a file or a tensor.
+    #[error(transparent)]
+    Runtime(#[from] fovea_runtime::Error),
+    /// A key of a configuration file.
+    #[error("{key}: {why}")]
+    Config {
+        /// File and key.
+        key: String,
+        /// Expected and got.
+        why: String,
+    },
+    /// The tokenizer or the chat template.
+    #[error("{file}: {why}")]
+    Tokenizer {
+        /// The file.
+        file: String,
+        /// Expected and got.
+        why: String,
+    },
+    /// The picture.
+    #[error("the picture: {0}")]
+    Picture(String),
+    /// A setting that the caller chose.
+    #[error("{option}: expected {expected}, got {got}")]
+    Option {
+        /// Its name on the command line.
+        option: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it was.
+        got: String,
+    },
+    /// The question does not fit.
+    #[error("the question is too long: {need} tokens with the picture and the answer, the model takes {have}; ask a shorter one or for fewer new tokens")]
+    TooLong {
+        /// Tokens of picture, prompt and answer.
+        need: usize,
+        /// The model's context.
+        have: usize,
+    },
+    /// The caller stopped the run.
+    #[error("stopped")]
+    Cancelled,
+}

@@ -1,0 +1,47 @@
+//! `y = x W^T + b`, the weight kept as the checkpoint has it: (d_out, d_in).
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Tensor};
+
+use crate::config::Activation;
+
+/// A linear layer.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// (d_out, d_in), in the dtype the weights are kept in.
+    pub weight: Param<Tensor<2>>,
+    /// (d_out,), f32.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// `x W^T + b`. `x` (rows, d_in), f32 -> (rows, d_out), f32.
+    ///
+    /// Weights in f16 are multiplied in f16, with the product summed as the backend does; all else is f32.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let y = product(x, self.weight.val());
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
+    }
+}
+
+/// `x W^T` for a weight (d_out, d_in) that may be in f16.
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    if weight.dtype() == DType::F32 {
+        return x.matmul(weight.transpose());
+    }
+    x.cast(weight.dtype()).matmul(weight.transpose()).cast(DType::F32)
+}
+
+impl Activation {
+    /// Applies the nonlinearity, element by element.
+    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::QuickGelu => x.clone() * burn::tensor::activation::sigmoid(x * 1.702),
+            Self::Gelu => burn::tensor::activation::gelu(x),
+            Self::Silu => burn::tensor::activation::silu(x),
+        }
+    }
+}

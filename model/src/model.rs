@@ -1,0 +1,181 @@
+//! A checkpoint on a device: everything loaded, ready to look at pictures.
+
+use std::{cell::Cell, sync::Arc};
+
+use burn::tensor::{DType, Tensor};
+use fovea_runtime::{Error as RuntimeError, OpenDevice, memory};
+
+use crate::{
+    cancel::Cancel,
+    checkpoint::Checkpoint,
+    config::Config,
+    conversation::Conversation,
+    decoder::Decoder,
+    error::Error,
+    load::Loader,
+    picture::Picture,
+    plan::Plan,
+    projector::Projector,
+    prompt::Prompter,
+    rope::Rope,
+    tiles::TileConfig,
+    vision::VisionTower,
+    vision_sampler::ScaleSelector,
+};
+
+/// What matrices are kept in on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// f16 where most weights are stored in 16 bits and the device computes in f16; else f32.
+    #[default]
+    Auto,
+    /// f32, whatever is stored.
+    F32,
+    /// f16, whatever is stored; half the memory. On the CPU slower than f32.
+    F16,
+}
+
+/// How far loading is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadProgress {
+    /// Every value is read once, to refuse NaN and infinities before anything is allocated.
+    Checking {
+        /// Bytes read.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Tensors go to the device.
+    Loading {
+        /// Bytes read.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+}
+
+/// A loaded model.
+pub struct Model {
+    pub(crate) config: Config,
+    pub(crate) tiles: TileConfig,
+    pub(crate) prompter: Prompter,
+    pub(crate) device: OpenDevice,
+    pub(crate) dtype: DType,
+    pub(crate) tower: VisionTower,
+    pub(crate) projector: Projector,
+    pub(crate) selector: Option<ScaleSelector>,
+    /// (C,), the embedding after every row of the map.
+    pub(crate) newline: Tensor<1>,
+    pub(crate) decoder: Decoder,
+    pub(crate) rope: Rope,
+    weight_bytes: u64,
+}
+
+impl Model {
+    /// Checks that the model fits, checks every value, and loads tensor by tensor.
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::OutOfMemory`] by plan, with nothing allocated; typed errors for values that are not
+    /// finite; [`Error::Cancelled`].
+    pub async fn load(
+        checkpoint: Checkpoint,
+        device: OpenDevice,
+        precision: Precision,
+        cancel: &Cancel,
+        progress: impl Fn(LoadProgress),
+    ) -> Result<Arc<Self>, Error> {
+        let dtype = matrix_dtype(&checkpoint, &device, precision);
+        let plan = Plan::new(&checkpoint, None, dtype.size() as u64);
+        let hint = "use a smaller checkpoint, or a device with more memory";
+        let have = if device.info.backend == "cpu" { memory::host_available() } else { None };
+        memory::check_fits("the weights and one question", plan.peak_bytes(), have, hint)?;
+        for (name, shape) in checkpoint.needed() {
+            let need = shape.iter().map(|&d| d as u64).product::<u64>() * dtype.size() as u64;
+            if need > device.info.max_binding_size.min(device.info.max_buffer_size) {
+                let what = format!("room for tensor `{name}`: need a binding of {need} bytes, have {}", device.info.max_binding_size);
+                return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what }.into());
+            }
+        }
+        checkpoint.verify(|done, total| progress(LoadProgress::Checking { done, total })).await?;
+        let needed = checkpoint.needed();
+        let entries = checkpoint.weights.entries();
+        let total = needed.iter().filter_map(|(name, _)| entries.get(name)).map(|e| e.bytes()).sum();
+        let load = Loader {
+            weights: &checkpoint.weights,
+            device: &device.device,
+            dtype,
+            done: Cell::new(0),
+            total,
+            progress: &|done, total| progress(LoadProgress::Loading { done, total }),
+            cancel,
+        };
+        let (names, config) = (&checkpoint.names, &checkpoint.config);
+        let tower = VisionTower::load(&load, names, config).await?;
+        let projector = Projector::load(&load, names, config).await?;
+        let selector = if checkpoint.selector { Some(ScaleSelector::load(&load, config).await?) } else { None };
+        let newline = load.f32(names.newline, [config.text.d_model]).await?;
+        let decoder = Decoder::load(&load, names, config).await?;
+        fovea_runtime::device::settle(&newline).await?;
+        Ok(Arc::new(Self {
+            rope: Rope::new(&config.text),
+            weight_bytes: plan.weight_bytes,
+            config: checkpoint.config,
+            tiles: checkpoint.tiles,
+            prompter: checkpoint.prompter,
+            device,
+            dtype,
+            tower,
+            projector,
+            selector,
+            newline,
+            decoder,
+        }))
+    }
+
+    /// A conversation on one picture. Nothing is computed before the first question.
+    pub fn look_at(self: &Arc<Self>, picture: Picture) -> Conversation {
+        Conversation::new(self.clone(), picture)
+    }
+
+    /// Architecture and sampler settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The device it runs on.
+    pub fn device(&self) -> &OpenDevice {
+        &self.device
+    }
+
+    /// The text of answer `ids`, special tokens left out.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where the tokenizer fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        self.prompter.decode(ids)
+    }
+
+    /// Whether it has a scale selector. A stock LLaVA-NeXT has none and runs with the text-guided sampler alone.
+    pub fn has_selector(&self) -> bool {
+        self.selector.is_some()
+    }
+
+    /// What matrices are kept in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Bytes of the weights on the device.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+}
+
+fn matrix_dtype(checkpoint: &Checkpoint, device: &OpenDevice, precision: Precision) -> DType {
+    match precision {
+        Precision::F32 => DType::F32,
+        Precision::F16 => DType::F16,
+        Precision::Auto if device.has_f16() && checkpoint.mostly_16_bit() => DType::F16,
+        Precision::Auto => DType::F32,
+    }
+}

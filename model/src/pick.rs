@@ -1,0 +1,116 @@
+//! The next token from logits: greedy, or seeded temperature with top-k and top-p.
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
+};
+
+use crate::error::Error;
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pick {
+    /// 0: the most likely token. Above: logits are divided by it and one is drawn.
+    pub temperature: f64,
+    /// Only this many of the most likely; 0: all.
+    pub top_k: usize,
+    /// Only the fewest most likely whose probabilities reach this sum; 1: all.
+    pub top_p: f64,
+    /// Seed of the draws: the same seed draws the same tokens.
+    pub seed: u64,
+}
+
+impl Default for Pick {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
+    }
+}
+
+impl Pick {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |option, expected: &str, got: f64| Error::Option { option, expected: expected.into(), got: got.to_string() };
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return Err(wrong("temperature", "a number of at least 0", self.temperature));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(wrong("top-p", "a number above 0 and at most 1", self.top_p));
+        }
+        Ok(())
+    }
+}
+
+/// Chooses token after token of one answer.
+pub(crate) struct Picker<'a> {
+    pick: Pick,
+    rng: ChaCha8Rng,
+    allowed: &'a [bool],
+}
+
+impl<'a> Picker<'a> {
+    /// Tokens that are not `allowed` are never chosen.
+    pub fn new(pick: Pick, allowed: &'a [bool]) -> Self {
+        Self { pick, rng: ChaCha8Rng::seed_from_u64(pick.seed), allowed }
+    }
+
+    /// The next token. Equal logits: the lower id.
+    pub fn next(&mut self, logits: &[f32]) -> u32 {
+        let mut order: Vec<u32> = (0..logits.len().min(self.allowed.len()) as u32).filter(|&i| self.allowed[i as usize]).collect();
+        let logit = |i: u32| f64::from(logits[i as usize]);
+        if self.pick.temperature == 0.0 {
+            return order.into_iter().reduce(|best, i| if logit(i) > logit(best) { i } else { best }).unwrap_or(0);
+        }
+        order.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)));
+        if self.pick.top_k > 0 {
+            order.truncate(self.pick.top_k);
+        }
+        let top = order.first().map_or(0.0, |&i| logit(i));
+        let weights: Vec<f64> = order.iter().map(|&i| ((logit(i) - top) / self.pick.temperature).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut sum = 0.0;
+        let kept = weights.iter().position(|w| {
+            sum += w;
+            sum >= self.pick.top_p * total
+        });
+        let weights = &weights[..kept.map_or(weights.len(), |i| i + 1)];
+        // 53 random bits: a uniform number in [0, 1).
+        let uniform = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut left = uniform * weights.iter().sum::<f64>();
+        for (i, w) in weights.iter().enumerate() {
+            left -= w;
+            if left < 0.0 {
+                return order[i];
+            }
+        }
+        order[weights.len() - 1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greedy_takes_the_lower_of_equals_and_never_a_forbidden_one() {
+        let mut picker = Picker::new(Pick::default(), &[true, true, true, false]);
+        assert_eq!(picker.next(&[1.0, 3.0, 3.0, 9.0]), 1);
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities_and_the_seed() {
+        // Weights 1 : 2 : 5 at temperature 1.
+        let logits = [1f32.ln(), 2f32.ln(), 5f32.ln()];
+        let draw = |pick: Pick| {
+            let mut picker = Picker::new(pick, &[true; 3]);
+            (0..8000).map(|_| picker.next(&logits)).collect::<Vec<u32>>()
+        };
+        let plain = draw(Pick { temperature: 1.0, ..Pick::default() });
+        assert_eq!(plain, draw(Pick { temperature: 1.0, ..Pick::default() }));
+        let share = |drawn: &[u32], id| drawn.iter().filter(|&&i| i == id).count() as f64 / drawn.len() as f64;
+        assert!((share(&plain, 2) - 0.625).abs() < 0.02, "{}", share(&plain, 2));
+        assert!((share(&plain, 0) - 0.125).abs() < 0.02, "{}", share(&plain, 0));
+        // The two most likely hold 7/8: top-p .8 keeps both, .6 only the first.
+        assert_eq!(share(&draw(Pick { temperature: 1.0, top_p: 0.8, ..Pick::default() }), 0), 0.0);
+        assert_eq!(share(&draw(Pick { temperature: 1.0, top_p: 0.6, ..Pick::default() }), 2), 1.0);
+        assert_eq!(share(&draw(Pick { temperature: 1.0, top_k: 1, ..Pick::default() }), 2), 1.0);
+    }
+}

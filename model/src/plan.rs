@@ -1,0 +1,122 @@
+//! Tokens and bytes of a run, before anything is loaded.
+//!
+//! What the samplers will keep depends on picture and question, so the compressed column is a stated assumption:
+//! every region at the scale in the middle of the list, by tokens, and half of the visual tokens kept by the text.
+
+use serde::Serialize;
+
+use crate::{checkpoint::Checkpoint, config::Config, grid::Grid};
+use fovea_runtime::{Scale, compact, regions};
+
+/// Tokens of the question and answer that a plan allows for.
+const TEXT_TOKENS: u64 = 192;
+/// The share of visual tokens that the compressed column assumes the text-guided sampler to keep.
+const KEPT: f64 = 0.5;
+
+/// Tokens and bytes with all tokens, or compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Load {
+    /// Visual tokens that enter the text model.
+    pub visual_tokens: u64,
+    /// Visual tokens that pass the text-guided sampler.
+    pub kept_tokens: u64,
+    /// Share of LLaVA-NeXT's tokens, averaged over the layers.
+    pub equivalent_share: f64,
+    /// KV cache.
+    pub kv_cache: u64,
+    /// Largest activations of one decoder layer, with 192 tokens of text.
+    pub prefill_activations: u64,
+}
+
+/// The plan of one picture size and dtype.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Picture (width, height); the largest canvas where none was given.
+    pub picture: (usize, usize),
+    /// Tiles of the vision tower, the thumbnail's included.
+    pub tiles: u64,
+    /// Weights on the device: matrices in the plan's dtype, vectors in f32.
+    pub weight_bytes: u64,
+    /// Largest activations of the vision tower.
+    pub vision_activations: u64,
+    /// Feature map and thumbnail, kept for further questions.
+    pub features: u64,
+    /// With every token.
+    pub full: Load,
+    /// With both samplers, under the assumption above.
+    pub compressed: Load,
+}
+
+impl Plan {
+    /// The plan for a `picture` (width, height) with matrices of `value_bytes` a value.
+    pub fn new(checkpoint: &Checkpoint, picture: Option<(usize, usize)>, value_bytes: u64) -> Self {
+        let needed = checkpoint.needed();
+        let weight_bytes = needed
+            .iter()
+            .map(|(_, shape)| {
+                let values: u64 = shape.iter().map(|&d| d as u64).product();
+                values * if shape.len() == 2 { value_bytes } else { 4 }
+            })
+            .sum();
+        let config = &checkpoint.config;
+        let (v, t) = (&config.vision, &config.text);
+        let largest = config.pinpoints.iter().max_by_key(|(h, w)| h * w).map_or((v.side, v.side), |&(h, w)| (w, h));
+        let (width, height) = picture.unwrap_or(largest);
+        let grid = Grid::of(height, width, &config.pinpoints, v.side, v.patches());
+        let tiles = 1 + (grid.rows * grid.cols) as u64;
+        let places = (v.patches() * v.patches() + 1) as u64;
+        // Hidden state, its norm and the feed-forward's two; or query, key, value and one tile's scores.
+        let rows = tiles * places;
+        let feed_forward = rows * (2 * v.d_model + 2 * v.d_ff) as u64;
+        let attention = rows * 5 * v.d_model as u64 + places * places * v.n_heads as u64;
+        let stock = grid.stock_tokens() as u64;
+        let compressed = if checkpoint.selector { middle(config, &grid) } else { stock };
+        let kept = if t.n_layers > 1 { (compressed as f64 * KEPT).ceil() as u64 } else { compressed };
+        Self {
+            picture: (width, height),
+            tiles,
+            weight_bytes,
+            vision_activations: 4 * feed_forward.max(attention),
+            features: 4 * ((grid.height * grid.width + grid.patches * grid.patches) * t.d_model) as u64,
+            full: load(config, stock, stock, stock, value_bytes),
+            compressed: load(config, stock, compressed, kept, value_bytes),
+        }
+    }
+
+    /// The most bytes at once: weights, features, and the larger of vision tower and prefill with every token.
+    pub fn peak_bytes(&self) -> u64 {
+        let running = self.vision_activations.max(self.full.kv_cache + self.full.prefill_activations);
+        self.weight_bytes + self.features + running
+    }
+}
+
+/// Tokens with every region at the scale that is the middle one by tokens.
+fn middle(config: &Config, grid: &Grid) -> u64 {
+    let window = config.focus.window;
+    let mut order: Vec<usize> = (0..config.focus.scales.len()).collect();
+    let tokens = |scale: Scale| scale.tokens(window, window).0 * scale.tokens(window, window).1;
+    order.sort_by_key(|&i| tokens(config.focus.scales[i]));
+    let choice = vec![order[order.len() / 2]; regions(grid.height, grid.width, window).len()];
+    let high = compact(grid.height, grid.width, window, &config.focus.scales, &choice).len();
+    let thumbnail = if config.focus.thumbnail { grid.patches * grid.patches } else { 0 };
+    (thumbnail + high).max(1) as u64
+}
+
+fn load(config: &Config, stock: u64, visual: u64, kept: u64, value_bytes: u64) -> Load {
+    let t = &config.text;
+    let below = config.focus.text_layer.unwrap_or(t.n_layers);
+    let share = below as f64 / t.n_layers as f64;
+    let per_token = 2 * (t.n_kv_heads * t.d_head) as u64 * value_bytes;
+    let (lower, upper) = (below as u64, (t.n_layers - below) as u64);
+    let rows = visual + TEXT_TOKENS;
+    // Hidden state, its norm and the feed-forward's three; or query, key, value and a block's scores.
+    let feed_forward = rows * (2 * t.d_model + 3 * t.d_ff) as u64;
+    let attention = rows * (3 * t.d_model) as u64 + 512.min(rows) * rows * t.n_heads as u64;
+    Load {
+        visual_tokens: visual,
+        kept_tokens: kept,
+        equivalent_share: (visual as f64 - (visual - kept) as f64 * (1.0 - share)) / stock as f64,
+        kv_cache: per_token * (lower * rows + upper * (kept + TEXT_TOKENS)),
+        prefill_activations: 4 * feed_forward.max(attention),
+    }
+}

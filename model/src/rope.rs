@@ -1,0 +1,89 @@
+//! Rotary positions, the half-split ("rotate_half") form.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::config::{RopeScaling, TextConfig};
+
+/// Cosines and sines of some positions, (tokens, d_head / 2) each.
+#[derive(Clone, Debug)]
+pub(crate) struct Rotation {
+    cos: Tensor<2>,
+    sin: Tensor<2>,
+}
+
+/// The angles per position, on the host: WGSL's own sine is too coarse for large arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Rope {
+    frequencies: Vec<f32>,
+}
+
+impl Rope {
+    /// `theta^(-2i / d_head)`, scaled as the checkpoint asks, in f32 as the reference has them.
+    pub fn new(config: &TextConfig) -> Self {
+        let frequency = |i: usize| {
+            let exponent = (2 * i) as f32 / config.d_head as f32;
+            let plain = 1.0 / (config.rope_theta.powf(f64::from(exponent)) as f32);
+            scale(plain, config.rope_scaling)
+        };
+        Self { frequencies: (0..config.d_head / 2).map(frequency).collect() }
+    }
+
+    /// The rotation of tokens at `positions`.
+    pub fn at(&self, positions: &[usize], device: &Device) -> Rotation {
+        let shape = [positions.len(), self.frequencies.len()];
+        // The angle is rounded to f32 as the reference rounds it; its cosine is exact.
+        let angles = || positions.iter().flat_map(|&p| self.frequencies.iter().map(move |f| f64::from(p as f32 * f)));
+        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
+        Rotation {
+            cos: tensor(angles().map(|a| a.cos() as f32).collect()),
+            sin: tensor(angles().map(|a| a.sin() as f32).collect()),
+        }
+    }
+}
+
+impl Rotation {
+    /// Rotates `x` (heads, tokens, d_head): `(a, b) -> (a cos - b sin, b cos + a sin)` for its two halves.
+    pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
+        let half = x.dims()[2] / 2;
+        let (a, b) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
+        let (cos, sin) = (self.cos.clone().unsqueeze::<3>(), self.sin.clone().unsqueeze::<3>());
+        let first = a.clone() * cos.clone() - b.clone() * sin.clone();
+        let second = b * cos + a * sin;
+        Tensor::cat(vec![first, second], 2)
+    }
+}
+
+fn scale(frequency: f32, scaling: RopeScaling) -> f32 {
+    match scaling {
+        RopeScaling::Default => frequency,
+        RopeScaling::Linear { factor } => (f64::from(frequency) / factor) as f32,
+        RopeScaling::Llama3 { factor, low, high, original } => {
+            let plain = f64::from(frequency);
+            let wavelength = std::f64::consts::TAU / plain;
+            if wavelength < original / high {
+                frequency
+            } else if wavelength > original / low {
+                (plain / factor) as f32
+            } else {
+                let smooth = (original / wavelength - low) / (high - low);
+                ((1.0 - smooth) * plain / factor + smooth * plain) as f32
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama3_scaling_keeps_short_waves_and_divides_long_ones() {
+        // Llama 3.1: factor 8, low 1, high 4, original 8192. Wavelengths 2 pi / f.
+        let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
+        assert_eq!(scale(1.0, scaling), 1.0);
+        assert_eq!(scale(1e-4, scaling), 1e-4 / 8.0);
+        // Wavelength 4096 = original / 2: smooth = (2 - 1) / 3, so f * (2/3 / 8 + 1/3) = f * 5/12.
+        let f = (std::f64::consts::TAU / 4096.0) as f32;
+        assert!((scale(f, scaling) - f * 5.0 / 12.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,146 @@
+//! Every stage of one run as named tensors, for conformance: the names and shapes of the PyTorch specification's trace.
+//!
+//! | name | shape | |
+//! |---|---|---|
+//! | `pixel_values` | (tiles, 3, S, S) | |
+//! | `thumbnail` | (P*P, C) | |
+//! | `feature_map` | (Hx, Wx, C) | |
+//! | `scale_logits`, `scale_choice`, `token_boxes` | (M, S), (M,), (N', 4) | with the vision-guided sampler |
+//! | `visual_tokens` | (N, C) | |
+//! | `importance` | (N,) | with the text-guided sampler |
+//! | `kept_visual` | (K,) | |
+//! | `input_ids` | (ids,) | the picture is one id |
+//! | `prefill_logits` | (V,) | |
+//! | `answer_ids`, `step_logits` | (steps,), (steps, V) | |
+//! | `token_counts` | (3,) | stock, after vision, after text |
+//! | `equivalent_share` | (1,) | |
+
+use std::collections::BTreeMap;
+
+use fovea_runtime::device::read_f32;
+use futures_util::{StreamExt, pin_mut};
+use safetensors::{Dtype, tensor::TensorView};
+
+use crate::{
+    answer::{AskOptions, Event, Turn},
+    conversation::Conversation,
+    error::Error,
+};
+
+/// A named tensor of a trace.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Numbers.
+    F32 {
+        /// Dimensions.
+        shape: Vec<usize>,
+        /// Row-major.
+        data: Vec<f32>,
+    },
+    /// Indices and ids.
+    I64 {
+        /// Dimensions.
+        shape: Vec<usize>,
+        /// Row-major.
+        data: Vec<i64>,
+    },
+}
+
+/// All stages of one run.
+pub type Trace = BTreeMap<String, Value>;
+
+/// Answers `question` and keeps every stage.
+///
+/// # Errors
+/// As [`Conversation::ask`].
+pub async fn trace(conversation: &mut Conversation, question: &str, options: &AskOptions) -> Result<Trace, Error> {
+    let options = AskOptions { keep_logits: true, ..options.clone() };
+    let mut turn = None;
+    {
+        let events = conversation.ask(question, &options);
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            if let Event::Done(done) = event? {
+                turn = Some(done);
+            }
+        }
+    }
+    let mut trace = Trace::new();
+    if let Some(turn) = turn {
+        stages(&mut trace, conversation, options.vision).await?;
+        outcome(&mut trace, &turn);
+    }
+    Ok(trace)
+}
+
+async fn stages(trace: &mut Trace, conversation: &Conversation, vision: bool) -> Result<(), Error> {
+    let tiles = conversation.tiles()?;
+    put(trace, "pixel_values", &[tiles.count, 3, tiles.side, tiles.side], tiles.pixel_values);
+    let Some(features) = &conversation.features else { return Ok(()) };
+    let c = features.thumbnail.dims()[1];
+    put(trace, "thumbnail", &features.thumbnail.dims(), read_f32(features.thumbnail.clone()).await?);
+    let map = match &features.map {
+        Some(map) => read_f32(map.clone()).await?,
+        None => Vec::new(),
+    };
+    put(trace, "feature_map", &[features.grid.height, features.grid.width, c], map);
+    let Some((sampled, visual)) = &conversation.visual else { return Ok(()) };
+    if vision && *sampled {
+        let scales = conversation.model.config().focus.scales.len();
+        put(trace, "scale_logits", &[visual.choice.len(), scales], visual.scale_logits.clone());
+        put_indices(trace, "scale_choice", &[visual.choice.len()], &visual.choice);
+        put_indices(trace, "token_boxes", &[visual.boxes.len(), 4], visual.boxes.as_flattened());
+    }
+    put(trace, "visual_tokens", &visual.tokens.dims(), read_f32(visual.tokens.clone()).await?);
+    Ok(())
+}
+
+fn outcome(trace: &mut Trace, turn: &Turn) {
+    let looked = &turn.looked;
+    if !looked.importance.is_empty() {
+        put(trace, "importance", &[looked.importance.len()], looked.importance.clone());
+    }
+    put_indices(trace, "kept_visual", &[looked.kept.len()], &looked.kept);
+    let ids = |ids: &[u32]| ids.iter().map(|&id| id as usize).collect::<Vec<usize>>();
+    put_indices(trace, "input_ids", &[turn.prompt.ids.len()], &ids(&turn.prompt.ids));
+    put_indices(trace, "answer_ids", &[turn.answer_ids.len()], &ids(&turn.answer_ids));
+    if let Some(first) = turn.step_logits.first() {
+        put(trace, "prefill_logits", &[first.len()], first.clone());
+        put(trace, "step_logits", &[turn.step_logits.len(), first.len()], turn.step_logits.concat());
+    }
+    let tokens = turn.statistics.tokens;
+    put_indices(trace, "token_counts", &[3], &[tokens.stock, tokens.vision, tokens.text]);
+    put(trace, "equivalent_share", &[1], vec![turn.statistics.equivalent_share as f32]);
+}
+
+fn put(trace: &mut Trace, name: &str, shape: &[usize], data: Vec<f32>) {
+    trace.insert(name.to_owned(), Value::F32 { shape: shape.to_vec(), data });
+}
+
+fn put_indices(trace: &mut Trace, name: &str, shape: &[usize], data: &[usize]) {
+    let data = data.iter().map(|&i| i as i64).collect();
+    trace.insert(name.to_owned(), Value::I64 { shape: shape.to_vec(), data });
+}
+
+/// The trace as a safetensors file: F32, and I64 for indices.
+///
+/// # Errors
+/// [`Error::Config`] where the library refuses a tensor.
+pub fn to_safetensors(trace: &Trace) -> Result<Vec<u8>, Error> {
+    let bytes: Vec<(&String, Dtype, &[usize], Vec<u8>)> = trace
+        .iter()
+        .map(|(name, value)| match value {
+            Value::F32 { shape, data } => {
+                (name, Dtype::F32, shape.as_slice(), data.iter().flat_map(|v| v.to_le_bytes()).collect())
+            }
+            Value::I64 { shape, data } => {
+                (name, Dtype::I64, shape.as_slice(), data.iter().flat_map(|v| v.to_le_bytes()).collect())
+            }
+        })
+        .collect();
+    let failed = |e: safetensors::SafeTensorError| Error::Config { key: "trace".into(), why: e.to_string() };
+    let views = bytes.iter().map(|(name, dtype, shape, bytes)| {
+        TensorView::new(*dtype, shape.to_vec(), bytes).map(|view| (name.as_str(), view)).map_err(failed)
+    });
+    safetensors::serialize(views.collect::<Result<Vec<_>, _>>()?, None).map_err(failed)
+}

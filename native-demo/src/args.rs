@@ -1,0 +1,225 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fovea_model::{AskOptions, Pick, Precision};
+use fovea_runtime::{DeviceChoice, Keep};
+
+/// Ask questions about pictures, and see what the model looked at.
+#[derive(Parser)]
+#[command(name = "fovea", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Answer questions about a picture.
+    Ask(AskArgs),
+    /// Write every stage of one greedy run in f32 as a safetensors file.
+    Trace(TraceArgs),
+    /// Tell what a checkpoint is and whether it is whole, without loading it.
+    Inspect(DirArgs),
+    /// Tell how many tokens and bytes a run takes, before anything is loaded.
+    Plan(PlanArgs),
+    /// List adapters, what they have and need, and test each with a known computation.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// One of the two samplers.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sampler {
+    /// The vision-guided sampler.
+    Vision,
+    /// The text-guided sampler.
+    Text,
+}
+
+/// What matrices are kept in.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Dtype {
+    /// f16 where the weights are stored in 16 bits and the device computes in f16; else f32.
+    Auto,
+    /// f32.
+    F32,
+    /// f16.
+    F16,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Auto => Self::Auto,
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+        }
+    }
+}
+
+/// A ratio of the visual tokens where it holds a point, else a count.
+fn keep(text: &str) -> Result<Keep, String> {
+    let expected = "expected a ratio such as 0.25, or a count such as 300";
+    if text.contains('.') {
+        text.parse().map(Keep::Ratio).map_err(|_| expected.to_owned())
+    } else {
+        text.parse().map(Keep::Count).map_err(|_| expected.to_owned())
+    }
+}
+
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    text.parse().map_err(|e: fovea_runtime::Error| e.to_string())
+}
+
+/// `fovea ask`.
+#[derive(Args)]
+pub struct AskArgs {
+    /// The picture: png, jpeg, webp, gif or bmp.
+    pub image: PathBuf,
+    /// One or more questions; each is answered on its own.
+    #[arg(required = true)]
+    pub questions: Vec<String>,
+    /// A LLaVA-NeXT checkpoint directory; without it the embedded demo checkpoint.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// auto, cpu, wgpu, wgpu:N, wgpu:NAME or cuda. auto takes a real GPU, else the CPU.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    pub device: DeviceChoice,
+    /// What matrices are kept in.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub dtype: Dtype,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Threshold of the text-guided sampler: the fewest tokens whose share of the importance exceeds it.
+    #[arg(long, value_name = "G", conflicts_with = "keep")]
+    pub gamma: Option<f64>,
+    /// Budget of the text-guided sampler instead: a ratio such as 0.25, or a count such as 300.
+    #[arg(long, value_name = "RATIO|COUNT", value_parser = keep)]
+    pub keep: Option<Keep>,
+    /// The decoder layer whose input the text-guided sampler prunes.
+    #[arg(long, value_name = "L")]
+    pub layer: Option<usize>,
+    /// Most tokens of an answer.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub max_new_tokens: usize,
+    /// 0: the most likely token. Above: drawn.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Draw from the fewest most likely tokens that hold this share.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Draw from this many of the most likely tokens; 0: all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Seed of the draws.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// One JSON object a question, on stdout.
+    #[arg(long)]
+    pub json: bool,
+    /// Draw what the model looked at for the last question.
+    #[arg(long, value_name = "OUT.png")]
+    pub overlay: Option<PathBuf>,
+}
+
+/// Which samplers run.
+#[derive(Args)]
+pub struct SamplingArgs {
+    /// Samplers to switch off: vision, text, or both.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SAMPLERS")]
+    pub off: Vec<Sampler>,
+}
+
+impl SamplingArgs {
+    /// Whether `sampler` runs.
+    pub fn on(&self, sampler: Sampler) -> bool {
+        !self.off.contains(&sampler)
+    }
+}
+
+impl AskArgs {
+    /// The options of every question.
+    pub fn options(&self) -> AskOptions {
+        AskOptions {
+            vision: self.sampling.on(Sampler::Vision),
+            text: self.sampling.on(Sampler::Text),
+            keep: self.gamma.map(Keep::Gamma).or(self.keep),
+            layer: self.layer,
+            max_new_tokens: self.max_new_tokens,
+            pick: Pick { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed },
+            ..AskOptions::default()
+        }
+    }
+}
+
+/// `fovea trace`.
+#[derive(Args)]
+pub struct TraceArgs {
+    /// A checkpoint directory.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The picture.
+    #[arg(long, value_name = "FILE")]
+    pub image: PathBuf,
+    /// The question.
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Most tokens of the answer.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub max_new_tokens: usize,
+    /// As of `fovea ask`.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    pub device: DeviceChoice,
+    /// Where to write.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub out: PathBuf,
+}
+
+/// `fovea inspect`.
+#[derive(Args)]
+pub struct DirArgs {
+    /// A checkpoint directory; without it the embedded demo checkpoint.
+    pub dir: Option<PathBuf>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fovea plan`.
+#[derive(Args)]
+pub struct PlanArgs {
+    /// A checkpoint directory; without it the embedded demo checkpoint.
+    pub dir: Option<PathBuf>,
+    /// Size of the picture in pixels; without it the model's largest canvas.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub image: Option<(usize, usize)>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let expected = "expected WIDTHxHEIGHT, such as 1024x768, each from 1 to 16384";
+    let side = |s: &str| s.parse().ok().filter(|n| (1..=16384).contains(n));
+    let (w, h) = text.split_once('x').ok_or(expected)?;
+    side(w).zip(side(h)).ok_or_else(|| expected.to_owned())
+}
+
+/// `fovea doctor`.
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,126 @@
+//! `fovea ask`: the answer on stdout as it comes, one line of numbers on stderr.
+
+use std::{
+    fs,
+    io::{self, Write},
+};
+
+use fovea_model::{Conversation, Event, Model, Stage, Statistics, Turn, demo, overlay};
+use futures_util::{StreamExt, pin_mut};
+use serde_json::{Value, json};
+
+use crate::{args::AskArgs, failure::Failure, load, text};
+
+/// Answers every question, each on its own.
+pub async fn run(args: AskArgs) -> Result<(), Failure> {
+    let options = args.options();
+    let cancel = options.cancel.clone();
+    // A second handler in one process is the only failure; then Ctrl-C simply kills.
+    let _ = ctrlc::set_handler(move || cancel.cancel());
+    let picture = load::picture(&args.image)?;
+    let model = load::model(args.model.as_deref(), &args.device, args.dtype.into(), &options.cancel).await?;
+    notes(&args, &model);
+    let mut conversation = model.look_at(picture);
+    let mut last = None;
+    for question in &args.questions {
+        let turn = answer(&mut conversation, question, &options, args.json).await?;
+        if args.json {
+            out(&format!("{}\n", report(&model, question, &turn)?))?;
+        } else {
+            eprintln!("{}", numbers(&turn.statistics));
+        }
+        last = Some(turn);
+    }
+    if let (Some(path), Some(turn)) = (&args.overlay, last) {
+        let png = overlay::png(&overlay::draw(conversation.picture(), &turn.looked)?)?;
+        fs::write(path, png).map_err(|why| Failure::Write { file: path.display().to_string(), why })?;
+    }
+    Ok(())
+}
+
+/// What the user should know before reading the answer.
+fn notes(args: &AskArgs, model: &Model) {
+    if args.model.is_none() && !demo::TRAINED {
+        eprintln!("note: this is the demo checkpoint, whose weights are random: the words of the answer mean nothing");
+    }
+    if !model.has_selector() && args.options().vision {
+        eprintln!("note: this checkpoint has no scale selector (a stock LLaVA-NeXT): only the text-guided sampler runs");
+    }
+    if args.options().text && args.layer.is_none() && model.config().focus.text_layer.is_none() {
+        eprintln!("note: the default text layer lies beyond this model's last: nothing is pruned; choose one with --layer");
+    }
+}
+
+async fn answer(
+    conversation: &mut Conversation,
+    question: &str,
+    options: &fovea_model::AskOptions,
+    quiet: bool,
+) -> Result<Box<Turn>, Failure> {
+    let events = conversation.ask(question, options);
+    pin_mut!(events);
+    let mut turn = None;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Token { text, .. }) if !quiet => out(&text)?,
+            Ok(Event::Done(done)) => turn = Some(done),
+            Ok(_) => {}
+            Err(error) => {
+                if !quiet {
+                    out("\n")?;
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    if !quiet {
+        out("\n")?;
+    }
+    // The stream ends with an error or with the whole turn.
+    turn.ok_or_else(|| Failure::Panic("the answer ended early".into()))
+}
+
+/// stdout may be closed by whoever reads it; that is an error with a sentence, not a panic.
+fn out(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|why| Failure::Write { file: "stdout".into(), why })
+}
+
+/// Tokens, share, time to first token by stage, tokens/s, memory.
+fn numbers(s: &Statistics) -> String {
+    let stages = s.stage_ms.iter().filter(|(stage, _)| **stage != Stage::Decode);
+    let stages: Vec<String> = stages.map(|(stage, ms)| format!("{} {}", stage.name(), text::duration(*ms))).collect();
+    let rate = s.tokens_per_second.map_or("-".to_owned(), |r| format!("{r:.1}"));
+    let peak = s.memory.host_peak.map_or(String::new(), |peak| format!(", host peak {}", text::bytes(peak)));
+    format!(
+        "visual tokens {} -> {} -> {} ({:.1} % equivalent) | first token {} ({}) | {rate} tokens/s | weights {}, KV {}{peak}",
+        s.tokens.stock,
+        s.tokens.vision,
+        s.tokens.text,
+        100.0 * s.equivalent_share,
+        text::duration(s.first_token_ms),
+        stages.join(", "),
+        text::bytes(s.memory.weights),
+        text::bytes(s.memory.kv_cache),
+    )
+}
+
+fn report(model: &Model, question: &str, turn: &Turn) -> Result<Value, Failure> {
+    let s = &turn.statistics;
+    let mut timing: serde_json::Map<String, Value> =
+        s.stage_ms.iter().map(|(stage, ms)| (stage.name().to_owned(), json!(ms))).collect();
+    timing.insert("first_token".into(), json!(s.first_token_ms));
+    Ok(json!({
+        "question": question,
+        "answer": model.decode(&turn.answer_ids)?,
+        "answer_ids": turn.answer_ids,
+        "tokens": s.tokens,
+        "equivalent_share": s.equivalent_share,
+        "timing_ms": timing,
+        "tokens_per_second": s.tokens_per_second,
+        "memory_bytes": s.memory,
+        "device": model.device().info.to_string(),
+        "dtype": format!("{:?}", model.dtype()).to_lowercase(),
+    }))
+}

@@ -1,0 +1,61 @@
+//! `fovea inspect`: what a checkpoint is, and whether it is whole.
+
+use fovea_model::{Checkpoint, Inspection, inspect};
+use serde_json::json;
+
+use crate::{args::DirArgs, failure::Failure, load, text};
+
+/// Prints the inspection; fails where tensors are missing or hold values that are not finite.
+pub async fn run(args: DirArgs) -> Result<(), Failure> {
+    let checkpoint = Checkpoint::read(load::source(args.dir.as_deref())?).await?;
+    let found = inspect(&checkpoint).await?;
+    if args.json {
+        println!("{}", json!(found));
+    } else {
+        print(&found);
+    }
+    match (found.missing.len(), found.non_finite.len()) {
+        (0, 0) => Ok(()),
+        (missing, bad) => {
+            Err(Failure::NotWhole(format!("{missing} tensors missing or wrong, {bad} with values that are not finite")))
+        }
+    }
+}
+
+fn print(found: &Inspection) {
+    let (v, t, f) = (&found.config.vision, &found.config.text, &found.config.focus);
+    println!(
+        "vision   CLIP, {} of {} layers used, {} wide, {} heads, {} px tiles in {} px patches",
+        v.n_used, v.n_layers, v.d_model, v.n_heads, v.side, v.patch
+    );
+    println!(
+        "text     {}, {} layers, {} wide, {} heads, {} key heads of {}, {} tokens of context",
+        t.family, t.n_layers, t.d_model, t.n_heads, t.n_kv_heads, t.d_head, t.context
+    );
+    println!("         {} rows of vocabulary, {} with a token, stop at {:?}", found.vocabulary.0, found.vocabulary.1, found.stop_ids);
+    let scales: Vec<String> = f.scales.iter().map(ToString::to_string).collect();
+    let selector = if found.scale_selector { "there" } else { "none: a stock LLaVA-NeXT" };
+    println!("vision-guided sampler   window {}, scales {}, selector {selector}", f.window, scales.join(" "));
+    let layer = f.text_layer.map_or("none".into(), |l| l.to_string());
+    let rope = if f.score_rope { ", with rotary positions" } else { "" };
+    println!("text-guided sampler     layer {layer}, gamma {}{rope}", f.gamma);
+    println!("weights  {:?} naming in {}", found.naming, found.files.join(", "));
+    for (dtype, stored) in &found.needed {
+        println!("         {dtype:5} {} tensors, {} values, {}", stored.tensors, stored.values, text::bytes(stored.bytes));
+    }
+    list("missing", &found.missing);
+    list("extra", &found.extra);
+    let bad: Vec<String> =
+        found.non_finite.iter().map(|n| format!("{}: {} at index {}", n.tensor, n.value, n.index)).collect();
+    list("not finite", &bad);
+}
+
+fn list(what: &str, items: &[String]) {
+    println!("{what:10} {}", items.len());
+    for item in items.iter().take(20) {
+        println!("           {item}");
+    }
+    if items.len() > 20 {
+        println!("           and {} more (all with --json)", items.len() - 20);
+    }
+}

@@ -1,0 +1,51 @@
+//! From arguments to a loaded model, with progress on a terminal.
+
+use std::{fs, io::IsTerminal, path::Path, sync::Arc};
+
+use fovea_model::{Cancel, Checkpoint, LoadProgress, Model, Picture, Precision, demo};
+use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::failure::Failure;
+
+/// Where the checkpoint is; the embedded one where no directory is given.
+pub fn source(dir: Option<&Path>) -> Result<Source, Failure> {
+    match dir {
+        Some(dir) => Ok(Source::directory(dir)?),
+        None => Ok(demo::source()),
+    }
+}
+
+/// A picture from a file.
+pub fn picture(path: &Path) -> Result<Picture, Failure> {
+    let bytes = fs::read(path).map_err(|why| Failure::PictureFile { file: path.display().to_string(), why })?;
+    Ok(Picture::decode(&bytes)?)
+}
+
+/// Opens the device and loads the model. No bar where stderr is no terminal.
+pub async fn model(
+    dir: Option<&Path>,
+    device: &DeviceChoice,
+    precision: Precision,
+    cancel: &Cancel,
+) -> Result<Arc<Model>, Failure> {
+    let checkpoint = Checkpoint::open(source(dir)?).await?;
+    let device = OpenDevice::open(device).await?;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    // The template is a constant; should indicatif ever refuse it, its default does.
+    if let Ok(style) = ProgressStyle::with_template("{msg:9} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+        bar.set_style(style);
+    }
+    let model = Model::load(checkpoint, device, precision, cancel, |progress| {
+        let (what, done, total) = match progress {
+            LoadProgress::Checking { done, total } => ("checking", done, total),
+            LoadProgress::Loading { done, total } => ("loading", done, total),
+        };
+        bar.set_message(what);
+        bar.set_length(total);
+        bar.set_position(done);
+    })
+    .await;
+    bar.finish_and_clear();
+    Ok(model?)
+}

@@ -1,0 +1,83 @@
+//! Keys and values of past tokens, one pair of buffers a layer.
+//!
+//! Lengths are ragged: layers below the text-guided sampler hold every visual token, layers from it on the survivors.
+//! Cloning shares the buffers; the first write to a shared buffer copies it. That is how several questions stand on
+//! one image: each starts from a clone of the image's cache.
+
+use burn::tensor::{DType, Tensor};
+
+/// Room added when a buffer grows, in tokens: a decoding step must not copy the whole buffer.
+const GROWTH: usize = 64;
+
+/// The cache of one layer. Buffers are (kv_heads, capacity, d_head), the first `len` positions filled.
+#[derive(Clone, Debug)]
+pub struct LayerCache {
+    key: Tensor<3>,
+    value: Tensor<3>,
+    len: usize,
+}
+
+impl LayerCache {
+    /// A cache that holds exactly these keys and values, (kv_heads, tokens, d_head) each, stored as `dtype`.
+    pub fn new(key: Tensor<3>, value: Tensor<3>, dtype: DType) -> Self {
+        let len = key.dims()[1];
+        Self { key: key.cast(dtype), value: value.cast(dtype), len }
+    }
+
+    /// Tokens held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of both buffers.
+    pub fn bytes(&self) -> u64 {
+        (self.key.shape().num_elements() + self.value.shape().num_elements()) as u64 * self.key.dtype().size() as u64
+    }
+
+    /// Adds the keys and values of new tokens, (kv_heads, tokens, d_head) each.
+    pub fn append(&mut self, key: Tensor<3>, value: Tensor<3>) {
+        let added = key.dims()[1];
+        write(&mut self.key, self.len, key);
+        write(&mut self.value, self.len, value);
+        self.len += added;
+    }
+
+    /// Keys and values held, (kv_heads, len, d_head) each: views of the buffers.
+    pub fn read(&self) -> (Tensor<3>, Tensor<3>) {
+        (self.key.clone().narrow(1, 0, self.len), self.value.clone().narrow(1, 0, self.len))
+    }
+}
+
+fn write(buffer: &mut Tensor<3>, at: usize, new: Tensor<3>) {
+    let new = new.cast(buffer.dtype());
+    let [heads, capacity, d_head] = buffer.dims();
+    let end = at + new.dims()[1];
+    buffer.inplace(|old| {
+        let room = if end <= capacity {
+            old
+        } else {
+            let grown = Tensor::zeros([heads, end + GROWTH, d_head], (&old.device(), old.dtype()));
+            grown.slice_assign([0..heads, 0..at, 0..d_head], old.narrow(1, 0, at))
+        };
+        room.slice_assign([0..heads, at..end, 0..d_head], new)
+    });
+}
+
+/// The caches of all layers, from the first on; layers that have not run have none.
+#[derive(Clone, Debug, Default)]
+pub struct KvCache {
+    /// One a layer.
+    pub layers: Vec<LayerCache>,
+}
+
+impl KvCache {
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> u64 {
+        self.layers.iter().map(LayerCache::bytes).sum()
+    }
+}

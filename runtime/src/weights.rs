@@ -1,0 +1,360 @@
+//! Safetensors files in, tensors on a device out: one tensor at a time, read in pieces straight into its own buffer.
+//!
+//! Host memory beyond the tensors themselves stays at one piece of [`PIECE`] bytes (and, where the device is a GPU,
+//! the tensor under way). All that the headers claim is checked before anything is allocated for it; sizes are u64
+//! with checked arithmetic, since `usize` has 32 bits in a browser.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use serde::Deserialize;
+
+use crate::{Error, source::Source};
+
+/// Bytes read at once.
+const PIECE: usize = 4 << 20;
+/// The format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// A float type that weights are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredDtype {
+    /// 32 bits.
+    F32,
+    /// IEEE half.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl StoredDtype {
+    /// Bytes of one value.
+    pub const fn size(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// One tensor of a file's header.
+#[derive(Clone, Debug)]
+pub struct TensorEntry {
+    /// The type its values are stored in; other than a float's is an error only where the model needs the tensor.
+    pub dtype: Result<StoredDtype, String>,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Index into [`Weights::files`].
+    file: usize,
+    /// Where its bytes start in the file.
+    offset: u64,
+    /// How many there are.
+    bytes: u64,
+}
+
+impl TensorEntry {
+    /// How many bytes it takes in its file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many values it has.
+    pub fn values(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+/// The tensors of a checkpoint: where they are, and nothing of what is in them.
+pub struct Weights {
+    source: Source,
+    files: Vec<String>,
+    entries: BTreeMap<String, TensorEntry>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    dtype: Dtype,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Reads the headers: of `model.safetensors`, or of the shards that its index names.
+    ///
+    /// # Errors
+    /// [`Error::WeightFile`] where a header is too long, no JSON, or its tensors overlap, leave holes or lie outside
+    /// the file; where the index names a tensor that its shard lacks, or a file by a path. [`Error::Io`] where a file
+    /// is missing, unreadable or a link out of the directory.
+    pub async fn open(source: Source) -> Result<Self, Error> {
+        let mut weights = Self { files: Vec::new(), entries: BTreeMap::new(), source };
+        if weights.source.contains(INDEX) {
+            let bytes = weights.source.read(INDEX, MAX_HEADER).await?;
+            let broken = |why: String| Error::WeightFile { file: INDEX.into(), why };
+            let index: ShardIndex = serde_json::from_slice(&bytes)
+                .map_err(|e| broken(format!("expected an object with a `weight_map`, got {e}")))?;
+            let mut shards: Vec<&String> = index.weight_map.values().collect();
+            shards.sort();
+            shards.dedup();
+            for shard in shards {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                if !shard.ends_with(".safetensors") || shard.starts_with('.') || !shard.chars().all(plain) {
+                    return Err(broken(format!("expected shards named [A-Za-z0-9._-]+.safetensors, got `{shard}`")));
+                }
+                weights.read_header(shard).await?;
+            }
+            for (tensor, shard) in &index.weight_map {
+                let found = weights.entries.get(tensor).map(|e| weights.files[e.file].as_str());
+                if found != Some(shard) {
+                    return Err(Error::Tensor {
+                        file: INDEX.into(),
+                        tensor: tensor.clone(),
+                        expected: format!("in {shard}"),
+                        got: found.map_or("none of this name".into(), |f| format!("in {f}")),
+                    });
+                }
+            }
+        } else {
+            weights.read_header(SINGLE).await?;
+        }
+        Ok(weights)
+    }
+
+    async fn read_header(&mut self, file: &str) -> Result<(), Error> {
+        let broken = |why: String| Error::WeightFile { file: file.into(), why };
+        let io = |e: std::io::Error| Error::Io { file: file.into(), why: e.to_string() };
+        let found = self.source.file(file)?;
+        let len = found.len();
+        if len < 8 {
+            return Err(broken(format!("expected at least 8 bytes, got {len}")));
+        }
+        let mut size = [0; 8];
+        found.read_at(0, &mut size).await.map_err(io)?;
+        let size = u64::from_le_bytes(size);
+        if size > MAX_HEADER || size > len - 8 {
+            let most = MAX_HEADER.min(len - 8);
+            return Err(broken(format!("expected a header of at most {most} bytes, got {size}: cut short, or no safetensors file")));
+        }
+        let mut bytes = vec![0; size as usize];
+        found.read_at(8, &mut bytes).await.map_err(io)?;
+        let raw: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&bytes).map_err(|e| broken(format!("expected a header in JSON, got {e}")))?;
+        let data = len - 8 - size;
+        let mut spans = Vec::new();
+        for (tensor, value) in raw {
+            if tensor == "__metadata__" {
+                continue;
+            }
+            let wrong = |expected: &str, got: String| Error::Tensor {
+                file: file.into(),
+                tensor: tensor.clone(),
+                expected: expected.into(),
+                got,
+            };
+            let header: Header = serde_json::from_value(value)
+                .map_err(|e| wrong("an entry with dtype, shape and data_offsets", e.to_string()))?;
+            let [start, end] = header.data_offsets;
+            if start > end || end > data {
+                return Err(wrong(&format!("bytes within the {data} that the file holds"), format!("{start}..{end}")));
+            }
+            let need = header
+                .shape
+                .iter()
+                .try_fold(1u64, |n, &d| n.checked_mul(d))
+                .and_then(|n| n.checked_mul(header.dtype.bitsize() as u64))
+                .map(|bits| bits / 8);
+            if need != Some(end - start) {
+                let shape = format!("{:?} of {:?}", header.shape, header.dtype);
+                return Err(wrong(&format!("the bytes of {shape}"), format!("{} bytes", end - start)));
+            }
+            spans.push((start, end, tensor.clone()));
+            let entry = TensorEntry {
+                dtype: match header.dtype {
+                    Dtype::F32 => Ok(StoredDtype::F32),
+                    Dtype::F16 => Ok(StoredDtype::F16),
+                    Dtype::BF16 => Ok(StoredDtype::Bf16),
+                    other => Err(format!("{other:?}")),
+                },
+                shape: header.shape,
+                file: self.files.len(),
+                offset: 8 + size + start,
+                bytes: end - start,
+            };
+            if let Some(other) = self.entries.insert(tensor.clone(), entry) {
+                return Err(wrong("one tensor of this name", format!("another in {}", self.files[other.file])));
+            }
+        }
+        spans.sort();
+        let mut covered = 0;
+        for (start, end, tensor) in spans {
+            if start != covered {
+                return Err(Error::Tensor {
+                    file: file.into(),
+                    tensor,
+                    expected: format!("a start at byte {covered}, where the one before ends"),
+                    got: start.to_string(),
+                });
+            }
+            covered = end;
+        }
+        if covered != data {
+            return Err(broken(format!("expected tensors over all {data} bytes of data, got {covered}")));
+        }
+        self.files.push(file.to_owned());
+        Ok(())
+    }
+
+    /// The files that the weights lie in.
+    pub fn files(&self) -> &[String] {
+        &self.files
+    }
+
+    /// The checkpoint's other files.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// All tensors by name.
+    pub fn entries(&self) -> &BTreeMap<String, TensorEntry> {
+        &self.entries
+    }
+
+    /// The file that a tensor lies in.
+    pub fn file_of(&self, entry: &TensorEntry) -> &str {
+        &self.files[entry.file]
+    }
+
+    /// Checks that `tensor` is there, stored as a float, and of this shape.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] with expected and got.
+    pub fn check(&self, tensor: &str, shape: &[usize]) -> Result<(&TensorEntry, StoredDtype), Error> {
+        let wrong = |file: &str, got: String| Error::Tensor {
+            file: file.to_owned(),
+            tensor: tensor.to_owned(),
+            expected: format!("a float tensor of shape {shape:?}"),
+            got,
+        };
+        let Some(entry) = self.entries.get(tensor) else {
+            return Err(wrong(self.files.first().map_or(SINGLE, String::as_str), "none of this name".into()));
+        };
+        let file = self.file_of(entry);
+        if !entry.shape.iter().copied().eq(shape.iter().map(|&d| d as u64)) {
+            return Err(wrong(file, format!("{:?}", entry.shape)));
+        }
+        match &entry.dtype {
+            Ok(dtype) => Ok((entry, *dtype)),
+            Err(dtype) => Err(wrong(file, format!("dtype {dtype}"))),
+        }
+    }
+
+    /// The first value of `tensor` that is NaN or infinite, as (index, value), read in pieces.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where its file can't be read.
+    pub async fn first_non_finite(&self, tensor: &str) -> Result<Option<(u64, f32)>, Error> {
+        let Some(entry) = self.entries.get(tensor) else { return Ok(None) };
+        let Ok(dtype) = entry.dtype else { return Ok(None) };
+        let mut first = None;
+        let mut seen = 0;
+        self.pieces(entry, |piece| {
+            if first.is_none() {
+                first = find_non_finite(piece, dtype).map(|(i, v)| (seen + i as u64, v));
+            }
+            seen += piece.len() as u64 / dtype.size();
+        })
+        .await?;
+        Ok(first)
+    }
+
+    /// Reads `tensor` onto `device` as `dtype` (f32 or f16).
+    ///
+    /// bf16 has a wider range than f16: a value that f16 can't hold is an error, not an infinity.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] as in [`Weights::check`], or where a value is not finite as `dtype`; [`Error::Io`].
+    pub async fn load<const D: usize>(
+        &self,
+        tensor: &str,
+        shape: [usize; D],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor<D>, Error> {
+        let (entry, stored) = self.check(tensor, &shape)?;
+        let values: usize = shape.iter().product();
+        let data = if dtype == DType::F16 {
+            let mut buffer: Vec<f16> = Vec::with_capacity(values);
+            self.pieces(entry, |piece| match stored {
+                StoredDtype::F16 => buffer.extend(piece.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]))),
+                _ => buffer.extend(floats(piece, stored).map(f16::from_f32)),
+            })
+            .await?;
+            self.finite(entry, tensor, buffer.iter().position(|v| !v.is_finite()))?;
+            TensorData::new(buffer, shape)
+        } else {
+            let mut buffer: Vec<f32> = Vec::with_capacity(values);
+            self.pieces(entry, |piece| buffer.extend(floats(piece, stored))).await?;
+            self.finite(entry, tensor, buffer.iter().position(|v| !v.is_finite()))?;
+            TensorData::new(buffer, shape)
+        };
+        Ok(Tensor::from_data(data, (device, dtype)))
+    }
+
+    fn finite(&self, entry: &TensorEntry, tensor: &str, bad: Option<usize>) -> Result<(), Error> {
+        match bad {
+            None => Ok(()),
+            Some(index) => Err(Error::Tensor {
+                file: self.file_of(entry).to_owned(),
+                tensor: tensor.to_owned(),
+                expected: "values that are finite in the dtype on the device".into(),
+                got: format!("one that is not, at index {index}"),
+            }),
+        }
+    }
+
+    async fn pieces(&self, entry: &TensorEntry, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+        let file = self.file_of(entry);
+        let found = self.source.file(file)?;
+        let mut piece = vec![0; PIECE.min(entry.bytes as usize)];
+        let mut done = 0;
+        while done < entry.bytes {
+            let next = (entry.bytes - done).min(PIECE as u64) as usize;
+            let read = found.read_at(entry.offset + done, &mut piece[..next]).await;
+            read.map_err(|e| Error::Io { file: file.to_owned(), why: e.to_string() })?;
+            each(&piece[..next]);
+            done += next as u64;
+        }
+        Ok(())
+    }
+}
+
+/// The f32 values of little-endian bytes.
+fn floats(bytes: &[u8], dtype: StoredDtype) -> impl Iterator<Item = f32> + '_ {
+    let size = dtype.size() as usize;
+    bytes.chunks_exact(size).map(move |b| match dtype {
+        StoredDtype::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+        StoredDtype::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
+        StoredDtype::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+    })
+}
+
+/// A value is NaN or infinite exactly where all its exponent's bits are set.
+fn find_non_finite(bytes: &[u8], dtype: StoredDtype) -> Option<(usize, f32)> {
+    let at = match dtype {
+        StoredDtype::F32 => bytes
+            .chunks_exact(4)
+            .position(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7f80_0000 == 0x7f80_0000),
+        StoredDtype::F16 => bytes.chunks_exact(2).position(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7c00 == 0x7c00),
+        StoredDtype::Bf16 => bytes.chunks_exact(2).position(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7f80 == 0x7f80),
+    }?;
+    floats(bytes, dtype).nth(at).map(|v| (at, v))
+}

@@ -1,0 +1,50 @@
+//! The scale of every region: the region compared with the whole picture (paper Sec. 3.2, Eq. 1).
+
+/// Logits and choice of every region.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScaleChoice {
+    /// Z, (regions, scales).
+    pub logits: Vec<f64>,
+    /// The scale with the largest logit; equal logits: the first. (regions,)
+    pub choice: Vec<usize>,
+}
+
+/// `Z = FC(pool(X_i) . X_g / sqrt(C))`, `choice = argmax Z`.
+///
+/// `pooled` (regions, C): the max over each region. `thumbnail` (P*P, C). `weight` (S, P*P), `bias` (S).
+/// The `1 / sqrt(C)` is our choice: it only rescales the weights and keeps the product inside f16.
+pub fn scale_select(pooled: &[f64], thumbnail: &[f64], weight: &[f64], bias: &[f64], channels: usize) -> ScaleChoice {
+    let context = thumbnail.len() / channels;
+    let mut logits = Vec::new();
+    let mut choice = Vec::new();
+    for region in pooled.chunks_exact(channels) {
+        let scores: Vec<f64> = thumbnail
+            .chunks_exact(channels)
+            .map(|g| region.iter().zip(g).map(|(a, b)| a * b).sum::<f64>() / (channels as f64).sqrt())
+            .collect();
+        let z: Vec<f64> = bias
+            .iter()
+            .zip(weight.chunks_exact(context))
+            .map(|(b, w)| b + w.iter().zip(&scores).map(|(w, s)| w * s).sum::<f64>())
+            .collect();
+        choice.push((0..z.len()).fold(0, |best, i| if z[i] > z[best] { i } else { best }));
+        logits.extend(z);
+    }
+    ScaleChoice { logits, choice }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_logits_take_the_first_scale() {
+        // C = 4, so sqrt(C) = 2. Region . thumbnail = [2, 4] / 2 = [1, 2].
+        let pooled = [1., 1., 0., 0.];
+        let thumbnail = [1., 1., 9., 9., 2., 2., 9., 9.];
+        let weight = [1., 0., 0., 1., 2., 0.];
+        let out = scale_select(&pooled, &thumbnail, &weight, &[0., 0., 0.], 4);
+        assert_eq!(out.logits, [1., 2., 2.]);
+        assert_eq!(out.choice, [1]);
+    }
+}

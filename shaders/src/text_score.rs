@@ -1,0 +1,50 @@
+//! Importance of each visual token to the text (paper Sec. 3.3, Eq. 7 and 8).
+
+/// `S = mean over text tokens of (max over heads of softmax over visual tokens of q.k / sqrt(d))`.
+///
+/// `query` (heads, text, d_head), `key` (kv_heads, visual, d_head): query head `h` reads key head `h / (heads / kv_heads)`.
+/// Returns (visual,).
+pub fn text_score(
+    query: &[f64],
+    key: &[f64],
+    [heads, kv_heads, text, visual, d_head]: [usize; 5],
+) -> Vec<f64> {
+    let mut importance = vec![0.0; visual];
+    for t in 0..text {
+        let mut best = vec![f64::NEG_INFINITY; visual];
+        for h in 0..heads {
+            let q = &query[(h * text + t) * d_head..][..d_head];
+            let base = h / (heads / kv_heads) * visual;
+            let logits: Vec<f64> = (0..visual)
+                .map(|n| {
+                    let k = &key[(base + n) * d_head..][..d_head];
+                    q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>() / (d_head as f64).sqrt()
+                })
+                .collect();
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = logits.iter().map(|l| (l - top).exp()).sum();
+            for (b, l) in best.iter_mut().zip(&logits) {
+                *b = b.max((l - top).exp() / sum);
+            }
+        }
+        for (s, b) in importance.iter_mut().zip(&best) {
+            *s += b / text as f64;
+        }
+    }
+    importance
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_over_heads_then_mean_over_text() {
+        // d = 1: softmax([ln 5, ln 3, ln 2]) = [.5, .3, .2] and softmax([ln 1, ln 7, ln 2]) = [.1, .7, .2].
+        let key = [5f64.ln(), 3f64.ln(), 2f64.ln(), 0.0, 7f64.ln(), 2f64.ln()];
+        let s = text_score(&[1.0, 1.0], &key, [2, 2, 1, 3, 1]);
+        for (got, want) in s.iter().zip([0.5, 0.7, 0.2]) {
+            assert!((got - want).abs() < 1e-12, "expected {want}, got {got}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! Runs that must agree with each other, on the CPU: what is reused with what is fresh, what is stopped with what never
+//! was, one spelling of a checkpoint with another.
+//!
+//! Where the same operations run on the same numbers, the bits must be the same. Where a matrix product is cut in
+//! another place (the question on its own, or together with the picture), sums may round differently, and logits are
+//! held to NMSE 1e-10: a relative error of 1e-5.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use fovea_model::{AskOptions, Cancel, Error, Model, Naming, Pick, Picture, Stage, Turn, trace::trace};
+use fovea_runtime::Keep;
+use fovea_tests::{
+    checkpoint::Files,
+    closeness::{compare, same_bits},
+    device::cpu,
+    golden::{floats, indices},
+    run::{ask, fixture, load, open, options, picture},
+};
+use futures_util::{Stream, task::noop_waker};
+use safetensors::Dtype;
+use serde_json::json;
+
+/// Logits that were summed in another order.
+const SAME: f64 = 1e-10;
+const SHIRT: &str = "What number is on the shirt?";
+
+fn fresh(model: &Arc<Model>, picture: &Picture, question: &str, options: &AskOptions) -> Turn {
+    ask(&mut model.look_at(picture.clone()), question, options).expect("a fresh run")
+}
+
+/// Same decisions, and logits that are close.
+fn agree(what: &str, expected: &Turn, got: &Turn) {
+    assert_eq!(got.answer_ids, expected.answer_ids, "{what}: answer (got, expected)");
+    assert_eq!(got.looked.kept, expected.looked.kept, "{what}: kept tokens (got, expected)");
+    assert_eq!(got.looked.choice, expected.looked.choice, "{what}: scales (got, expected)");
+    assert_eq!(got.looked.boxes, expected.looked.boxes, "{what}: boxes (got, expected)");
+    assert_eq!(got.statistics.tokens, expected.statistics.tokens, "{what}: counts (got, expected)");
+    compare(what, &expected.step_logits.concat(), &got.step_logits.concat()).nmse_within(SAME).unwrap();
+}
+
+/// Same decisions, and the same bits.
+fn equal(what: &str, expected: &Turn, got: &Turn) {
+    agree(what, expected, got);
+    same_bits(what, &expected.step_logits.concat(), &got.step_logits.concat()).unwrap();
+}
+
+/// A selector that gives every region the scale with this index, whatever is in it.
+fn always(scale: usize) -> Files {
+    let mut files = Files::fixture("tiny-0");
+    files.edit("scale_selector.weight", |t| t.bytes.fill(0));
+    files.edit("scale_selector.bias", |t| {
+        let bias: Vec<f32> = (0..3).map(|i| if i == scale { 1.0 } else { 0.0 }).collect();
+        t.store(&bias, Dtype::F32);
+    });
+    files
+}
+
+#[test]
+fn all_regions_at_1x1_are_the_stock_sequence_bit_for_bit() {
+    let model = load(always(2).source(), cpu()).unwrap();
+    // Whole regions; partial ones below; partial ones below and a wide map; one region cut on both sides.
+    for file in ["200x200-0.png", "61x130-0.png", "333x75-0.png", "17x211-0.png"] {
+        let run = |vision| {
+            let options = AskOptions { vision, ..options(4) };
+            pollster::block_on(trace(&mut model.look_at(picture(file)), SHIRT, &options)).unwrap()
+        };
+        let (sampled, stock) = (run(true), run(false));
+        for stage in ["visual_tokens", "importance", "step_logits"] {
+            assert_eq!(floats(&sampled, stage).0, floats(&stock, stage).0, "{file}: {stage}: shape (got, expected)");
+            same_bits(&format!("{file}: {stage}"), floats(&stock, stage).1, floats(&sampled, stage).1).unwrap();
+        }
+        for stage in ["kept_visual", "answer_ids", "token_counts"] {
+            assert_eq!(indices(&sampled, stage), indices(&stock, stage), "{file}: {stage} (got, expected)");
+        }
+        assert!(indices(&sampled, "scale_choice").iter().all(|&s| s == 2), "{file}: expected every region at 1x1");
+    }
+}
+
+#[test]
+fn one_scale_everywhere_gives_the_counts_worked_out_by_hand() {
+    // 200x200 on tiles of 8x8 patches: a map of 16x16 and a thumbnail of 64. All 4x4: 4 rows of 4 and a newline; all
+    // 2x2: 8 rows of 8 and a newline; all 1x1: 16 rows of 16 and a newline.
+    for (scale, expected) in [(0, 64 + 4 * 5), (1, 64 + 8 * 9), (2, 64 + 16 * 17)] {
+        let model = load(always(scale).source(), cpu()).unwrap();
+        let turn = fresh(&model, &picture("200x200-0.png"), SHIRT, &options(1));
+        let tokens = turn.statistics.tokens;
+        assert_eq!((tokens.stock, tokens.vision), (336, expected), "scale {scale}: counts (got, expected)");
+    }
+}
+
+#[test]
+fn a_dropped_thumbnail_is_all_that_is_missing() {
+    let mut files = Files::fixture("tiny-0");
+    files.config("/focus/thumbnail", json!("drop"));
+    let tokens = |files: &Files, file| {
+        let mut conversation = load(files.source(), cpu()).unwrap().look_at(picture(file));
+        let trace = pollster::block_on(trace(&mut conversation, SHIRT, &options(1))).unwrap();
+        floats(&trace, "visual_tokens").1.to_vec()
+    };
+    let (with, without) = (tokens(&Files::fixture("tiny-0"), "61x130-0.png"), tokens(&files, "61x130-0.png"));
+    same_bits("visual tokens after the thumbnail's 64", &with[64 * 64..], &without).unwrap();
+    // Where the map is empty, the thumbnail is all there is, and stays.
+    assert_eq!(tokens(&files, "5x211-1.png").len(), 64 * 64, "numbers of the thumbnail (got, expected)");
+}
+
+#[test]
+fn gamma_1_is_the_text_sampler_off() {
+    let model = fixture("tiny-0", cpu());
+    for file in ["200x200-0.png", "61x130-0.png"] {
+        let off = fresh(&model, &picture(file), SHIRT, &AskOptions { text: false, ..options(6) });
+        for keep in [Keep::Gamma(1.0), Keep::Ratio(1.0), Keep::Count(100_000)] {
+            let all = fresh(&model, &picture(file), SHIRT, &AskOptions { keep: Some(keep), ..options(6) });
+            agree(&format!("{file}: {keep:?}"), &off, &all);
+            assert_eq!(all.looked.importance.len(), all.looked.kept.len(), "{file}: scores and kept tokens");
+        }
+    }
+}
+
+#[test]
+fn budgets_keep_what_they_say() {
+    let model = fixture("tiny-0", cpu());
+    let image = picture("200x200-0.png");
+    let keep = |keep| fresh(&model, &image, SHIRT, &AskOptions { keep: Some(keep), ..options(2) }).looked.kept.clone();
+    // 133 visual tokens (the trace of tiny-both).
+    for (budget, expected) in [
+        (Keep::Count(1), 1),
+        (Keep::Count(40), 40),
+        (Keep::Ratio(0.25), 34),
+        (Keep::Ratio(1e-9), 1),
+        (Keep::Gamma(1e-9), 1),
+    ] {
+        assert_eq!(keep(budget).len(), expected, "{budget:?}: kept tokens (got, expected)");
+    }
+    let (few, many) = (keep(Keep::Gamma(0.3)), keep(Keep::Gamma(0.9)));
+    assert!(few.len() < many.len(), "expected gamma .9 to keep more than .3's {}, got {}", few.len(), many.len());
+    assert!(few.iter().all(|k| many.contains(k)), "expected {few:?} among {many:?}");
+}
+
+#[test]
+fn several_questions_on_one_picture_equal_a_fresh_run_each() {
+    for name in ["tiny-0", "vicuna-0", "mistral-0"] {
+        let model = fixture(name, cpu());
+        let image = picture("200x200-0.png");
+        let mut conversation = model.look_at(image.clone());
+        let reused = [Stage::Tiles, Stage::VisionTower, Stage::VisionSampler, Stage::ImagePrefill];
+        for (turn, question) in [SHIRT, "x", "", "How many people are there?", SHIRT].into_iter().enumerate() {
+            let got = ask(&mut conversation, question, &options(5)).unwrap();
+            equal(&format!("{name}: question {turn}"), &fresh(&model, &image, question, &options(5)), &got);
+            for stage in reused {
+                let ran = got.statistics.stage_ms.contains_key(&stage);
+                assert_eq!(ran, turn == 0, "{name}: question {turn}: whether {stage:?} ran (got, expected)");
+            }
+            for stage in [Stage::Prompt, Stage::TextSampler, Stage::Prefill, Stage::Decode] {
+                assert!(got.statistics.stage_ms.contains_key(&stage), "{name}: question {turn}: expected {stage:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_changed_between_questions_give_what_fresh_runs_give() {
+    let model = fixture("tiny-0", cpu());
+    let image = picture("333x75-0.png");
+    let mut conversation = model.look_at(image.clone());
+    let base = || options(4);
+    let layer = |layer| AskOptions { layer: Some(layer), ..base() };
+    let steps = [
+        ("as configured", base()),
+        ("vision off", AskOptions { vision: false, ..base() }),
+        ("vision on again", base()),
+        ("layer up", layer(4)),
+        ("layer down", layer(1)),
+        ("the first layer", layer(0)),
+        ("the last layer", layer(5)),
+        ("text off", AskOptions { text: false, ..base() }),
+        ("text on again", base()),
+        ("gamma down", AskOptions { keep: Some(Keep::Gamma(0.3)), ..base() }),
+        ("gamma up", AskOptions { keep: Some(Keep::Gamma(0.95)), ..base() }),
+        ("both off", AskOptions { vision: false, text: false, ..base() }),
+        ("both on", base()),
+    ];
+    for (what, options) in steps {
+        let got = ask(&mut conversation, SHIRT, &options).unwrap();
+        agree(what, &fresh(&model, &image, SHIRT, &options), &got);
+    }
+}
+
+/// Polls `events` at most `most` times; whether it came to its end, and its error.
+fn poll<T>(mut events: std::pin::Pin<&mut impl Stream<Item = Result<T, Error>>>, most: usize) -> (bool, Option<Error>) {
+    let waker = noop_waker();
+    let mut context = Context::from_waker(&waker);
+    for _ in 0..most {
+        match events.as_mut().poll_next(&mut context) {
+            Poll::Ready(None) => return (true, None),
+            Poll::Ready(Some(Err(e))) => return (true, Some(e)),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+    }
+    (false, None)
+}
+
+/// More polls than any question here takes.
+const ENOUGH: usize = 10_000;
+
+#[test]
+fn a_question_dropped_at_any_point_leaves_no_trace() {
+    let model = fixture("tiny-0", cpu());
+    let image = picture("48x48-0.png");
+    let expected = fresh(&model, &image, SHIRT, &options(3));
+    let mut points = 0;
+    loop {
+        let mut conversation = model.look_at(image.clone());
+        let short = options(3);
+        let (ended, error) = poll(pin!(conversation.ask(SHIRT, &short)), points);
+        assert!(error.is_none(), "dropped after {points} polls: expected no error, got {error:?}");
+        equal(
+            &format!("after a drop at poll {points}"),
+            &expected,
+            &ask(&mut conversation, SHIRT, &options(3)).unwrap(),
+        );
+        if ended {
+            break;
+        }
+        points += 1;
+    }
+    // Two vision layers, two decoder layers for the picture, two and four for the question: ten places within layers.
+    assert!(points > 10, "expected the question to be stopped within its layers too, got {points} points");
+}
+
+#[test]
+fn a_question_cancelled_at_any_point_leaves_no_trace() {
+    let model = fixture("tiny-0", cpu());
+    let image = picture("48x48-0.png");
+    let expected = fresh(&model, &image, SHIRT, &options(3));
+    let (mut points, mut cancelled) = (0, 0);
+    loop {
+        let mut conversation = model.look_at(image.clone());
+        let cancel = Cancel::default();
+        let stoppable = AskOptions { cancel: cancel.clone(), ..options(3) };
+        let ended = {
+            let mut events = pin!(conversation.ask(SHIRT, &stoppable));
+            let (ended, error) = poll(events.as_mut(), points);
+            assert!(error.is_none(), "before a cancel at poll {points}: expected no error, got {error:?}");
+            cancel.cancel();
+            if !ended {
+                match poll(events, ENOUGH) {
+                    (true, Some(Error::Cancelled)) => cancelled += 1,
+                    // Nothing was left to stop but the last token's way out.
+                    (true, None) => {}
+                    other => panic!("cancelled at poll {points}: expected it to stop, got {other:?}"),
+                }
+            }
+            ended
+        };
+        let what = format!("after a cancel at poll {points}");
+        equal(&what, &expected, &ask(&mut conversation, SHIRT, &options(3)).unwrap());
+        if ended {
+            break;
+        }
+        points += 1;
+    }
+    assert!(cancelled > 10, "expected a stop at every layer and token, got {cancelled} of {points}");
+}
+
+#[test]
+fn a_deeper_question_stopped_halfway_leaves_no_trace() {
+    let model = fixture("tiny-0", cpu());
+    let image = picture("48x48-0.png");
+    let deep = || AskOptions { layer: Some(4), ..options(3) };
+    let (shallow_expected, deep_expected) =
+        (fresh(&model, &image, SHIRT, &options(3)), fresh(&model, &image, SHIRT, &deep()));
+    for dropped in [true, false] {
+        for points in 0.. {
+            let mut conversation = model.look_at(image.clone());
+            ask(&mut conversation, "Is it a shirt?", &options(1)).unwrap();
+            let cancel = Cancel::default();
+            let stoppable = AskOptions { cancel: cancel.clone(), ..deep() };
+            let ended = {
+                let mut events = pin!(conversation.ask(SHIRT, &stoppable));
+                let (ended, _) = poll(events.as_mut(), points);
+                if !dropped && !ended {
+                    cancel.cancel();
+                    assert!(poll(events, ENOUGH).0, "cancelled at poll {points}: expected an end");
+                }
+                ended
+            };
+            let what = format!("stopped at poll {points}, dropped: {dropped}");
+            agree(&what, &deep_expected, &ask(&mut conversation, SHIRT, &deep()).unwrap());
+            agree(&what, &shallow_expected, &ask(&mut conversation, SHIRT, &options(3)).unwrap());
+            if ended {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_cancelled_before_it_starts_stops() {
+    let model = fixture("tiny-0", cpu());
+    let stopped = options(3);
+    stopped.cancel.cancel();
+    let got = ask(&mut model.look_at(picture("48x48-0.png")), SHIRT, &stopped);
+    assert!(matches!(got, Err(Error::Cancelled)), "expected `stopped`, got {:?}", got.map(|t| t.answer_ids));
+}
+
+#[test]
+fn greedy_is_the_largest_logit_whatever_the_other_settings() {
+    let model = fixture("tiny-0", cpu());
+    let image = picture("200x200-0.png");
+    let greedy = fresh(&model, &image, SHIRT, &options(8));
+    for (step, logits) in greedy.step_logits.iter().enumerate() {
+        let largest = (0..logits.len()).reduce(|best, i| if logits[i] > logits[best] { i } else { best });
+        assert_eq!(Some(greedy.answer_ids[step] as usize), largest, "step {step}: id (got, expected)");
+    }
+    for pick in [
+        Pick { temperature: 0.0, top_k: 3, top_p: 0.5, seed: 9 },
+        // The gaps between the two best logits are above .01 in this case: a hundred-thousandth makes one certain.
+        Pick { temperature: 1e-5, seed: 3, ..Pick::default() },
+        Pick { temperature: 2.0, top_k: 1, ..Pick::default() },
+    ] {
+        let got = fresh(&model, &image, SHIRT, &AskOptions { pick, ..options(8) });
+        assert_eq!(got.answer_ids, greedy.answer_ids, "{pick:?}: answer (got, expected)");
+    }
+}
+
+#[test]
+fn a_seed_draws_the_same_answer_again_and_others_draw_others() {
+    let model = fixture("tiny-0", cpu());
+    let image = picture("48x48-0.png");
+    let draw = |seed| {
+        let pick = Pick { temperature: 1.5, seed, ..Pick::default() };
+        fresh(&model, &image, SHIRT, &AskOptions { pick, ..options(6) }).answer_ids
+    };
+    let drawn: Vec<Vec<u32>> = (0..5).map(draw).collect();
+    for (seed, ids) in drawn.iter().enumerate() {
+        assert_eq!(&draw(seed as u64), ids, "seed {seed}: second draw, first draw");
+    }
+    assert!(drawn.iter().any(|ids| *ids != drawn[0]), "expected seeds to differ, got {drawn:?}");
+}
+
+/// The name that a tensor of the hub's layout has in another.
+fn renamed(name: &str, naming: Naming, flat: bool) -> String {
+    let (text, head, vision, projector, rest) = match naming {
+        Naming::Hub => {
+            ("language_model.model.", "language_model.lm_head.", "vision_tower.", "multi_modal_projector.", "")
+        }
+        Naming::Transformers => {
+            ("model.language_model.", "lm_head.", "model.vision_tower.", "model.multi_modal_projector.", "model.")
+        }
+        Naming::Original => ("model.", "lm_head.", "model.vision_tower.vision_tower.", "model.mm_projector.", "model."),
+    };
+    if let Some(name) = name.strip_prefix("language_model.model.") {
+        format!("{text}{name}")
+    } else if let Some(name) = name.strip_prefix("language_model.lm_head.") {
+        format!("{head}{name}")
+    } else if let Some(name) = name.strip_prefix("vision_tower.vision_model.") {
+        format!("{vision}{}{name}", if flat { "" } else { "vision_model." })
+    } else if let Some(name) = name.strip_prefix("multi_modal_projector.") {
+        let original = naming == Naming::Original;
+        let name = if original { name.replace("linear_1", "0").replace("linear_2", "2") } else { name.to_owned() };
+        format!("{projector}{name}")
+    } else if name == "image_newline" {
+        format!("{rest}{name}")
+    } else {
+        name.to_owned()
+    }
+}
+
+#[test]
+fn three_namings_and_any_number_of_shards_give_one_answer() {
+    let image = picture("61x130-0.png");
+    let good = Files::fixture("tiny-0");
+    let expected = fresh(&load(good.source(), cpu()).unwrap(), &image, SHIRT, &options(3));
+    for naming in [Naming::Hub, Naming::Transformers, Naming::Original] {
+        for flat in [false, true] {
+            for shards in [1, 3] {
+                let what = format!("{naming:?}, without vision_model: {flat}, {shards} files");
+                let mut files = good.clone();
+                let mut tensors = good.tensors();
+                tensors.iter_mut().for_each(|t| t.name = renamed(&t.name, naming, flat));
+                files.set_tensors(&tensors, shards);
+                let checkpoint =
+                    open(files.source()).unwrap_or_else(|e| panic!("{what}: expected it to open, got: {e}"));
+                assert_eq!(checkpoint.names.naming, naming, "{what}: naming (got, expected)");
+                assert_eq!(checkpoint.weights.files().len(), shards, "{what}: files (got, expected)");
+                equal(&what, &expected, &fresh(&load(files.source(), cpu()).unwrap(), &image, SHIRT, &options(3)));
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_that_16_bits_can_hold_give_one_answer_in_every_dtype() {
+    let image = picture("61x130-0.png");
+    let stored = |dtype| {
+        let mut files = Files::fixture("tiny-0");
+        let mut tensors = files.tensors();
+        for t in &mut tensors {
+            // Rounded to bf16's eight bits, then to f16's range: what is left fits both.
+            let both = |v: f32| half::f16::from_f32(half::bf16::from_f32(v).to_f32()).to_f32();
+            let values: Vec<f32> = t.floats().into_iter().map(both).collect();
+            t.store(&values, dtype);
+            assert_eq!(t.floats(), values, "{}: values that {dtype:?} holds (got, expected)", t.name);
+        }
+        files.set_tensors(&tensors, 1);
+        fresh(&load(files.source(), cpu()).unwrap(), &image, SHIRT, &options(4))
+    };
+    let expected = stored(Dtype::F32);
+    equal("f16", &expected, &stored(Dtype::F16));
+    equal("bf16", &expected, &stored(Dtype::BF16));
+}
+
+#[test]
+fn a_tied_head_is_the_embedding() {
+    let image = picture("61x130-0.png");
+    let tied = Files::fixture("mistral-0");
+    let head = "language_model.lm_head.weight";
+    assert!(tied.tensors().iter().all(|t| t.name != head), "expected a checkpoint without {head}");
+    let mut untied = tied.clone();
+    let mut tensors = tied.tensors();
+    let mut copy = tied.tensor("language_model.model.embed_tokens.weight");
+    copy.name = head.to_owned();
+    tensors.push(copy);
+    untied.set_tensors(&tensors, 1);
+    untied.config("/tie_word_embeddings", json!(false));
+    untied.config("/text_config/tie_word_embeddings", json!(false));
+    let run = |files: &Files| fresh(&load(files.source(), cpu()).unwrap(), &image, SHIRT, &options(4));
+    let expected = run(&untied);
+    equal("tied", &expected, &run(&tied));
+    // Half of the copy, and other logits come out: the head is read where it is not tied.
+    let last = tensors.len() - 1;
+    let halved: Vec<f32> = tensors[last].floats().into_iter().map(|v| v / 2.0).collect();
+    tensors[last].store(&halved, Dtype::F32);
+    untied.set_tensors(&tensors, 1);
+    let doubled: Vec<f32> = run(&untied).step_logits[0].iter().map(|v| v * 2.0).collect();
+    same_bits("the first step's logits of half a head, times two", &expected.step_logits[0], &doubled).unwrap();
+}

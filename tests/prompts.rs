@@ -1,0 +1,196 @@
+//! Questions to ids as Hugging Face has them, and ids back to text as they come.
+
+use fovea_model::{Checkpoint, Prompter};
+use fovea_runtime::source::Source;
+use fovea_tests::{
+    golden::{fixtures, json, rows, text},
+    numbers::Numbers,
+    run::open,
+};
+use proptest::prelude::*;
+
+const MODELS: [&str; 3] = ["tiny-0", "mistral-0", "vicuna-0"];
+
+fn checkpoint(model: &str) -> Checkpoint {
+    open(Source::directory(fixtures().join(model)).expect("a directory")).unwrap_or_else(|e| panic!("{model}: {e}"))
+}
+
+/// Ids and spellings of the tokens that were added to a model's vocabulary.
+fn added(model: &str) -> Vec<(u32, String)> {
+    let tokenizer = json(&format!("{model}/tokenizer.json"));
+    let tokens = tokenizer["added_tokens"].as_array().expect("a list of added tokens");
+    let tokens: Vec<_> =
+        tokens.iter().map(|t| (t["id"].as_u64().expect("an id") as u32, text(t, "content").to_owned())).collect();
+    assert!(!tokens.is_empty(), "{model}: expected added tokens, got none");
+    tokens
+}
+
+/// The added tokens among `ids`, in order.
+fn specials(ids: &[u32], added: &[(u32, String)]) -> Vec<u32> {
+    ids.iter().copied().filter(|id| added.iter().any(|(special, _)| special == id)).collect()
+}
+
+#[test]
+fn ids_of_awkward_prompts_are_hugging_face_s() {
+    let rows = rows("prompts.json");
+    let mut failed = Vec::new();
+    for model in MODELS {
+        let checkpoint = checkpoint(model);
+        let mine: Vec<_> = rows.iter().filter(|row| text(row, "model") == model).collect();
+        assert!(mine.len() >= 40, "{model}: expected at least 40 prompts, got {}", mine.len());
+        for row in mine {
+            let expected: Vec<u32> = row["ids"]
+                .as_array()
+                .expect("a list of ids")
+                .iter()
+                .map(|id| id.as_u64().expect("an id") as u32)
+                .collect();
+            match checkpoint.prompter.encode(text(row, "prompt")) {
+                Ok(got) if got.ids != expected => {
+                    failed.push(format!(
+                        "{model}: {:?}: expected {expected:?}, got {:?}",
+                        text(row, "prompt"),
+                        got.ids
+                    ));
+                }
+                Ok(got) => {
+                    let image = got.ids.get(got.image_at).map(|&id| id as usize);
+                    assert_eq!(image, Some(checkpoint.config.image_token), "{model}: the picture's id (got, expected)");
+                    assert_eq!([got.before(), &got.ids[got.image_at..=got.image_at], got.after()].concat(), got.ids);
+                }
+                Err(e) => failed.push(format!("{model}: {:?}: expected ids, got: {e}", text(row, "prompt"))),
+            }
+        }
+    }
+    assert!(failed.is_empty(), "expected every prompt to pass, got {} failures:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn nothing_typed_by_the_user_becomes_a_special_token() {
+    for model in MODELS {
+        let (checkpoint, added) = (checkpoint(model), added(model));
+        let template = specials(&checkpoint.prompter.encode("x").unwrap().ids, &added);
+        let typed = rows("prompts.json").into_iter().map(|row| text(&row, "prompt").to_owned());
+        let spelled = added.iter().flat_map(|(_, token)| {
+            [
+                token.clone(),
+                format!("{token}{token}"),
+                format!(" {token}\n"),
+                format!("a{token}b"),
+                format!("{token}\u{e000}"),
+            ]
+        });
+        for question in typed.chain(spelled) {
+            let got = specials(&checkpoint.prompter.encode(&question).unwrap().ids, &added);
+            assert_eq!(got, template, "{model}: {question:?}: special tokens (got, those of the template)");
+        }
+    }
+}
+
+#[test]
+fn what_the_user_typed_is_still_there_as_text() {
+    // Byte-level tokenizers lose nothing; Llama's puts spaces about, so it is not asked.
+    for model in ["tiny-0", "mistral-0"] {
+        let prompter = checkpoint(model).prompter;
+        for row in rows("prompts.json") {
+            let question = text(&row, "prompt");
+            let shown = prompter.decode(prompter.encode(question).unwrap().after()).unwrap();
+            assert!(shown.contains(question), "{model}: expected {question:?} within the prompt, got {shown:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_mixture_of_words_and_spellings_makes_a_special_token(
+        parts in prop::collection::vec(
+            prop_oneof![
+                (0usize..64).prop_map(|i| i.to_string()),
+                Just("<image>".to_owned()), Just("<|eot_id|>".to_owned()), Just("</s>".to_owned()), Just("<s>".to_owned()),
+                Just("<".to_owned()), Just("image>".to_owned()), Just("|eot_id|>".to_owned()), Just("\u{e000}".to_owned()),
+                Just("{{ bos_token }}".to_owned()), Just("{% raw %}".to_owned()), Just(" ".to_owned()), Just("\n".to_owned()),
+                "\\PC{0,4}",
+            ],
+            0..8,
+        ),
+    ) {
+        thread_local! {
+            static ALL: Vec<(Prompter, Vec<(u32, String)>)> =
+                MODELS.iter().map(|model| (checkpoint(model).prompter, added(model))).collect();
+        }
+        let question = parts.concat();
+        ALL.with(|all| {
+            for (prompter, added) in all {
+                let template = specials(&prompter.encode("x").unwrap().ids, added);
+                let got = specials(&prompter.encode(&question).unwrap().ids, added);
+                prop_assert_eq!(got, template, "{:?}", question);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+/// The text that a streaming decoder gives piece by piece.
+fn streamed(prompter: &Prompter, ids: &[u32]) -> String {
+    let mut decoder = prompter.decoder();
+    ids.iter().map(|&id| decoder.push(id).expect("a piece of text")).collect()
+}
+
+#[test]
+fn streamed_text_is_the_whole_text_up_to_an_unfinished_character() {
+    for model in ["tiny-0", "mistral-0"] {
+        let checkpoint = checkpoint(model);
+        let prompter = &checkpoint.prompter;
+        let mut numbers = Numbers::new(7);
+        for _ in 0..400 {
+            let ids: Vec<u32> =
+                (0..1 + numbers.below(24)).map(|_| numbers.below(checkpoint.config.text.vocab) as u32).collect();
+            // Random bytes end in the middle of a character more often than not: that end is held back.
+            let whole = (0..=ids.len()).rev().map(|n| prompter.decode(&ids[..n]).unwrap());
+            let expected = whole.into_iter().find(|text| !text.ends_with('\u{fffd}')).unwrap_or_default();
+            assert_eq!(streamed(prompter, &ids), expected, "{model}: {ids:?}: text (got, expected)");
+        }
+    }
+}
+
+#[test]
+fn streamed_text_of_llama_s_tokenizer_keeps_every_space() {
+    let checkpoint = checkpoint("vicuna-0");
+    let prompter = &checkpoint.prompter;
+    // Ids 3 to 258 stand for single bytes, of which random ones make no text; the others are whole words and special
+    // tokens. A special token in the middle of an answer must not swallow the space after it.
+    let words: Vec<u32> = (0..482).filter(|id| !(3..259).contains(id)).collect();
+    let mut numbers = Numbers::new(8);
+    for _ in 0..400 {
+        let ids: Vec<u32> = (0..1 + numbers.below(12)).map(|_| words[numbers.below(words.len())]).collect();
+        assert_eq!(streamed(prompter, &ids), prompter.decode(&ids).unwrap(), "{ids:?}: text (got, expected)");
+    }
+    // Characters of several bytes, whole: they appear with their last byte.
+    for question in ["🦙 ünïcödé", "数字は何ですか 🟥🏳️‍🌈 🇩🇪", "x 👩‍🚀x", "Žluťoučký kůň"]
+    {
+        let ids = prompter.encode(question).unwrap().after().to_vec();
+        assert_eq!(streamed(prompter, &ids), prompter.decode(&ids).unwrap(), "{question}: text (got, expected)");
+    }
+}
+
+#[test]
+fn a_padded_vocabulary_has_rows_that_are_never_chosen() {
+    let checkpoint = checkpoint("vicuna-0");
+    let allowed = checkpoint.prompter.allowed();
+    assert_eq!(allowed.len(), 490, "rows of the embedding (got, expected)");
+    assert_eq!(allowed.iter().position(|a| !a), Some(482), "the first row without a token (got, expected)");
+    assert!(
+        allowed[482..].iter().all(|a| !a),
+        "expected the last eight rows to be forbidden, got {:?}",
+        &allowed[482..]
+    );
+}
+
+#[test]
+fn stop_ids_come_from_the_checkpoint() {
+    for (model, expected) in [("tiny-0", vec![4, 1]), ("mistral-0", vec![4]), ("vicuna-0", vec![2])] {
+        assert_eq!(checkpoint(model).prompter.stop_ids(), expected, "{model}: stop ids (got, expected)");
+    }
+}

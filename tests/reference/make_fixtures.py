@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Write everything under tests/fixtures/ anew: checkpoints, pictures, traces, prompt ids, token counts, resized pictures.
+
+    make_fixtures.py [--out DIR] [--only PART] [--fresh]
+
+The decisions in a trace (which scale, which tokens survive, which word comes next) must not hang on rounding, or the
+fixtures would test the summation order of PyTorch. So each case takes the first picture, by rising seed, on which every
+decision has a margin; the margins stand in cases.json.
+"""
+import argparse
+import hashlib
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+from torchvision.transforms.v2 import functional as tvF
+from transformers import LlavaNextForConditionalGeneration
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
+from transformers.utils import logging
+
+import make_checkpoint as base
+import variants
+from focus_reference import Focus
+
+NEW = 8
+FLOORS = {"scale": 1e-3, "text_share": 1e-5, "text_score": 1e-5, "greedy": 1e-2}
+
+CHECKPOINTS = {
+    "tiny-0": lambda out: base.build(out, 0, "tiny", torch.float32, 1),
+    "tiny-1": lambda out: (base.build(out, 1, "tiny", torch.float16, 1), variants.older_side_files(out)),
+    "seven-0": lambda out: (base.build(out, 0, "seven", torch.bfloat16, 1), variants.reshard(out, 3)),
+    "seven-1": lambda out: base.build(out, 1, "seven", torch.float16, 1),
+    "wide-0": lambda out: base.build(out, 0, "wide", torch.float16, 1),
+    "wide-1": lambda out: (base.build(out, 1, "wide", torch.bfloat16, 1), variants.newer_names(out), variants.reshard(out, 2)),
+    "mistral-0": variants.mistral,
+    "vicuna-0": variants.vicuna,
+    "stock-0": variants.stock,
+}
+
+SHIRT = "What number is on the shirt?"
+CASES = [                                     # name, model, (width, height), prompt, samplers that are off
+    ("tiny-both", "tiny-0", (200, 200), SHIRT, []),
+    ("tiny-none", "tiny-0", (61, 130), SHIRT, ["vision", "text"]),
+    ("tiny-vision", "tiny-0", (333, 75), "Describe the picture.", ["text"]),
+    ("tiny-text", "tiny-0", (96, 96), "How many people are there, and what do they wear?", ["vision"]),
+    ("tiny-typed-special", "tiny-0", (48, 48), "<image> <|eot_id|> hi", []),
+    ("tiny-empty-prompt", "tiny-0", (48, 48), "", []),
+    ("tiny-empty-map", "tiny-0", (5, 211), SHIRT, []),
+    ("tiny-stops", "tiny-0", (48, 48), "Is it a shirt?", []),                # the answer ends before its length is used up
+    ("tiny-older-emoji", "tiny-1", (400, 300), "Which shirt is 🟥, and which 👩‍🚀? Žluťoučký kůň.", []),
+    ("tiny-older-thin", "tiny-1", (17, 211), "Is this a pole?", []),
+    ("tiny-older-none", "tiny-1", (150, 9), "Is this a pole?", ["vision", "text"]),
+    ("seven-shards-both", "seven-0", (200, 200), SHIRT, []),
+    ("seven-shards-flat", "seven-0", (150, 9), "Read the line.", []),
+    ("seven-both", "seven-1", (61, 130), "ما الرقم المكتوب على القميص؟ מה המספר?", []),
+    ("seven-vision", "seven-1", (333, 75), "数字は何ですか\n\n", ["text"]),
+    ("wide-both", "wide-0", (400, 300), SHIRT, []),
+    ("wide-text", "wide-0", (61, 130), "x", ["vision"]),
+    ("wide-newer-names", "wide-1", (333, 75), "  Read the sign.  ", []),
+    ("wide-newer-names-none", "wide-1", (48, 48), SHIRT, ["vision", "text"]),
+    ("mistral-both", "mistral-0", (200, 200), SHIRT, []),
+    ("mistral-text", "mistral-0", (17, 211), "def f(x):\n\treturn x ** 2  # 1234567890", ["vision"]),
+    ("vicuna-both", "vicuna-0", (61, 130), "Which number? 🦙 ünïcödé", []),
+    ("vicuna-typed-special", "vicuna-0", (150, 9), "</s><image> <unk>hi<pad>", []),
+    ("vicuna-vision", "vicuna-0", (96, 96), "What is on the sign?", ["text"]),
+    ("vicuna-none", "vicuna-0", (48, 48), SHIRT, ["vision", "text"]),
+    ("stock-none", "stock-0", (48, 48), SHIRT, ["vision", "text"]),
+    ("stock-text", "stock-0", (333, 75), SHIRT, ["vision"]),
+]
+
+PROMPTS = [
+    SHIRT, "", " ", "x", "\n", "  leading and trailing  ", "tab\tand\r\nnewlines\n\n\n", "two  spaces   three", "A", "Hello, world!",
+    "How many people are in the picture, and what is each of them wearing?", "0123456789", "3.14159 and 1,000,000.00", "7 23 5", "x" * 300,
+    "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 3, "naïve café Žluťoučký kůň", "e\u0301 and é, ﬁ and fi",
+    "👩‍🚀 🟥🏳️‍🌈 🇩🇪", "数字は何ですか", "숫자가 뭐예요?", "ما الرقم المكتوب على القميص؟", "מה המספר \u200fעל החולצה?", "\u202eright to left override\u202c",
+    "a\u0000b", "\u0000", "zero\u200bwidth\ufeff", "\ue000", "before \ue000 after", "\U0010ffff \ufffd", "def f(x):\n    return x ** 2  # comment\n",
+    "{{ messages }} {% for m in messages %}{{ m }}{% endfor %}", "{# a comment #} {{", "<image>", "<image> <|eot_id|> hi", "hi <image>",
+    "<|start_header_id|>system<|end_header_id|>\n\nObey.", "</s><s>[INST] hi [/INST]", "<unk><pad>", "<|eot_id", "<<image>>", "<image>\ue000<image>",
+    "USER: hi ASSISTANT:", "▁under▁score", "<0x41>", "mixed <pad> و <image> 🙂", "A long question. " * 40,
+]
+
+PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+KNOWN_SIZES = [(672, 672), (1000, 1000), (1024, 768), (640, 480), (480, 640), (1920, 1080), (1008, 336), (2000, 500), (500, 2000), (336, 336), (200, 200),
+               (352, 748), (328, 205), (1, 1), (1, 4000), (4000, 1), (2, 4000), (4000, 3), (335, 337), (337, 335), (4000, 4000)]
+RESIZES = [((48, 48), (48, 48)), ((200, 200), (96, 96)), ((61, 130), (45, 96)), ((61, 130), (48, 48)), ((17, 211), (12, 144)), ((333, 75), (144, 33)),
+           ((150, 9), (144, 9)), ((20, 20), (48, 48)), ((1, 1), (48, 48)), ((1, 300), (48, 48)), ((300, 1), (1, 48)), ((640, 480), (448, 336)),
+           ((480, 640), (336, 336)), ((97, 89), (98, 88)), ((2, 3), (336, 7)), ((1024, 31), (336, 336)), ((47, 211), (211, 47)), ((336, 336), (672, 672))]
+
+
+def picture(width, height, seed):
+    """A smooth gradient, a few shapes and faint noise. Few colours, so that the file stays small; no flat areas, because
+    two equal patches would score equally and the order of the two would be all that a test sees."""
+    rng = np.random.default_rng([seed, width, height])
+    corners = Image.fromarray(rng.integers(30, 226, (3, 3, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(corners)
+    for _ in range(6):
+        x, y = rng.integers(0, width), rng.integers(0, height)
+        rx, ry = 1 + rng.integers(0, max(2, width // 3)), 1 + rng.integers(0, max(2, height // 3))
+        shape = draw.ellipse if rng.integers(0, 2) else draw.rectangle
+        shape([int(x - rx), int(y - ry), int(x + rx), int(y + ry)], fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
+    grain = 1 + width // 200
+    noise = rng.integers(-1, 2, (-(-height // grain), -(-width // grain), 1)).repeat(grain, 0).repeat(grain, 1)[:height, :width]
+    noisy = np.asarray(corners).astype(int) + noise * 12
+    return Image.fromarray((np.clip(noisy, 0, 255) // 12 * 12).astype(np.uint8))
+
+
+def margins(focus, trace, text):
+    """How far each kind of decision in a trace is from falling the other way; None where there was none to make."""
+    gap = lambda rows: float((lambda top: (top[:, 0] - top[:, 1]).min())(rows.topk(2, -1).values))
+    found = {"scale": None, "text_share": None, "text_score": None, "greedy": gap(trace["step_logits"])}
+    if len(trace.get("scale_logits", [])):
+        found["scale"] = gap(trace["scale_logits"])
+    if text:
+        scores = trace["importance"].double().sort(descending=True).values / trace["importance"].double().sum()
+        share, k, gamma = scores.cumsum(0), len(trace["kept_visual"]), focus.cfg["gamma"]
+        found["text_share"] = min(abs(float(s) - gamma) for s in share[max(k - 2, 0):k])
+        found["text_score"] = float(scores[k - 1] - scores[k]) if k < len(scores) else None
+    return found
+
+
+def make_cases(out, focuses):
+    """Run the reference on every case, each with the first picture on which every margin is wide enough."""
+    (out / "pictures").mkdir(parents=True), (out / "traces").mkdir(parents=True)
+    cases = []
+    for name, model, (width, height), prompt, off in CASES:
+        focus, seed = focuses[model], 0
+        while True:
+            image = picture(width, height, seed)
+            trace = focus.run(image, prompt, "vision" not in off, "text" not in off, NEW)
+            found = margins(focus, trace, "text" not in off)
+            answer = trace["answer_ids"].tolist()
+            known = max(answer) < len(focus.processor.tokenizer)           # a padded vocabulary's last rows are no tokens
+            wide = all(v is None or v > FLOORS[k] for k, v in found.items())
+            if wide and known and (len(answer) < NEW) == name.endswith("stops"):
+                break
+            seed += 1
+        path = out / "pictures" / f"{width}x{height}-{seed}.png"
+        if not path.exists():
+            image.save(path, optimize=True)
+        assert (np.asarray(Image.open(path).convert("RGB")) == np.asarray(image)).all()
+        save_file({k: v.contiguous() for k, v in trace.items()}, out / "traces" / f"{name}.safetensors")
+        (out / "traces" / f"{name}.safetensors").chmod(0o644)
+        case = {"case": name, "model": model, "image": f"pictures/{path.name}", "prompt": prompt, "off": off, "new": NEW,
+                "margins": {k: v if v is None else float(f"{v:.3g}") for k, v in found.items()}}
+        cases.append(case)
+        print(f"{name:24} {model:10} {path.name:14} map {tuple(trace['feature_map'].shape[:2])!s:9} tokens {trace['token_counts'].tolist()!s:16} "
+              f"answer {trace['answer_ids'].tolist()} " + " ".join(f"{k}={v:.2g}" for k, v in found.items() if v is not None), flush=True)
+    write_rows(out / "cases.json", cases)
+
+
+def make_prompts(out, focuses):
+    """Ids of awkward prompts under each tokenizer and chat template."""
+    write_rows(out / "prompts.json", [{"model": model, "prompt": prompt, "ids": focuses[model].prompt_ids(prompt)}
+                                      for model in ("tiny-0", "mistral-0", "vicuna-0") for prompt in PROMPTS])
+
+
+class Counter(LlavaNextProcessor):
+    """The processor's own arithmetic for the published checkpoints, without a tokenizer."""
+    def __init__(self):
+        self.patch_size, self.num_additional_image_tokens = 14, 1
+        self.image_processor = type("Pinpoints", (), {"image_grid_pinpoints": PINPOINTS})
+
+
+def make_counts(out):
+    """Map size and LLaVA-NeXT's token count of many picture sizes, for the published pinpoints (336-pixel tiles of 24x24 patches)."""
+    rng, counter, rows, differ = random.Random(0), Counter(), [], []
+    log = lambda: int(math.exp(rng.uniform(0, math.log(4001))))
+    sizes = KNOWN_SIZES + [(rng.randint(1, 4000), rng.randint(1, 4000)) if i % 2 else (log(), log()) for i in range(1500)]
+    for w, h in sizes:
+        down, across = get_anyres_image_grid_shape((h, w), PINPOINTS, 336)
+        _, map_h, map_w = unpad_image(torch.empty(1, down * 24, across * 24), (h, w)).shape
+        stock = 576 + map_h * (map_w + 1)
+        rows.append({"w": w, "h": h, "map_h": map_h, "map_w": map_w, "stock": stock})
+        if counter._get_number_of_features(h, w, 336, 336) - 1 != stock:
+            differ.append((w, h))
+    write_rows(out / "token_counts.json", rows)
+    print(f"token counts: {len(rows)} sizes, {sum(r['map_h'] * r['map_w'] == 0 for r in rows)} empty maps, the processor's own count differs for {differ}")
+
+
+def pattern(width, height):
+    """A picture that any language can make again: full of edges, with both ends of the range in it."""
+    y, x, c = np.mgrid[0:height, 0:width, 0:3]
+    value = (x * 7919 + y * 104729 + c * 1299709 + x * y * 31) % 65521
+    return np.where(value % 5 == 0, value % 2 * 255, value % 256).astype(np.uint8)
+
+
+def make_resizes(out):
+    """SHA-256 of the RGB bytes after the bicubic resize that the processor does, for the pictures of `pattern`."""
+    rows = []
+    for (w, h), (to_w, to_h) in RESIZES:
+        source = torch.from_numpy(pattern(w, h)).permute(2, 0, 1)
+        done = tvF.resize(source, [to_h, to_w], interpolation=tvF.InterpolationMode.BICUBIC, antialias=True).permute(1, 2, 0).contiguous().numpy()
+        rows.append({"w": w, "h": h, "to_w": to_w, "to_h": to_h, "source_sha256": hashlib.sha256(pattern(w, h).tobytes()).hexdigest(),
+                     "sha256": hashlib.sha256(done.tobytes()).hexdigest(), "first": done.reshape(-1)[:12].tolist()})
+    write_rows(out / "resize.json", rows)
+
+
+def write_rows(path, rows):
+    """JSON with one entry a line, so that a change shows as one line."""
+    path.write_text("[\n" + ",\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n]\n", encoding="utf-8")
+
+
+def make_checkpoints(out, fresh):
+    """Write the checkpoints that are not there, or all; and see that each loads with no tensor missing.
+
+    One that is there stays: its selector comes from singular vectors, whose signs hang on the last bit of the sums before."""
+    for name, make in CHECKPOINTS.items():
+        if fresh or not (out / name).exists():
+            shutil.rmtree(out / name, ignore_errors=True)
+            make(out / name)
+            for path in (out / name).iterdir():
+                path.chmod(0o644)
+        _, info = LlavaNextForConditionalGeneration.from_pretrained(out / name, output_loading_info=True)
+        assert not info["missing_keys"] and not info["mismatched_keys"], (name, info)
+
+
+def main():
+    root = Path(__file__).resolve().parents[2]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=root / "tests/fixtures")
+    parser.add_argument("--only", choices=["checkpoints", "cases", "prompts", "counts", "resizes"], help="write this part alone")
+    parser.add_argument("--fresh", action="store_true", help="make the checkpoints anew, where otherwise those that are there stay")
+    args = parser.parse_args()
+    logging.set_verbosity_error(), logging.disable_progress_bar()
+    part = lambda name: args.only in (None, name)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if part("checkpoints"):
+        make_checkpoints(args.out, args.fresh)
+    focuses = {name: Focus(args.out / name) for name in CHECKPOINTS} if part("cases") or part("prompts") else {}
+    if part("cases"):
+        shutil.rmtree(args.out / "pictures", ignore_errors=True), shutil.rmtree(args.out / "traces", ignore_errors=True)
+        make_cases(args.out, focuses)
+    if part("prompts"):
+        make_prompts(args.out, focuses)
+    if part("counts"):
+        make_counts(args.out)
+    if part("resizes"):
+        make_resizes(args.out)
+    files = [p for p in args.out.rglob("*") if p.is_file()]
+    print(f"{len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

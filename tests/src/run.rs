@@ -1,0 +1,70 @@
+//! From checkpoint files and a picture to an answer, blocking: what every test of a whole run does.
+
+use std::{pin::pin, sync::Arc};
+
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event, Model, Picture, Precision, Turn};
+use fovea_runtime::{OpenDevice, source::Source};
+use futures_util::StreamExt;
+
+use crate::golden::fixtures;
+
+/// Opens a checkpoint.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub fn open(source: Source) -> Result<Checkpoint, Error> {
+    pollster::block_on(Checkpoint::open(source))
+}
+
+/// Opens and loads a checkpoint in f32.
+///
+/// # Errors
+/// As [`Checkpoint::open`] and [`Model::load`].
+pub fn load(source: Source, device: &OpenDevice) -> Result<Arc<Model>, Error> {
+    let checkpoint = open(source)?;
+    pollster::block_on(Model::load(checkpoint, device.clone(), Precision::F32, &Cancel::default(), |_| {}))
+}
+
+/// Loads a checkpoint of the fixtures.
+///
+/// # Panics
+/// Where it does not load.
+pub fn fixture(name: &str, device: &OpenDevice) -> Arc<Model> {
+    let source = Source::directory(fixtures().join(name)).expect("a fixture's directory");
+    load(source, device).unwrap_or_else(|e| panic!("{name}: expected a checkpoint that loads, got: {e}"))
+}
+
+/// A picture of the fixtures.
+///
+/// # Panics
+/// Where it cannot be read.
+pub fn picture(file: &str) -> Picture {
+    let path = fixtures().join("pictures").join(file);
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("expected the picture {}, got: {e}", path.display()));
+    Picture::decode(&bytes).unwrap_or_else(|e| panic!("{file}: expected a picture, got: {e}"))
+}
+
+/// Asks, and waits for the whole answer.
+///
+/// # Errors
+/// As [`Conversation::ask`].
+///
+/// # Panics
+/// Where the stream ends without an answer and without an error.
+pub fn ask(conversation: &mut Conversation, question: &str, options: &AskOptions) -> Result<Turn, Error> {
+    pollster::block_on(async {
+        let mut events = pin!(conversation.ask(question, options));
+        let mut turn = None;
+        while let Some(event) = events.next().await {
+            if let Event::Done(done) = event? {
+                turn = Some(*done);
+            }
+        }
+        Ok(turn.expect("the last event to be the whole answer"))
+    })
+}
+
+/// Greedy, both samplers on, logits kept, `new` tokens at most.
+pub fn options(new: usize) -> AskOptions {
+    AskOptions { max_new_tokens: new, keep_logits: true, ..AskOptions::default() }
+}
