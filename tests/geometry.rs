@@ -105,7 +105,7 @@ proptest! {
 /// The source pictures of `resize.json`: full of edges, with both ends of the range in them.
 fn pattern(width: usize, height: usize) -> Vec<u8> {
     let value = |x: usize, y: usize, c: usize| (x * 7919 + y * 104_729 + c * 1_299_709 + x * y * 31) % 65521;
-    let byte = |v: usize| if v.is_multiple_of(5) { v % 2 * 255 } else { v % 256 } as u8;
+    let byte = |v: usize| (if v.is_multiple_of(5) { v % 2 * 255 } else { v % 256 }) as u8;
     let places = (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| (x, y, c))));
     places.map(|(x, y, c)| byte(value(x, y, c))).collect()
 }

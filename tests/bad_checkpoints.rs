@@ -1,0 +1,562 @@
+//! Broken checkpoints: each is refused before any device is opened, by an error that names what is wrong.
+//!
+//! A row breaks the checkpoint `tiny-0` in one place. Structure is refused by `Checkpoint::open`, values that are no
+//! numbers by `Checkpoint::verify`; both read files and allocate no tensor.
+
+use std::{
+    borrow::Cow,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use fovea_model::Checkpoint;
+use fovea_runtime::source::{ReadAt, Reading, Source};
+use fovea_tests::checkpoint::{Files, INDEX, WEIGHTS, weights_file};
+use pollster::block_on;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+/// What it is called, how the checkpoint is broken, and words that the error must hold.
+type Row = (&'static str, fn(&mut Files), &'static [&'static str]);
+
+const CONFIG: &[Row] = &[
+    ("no config", |f| f.remove("config.json"), &["config.json", "no such file"]),
+    ("config is no JSON", |f| f.put("config.json", "{"), &["config.json", "expected JSON"]),
+    ("config is a list", |f| f.put("config.json", "[]"), &["config.json", "expected an object"]),
+    ("config of 5 MB", |f| f.bytes("config.json").extend(vec![b' '; 5 << 20]), &["config.json", "expected at most"]),
+    ("another model", |f| f.config("/model_type", json!("llava")), &["model_type", "llava_next", "\"llava\""]),
+    ("text config is a text", |f| f.config("/text_config", json!("llama")), &["text_config", "expected an object"]),
+    (
+        "another text model",
+        |f| f.config("/text_config/model_type", json!("mixtral")),
+        &["text_config.model_type", "mixtral"],
+    ),
+    (
+        "another vision model",
+        |f| f.config("/vision_config/model_type", json!("siglip_vision_model")),
+        &["vision_config.model_type", "siglip"],
+    ),
+    (
+        "a billion layers",
+        |f| f.config("/text_config/num_hidden_layers", json!(1_000_000_000)),
+        &["text_config.num_hidden_layers", "1000000000"],
+    ),
+    (
+        "no layers",
+        |f| f.config("/text_config/num_hidden_layers", json!(0)),
+        &["text_config.num_hidden_layers", "got 0"],
+    ),
+    ("layers by half", |f| f.config("/text_config/num_hidden_layers", json!(2.5)), &["num_hidden_layers", "2.5"]),
+    ("width below zero", |f| f.config("/text_config/hidden_size", json!(-64)), &["text_config.hidden_size", "-64"]),
+    ("patch of 0", |f| f.config("/vision_config/patch_size", json!(0)), &["vision_config.patch_size", "got 0"]),
+    ("patch that does not divide", |f| f.config("/vision_config/patch_size", json!(7)), &["patch_size", "48", "got 7"]),
+    ("no canvases", |f| f.config("/image_grid_pinpoints", json!([])), &["image_grid_pinpoints", "got []"]),
+    ("a canvas of 0", |f| f.config("/image_grid_pinpoints", json!([[0, 48]])), &["image_grid_pinpoints", "[[0,48]]"]),
+    (
+        "a canvas by half",
+        |f| f.config("/image_grid_pinpoints", json!([[48, 97]])),
+        &["image_grid_pinpoints", "48", "97"],
+    ),
+    (
+        "canvases unlike the processor's",
+        |f| f.config("/image_grid_pinpoints", json!([[48, 96]])),
+        &["image_grid_pinpoints"],
+    ),
+    ("more rows than the embedding", |f| f.config("/text_config/vocab_size", json!(601)), &["[601, 64]", "[600, 64]"]),
+    ("fewer rows than tokens", |f| f.config("/text_config/vocab_size", json!(599)), &["tokenizer.json", "599"]),
+    (
+        "heads that do not divide",
+        |f| {
+            f.config("/text_config/head_dim", Value::Null);
+            f.config("/text_config/num_attention_heads", json!(7));
+            f.config("/text_config/num_key_value_heads", json!(7));
+        },
+        &["text_config.num_attention_heads", "64", "got 7"],
+    ),
+    (
+        "key heads that do not divide",
+        |f| f.config("/text_config/num_key_value_heads", json!(3)),
+        &["text_config.num_key_value_heads", "8", "got 3"],
+    ),
+    ("odd head width", |f| f.config("/text_config/head_dim", json!(7)), &["text_config.head_dim", "even", "got 7"]),
+    (
+        "vision heads that do not divide",
+        |f| f.config("/vision_config/num_attention_heads", json!(5)),
+        &["vision_config.num_attention_heads", "48", "got 5"],
+    ),
+    (
+        "four colours",
+        |f| f.config("/vision_config/num_channels", json!(4)),
+        &["vision_config.num_channels", "expected 3"],
+    ),
+    ("another activation", |f| f.config("/text_config/hidden_act", json!("relu")), &["text_config.hidden_act", "relu"]),
+    ("epsilon below zero", |f| f.config("/text_config/rms_norm_eps", json!(-1.0)), &["text_config.rms_norm_eps", "-1"]),
+    (
+        "another rope",
+        |f| f.config("/text_config/rope_parameters/rope_type", json!("yarn")),
+        &["rope_type", "default, linear or llama3", "yarn"],
+    ),
+    (
+        "a rope without its factor",
+        |f| f.config("/text_config/rope_parameters/rope_type", json!("linear")),
+        &["rope_parameters.factor", "expected a number"],
+    ),
+    ("the picture's id beyond the rows", |f| f.config("/image_token_index", json!(600)), &["image_token", "600"]),
+    (
+        "a feature layer beyond the last",
+        |f| f.config("/vision_feature_layer", json!(4)),
+        &["vision_feature_layer", "got 4"],
+    ),
+    (
+        "a feature layer before the first",
+        |f| f.config("/vision_feature_layer", json!(-5)),
+        &["vision_feature_layer", "got -5"],
+    ),
+    (
+        "several feature layers",
+        |f| f.config("/vision_feature_layer", json!([-2, -5])),
+        &["vision_feature_layer", "[-2,-5]"],
+    ),
+    (
+        "another feature strategy",
+        |f| f.config("/vision_feature_select_strategy", json!("full")),
+        &["vision_feature_select_strategy", "full"],
+    ),
+    ("a layer beyond the last", |f| f.config("/focus/text_layer", json!(6)), &["focus.text_layer", "0 to 5", "got 6"]),
+    ("gamma of 0", |f| f.config("/focus/gamma", json!(0)), &["focus.gamma", "got 0"]),
+    ("gamma of 2", |f| f.config("/focus/gamma", json!(2)), &["focus.gamma", "got 2"]),
+    ("gamma that is a text", |f| f.config("/focus/gamma", json!("NaN")), &["focus.gamma", "NaN"]),
+    ("no scales", |f| f.config("/focus/scales", json!([])), &["focus.scales", "got []"]),
+    ("a scale of three numbers", |f| f.config("/focus/scales", json!([[1, 2, 3]])), &["focus.scales", "[[1,2,3]]"]),
+    (
+        "fewer scales than the selector",
+        |f| f.config("/focus/scales", json!([[4, 4]])),
+        &["scale_selector.weight", "[1, 64]"],
+    ),
+    ("window of 0", |f| f.config("/focus/window", json!(0)), &["focus.window", "got 0"]),
+    ("a thumbnail that is neither", |f| f.config("/focus/thumbnail", json!("maybe")), &["focus.thumbnail", "maybe"]),
+    (
+        "stop ids that are texts",
+        |f| f.set("generation_config.json", "/eos_token_id", json!(["</s>"])),
+        &["generation_config.json", "eos_token_id", "</s>"],
+    ),
+];
+
+/// The header entry of a tensor.
+fn entry<'a>(header: &'a mut Value, tensor: &str) -> &'a mut Value {
+    let found = header.get_mut(tensor);
+    found.unwrap_or_else(|| panic!("expected an entry for {tensor}, got none"))
+}
+
+/// Moves both offsets of a tensor.
+fn shift(files: &mut Files, tensor: &str, by: i64) {
+    files.header(|header| {
+        let offsets = &mut entry(header, tensor)["data_offsets"];
+        *offsets = json!([offsets[0].as_i64().unwrap() + by, offsets[1].as_i64().unwrap() + by]);
+    });
+}
+
+/// Sets one value of a tensor.
+fn poison(files: &mut Files, tensor: &str, index: usize, value: f32, dtype: Dtype) {
+    files.edit(tensor, |t| {
+        let mut values = t.floats();
+        values[index] = value;
+        t.store(&values, dtype);
+    });
+}
+
+/// Splits the weights over two shards, and lets `edit` break the index.
+fn sharded(files: &mut Files, edit: impl FnOnce(&mut Value)) {
+    let tensors = files.tensors();
+    files.set_tensors(&tensors, 2);
+    files.json(INDEX, edit);
+}
+
+const NORM: &str = "language_model.model.norm.weight";
+const QUERY: &str = "language_model.model.layers.2.self_attn.q_proj.weight";
+const SHARD_1: &str = "model-00001-of-00002.safetensors";
+const SHARD_2: &str = "model-00002-of-00002.safetensors";
+
+const WEIGHT_FILES: &[Row] = &[
+    ("no weights", |f| f.remove(WEIGHTS), &[WEIGHTS, "no such file"]),
+    ("empty weights", |f| f.put(WEIGHTS, ""), &[WEIGHTS, "at least 8 bytes", "got 0"]),
+    ("seven bytes", |f| f.put(WEIGHTS, [0; 7]), &[WEIGHTS, "at least 8 bytes", "got 7"]),
+    (
+        "a header of 2^63 bytes",
+        |f| f.bytes(WEIGHTS)[..8].copy_from_slice(&(1u64 << 63).to_le_bytes()),
+        &[WEIGHTS, "header", "9223372036854775808"],
+    ),
+    (
+        "a header of 2^64 - 1 bytes",
+        |f| f.bytes(WEIGHTS)[..8].copy_from_slice(&u64::MAX.to_le_bytes()),
+        &[WEIGHTS, "header", "18446744073709551615"],
+    ),
+    (
+        "a header beyond the file",
+        |f| f.put(WEIGHTS, [9, 0, 0, 0, 0, 0, 0, 0, b'{', b'}']),
+        &[WEIGHTS, "header", "got 9"],
+    ),
+    ("a header that is no JSON", |f| f.put(WEIGHTS, weights_file("{\"a\":", b"")), &[WEIGHTS, "JSON"]),
+    ("a header that is a list", |f| f.put(WEIGHTS, weights_file("[]", b"")), &[WEIGHTS, "JSON"]),
+    ("no tensors", |f| f.put(WEIGHTS, weights_file("{}", b"")), &["embed_tokens.weight", "0 tensors"]),
+    (
+        "data cut short",
+        |f| {
+            let bytes = f.bytes(WEIGHTS);
+            bytes.truncate(bytes.len() - 10);
+        },
+        &[WEIGHTS, "vision_tower", "bytes within the"],
+    ),
+    ("data after the last tensor", |f| f.bytes(WEIGHTS).extend([0; 4]), &[WEIGHTS, "expected tensors over all"]),
+    ("overlapping tensors", |f| shift(f, QUERY, -4), &[QUERY, "where the one before ends"]),
+    ("a hole between tensors", |f| shift(f, QUERY, 4), &[QUERY, "where the one before ends"]),
+    (
+        "offsets the wrong way round",
+        |f| f.header(|h| entry(h, NORM)["data_offsets"] = json!([8, 4])),
+        &[NORM, "bytes within the", "8..4"],
+    ),
+    (
+        "offsets far beyond the file",
+        |f| f.header(|h| entry(h, NORM)["data_offsets"] = json!([0, u64::MAX])),
+        &[NORM, "bytes within the", "18446744073709551615"],
+    ),
+    ("a shape unlike its bytes", |f| f.header(|h| entry(h, NORM)["shape"] = json!([65])), &[NORM, "[65]", "256 bytes"]),
+    (
+        "a shape that overflows",
+        |f| f.header(|h| entry(h, NORM)["shape"] = json!([1u64 << 40, 1u64 << 40])),
+        &[NORM, "1099511627776", "256 bytes"],
+    ),
+    ("a shape below zero", |f| f.header(|h| entry(h, NORM)["shape"] = json!([-64])), &[NORM, "shape"]),
+    ("an unknown dtype", |f| f.header(|h| entry(h, NORM)["dtype"] = json!("Q4")), &[NORM, "dtype", "Q4"]),
+    (
+        "an entry that is a number",
+        |f| f.header(|h| *entry(h, NORM) = json!(5)),
+        &[NORM, "dtype, shape and data_offsets"],
+    ),
+    (
+        "a missing tensor",
+        |f| {
+            let tensors: Vec<_> = f.tensors().into_iter().filter(|t| t.name != NORM).collect();
+            f.set_tensors(&tensors, 1);
+        },
+        &[NORM, WEIGHTS, "none of this name"],
+    ),
+    (
+        "a missing bias of the selector",
+        |f| {
+            let tensors: Vec<_> = f.tensors().into_iter().filter(|t| t.name != "scale_selector.bias").collect();
+            f.set_tensors(&tensors, 1);
+        },
+        &["scale_selector.bias", "none of this name"],
+    ),
+    (
+        "another shape of as many values",
+        |f| f.edit(QUERY, |t| t.shape = vec![32, 128]),
+        &[QUERY, "[64, 64]", "[32, 128]"],
+    ),
+    ("one dimension too many", |f| f.edit(NORM, |t| t.shape = vec![1, 64]), &[NORM, "[64]", "[1, 64]"]),
+    ("integers", |f| f.edit(QUERY, |t| t.dtype = Dtype::I32), &[QUERY, "float", "I32"]),
+    ("64-bit floats", |f| f.edit(QUERY, |t| (t.dtype, t.shape) = (Dtype::F64, vec![32, 64])), &[QUERY, "float"]),
+    ("NaN in a matrix", |f| poison(f, QUERY, 65, f32::NAN, Dtype::F32), &[QUERY, WEIGHTS, "NaN at index 65"]),
+    ("infinity in a norm", |f| poison(f, NORM, 63, f32::INFINITY, Dtype::F32), &[NORM, "inf at index 63"]),
+    ("minus infinity in bf16", |f| poison(f, NORM, 1, f32::NEG_INFINITY, Dtype::BF16), &[NORM, "-inf at index 1"]),
+    ("NaN in f16", |f| poison(f, "image_newline", 0, f32::NAN, Dtype::F16), &["image_newline", "NaN at index 0"]),
+    (
+        "a shard missing",
+        |f| {
+            sharded(f, |_| ());
+            f.remove(SHARD_2);
+        },
+        &[SHARD_2, "no such file"],
+    ),
+    ("an index that is no JSON", |f| f.put(INDEX, "weight_map"), &[INDEX, "weight_map"]),
+    ("an index without its map", |f| f.put(INDEX, "{}"), &[INDEX, "weight_map"]),
+    ("an index of no tensors", |f| f.put(INDEX, r#"{"weight_map": {}}"#), &["embed_tokens.weight", "0 tensors"]),
+    (
+        "an index that climbs out",
+        |f| sharded(f, |index| index["weight_map"][NORM] = json!("../model.safetensors")),
+        &[INDEX, "../model.safetensors"],
+    ),
+    (
+        "an index with an absolute path",
+        |f| sharded(f, |index| index["weight_map"][NORM] = json!("/etc/passwd.safetensors")),
+        &[INDEX, "/etc/passwd.safetensors"],
+    ),
+    (
+        "an index with a path of another system",
+        |f| sharded(f, |index| index["weight_map"][NORM] = json!("..\\model.safetensors")),
+        &[INDEX, "model.safetensors"],
+    ),
+    (
+        "an index that names another kind of file",
+        |f| sharded(f, |index| index["weight_map"][NORM] = json!("config.json")),
+        &[INDEX, "safetensors", "config.json"],
+    ),
+    (
+        "a tensor that its shard lacks",
+        |f| sharded(f, |index| index["weight_map"]["nowhere.weight"] = json!(SHARD_1)),
+        &[INDEX, "nowhere.weight", "none of this name"],
+    ),
+    (
+        "a tensor in another shard than said",
+        |f| {
+            sharded(f, |index| {
+                let said = if index["weight_map"][NORM] == SHARD_1 { SHARD_2 } else { SHARD_1 };
+                index["weight_map"][NORM] = json!(said);
+            });
+        },
+        &[INDEX, NORM, SHARD_1, SHARD_2],
+    ),
+    (
+        "a tensor in two shards",
+        |f| {
+            let newline = f.tensor("image_newline");
+            let mut tensors = f.tensors();
+            tensors.push(newline);
+            f.set_tensors(&tensors, 2);
+        },
+        &["image_newline", "one tensor of this name", "another in"],
+    ),
+];
+
+const TOKENIZER: &[Row] = &[
+    ("no tokenizer", |f| f.remove("tokenizer.json"), &["tokenizer.json", "no such file"]),
+    ("a tokenizer that is no JSON", |f| f.put("tokenizer.json", "<html>"), &["tokenizer.json", "expected a tokenizer"]),
+    ("a tokenizer without a model", |f| f.put("tokenizer.json", "{}"), &["tokenizer.json", "expected a tokenizer"]),
+    (
+        "an empty vocabulary",
+        |f| {
+            f.set("tokenizer.json", "/model/vocab", json!({}));
+            f.set("tokenizer.json", "/model/merges", json!([]));
+            f.set("tokenizer.json", "/added_tokens", json!([]));
+        },
+        &["tokenizer.json", "expected"],
+    ),
+    (
+        "an id above the embedding",
+        |f| f.set("tokenizer.json", "/model/vocab/ween", json!(5000)),
+        &["tokenizer.json", "5000"],
+    ),
+    (
+        "merges of what is not there",
+        |f| f.set("tokenizer.json", "/model/merges", json!([["never", "seen"]])),
+        &["tokenizer.json", "expected a tokenizer"],
+    ),
+    (
+        "a prefix longer than what is merged, on which the library panics",
+        |f| f.set("tokenizer.json", "/model/continuing_subword_prefix", json!("##########")),
+        &["tokenizer.json", "expected a tokenizer"],
+    ),
+    (
+        "a picture's id that is no token",
+        |f| {
+            f.set("tokenizer.json", "/model/vocab/ween", Value::Null);
+            f.set("tokenizer.json", "/model/merges", json!([]));
+            f.config("/image_token_index", json!(599));
+        },
+        &["tokenizer.json", "599"],
+    ),
+];
+
+const TEMPLATE: &[Row] = &[
+    ("no template", |f| f.remove("chat_template.jinja"), &["chat template", "got none"]),
+    ("a template that is no text", |f| f.put("chat_template.jinja", [0xff, 0xfe]), &["chat template", "UTF-8"]),
+    ("a template that does not parse", |f| f.put("chat_template.jinja", "<image>{% for %}"), &["chat template"]),
+    (
+        "a template without end",
+        |f| {
+            let range = "{% for i in range(99999) %}";
+            let end = "{% endfor %}";
+            f.put("chat_template.jinja", format!("<image>{range}{range}{range}x{end}{end}{end}"));
+        },
+        &["chat template", "fuel"],
+    ),
+    (
+        "a template that prints without end",
+        |f| f.put("chat_template.jinja", "<image>{% for i in range(9999) %}{{ 'x' * 100000 }}{% endfor %}"),
+        &["chat template"],
+    ),
+    (
+        "a template that multiplies a text by a trillion",
+        |f| f.put("chat_template.jinja", "<image>{{ 'x' * 1000000000000 }}"),
+        &["chat template", "too large"],
+    ),
+    (
+        "a template that calls itself",
+        |f| f.put("chat_template.jinja", "<image>{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
+        &["chat template"],
+    ),
+    (
+        "a template that reads a file",
+        |f| f.put("chat_template.jinja", "<image>{% include '/etc/passwd' %}"),
+        &["chat template"],
+    ),
+    (
+        "a template without a picture",
+        |f| f.put("chat_template.jinja", "{{ messages[0]['content'][1]['text'] }}"),
+        &["chat template", "picture once", "0 times"],
+    ),
+    (
+        "a template with two pictures",
+        |f| f.put("chat_template.jinja", "<image><image>{{ messages[0]['content'][1]['text'] }}"),
+        &["chat template", "picture once", "2 times"],
+    ),
+    (
+        "a template with nothing after the picture",
+        |f| f.put("chat_template.jinja", "a<image>"),
+        &["chat template", "after"],
+    ),
+    (
+        "a template that raises",
+        |f| f.put("chat_template.jinja", "<image>{{ raise_exception('no such role') }}"),
+        &["chat template", "no such role"],
+    ),
+];
+
+/// The picture's settings, within processor_config.json.
+fn picture(files: &mut Files, key: &str, value: Value) {
+    files.set("processor_config.json", &format!("/image_processor/{key}"), value);
+}
+
+const PREPROCESSOR: &[Row] = &[
+    (
+        "a processor that is no JSON",
+        |f| f.put("processor_config.json", "}"),
+        &["processor_config.json", "expected JSON"],
+    ),
+    ("a deviation of 0", |f| picture(f, "image_std", json!([0.0, 1.0, 1.0])), &["image_std", "above 0"]),
+    ("a deviation beyond f32", |f| picture(f, "image_std", json!([1e300, 1.0, 1.0])), &["image_std"]),
+    ("two means", |f| picture(f, "image_mean", json!([0.5, 0.5])), &["image_mean", "three numbers"]),
+    ("another crop", |f| picture(f, "crop_size", json!({"height": 50, "width": 50})), &["crop_size", "48", "50"]),
+    ("another size", |f| picture(f, "size", json!({"shortest_edge": 336})), &["size", "48", "336"]),
+    ("another kernel", |f| picture(f, "resample", json!(2)), &["resample", "got 2"]),
+    ("no normalising", |f| picture(f, "do_normalize", json!(false)), &["do_normalize", "got false"]),
+    ("a factor of 0", |f| picture(f, "rescale_factor", json!(0)), &["rescale_factor", "above 0"]),
+    (
+        "settings that are a list",
+        |f| f.set("processor_config.json", "/image_processor", json!([])),
+        &["image_processor"],
+    ),
+];
+
+/// Opens and verifies; the error's words, or what happened instead.
+fn refusal(source: Source) -> Result<String, String> {
+    let run = || {
+        block_on(async {
+            match Checkpoint::open(source).await {
+                Ok(checkpoint) => checkpoint.verify(|_, _| ()).await,
+                Err(e) => Err(e),
+            }
+        })
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => Err("no error".to_owned()),
+        Ok(Err(e)) => Ok(e.to_string()),
+        Err(_) => Err("a panic".to_owned()),
+    }
+}
+
+fn check(rows: &[Row], least: usize) {
+    assert!(rows.len() >= least, "expected at least {least} rows, got {}", rows.len());
+    let good = Files::fixture("tiny-0");
+    assert_eq!(refusal(good.source()), Err("no error".to_owned()), "the checkpoint that the rows break");
+    let mut failed = Vec::new();
+    for (name, break_it, words) in rows {
+        let mut files = good.clone();
+        break_it(&mut files);
+        match refusal(files.source()) {
+            Ok(why) => {
+                if let Some(word) = words.iter().find(|word| !why.contains(**word)) {
+                    failed.push(format!("{name}: expected an error with {word:?}, got: {why}"));
+                }
+                if why.len() > 1000 {
+                    failed.push(format!("{name}: expected a sentence, got {} bytes", why.len()));
+                }
+            }
+            Err(what) => failed.push(format!("{name}: expected an error with {words:?}, got {what}")),
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "expected every row to be refused, got {} failures:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
+}
+
+#[test]
+fn broken_configs_name_their_key() {
+    check(CONFIG, 40);
+}
+
+#[test]
+fn broken_weights_name_file_and_tensor() {
+    check(WEIGHT_FILES, 35);
+}
+
+#[test]
+fn broken_tokenizers_are_refused() {
+    check(TOKENIZER, 8);
+}
+
+#[test]
+fn broken_templates_are_refused() {
+    check(TEMPLATE, 10);
+}
+
+#[test]
+fn broken_picture_settings_name_their_key() {
+    check(PREPROCESSOR, 10);
+}
+
+/// A file that says it is a terabyte long. Whoever reads more of it than a header's length is wrong.
+struct Huge;
+
+impl ReadAt for Huge {
+    fn len(&self) -> u64 {
+        1 << 40
+    }
+
+    fn read_at<'a>(&'a self, offset: u64, into: &'a mut [u8]) -> Reading<'a> {
+        Box::pin(async move {
+            assert_eq!((offset, into.len()), (0, 8), "what is read of a file with such a header (got, expected)");
+            into.copy_from_slice(&100_000_001u64.to_le_bytes());
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn a_header_over_100_mb_is_refused_unread() {
+    let mut files = Files::fixture("tiny-0").0;
+    files.remove(WEIGHTS);
+    let small =
+        files.into_iter().map(|(name, bytes)| (name, Box::new(Cow::<'static, [u8]>::Owned(bytes)) as Box<dyn ReadAt>));
+    let huge = (WEIGHTS.to_owned(), Box::new(Huge) as Box<dyn ReadAt>);
+    let why = refusal(Source::from_files("a checkpoint in memory", small.chain([huge]))).expect("a typed error");
+    for word in [WEIGHTS, "100000000", "100000001"] {
+        assert!(why.contains(word), "expected an error with {word}, got: {why}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_out_of_the_directory_is_refused_and_one_within_is_not() {
+    let outside = fovea_tests::golden::fixtures().join("tiny-0").join(WEIGHTS);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut files = Files::fixture("tiny-0");
+    files.remove(WEIGHTS);
+    files.write(directory.path());
+    std::os::unix::fs::symlink(&outside, directory.path().join(WEIGHTS)).expect("a link");
+    let why = refusal(Source::directory(directory.path()).unwrap()).expect("a typed error");
+    assert!(why.contains(WEIGHTS) && why.contains("link out"), "expected an error about the link, got: {why}");
+
+    std::fs::remove_file(directory.path().join(WEIGHTS)).expect("the link to go");
+    std::fs::copy(&outside, directory.path().join("blob")).expect("a copy");
+    std::os::unix::fs::symlink("blob", directory.path().join(WEIGHTS)).expect("a link");
+    let within = refusal(Source::directory(directory.path()).unwrap());
+    assert_eq!(within, Err("no error".to_owned()), "a link within the directory");
+
+    std::fs::remove_file(directory.path().join("blob")).expect("the copy to go");
+    let why = refusal(Source::directory(directory.path()).unwrap()).expect("a typed error");
+    assert!(why.contains(WEIGHTS), "expected an error about the link to nothing, got: {why}");
+}
