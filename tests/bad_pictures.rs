@@ -13,7 +13,7 @@ use fovea_tests::{
 const SHIRT: &str = "What number is on the shirt?";
 
 fn bytes(file: &str) -> Vec<u8> {
-    let path = fixtures().join("pictures").join(file);
+    let path = fixtures().join("awkward").join(file);
     std::fs::read(&path).unwrap_or_else(|e| panic!("expected {}, got: {e}", path.display()))
 }
 
@@ -45,7 +45,7 @@ fn what_is_no_whole_picture_is_refused_in_words() {
         let why = refusal(file, &bytes(file));
         assert!(why.contains(word) && why.contains("expected"), "{file}: expected the word {word:?}, got: {why}");
     }
-    let all = json("pictures/expected.json");
+    let all = json("awkward/expected.json");
     let refused = all.as_object().expect("an object").values().filter(|row| row["decode"] == false).count();
     assert_eq!(refused, 11, "pictures to refuse (in the fixtures, in this table)");
 }

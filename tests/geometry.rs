@@ -136,10 +136,10 @@ fn resized_pictures_have_the_reference_s_bytes() {
 
 #[test]
 fn the_zoo_of_pictures_decodes_to_pillow_s_pixels() {
-    let directory = fixtures().join("pictures");
+    let directory = fixtures().join("awkward");
     let bytes = std::fs::read(directory.join("expected.safetensors")).expect("the expected pixels");
     let pixels = SafeTensors::deserialize(&bytes).expect("the expected pixels");
-    let expected = json("pictures/expected.json");
+    let expected = json("awkward/expected.json");
     let (mut decoded, mut failed) = (0, Vec::new());
     for (name, row) in expected.as_object().expect("an object") {
         let file = std::fs::read(directory.join(name)).unwrap_or_else(|e| panic!("expected {name}, got: {e}"));

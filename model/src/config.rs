@@ -256,6 +256,8 @@ const PINPOINTS: [(usize, usize); 5] = [(336, 672), (672, 336), (672, 672), (100
 const WIDEST: usize = 1 << 17;
 const DEEPEST: usize = 1024;
 const LONGEST_SIDE: usize = 16384;
+/// LLaVA-NeXT itself has at most 4, its relatives 36.
+const MOST_TILES: usize = 100;
 
 impl Config {
     /// Reads and checks `config.json`.
@@ -274,6 +276,12 @@ impl Config {
             return Err(Error::Config {
                 key: "config.json: image_grid_pinpoints".into(),
                 why: format!("expected multiples of the tile's side {}, got [{h}, {w}]", vision.side),
+            });
+        }
+        if let Some((h, w)) = pinpoints.iter().find(|(h, w)| (h / vision.side) * (w / vision.side) > MOST_TILES) {
+            return Err(Error::Config {
+                key: "config.json: image_grid_pinpoints".into(),
+                why: format!("expected canvases of at most {MOST_TILES} tiles, got [{h}, {w}]"),
             });
         }
         keys.one_of("vision_feature_select_strategy", (), &[("default", ())])?;

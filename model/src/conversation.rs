@@ -36,24 +36,32 @@ pub struct Conversation {
     prefix: Option<(Vec<u32>, Prefix)>,
 }
 
-/// Times of the stages so far.
+/// Time spent in each stage, without what the caller takes between two events.
 struct Clock {
-    start: Instant,
     last: Instant,
     stages: BTreeMap<Stage, f64>,
 }
 
 impl Clock {
     fn start() -> Self {
-        let now = Instant::now();
-        Self { start: now, last: now, stages: BTreeMap::new() }
+        Self { last: Instant::now(), stages: BTreeMap::new() }
     }
 
+    /// Adds the time since the last call, or since [`Clock::resume`], to `stage`.
+    fn add(&mut self, stage: Stage) {
+        *self.stages.entry(stage).or_default() += self.last.elapsed().as_secs_f64() * 1e3;
+        self.resume();
+    }
+
+    /// Ends `stage`.
     fn end(&mut self, stage: Stage) -> Event {
-        let milliseconds = self.last.elapsed().as_secs_f64() * 1e3;
+        self.add(stage);
+        Event::Stage { stage, milliseconds: self.stages[&stage] }
+    }
+
+    /// Forgets the time since the last call: it was the caller's.
+    fn resume(&mut self) {
         self.last = Instant::now();
-        self.stages.insert(stage, milliseconds);
-        Event::Stage { stage, milliseconds }
     }
 }
 
@@ -109,15 +117,25 @@ impl Conversation {
             let mut clock = Clock::start();
 
             let prompt = model.prompter.encode(question)?;
-            let around = prompt.ids.len() - 1 + options.max_new_tokens;
-            self.check_length(around + 1)?;
+            let around = (prompt.ids.len() - 1).saturating_add(options.max_new_tokens);
+            // Before anything is computed: all tokens without the sampler, at least the thumbnail's with it.
+            let thumbnail = self.grid.patches * self.grid.patches;
+            let least = match (config.focus.thumbnail, vision) {
+                (true, false) => self.grid.stock_tokens(),
+                (true, true) => thumbnail,
+                (false, _) => 1,
+            };
+            self.check_length(around.saturating_add(least))?;
             yield clock.end(Stage::Prompt);
+            clock.resume();
 
             if self.features.is_none() {
                 let tiles = self.tiles()?;
                 yield clock.end(Stage::Tiles);
+                clock.resume();
                 self.features = Some(model.look(&tiles, self.grid, cancel).await?);
                 yield clock.end(Stage::VisionTower);
+                clock.resume();
             }
             if self.visual.as_ref().is_none_or(|(sampled, _)| *sampled != vision) {
                 let Some(features) = &self.features else { return };
@@ -125,10 +143,11 @@ impl Conversation {
                 self.prefix = None;
                 self.visual = Some((vision, visual));
                 yield clock.end(Stage::VisionSampler);
+                clock.resume();
             }
             let Some((_, visual)) = &self.visual else { return };
             let n = visual.tokens.dims()[0];
-            self.check_length(around + n)?;
+            self.check_length(around.saturating_add(n))?;
 
             // A shallower question than the last needs what entered its layer, which is gone: start again.
             let fits = |p: &(Vec<u32>, Prefix)| p.0 == prompt.before() && p.1.depth <= depth;
@@ -139,6 +158,7 @@ impl Conversation {
                 self.prefix = prefix.map(|p| (prompt.before().to_vec(), p));
                 went?;
                 yield clock.end(Stage::ImagePrefill);
+                clock.resume();
             } else {
                 self.prefix = prefix.map(|p| (prompt.before().to_vec(), p));
             }
@@ -154,15 +174,18 @@ impl Conversation {
             };
             if layer.is_some() {
                 yield clock.end(Stage::TextSampler);
+                clock.resume();
             }
             let looked = Arc::new(self.looked(visual, kept));
             yield Event::Looked(looked.clone());
+            clock.resume();
 
             let (mut cache, logits) =
                 model.prefill(prefix, prompt.image_at, &looked.kept, hidden, cache, cancel).await?;
-            let mut logits = read_f32(logits).await?;
+            let mut logits = finite(read_f32(logits).await?)?;
             yield clock.end(Stage::Prefill);
-            let first_token_ms = clock.start.elapsed().as_secs_f64() * 1e3;
+            clock.resume();
+            let first_token_ms = clock.stages.values().sum();
 
             let mut picker = Picker::new(options.pick, model.prompter.allowed());
             let mut decoder = model.prompter.decoder();
@@ -175,13 +198,19 @@ impl Conversation {
                 if options.keep_logits {
                     step_logits.push(std::mem::take(&mut logits));
                 }
-                let text = decoder.push(id)?;
+                let last = answer_ids.len() == options.max_new_tokens || model.prompter.stop_ids().contains(&id);
+                let mut text = decoder.push(id)?;
+                if last {
+                    text += &decoder.finish()?;
+                }
+                clock.add(Stage::Decode);
                 yield Event::Token { id, text };
-                if answer_ids.len() == options.max_new_tokens || model.prompter.stop_ids().contains(&id) {
+                clock.resume();
+                if last {
                     break;
                 }
                 let position = after + answer_ids.len() - 1;
-                logits = read_f32(model.step(id, position, &mut cache, cancel).await?).await?;
+                logits = finite(read_f32(model.step(id, position, &mut cache, cancel).await?).await?)?;
             }
             yield clock.end(Stage::Decode);
 
@@ -229,4 +258,8 @@ impl Conversation {
     pub fn prompt(&self, question: &str) -> Result<Prompt, Error> {
         self.model.prompter.encode(question)
     }
+}
+
+fn finite(logits: Vec<f32>) -> Result<Vec<f32>, Error> {
+    if logits.iter().all(|l| l.is_finite()) { Ok(logits) } else { Err(Error::NotFinite { stage: "the logits" }) }
 }

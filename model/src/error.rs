@@ -44,6 +44,12 @@ pub enum Error {
         /// The model's context.
         have: usize,
     },
+    /// The device computed a value that is no number: weights out of range, or a faulty driver.
+    #[error("{stage}: expected finite values, got one that is not; try --dtype f32 or another --device")]
+    NotFinite {
+        /// Where.
+        stage: &'static str,
+    },
     /// The caller stopped the run.
     #[error("stopped")]
     Cancelled,

@@ -77,7 +77,7 @@ impl Plan {
             tiles,
             weight_bytes,
             vision_activations: 4 * feed_forward.max(attention),
-            features: 4 * ((grid.height * grid.width + grid.patches * grid.patches) * t.d_model) as u64,
+            features: 4 * (grid.height * grid.width + grid.patches * grid.patches) as u64 * t.d_model as u64,
             full: load(config, stock, stock, stock, value_bytes),
             compressed: load(config, stock, compressed, kept, value_bytes),
         }

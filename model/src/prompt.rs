@@ -133,7 +133,8 @@ impl Prompter {
                 tokenizer.set_encode_special_tokens(true);
                 Box::new(tokenizer)
             });
-            [ids(&self.tokenizer, before)?, ids(verbatim, question)?, ids(&self.tokenizer, after)?].concat()
+            let typed = self.typed(verbatim, question)?;
+            [ids(&self.tokenizer, before)?, typed, ids(&self.tokenizer, after)?].concat()
         } else {
             ids(&self.tokenizer, &self.render(question)?)?
         };
@@ -148,6 +149,29 @@ impl Prompter {
         Ok(Prompt { ids, image_at })
     }
 
+    /// Ids of a question that spells added tokens.
+    ///
+    /// The tokenizer reads only those added tokens as text that it marks special; a question in which another one would
+    /// still become the picture or a stop is cut within that token's spelling.
+    fn typed(&self, verbatim: &Tokenizer, question: &str) -> Result<Vec<u32>, Error> {
+        let whole = ids(verbatim, question)?;
+        if !whole.iter().any(|id| *id == self.image_token || self.stop.contains(id)) {
+            return Ok(whole);
+        }
+        let mut cuts: Vec<usize> = self
+            .added
+            .iter()
+            .filter(|token| !token.is_empty())
+            .flat_map(|token| question.match_indices(token.as_str()))
+            .map(|(at, token)| at + token.chars().next().map_or(0, char::len_utf8))
+            .chain([0, question.len()])
+            .collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        let pieces: Result<Vec<Vec<u32>>, Error> = cuts.windows(2).map(|w| ids(verbatim, &question[w[0]..w[1]])).collect();
+        Ok(pieces?.concat())
+    }
+
     fn render(&self, question: &str) -> Result<String, Error> {
         let failed = |e: minijinja::Error| template_error(format!("expected a template that renders, got {e}"));
         let mut environment = Environment::new();
@@ -159,6 +183,9 @@ impl Prompter {
         environment.add_function("raise_exception", |why: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, why))
         });
+        // Fuel does not bound what one filter allocates.
+        environment.remove_filter("format");
+        environment.add_filter("indent", indent);
         let template = environment.template_from_str(&self.template).map_err(failed)?;
         let content = serde_json::json!([{"type": "image"}, {"type": "text", "text": question}]);
         let messages = serde_json::json!([{"role": "user", "content": content}]);
@@ -181,8 +208,9 @@ impl Prompter {
     /// # Errors
     /// [`Error::Tokenizer`] where the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        let failed = |e: tokenizers::Error| Error::Tokenizer { file: "tokenizer.json".into(), why: e.to_string() };
-        self.tokenizer.decode(ids, true).map_err(failed)
+        let failed = |why: String| Error::Tokenizer { file: "tokenizer.json".into(), why };
+        let text = crate::quiet::catch(|| self.tokenizer.decode(ids, true)).map_err(failed)?;
+        text.map_err(|e| failed(e.to_string()))
     }
 }
 
@@ -203,13 +231,30 @@ impl Decoder<'_> {
     /// [`Error::Tokenizer`] where the tokenizer fails.
     pub fn push(&mut self, id: u32) -> Result<String, Error> {
         self.ids.push(id);
-        let before = self.prompter.decode(&self.ids[self.shown..self.read])?;
-        let now = self.prompter.decode(&self.ids[self.shown..])?;
-        if now.ends_with('\u{fffd}') {
+        let text = self.unshown()?;
+        // Nothing yet, or half a character: the window stays, since what comes next is decoded together with it.
+        if text.is_empty() || text.ends_with('\u{fffd}') {
             return Ok(String::new());
         }
         self.shown = self.read;
         self.read = self.ids.len();
+        Ok(text)
+    }
+
+    /// What was held back, once no more tokens come: an unfinished character shows as U+FFFD.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where the tokenizer fails.
+    pub fn finish(&mut self) -> Result<String, Error> {
+        let text = self.unshown()?;
+        self.shown = self.ids.len();
+        self.read = self.ids.len();
+        Ok(text)
+    }
+
+    fn unshown(&self) -> Result<String, Error> {
+        let before = self.prompter.decode(&self.ids[self.shown..self.read])?;
+        let now = self.prompter.decode(&self.ids[self.shown..])?;
         Ok(now.strip_prefix(before.as_str()).unwrap_or(&now).to_owned())
     }
 }
@@ -219,8 +264,9 @@ fn template_error(why: String) -> Error {
 }
 
 fn ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
-    let failed = |e: tokenizers::Error| Error::Tokenizer { file: "tokenizer.json".into(), why: e.to_string() };
-    Ok(tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    let failed = |why: String| Error::Tokenizer { file: "tokenizer.json".into(), why };
+    let encoding = crate::quiet::catch(|| tokenizer.encode_fast(text, false)).map_err(failed)?;
+    Ok(encoding.map_err(|e| failed(e.to_string()))?.get_ids().to_vec())
 }
 
 /// The tokenizers crate panics on some crafted files; natively that is caught, in a browser it ends the worker.
@@ -239,6 +285,20 @@ fn load_tokenizer(bytes: &[u8]) -> Result<Tokenizer, Error> {
         Ok(Err(e)) => Err(wrong(format!("expected a tokenizer, got {e}"))),
         Err(what) => Err(wrong(format!("expected a tokenizer, got one that its library cannot read ({what})"))),
     }
+}
+
+/// Jinja's `indent` with a width that a template can mean: every line but the first, by default, and no blank ones.
+fn indent(text: String, width: usize, first: Option<bool>, blank: Option<bool>) -> Result<String, minijinja::Error> {
+    const WIDEST: usize = 64;
+    if width > WIDEST || text.len() > LONGEST_PROMPT {
+        let why = format!("indent: expected at most {WIDEST} columns, got {width}");
+        return Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, why));
+    }
+    let lines = text.split('\n').enumerate().map(|(i, line)| {
+        let indented = if i == 0 { first.unwrap_or(false) } else { !line.is_empty() || blank.unwrap_or(false) };
+        if indented { format!("{}{line}", " ".repeat(width)) } else { line.to_owned() }
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Fuel bounds a template's work but not its output: this does.

@@ -66,6 +66,9 @@ pub(crate) async fn vision_guided(
     let pooled = whole.reshape([regions, c]);
     let logits = scale_logits(pooled, thumbnail.clone(), selector.weight.val(), selector.bias.val())?;
     let logits = read_f32(logits).await?;
+    if !logits.iter().all(|z| z.is_finite()) {
+        return Err(Error::NotFinite { stage: "the vision-guided sampler's logits" });
+    }
     let choice: Vec<usize> = logits.chunks_exact(focus.scales.len()).map(first_largest).collect();
     let cells = compact(height, width, window, &focus.scales, &choice);
     let tokens = gather(map, newline, focus, &choice, &cells)?;

@@ -33,9 +33,6 @@ pub enum Failure {
     /// A checkpoint that was inspected is not whole.
     #[error("the checkpoint is not whole: {0}")]
     NotWhole(String),
-    /// A device that was tested failed.
-    #[error("{0}")]
-    Unwell(String),
     /// A panic below: a lost device, or a defect.
     #[error("the engine stopped without an answer: {0}")]
     Panic(String),
@@ -56,7 +53,6 @@ impl Failure {
             Self::Runtime(error) => runtime_code(error),
             Self::PictureFile { .. } => 4,
             Self::NotWhole(_) => 3,
-            Self::Unwell(_) => 5,
             // CubeCL panics where wgpu reports a lost device or an allocation that failed.
             Self::Panic(_) => 7,
             Self::Write { .. } => 1,

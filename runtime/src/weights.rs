@@ -324,7 +324,7 @@ impl Weights {
     async fn pieces(&self, entry: &TensorEntry, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
         let file = self.file_of(entry);
         let found = self.source.file(file)?;
-        let mut piece = vec![0; PIECE.min(entry.bytes as usize)];
+        let mut piece = vec![0; entry.bytes.min(PIECE as u64) as usize];
         let mut done = 0;
         while done < entry.bytes {
             let next = (entry.bytes - done).min(PIECE as u64) as usize;

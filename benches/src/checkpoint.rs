@@ -1,0 +1,99 @@
+//! A random checkpoint of real dimensions, written tensor by tensor.
+//!
+//! Vision: CLIP ViT-L/14-336 (24 layers, 1024 wide). Text: a Llama of 24 layers, 896 wide, 14 heads on 2 key heads,
+//! feed-forward 4864, 151936 tied embedding rows: 0.5 B parameters. Tokenizer and template are the demo checkpoint's.
+//! The selector's weights are zero and its bias chooses 2x2, so the vision-guided sampler keeps 1176 of 2928 tokens,
+//! 40 % (the paper's mean is 49 %); the text-guided sampler keeps what gamma .85 gives on random weights.
+
+use std::{
+    error::Error,
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::Path,
+};
+
+use fovea_model::{Checkpoint, Config, Names, demo};
+use half::bf16;
+use serde_json::{Map, Value, json};
+
+/// Writes the checkpoint into `dir`.
+pub fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(dir)?;
+    let source = demo::source();
+    for file in ["chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
+        fs::write(dir.join(file), pollster::block_on(source.read(file, 1 << 20))?)?;
+    }
+    let demo = pollster::block_on(Checkpoint::open(source))?;
+    let pinpoints = json!([[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]);
+    let config = json!({
+        "architectures": ["LlavaNextForConditionalGeneration"], "model_type": "llava_next",
+        "image_token_id": demo.config.image_token, "image_grid_pinpoints": pinpoints, "tie_word_embeddings": true,
+        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "projector_hidden_act": "gelu",
+        "vision_config": {
+            "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+            "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768,
+        },
+        "text_config": {
+            "model_type": "llama", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+            "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936, "rms_norm_eps": 1e-6,
+            "rope_theta": 1e6, "max_position_embeddings": 32768, "tie_word_embeddings": true,
+            "bos_token_id": 0, "eos_token_id": 4, "pad_token_id": 6,
+        },
+        "focus": { "window": 4, "scales": [[4, 4], [2, 2], [1, 1]], "text_layer": 6, "gamma": 0.85 },
+    });
+    let processor = json!({
+        "image_processor": {
+            "image_processor_type": "LlavaNextImageProcessor", "size": {"shortest_edge": 336},
+            "crop_size": {"height": 336, "width": 336}, "image_grid_pinpoints": pinpoints,
+        },
+        "processor_class": "LlavaNextProcessor", "patch_size": 14, "vision_feature_select_strategy": "default",
+        "image_token": "<image>", "num_additional_image_tokens": 1,
+    });
+    fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
+    fs::write(dir.join("processor_config.json"), serde_json::to_vec_pretty(&processor)?)?;
+    weights(&dir.join("model.safetensors"), &demo.names, &Config::from_json(&config)?)
+}
+
+fn weights(path: &Path, names: &Names, config: &Config) -> Result<(), Box<dyn Error>> {
+    // The unused last vision layer is written as well: other loaders want it.
+    let mut whole = config.clone();
+    whole.vision.n_used = whole.vision.n_layers;
+    let mut tensors = names.needed(&whole, true);
+    for which in ["weight", "bias"] {
+        tensors.push((names.vision(&format!("post_layernorm.{which}")), vec![config.vision.d_model]));
+    }
+    let mut header = Map::new();
+    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut end = 0;
+    for (name, shape) in &tensors {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        header.insert(name.clone(), json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = serde_json::to_vec(&Value::Object(header))?;
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    let mut state = 1u32;
+    for (name, shape) in &tensors {
+        let values: usize = shape.iter().product();
+        // Uniform noise of variance 1 / inputs; norms one, selector fixed, other vectors small.
+        let (base, spread) = match shape.len() {
+            _ if name == "scale_selector.weight" => (0.0, 0.0),
+            1 if name.contains("norm") && name.ends_with("weight") => (1.0, 0.1),
+            1 => (0.0, 0.05),
+            _ => (0.0, (3.0 / (values / shape[0]) as f32).sqrt()),
+        };
+        let mut bytes = Vec::with_capacity(2 * values);
+        for index in 0..values {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            let noise = state as f32 / u32::MAX as f32 * 2.0 - 1.0;
+            let value = if name == "scale_selector.bias" { f32::from(u8::from(index == 1)) } else { base + spread * noise };
+            bytes.extend_from_slice(&bf16::from_f32(value).to_le_bytes());
+        }
+        file.write_all(&bytes)?;
+    }
+    Ok(file.flush()?)
+}

@@ -1,0 +1,121 @@
+//! One question about one picture, in each mode, fresh each time.
+
+use std::{error::Error, path::PathBuf, time::Instant};
+
+use fovea_model::{AskOptions, Cancel, Checkpoint, Event, Model, Precision, Stage, Statistics};
+use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
+use futures_util::{StreamExt, pin_mut};
+use serde_json::{Value, json};
+
+use crate::{picture, pytorch};
+
+/// What is asked.
+pub const QUESTION: &str = "What number is on the shirt of the person in the middle, and which colour has the shirt?";
+
+/// What to time.
+pub struct Settings {
+    pub dir: PathBuf,
+    pub device: String,
+    pub new_tokens: usize,
+    pub repeat: usize,
+    pub modes: Vec<String>,
+    pub pytorch: Option<PathBuf>,
+    pub json: bool,
+}
+
+/// Runs every mode and prints a table, or JSON.
+pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
+    let device = OpenDevice::open(&settings.device.parse::<DeviceChoice>()?).await?;
+    let start = Instant::now();
+    let checkpoint = Checkpoint::open(Source::directory(&settings.dir)?).await?;
+    let model = Model::load(checkpoint, device, Precision::Auto, &Cancel::default(), |_| {}).await?;
+    let load = start.elapsed().as_secs_f64();
+    eprintln!("{}, {:?}, loaded in {load:.1} s", model.device().info, model.dtype());
+    let mut rows = Vec::new();
+    for mode in &settings.modes {
+        let (vision, text) = match mode.as_str() {
+            "off" => (false, false),
+            "vision" => (true, false),
+            "text" => (false, true),
+            "both" => (true, true),
+            other => return Err(format!("expected off, vision, text or both, got {other}").into()),
+        };
+        let options = AskOptions { vision, text, max_new_tokens: settings.new_tokens, ..AskOptions::default() };
+        let mut best: Option<(f64, Statistics)> = None;
+        for _ in 0..settings.repeat.max(1) {
+            let start = Instant::now();
+            let mut conversation = model.look_at(picture::picture()?);
+            let events = conversation.ask(QUESTION, &options);
+            pin_mut!(events);
+            let mut turn = None;
+            while let Some(event) = events.next().await {
+                if let Event::Done(done) = event? {
+                    turn = Some(done);
+                }
+            }
+            let whole = start.elapsed().as_secs_f64() * 1e3;
+            let turn = turn.ok_or("the answer ended early")?;
+            if best.as_ref().is_none_or(|(ms, _)| whole < *ms) {
+                best = Some((whole, turn.statistics));
+            }
+        }
+        let (whole, statistics) = best.ok_or("no run")?;
+        let mut row = row(mode, whole, &statistics);
+        if let Some(python) = &settings.pytorch {
+            row["pytorch_ms"] = pytorch::run(python, &settings.dir, mode, settings.new_tokens)?;
+        }
+        eprintln!("{}", line(&row));
+        rows.push(row);
+    }
+    let find = |mode: &str, key: &str| rows.iter().find(|r| r["mode"] == mode).and_then(|r| r[key].as_f64());
+    let ratio = |key: &str| find("off", key).zip(find("both", key)).map(|(off, both)| off / both);
+    let report = json!({
+        "device": model.device().info, "dtype": format!("{:?}", model.dtype()), "load_s": load, "rows": rows,
+        "off_over_both": {"prefill": ratio("prefill_ms"), "first_token": ratio("first_token_ms")},
+    });
+    if settings.json {
+        println!("{report:#}");
+    } else {
+        println!("| mode | tokens | equivalent | tiles | vision | sampler | prefill | first token | outside network | tokens/s | whole | PyTorch whole | ratio |");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+        rows.iter().for_each(|row| println!("{}", line(row)));
+        println!("\noff / both: {}", report["off_over_both"]);
+    }
+    Ok(())
+}
+
+fn row(mode: &str, whole: f64, s: &Statistics) -> Value {
+    let ms = |stages: &[Stage]| stages.iter().filter_map(|stage| s.stage_ms.get(stage)).sum::<f64>();
+    let outside = ms(&[Stage::Tiles, Stage::Prompt]);
+    json!({
+        "mode": mode, "tokens": s.tokens, "equivalent_share": s.equivalent_share,
+        "tiles_ms": ms(&[Stage::Tiles]), "prompt_ms": ms(&[Stage::Prompt]), "vision_ms": ms(&[Stage::VisionTower]),
+        "vision_sampler_ms": ms(&[Stage::VisionSampler]),
+        "prefill_ms": ms(&[Stage::ImagePrefill, Stage::TextSampler, Stage::Prefill]),
+        "decode_ms": ms(&[Stage::Decode]),
+        "first_token_ms": s.first_token_ms, "outside_network": outside / s.first_token_ms,
+        "tokens_per_second": s.tokens_per_second, "whole_ms": whole, "memory": s.memory, "stages_ms": s.stage_ms,
+    })
+}
+
+fn line(row: &Value) -> String {
+    let ms = |key: &str| row[key].as_f64().map_or("-".to_owned(), |v| format!("{v:.0} ms"));
+    let percent = |key: &str| row[key].as_f64().map_or("-".to_owned(), |v| format!("{:.1} %", 100.0 * v));
+    let rate = row["tokens_per_second"].as_f64().map_or("-".to_owned(), |v| format!("{v:.2}"));
+    let pytorch = row["pytorch_ms"]["total"].as_f64();
+    let ratio = pytorch.zip(row["whole_ms"].as_f64()).map_or("-".to_owned(), |(p, w)| format!("{:.2}x", w / p));
+    let pytorch = pytorch.map_or("-".to_owned(), |p| format!("{p:.0} ms"));
+    let tokens = ["stock", "vision", "text"].map(|k| row["tokens"][k].to_string()).join(" -> ");
+    format!(
+        "| {} | {tokens} | {} | {} | {} | {} | {} | {} | {} | {rate} | {} | {pytorch} | {ratio} |",
+        row["mode"].as_str().unwrap_or_default(),
+        percent("equivalent_share"),
+        ms("tiles_ms"),
+        ms("vision_ms"),
+        ms("vision_sampler_ms"),
+        ms("prefill_ms"),
+        ms("first_token_ms"),
+        percent("outside_network"),
+        ms("whole_ms"),
+    )
+}
