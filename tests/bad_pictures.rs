@@ -7,7 +7,7 @@ use fovea_runtime::Keep;
 use fovea_tests::{
     device::cpu,
     golden::{fixtures, json},
-    run::{ask, fixture, options, picture},
+    run::{ask, awkward_picture, fixture, options, picture},
 };
 
 const SHIRT: &str = "What number is on the shirt?";
@@ -22,7 +22,7 @@ fn refusal(what: &str, bytes: &[u8]) -> String {
     match Picture::decode(bytes) {
         Err(Error::Picture(why)) => why,
         other => {
-            panic!("{what}: expected an error about the picture, got {:?}", other.map(|p| (p.width(), p.height())))
+            panic!("{what}: expected an error about the picture, awkward_picture, got {:?}", other.map(|p| (p.width(), p.height())))
         }
     }
 }
@@ -60,7 +60,7 @@ fn a_picture_cut_anywhere_is_refused_or_whole_and_never_a_panic() {
             match Picture::decode(&whole[..cut]) {
                 Ok(got) => assert_eq!(got, picture, "{file} cut at {cut}: expected all pixels or an error"),
                 Err(Error::Picture(_)) => {}
-                Err(other) => panic!("{file} cut at {cut}: expected an error about the picture, got: {other}"),
+                Err(other) => panic!("{file} cut at {cut}: expected an error about the picture, awkward_picture, got: {other}"),
             }
         }
     }
@@ -110,7 +110,7 @@ fn awkward_pictures_are_answered() {
         ("margin.gif", (9, 7)),
         ("five_bit.bmp", (24, 16)),
     ] {
-        let image = picture(file);
+        let image = awkward_picture(file);
         assert_eq!((image.width(), image.height()), (width, height), "{file}: size (got, expected)");
         let turn = ask(&mut model.look_at(image), SHIRT, &options(2)).unwrap_or_else(|e| panic!("{file}: got {e}"));
         let finite = turn.step_logits.iter().flatten().all(|l| l.is_finite());

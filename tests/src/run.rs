@@ -34,12 +34,24 @@ pub fn fixture(name: &str, device: &OpenDevice) -> Arc<Model> {
     load(source, device).unwrap_or_else(|e| panic!("{name}: expected a checkpoint that loads, got: {e}"))
 }
 
-/// A picture of the fixtures.
+/// A picture of the traces' cases.
 ///
 /// # Panics
 /// Where it cannot be read.
 pub fn picture(file: &str) -> Picture {
-    let path = fixtures().join("pictures").join(file);
+    read_picture("pictures", file)
+}
+
+/// A picture of the awkward ones.
+///
+/// # Panics
+/// Where it cannot be read.
+pub fn awkward_picture(file: &str) -> Picture {
+    read_picture("awkward", file)
+}
+
+fn read_picture(folder: &str, file: &str) -> Picture {
+    let path = fixtures().join(folder).join(file);
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("expected the picture {}, got: {e}", path.display()));
     Picture::decode(&bytes).unwrap_or_else(|e| panic!("{file}: expected a picture, got: {e}"))
 }
