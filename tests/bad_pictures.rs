@@ -22,7 +22,10 @@ fn refusal(what: &str, bytes: &[u8]) -> String {
     match Picture::decode(bytes) {
         Err(Error::Picture(why)) => why,
         other => {
-            panic!("{what}: expected an error about the picture, awkward_picture, got {:?}", other.map(|p| (p.width(), p.height())))
+            panic!(
+                "{what}: expected an error about the picture, awkward_picture, got {:?}",
+                other.map(|p| (p.width(), p.height()))
+            )
         }
     }
 }
@@ -60,7 +63,9 @@ fn a_picture_cut_anywhere_is_refused_or_whole_and_never_a_panic() {
             match Picture::decode(&whole[..cut]) {
                 Ok(got) => assert_eq!(got, picture, "{file} cut at {cut}: expected all pixels or an error"),
                 Err(Error::Picture(_)) => {}
-                Err(other) => panic!("{file} cut at {cut}: expected an error about the picture, awkward_picture, got: {other}"),
+                Err(other) => {
+                    panic!("{file} cut at {cut}: expected an error about the picture, awkward_picture, got: {other}")
+                }
             }
         }
     }

@@ -90,7 +90,8 @@ fn weights(path: &Path, names: &Names, config: &Config) -> Result<(), Box<dyn Er
             state ^= state >> 17;
             state ^= state << 5;
             let noise = state as f32 / u32::MAX as f32 * 2.0 - 1.0;
-            let value = if name == "scale_selector.bias" { f32::from(u8::from(index == 1)) } else { base + spread * noise };
+            let value =
+                if name == "scale_selector.bias" { f32::from(u8::from(index == 1)) } else { base + spread * noise };
             bytes.extend_from_slice(&bf16::from_f32(value).to_le_bytes());
         }
         file.write_all(&bytes)?;

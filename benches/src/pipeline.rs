@@ -76,7 +76,9 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     if settings.json {
         println!("{report:#}");
     } else {
-        println!("| mode | tokens | equivalent | tiles | vision | sampler | prefill | first token | outside network | tokens/s | whole | PyTorch whole | ratio |");
+        println!(
+            "| mode | tokens | equivalent | tiles | vision | sampler | prefill | first token | outside network | tokens/s | whole | PyTorch whole | ratio |"
+        );
         println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         rows.iter().for_each(|row| println!("{}", line(row)));
         println!("\noff / both: {}", report["off_over_both"]);

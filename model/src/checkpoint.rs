@@ -156,7 +156,9 @@ async fn read_template(source: &Source, settings: &[&Value]) -> Result<String, E
             Some(_) => return Err(broken("expected a text or a list of them, got something else")),
         }
     }
-    Err(broken("expected chat_template.jinja, chat_template.json, or the key in processor_config.json or tokenizer_config.json, got none"))
+    Err(broken(
+        "expected chat_template.jinja, chat_template.json, or the key in processor_config.json or tokenizer_config.json, got none",
+    ))
 }
 
 /// `eos_token_id` of generation_config.json, else of config.json or its text model: one id or a list.

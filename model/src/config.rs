@@ -447,7 +447,10 @@ impl FocusConfig {
         };
         let gamma = keys.number("gamma", 0.85, 0.0, 1.0)?;
         if gamma == 0.0 {
-            return Err(Error::Config { key: format!("{}gamma", keys.path), why: "expected more than 0, got 0".into() });
+            return Err(Error::Config {
+                key: format!("{}gamma", keys.path),
+                why: "expected more than 0, got 0".into(),
+            });
         }
         Ok(Self {
             window: keys.count("window", 4, 64)?,

@@ -55,9 +55,7 @@ impl Decoder {
                 k_proj: load.linear(&name("self_attn.k_proj"), kv, c, t.attention_bias).await?,
                 v_proj: load.linear(&name("self_attn.v_proj"), kv, c, t.attention_bias).await?,
                 o_proj: load.linear(&name("self_attn.o_proj"), c, q, t.attention_bias).await?,
-                post_attention_layernorm: load
-                    .rms_norm(&name("post_attention_layernorm.weight"), c, t.epsilon)
-                    .await?,
+                post_attention_layernorm: load.rms_norm(&name("post_attention_layernorm.weight"), c, t.epsilon).await?,
                 gate_proj: load.linear(&name("mlp.gate_proj"), t.d_ff, c, t.mlp_bias).await?,
                 up_proj: load.linear(&name("mlp.up_proj"), t.d_ff, c, t.mlp_bias).await?,
                 down_proj: load.linear(&name("mlp.down_proj"), c, t.d_ff, t.mlp_bias).await?,

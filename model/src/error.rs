@@ -37,7 +37,9 @@ pub enum Error {
         got: String,
     },
     /// The question does not fit.
-    #[error("the question is too long: {need} tokens with the picture and the answer, the model takes {have}; ask a shorter one or for fewer new tokens")]
+    #[error(
+        "the question is too long: {need} tokens with the picture and the answer, the model takes {have}; ask a shorter one or for fewer new tokens"
+    )]
     TooLong {
         /// Tokens of picture, prompt and answer.
         need: usize,

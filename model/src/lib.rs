@@ -68,7 +68,7 @@ pub use error::Error;
 pub use grid::Grid;
 pub use inspect::{Inspection, inspect};
 pub use model::{LoadProgress, Model, Precision};
-pub use names::{Naming, Names};
+pub use names::{Names, Naming};
 pub use pick::Pick;
 pub use picture::Picture;
 pub use plan::{Load, Plan};

@@ -6,21 +6,9 @@ use burn::tensor::{DType, Tensor};
 use fovea_runtime::{Error as RuntimeError, OpenDevice, memory};
 
 use crate::{
-    cancel::Cancel,
-    checkpoint::Checkpoint,
-    config::Config,
-    conversation::Conversation,
-    decoder::Decoder,
-    error::Error,
-    load::Loader,
-    picture::Picture,
-    plan::Plan,
-    projector::Projector,
-    prompt::Prompter,
-    rope::Rope,
-    tiles::TileConfig,
-    vision::VisionTower,
-    vision_sampler::ScaleSelector,
+    cancel::Cancel, checkpoint::Checkpoint, config::Config, conversation::Conversation, decoder::Decoder, error::Error,
+    load::Loader, picture::Picture, plan::Plan, projector::Projector, prompt::Prompter, rope::Rope, tiles::TileConfig,
+    vision::VisionTower, vision_sampler::ScaleSelector,
 };
 
 /// What matrices are kept in on the device.
@@ -92,7 +80,10 @@ impl Model {
         for (name, shape) in checkpoint.needed() {
             let need = shape.iter().map(|&d| d as u64).product::<u64>() * dtype.size() as u64;
             if need > device.info.max_binding_size.min(device.info.max_buffer_size) {
-                let what = format!("room for tensor `{name}`: need a binding of {need} bytes, have {}", device.info.max_binding_size);
+                let what = format!(
+                    "room for tensor `{name}`: need a binding of {need} bytes, have {}",
+                    device.info.max_binding_size
+                );
                 return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what }.into());
             }
         }

@@ -79,7 +79,8 @@ impl Names {
         let has = |name: String| weights.entries().contains_key(&name);
         for (mut names, flat) in [HUB, TRANSFORMERS, ORIGINAL].into_iter().zip(FLAT_VISION) {
             if has(names.embedding()) {
-                if !has(names.vision("embeddings.class_embedding")) && has(format!("{flat}embeddings.class_embedding")) {
+                if !has(names.vision("embeddings.class_embedding")) && has(format!("{flat}embeddings.class_embedding"))
+                {
                     names.vision = flat;
                 }
                 return Ok(names);
@@ -88,7 +89,8 @@ impl Names {
         Err(RuntimeError::Tensor {
             file: weights.files().first().cloned().unwrap_or_default(),
             tensor: HUB.embedding(),
-            expected: "the text model's embedding under a name of the hub's, transformers' or the original layout".into(),
+            expected: "the text model's embedding under a name of the hub's, transformers' or the original layout"
+                .into(),
             got: format!("{} tensors, none of these names", weights.entries().len()),
         }
         .into())

@@ -28,7 +28,11 @@ impl Default for Pick {
 
 impl Pick {
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let wrong = |option, expected: &str, got: f64| Error::Option { option, expected: expected.into(), got: got.to_string() };
+        let wrong = |option, expected: &str, got: f64| Error::Option {
+            option,
+            expected: expected.into(),
+            got: got.to_string(),
+        };
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return Err(wrong("temperature", "a number of at least 0", self.temperature));
         }
@@ -54,7 +58,8 @@ impl<'a> Picker<'a> {
 
     /// The next token. Equal logits: the lower id.
     pub fn next(&mut self, logits: &[f32]) -> u32 {
-        let mut order: Vec<u32> = (0..logits.len().min(self.allowed.len()) as u32).filter(|&i| self.allowed[i as usize]).collect();
+        let mut order: Vec<u32> =
+            (0..logits.len().min(self.allowed.len()) as u32).filter(|&i| self.allowed[i as usize]).collect();
         let logit = |i: u32| f64::from(logits[i as usize]);
         if self.pick.temperature == 0.0 {
             return order.into_iter().reduce(|best, i| if logit(i) > logit(best) { i } else { best }).unwrap_or(0);

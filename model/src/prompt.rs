@@ -3,8 +3,8 @@
 //! Template, special tokens and stop ids come from the checkpoint. What the user typed stays text: a special token's
 //! spelling within the question never becomes that token.
 
-use std::sync::OnceLock;
 use std::io;
+use std::sync::OnceLock;
 
 use minijinja::{Environment, context, syntax::SyntaxConfig, value::Serde};
 use serde_json::{Map, Value};
@@ -71,16 +71,22 @@ impl Prompter {
                 Some(known) => *known = true,
                 None => {
                     let rows = config.text.vocab;
-                    return Err(wrong(format!("expected ids below the embedding's {rows} rows, got {id} for {token:?}")));
+                    return Err(wrong(format!(
+                        "expected ids below the embedding's {rows} rows, got {id} for {token:?}"
+                    )));
                 }
             }
         }
         if !allowed.contains(&true) {
             return Err(wrong("expected a vocabulary, got an empty one".into()));
         }
-        let image_token = u32::try_from(config.image_token).ok().filter(|&id| allowed[id as usize]).ok_or_else(|| {
-            wrong(format!("expected a token of the picture's id {} (config.json: image_token_id), got none", config.image_token))
-        })?;
+        let image_token =
+            u32::try_from(config.image_token).ok().filter(|&id| allowed[id as usize]).ok_or_else(|| {
+                wrong(format!(
+                    "expected a token of the picture's id {} (config.json: image_token_id), got none",
+                    config.image_token
+                ))
+            })?;
         let added = tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
         let mut special = Map::new();
         for (key, value) in settings.iter().filter_map(Value::as_object).flatten() {
@@ -168,7 +174,8 @@ impl Prompter {
             .collect();
         cuts.sort_unstable();
         cuts.dedup();
-        let pieces: Result<Vec<Vec<u32>>, Error> = cuts.windows(2).map(|w| ids(verbatim, &question[w[0]..w[1]])).collect();
+        let pieces: Result<Vec<Vec<u32>>, Error> =
+            cuts.windows(2).map(|w| ids(verbatim, &question[w[0]..w[1]])).collect();
         Ok(pieces?.concat())
     }
 

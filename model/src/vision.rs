@@ -100,12 +100,7 @@ impl VisionTower {
 
 impl Layer {
     /// `hidden` (tiles * tokens, d_model) -> the same.
-    fn forward(
-        &self,
-        hidden: Tensor<2>,
-        [tiles, tokens, heads]: [usize; 3],
-        activation: Activation,
-    ) -> Tensor<2> {
+    fn forward(&self, hidden: Tensor<2>, [tiles, tokens, heads]: [usize; 3], activation: Activation) -> Tensor<2> {
         let d = hidden.dims()[1];
         let split = |x: Tensor<2>| x.reshape([tiles, tokens, heads, d / heads]).swap_dims(1, 2);
         let x = self.layer_norm1.forward(hidden.clone());

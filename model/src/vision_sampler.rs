@@ -26,10 +26,7 @@ impl ScaleSelector {
     pub(crate) async fn load(load: &Loader<'_>, config: &Config) -> Result<Self, Error> {
         let (scales, patches) = (config.focus.scales.len(), config.vision.patches());
         let weight = load.f32(&format!("{SELECTOR}.weight"), [scales, patches * patches]).await?;
-        Ok(Self {
-            weight: Param::from_tensor(weight),
-            bias: load.vector(&format!("{SELECTOR}.bias"), scales).await?,
-        })
+        Ok(Self { weight: Param::from_tensor(weight), bias: load.vector(&format!("{SELECTOR}.bias"), scales).await? })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, IsTerminal},
 };
 
-use fovea_model::{Conversation, Event, Model, Stage, Statistics, Turn, demo, overlay};
+use fovea_model::{AskOptions, Conversation, Event, Model, Stage, Statistics, Turn, demo, overlay};
 use futures_util::{StreamExt, pin_mut};
 use serde_json::{Value, json};
 
@@ -13,10 +13,7 @@ use crate::{args::AskArgs, failure::Failure, load, text};
 
 /// Answers every question, each on its own.
 pub async fn run(args: AskArgs) -> Result<(), Failure> {
-    let options = args.options();
-    let cancel = options.cancel.clone();
-    // A second handler in one process is the only failure; then Ctrl-C simply kills.
-    let _ = ctrlc::set_handler(move || cancel.cancel());
+    let options = AskOptions { cancel: load::interruptible(), ..args.options() };
     let picture = load::picture(&args.image)?;
     let model = load::model(args.model.as_deref(), &args.device, args.dtype.into(), &options.cancel).await?;
     notes(&args, &model);
@@ -25,7 +22,8 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
     for question in &args.questions {
         let turn = answer(&mut conversation, question, &options, args.json).await?;
         if args.json {
-            out(&format!("{}\n", report(&model, question, &turn)?))?;
+            let report = report(&model, question, &turn)?;
+            text::out(|to| writeln!(to, "{report}"))?;
         } else {
             eprintln!("{}", numbers(&turn.statistics));
         }
@@ -44,47 +42,50 @@ fn notes(args: &AskArgs, model: &Model) {
         eprintln!("note: this is the demo checkpoint, whose weights are random: the words of the answer mean nothing");
     }
     if !model.has_selector() && args.options().vision {
-        eprintln!("note: this checkpoint has no scale selector (a stock LLaVA-NeXT): only the text-guided sampler runs");
+        eprintln!(
+            "note: this checkpoint has no scale selector (a stock LLaVA-NeXT): only the text-guided sampler runs"
+        );
     }
     if args.options().text && args.layer.is_none() && model.config().focus.text_layer.is_none() {
-        eprintln!("note: the default text layer lies beyond this model's last: nothing is pruned; choose one with --layer");
+        eprintln!(
+            "note: the default text layer lies beyond this model's last: nothing is pruned; choose one with --layer"
+        );
     }
 }
 
 async fn answer(
     conversation: &mut Conversation,
     question: &str,
-    options: &fovea_model::AskOptions,
+    options: &AskOptions,
     quiet: bool,
 ) -> Result<Box<Turn>, Failure> {
     let events = conversation.ask(question, options);
     pin_mut!(events);
-    let mut turn = None;
+    let terminal = io::stdout().is_terminal();
+    let (mut turn, mut begun) = (None, false);
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Token { text, .. }) if !quiet => out(&text)?,
+            Ok(Event::Token { text, .. }) if !quiet => {
+                begun = true;
+                let text = if terminal { text::harmless(&text) } else { text };
+                text::out(|to| to.write_all(text.as_bytes()))?;
+            }
             Ok(Event::Done(done)) => turn = Some(done),
             Ok(_) => {}
             Err(error) => {
-                if !quiet {
-                    out("\n")?;
+                // What there is of an answer still ends with its line.
+                if begun {
+                    text::out(|to| writeln!(to))?;
                 }
                 return Err(error.into());
             }
         }
     }
     if !quiet {
-        out("\n")?;
+        text::out(|to| writeln!(to))?;
     }
     // The stream ends with an error or with the whole turn.
     turn.ok_or_else(|| Failure::Panic("the answer ended early".into()))
-}
-
-/// stdout may be closed by whoever reads it; that is an error with a sentence, not a panic.
-fn out(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|why| Failure::Write { file: "stdout".into(), why })
 }
 
 /// Tokens, share, time to first token by stage, tokens/s, memory.

@@ -32,7 +32,10 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
     if args.json {
         let devices: Vec<Value> = rows.iter().map(Row::json).collect();
         let version = env!("CARGO_PKG_VERSION");
-        println!("{}", json!({"version": version, "devices": devices, "auto": taken, "host_available": memory::host_available()}));
+        println!(
+            "{}",
+            json!({"version": version, "devices": devices, "auto": taken, "host_available": memory::host_available()})
+        );
     } else {
         println!("auto takes: {taken}");
         if let Some(have) = memory::host_available() {
@@ -53,7 +56,13 @@ impl Row {
         let name = self.info.as_ref().map_or_else(|| self.choice.clone(), ToString::to_string);
         println!("--device {:8} {name}", self.choice);
         if let Some(info) = &self.info {
-            println!("  {:?}, driver {}, f16 {}, subgroups {}", info.class, info.driver, yes(info.f16), yes(info.subgroups));
+            println!(
+                "  {:?}, driver {}, f16 {}, subgroups {}",
+                info.class,
+                info.driver,
+                yes(info.f16),
+                yes(info.subgroups)
+            );
             if info.backend != "cpu" && info.backend != "cuda" {
                 for (what, need, have) in info.requirements() {
                     println!("  {} {what}: need {need}, have {have}", if have >= need { "ok  " } else { "LOW " });

@@ -1,5 +1,7 @@
 //! `fovea inspect`: what a checkpoint is, and whether it is whole.
 
+use std::io::{self, Write};
+
 use fovea_model::{Checkpoint, Inspection, inspect};
 use serde_json::json;
 
@@ -10,9 +12,9 @@ pub async fn run(args: DirArgs) -> Result<(), Failure> {
     let checkpoint = Checkpoint::read(load::source(args.dir.as_deref())?).await?;
     let found = inspect(&checkpoint).await?;
     if args.json {
-        println!("{}", json!(found));
+        text::out(|to| writeln!(to, "{}", json!(found)))?;
     } else {
-        print(&found);
+        text::out(|to| print(to, &found))?;
     }
     match (found.missing.len(), found.non_finite.len()) {
         (0, 0) => Ok(()),
@@ -22,40 +24,52 @@ pub async fn run(args: DirArgs) -> Result<(), Failure> {
     }
 }
 
-fn print(found: &Inspection) {
+fn print(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     let (v, t, f) = (&found.config.vision, &found.config.text, &found.config.focus);
-    println!(
+    writeln!(
+        to,
         "vision   CLIP, {} of {} layers used, {} wide, {} heads, {} px tiles in {} px patches",
         v.n_used, v.n_layers, v.d_model, v.n_heads, v.side, v.patch
-    );
-    println!(
+    )?;
+    writeln!(
+        to,
         "text     {}, {} layers, {} wide, {} heads, {} key heads of {}, {} tokens of context",
         t.family, t.n_layers, t.d_model, t.n_heads, t.n_kv_heads, t.d_head, t.context
-    );
-    println!("         {} rows of vocabulary, {} with a token, stop at {:?}", found.vocabulary.0, found.vocabulary.1, found.stop_ids);
+    )?;
+    writeln!(
+        to,
+        "         {} rows of vocabulary, {} with a token, stop at {:?}",
+        found.vocabulary.0, found.vocabulary.1, found.stop_ids
+    )?;
     let scales: Vec<String> = f.scales.iter().map(ToString::to_string).collect();
     let selector = if found.scale_selector { "there" } else { "none: a stock LLaVA-NeXT" };
-    println!("vision-guided sampler   window {}, scales {}, selector {selector}", f.window, scales.join(" "));
+    writeln!(to, "vision-guided sampler   window {}, scales {}, selector {selector}", f.window, scales.join(" "))?;
     let layer = f.text_layer.map_or("none".into(), |l| l.to_string());
     let rope = if f.score_rope { ", with rotary positions" } else { "" };
-    println!("text-guided sampler     layer {layer}, gamma {}{rope}", f.gamma);
-    println!("weights  {:?} naming in {}", found.naming, found.files.join(", "));
+    writeln!(to, "text-guided sampler     layer {layer}, gamma {}{rope}", f.gamma)?;
+    writeln!(to, "weights  {:?} naming in {}", found.naming, found.files.join(", "))?;
     for (dtype, stored) in &found.needed {
-        println!("         {dtype:5} {} tensors, {} values, {}", stored.tensors, stored.values, text::bytes(stored.bytes));
+        writeln!(
+            to,
+            "         {dtype:5} {} tensors, {} values, {}",
+            stored.tensors,
+            stored.values,
+            text::bytes(stored.bytes)
+        )?;
     }
-    list("missing", &found.missing);
-    list("extra", &found.extra);
+    list(to, "missing", &found.missing)?;
+    list(to, "extra", &found.extra)?;
     let bad: Vec<String> =
         found.non_finite.iter().map(|n| format!("{}: {} at index {}", n.tensor, n.value, n.index)).collect();
-    list("not finite", &bad);
+    list(to, "not finite", &bad)
 }
 
-fn list(what: &str, items: &[String]) {
-    println!("{what:10} {}", items.len());
+fn list(to: &mut dyn Write, what: &str, items: &[String]) -> io::Result<()> {
+    writeln!(to, "{what:10} {}", items.len())?;
     for item in items.iter().take(20) {
-        println!("           {item}");
+        writeln!(to, "           {item}")?;
     }
     if items.len() > 20 {
-        println!("           and {} more (all with --json)", items.len() - 20);
+        writeln!(to, "           and {} more (all with --json)", items.len() - 20)?;
     }
 }

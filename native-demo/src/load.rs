@@ -1,6 +1,6 @@
-//! From arguments to a loaded model, with progress on a terminal.
+//! From arguments to a loaded model, with progress on a terminal, and Ctrl-C.
 
-use std::{fs, io::IsTerminal, path::Path, sync::Arc};
+use std::{fs, io::IsTerminal, path::Path, process, sync::Arc};
 
 use fovea_model::{Cancel, Checkpoint, LoadProgress, Model, Picture, Precision, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
@@ -14,6 +14,21 @@ pub fn source(dir: Option<&Path>) -> Result<Source, Failure> {
         Some(dir) => Ok(Source::directory(dir)?),
         None => Ok(demo::source()),
     }
+}
+
+/// A handle that Ctrl-C cancels. A second Ctrl-C does not wait for the next check.
+pub fn interruptible() -> Cancel {
+    let cancel = Cancel::default();
+    let handle = cancel.clone();
+    let interrupted = move || {
+        if handle.is_cancelled() {
+            process::exit(130);
+        }
+        handle.cancel();
+    };
+    // A second handler in one process is the only failure; then Ctrl-C simply kills.
+    let _ = ctrlc::set_handler(interrupted);
+    cancel
 }
 
 /// A picture from a file.

@@ -14,13 +14,16 @@ mod trace;
 
 use std::{panic, process::ExitCode};
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use args::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_run(&error),
+    };
     // A panic is a defect or a lost device; either way the user gets a sentence and not a backtrace.
     panic::set_hook(Box::new(|_| {}));
     let result = panic::catch_unwind(|| pollster::block_on(run(cli.command)))
@@ -28,10 +31,28 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("fovea: {failure}");
+            eprintln!("fovea: {}", text::line(&failure.to_string()));
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Help and version as clap has them; anything else about the arguments in one line.
+fn not_run(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Where nobody listens, nobody misses it.
+            let _ = error.print();
+        }
+        _ => {
+            // clap's first paragraph says what is wrong; below it are tips, the usage, and where to find help.
+            let text = error.render().to_string();
+            let what = text.split("\n\n").next().unwrap_or_default();
+            let words: Vec<&str> = what.trim_start_matches("error:").split_whitespace().collect();
+            eprintln!("fovea: {}; `fovea --help` tells more", text::line(&words.join(" ")));
+        }
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 async fn run(command: Command) -> Result<(), Failure> {
@@ -42,8 +63,9 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "fovea", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "fovea", &mut script);
+            text::out(|to| to.write_all(&script))
         }
     }
 }

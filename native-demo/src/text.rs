@@ -1,4 +1,26 @@
-//! Numbers as people read them.
+//! Words and numbers as people read them, and the way to stdout.
+
+use std::io::{self, Write};
+
+use crate::failure::Failure;
+
+/// Writes to stdout. Whoever reads it may have closed it: an error with a sentence, not a panic.
+pub fn out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    let written = write(&mut stdout).and_then(|()| stdout.flush());
+    written.map_err(|why| Failure::Write { file: "stdout".into(), why })
+}
+
+/// One line, whatever a file's names have put into it: line breaks and other control characters as escapes.
+pub fn line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
+/// An answer for a terminal: what is neither a line break, a tab nor visible could steer it, and shows as U+FFFD.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+}
 
 /// Bytes with a unit.
 pub fn bytes(n: u64) -> String {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fovea_model::{AskOptions, Cancel, Precision, trace};
+use fovea_model::{AskOptions, Precision, trace};
 
 use crate::{
     args::{Sampler, TraceArgs},
@@ -12,12 +12,14 @@ use crate::{
 
 /// Runs and writes the trace.
 pub async fn run(args: TraceArgs) -> Result<(), Failure> {
+    let cancel = load::interruptible();
     let picture = load::picture(&args.image)?;
-    let model = load::model(Some(&args.model), &args.device, Precision::F32, &Cancel::default()).await?;
+    let model = load::model(Some(&args.model), &args.device, Precision::F32, &cancel).await?;
     let options = AskOptions {
         vision: args.sampling.on(Sampler::Vision),
         text: args.sampling.on(Sampler::Text),
         max_new_tokens: args.max_new_tokens,
+        cancel,
         ..AskOptions::default()
     };
     let trace = trace::trace(&mut model.look_at(picture), &args.prompt, &options).await?;

@@ -27,7 +27,9 @@ pub enum Error {
         what: String,
     },
     /// The device computes wrongly.
-    #[error("{device} failed its self-test ({what}): expected {expected}, got {got}; update its driver, or use another --device")]
+    #[error(
+        "{device} failed its self-test ({what}): expected {expected}, got {got}; update its driver, or use another --device"
+    )]
     SelfTest {
         /// The device.
         device: String,

@@ -103,10 +103,8 @@ fn text_score_ops<B: Backend>(query: FloatTensor<B>, key: FloatTensor<B>) -> Flo
         let t = end - start;
         let all = [Slice::from(0..heads), Slice::from(start..end), Slice::from(0..d_head)];
         // The query heads of one key head lie side by side: one product a key head, keys never repeated.
-        let q = B::float_reshape(
-            B::float_slice(query.clone(), &all),
-            Shape::new([kv_heads, heads / kv_heads * t, d_head]),
-        );
+        let q =
+            B::float_reshape(B::float_slice(query.clone(), &all), Shape::new([kv_heads, heads / kv_heads * t, d_head]));
         let scores = B::float_div_scalar(B::float_matmul(q, key.clone()), (d_head as f64).sqrt().into());
         let top = B::float_max_dim(scores.clone(), 2);
         let exp = B::float_exp(B::float_sub(scores, top));
@@ -183,7 +181,8 @@ pub fn text_score(query: Tensor<3>, key: Tensor<3>) -> Result<Tensor<1>, Error> 
     if d_head != key_d || text == 0 || visual == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(Error::Shape {
             op: "text_score",
-            expected: "query (heads, T, d), key (kv_heads, N, d), heads a multiple of kv_heads, T and N at least 1".into(),
+            expected: "query (heads, T, d), key (kv_heads, N, d), heads a multiple of kv_heads, T and N at least 1"
+                .into(),
             got: format!("({heads}, {text}, {d_head}), ({kv_heads}, {visual}, {key_d})"),
         });
     }

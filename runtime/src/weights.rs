@@ -142,7 +142,9 @@ impl Weights {
         let size = u64::from_le_bytes(size);
         if size > MAX_HEADER || size > len - 8 {
             let most = MAX_HEADER.min(len - 8);
-            return Err(broken(format!("expected a header of at most {most} bytes, got {size}: cut short, or no safetensors file")));
+            return Err(broken(format!(
+                "expected a header of at most {most} bytes, got {size}: cut short, or no safetensors file"
+            )));
         }
         let mut bytes = vec![0; size as usize];
         found.read_at(8, &mut bytes).await.map_err(io)?;

@@ -4,11 +4,7 @@
 ///
 /// `query` (heads, text, d_head), `key` (kv_heads, visual, d_head): query head `h` reads key head `h / (heads / kv_heads)`.
 /// Returns (visual,).
-pub fn text_score(
-    query: &[f64],
-    key: &[f64],
-    [heads, kv_heads, text, visual, d_head]: [usize; 5],
-) -> Vec<f64> {
+pub fn text_score(query: &[f64], key: &[f64], [heads, kv_heads, text, visual, d_head]: [usize; 5]) -> Vec<f64> {
     let mut importance = vec![0.0; visual];
     for t in 0..text {
         let mut best = vec![f64::NEG_INFINITY; visual];
