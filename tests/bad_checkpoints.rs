@@ -443,7 +443,7 @@ fn refusal(source: Source) -> Result<String, String> {
     let run = || {
         block_on(async {
             match Checkpoint::open(source).await {
-                Ok(checkpoint) => checkpoint.verify(|_, _| ()).await,
+                Ok(checkpoint) => checkpoint.verify(&fovea_model::Cancel::default(), |_, _| ()).await,
                 Err(e) => Err(e),
             }
         })

@@ -67,7 +67,7 @@ fn number_of_features(original: (i64, i64), pinpoints: &[(i64, i64)], side: i64,
 }
 
 #[test]
-fn the_formula_here_gives_the_model_page_s_numbers() {
+fn the_formula_here_gives_the_known_numbers() {
     let pinpoints = PUBLISHED.map(|(h, w)| (h as i64, w as i64));
     for (width, height, expected) in
         [(672, 672, 2928), (1024, 768, 2340), (480, 640, 2352), (1920, 1080, 1948), (352, 748, 1876), (328, 205, 1512)]

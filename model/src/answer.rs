@@ -182,7 +182,8 @@ pub struct Turn {
     pub statistics: Statistics,
 }
 
-/// What happens while a question is answered, in this order: stages, what was looked at, tokens, the whole.
+/// What happens while a question is answered: a stage as it ends, what was looked at once both samplers are through,
+/// tokens as they come, and the whole last.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A stage has ended.

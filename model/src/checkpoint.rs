@@ -7,6 +7,7 @@ use fovea_runtime::{source::Source, weights::Weights};
 use serde_json::Value;
 
 use crate::{
+    cancel::Cancel,
     config::Config,
     error::Error,
     names::{Names, SELECTOR},
@@ -65,7 +66,7 @@ impl Checkpoint {
             older => older,
         };
         let image = if image.is_null() { Value::Object(Default::default()) } else { image };
-        // The processor's own list of canvases is what Hugging Face lays pictures on; the model's is what it unpads by.
+        // Pictures are laid on the processor's canvases and unpadded by the model's: refused where the two differ.
         let tiles = TileConfig::from_json(&image, config.pinpoints.clone(), config.vision.side)?;
         let template = read_template(&source, &[&processor, &tokenizer_config]).await?;
         let tokenizer = source.read("tokenizer.json", MAX_TOKENIZER).await?;
@@ -99,13 +100,14 @@ impl Checkpoint {
     /// `progress` is told the bytes done and the bytes in all.
     ///
     /// # Errors
-    /// A typed error naming file, tensor, index and value.
-    pub async fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<(), Error> {
+    /// A typed error naming file, tensor, index and value; [`Error::Cancelled`].
+    pub async fn verify(&self, cancel: &Cancel, mut progress: impl FnMut(u64, u64)) -> Result<(), Error> {
         let needed = self.needed();
         let bytes = |name: &String| self.weights.entries().get(name).map_or(0, |e| e.bytes());
         let total = needed.iter().map(|(name, _)| bytes(name)).sum();
         let mut done = 0;
         for (name, _) in &needed {
+            cancel.check().await?;
             if let Some((index, value)) = self.weights.first_non_finite(name).await? {
                 let entry = &self.weights.entries()[name];
                 return Err(fovea_runtime::Error::Tensor {

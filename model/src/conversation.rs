@@ -68,7 +68,7 @@ impl Clock {
 impl Conversation {
     pub(crate) fn new(model: Arc<Model>, picture: Picture) -> Self {
         let patches = model.config.vision.patches();
-        // The model's list of canvases, as `unpad_image` has it; the processor's is the same in published checkpoints.
+        // The model's list of canvases; the processor's is the same, or the checkpoint was refused.
         let pinpoints = &model.config.pinpoints;
         let grid = Grid::of(picture.height(), picture.width(), pinpoints, model.config.vision.side, patches);
         Self { model, picture, grid, features: None, visual: None, prefix: None }
@@ -150,19 +150,15 @@ impl Conversation {
             self.check_length(around.saturating_add(n))?;
 
             // A shallower question than the last needs what entered its layer, which is gone: start again.
-            let fits = |p: &(Vec<u32>, Prefix)| p.0 == prompt.before() && p.1.depth <= depth;
-            let mut prefix = self.prefix.take_if(|p| fits(p)).map(|p| p.1);
-            self.prefix = None;
-            if prefix.as_ref().is_none_or(|p| p.depth < depth) {
-                let went = model.image_prefill(&mut prefix, prompt.before(), visual, depth, cancel).await;
-                self.prefix = prefix.map(|p| (prompt.before().to_vec(), p));
-                went?;
+            self.prefix.take_if(|(before, p)| before != prompt.before() || p.depth > depth);
+            let fresh = || (prompt.before().to_vec(), model.prefix(prompt.before(), visual));
+            let (_, prefix) = self.prefix.get_or_insert_with(fresh);
+            if prefix.depth < depth {
+                model.image_prefill(prefix, depth, cancel).await?;
                 yield clock.end(Stage::ImagePrefill);
                 clock.resume();
-            } else {
-                self.prefix = prefix.map(|p| (prompt.before().to_vec(), p));
             }
-            let Some((_, prefix)) = &self.prefix else { return };
+            let prefix = &*prefix;
 
             let (hidden, cache) = model.question_prefill(prefix, prompt.after(), cancel).await?;
             let kept = match layer {
@@ -176,7 +172,7 @@ impl Conversation {
                 yield clock.end(Stage::TextSampler);
                 clock.resume();
             }
-            let looked = Arc::new(self.looked(visual, kept));
+            let looked = Arc::new(looked(&model, self.grid, visual, kept));
             yield Event::Looked(looked.clone());
             clock.resume();
 
@@ -238,19 +234,6 @@ impl Conversation {
         if need > have { Err(Error::TooLong { need, have }) } else { Ok(()) }
     }
 
-    fn looked(&self, visual: &Visual, kept: Kept) -> Looked {
-        Looked {
-            grid: self.grid,
-            window: self.model.config.focus.window,
-            scales: Arc::new(self.model.config.focus.scales.clone()),
-            choice: visual.choice.clone(),
-            thumbnail: visual.thumbnail,
-            boxes: visual.boxes.clone(),
-            importance: kept.importance,
-            kept: kept.visual,
-        }
-    }
-
     /// The prompt of `question`, for a caller that wants to know its length.
     ///
     /// # Errors
@@ -262,4 +245,17 @@ impl Conversation {
 
 fn finite(logits: Vec<f32>) -> Result<Vec<f32>, Error> {
     if logits.iter().all(|l| l.is_finite()) { Ok(logits) } else { Err(Error::NotFinite { stage: "the logits" }) }
+}
+
+fn looked(model: &Model, grid: Grid, visual: &Visual, kept: Kept) -> Looked {
+    Looked {
+        grid,
+        window: model.config.focus.window,
+        scales: Arc::new(model.config.focus.scales.clone()),
+        choice: visual.choice.clone(),
+        thumbnail: visual.thumbnail,
+        boxes: visual.boxes.clone(),
+        importance: kept.importance,
+        kept: kept.visual,
+    }
 }

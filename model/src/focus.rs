@@ -107,22 +107,17 @@ impl Model {
         Ok(Visual { tokens, thumbnail: thumbnail_tokens, scale_logits, choice, boxes })
     }
 
-    /// Takes `prefix` on to `depth` layers; None starts one from the embeddings.
+    /// Text before the picture and visual tokens as embeddings: a prefix that has passed no layer.
+    pub(crate) fn prefix(&self, before: &[u32], visual: &Visual) -> Prefix {
+        let parts = (!before.is_empty()).then(|| self.decoder.embed(before)).into_iter();
+        let hidden = Tensor::cat(parts.chain([visual.tokens.clone()]).collect(), 0);
+        Prefix { depth: 0, hidden, cache: KvCache::default() }
+    }
+
+    /// Takes `prefix` on to `depth` layers.
     ///
     /// The prefix is whole after every layer: a run that is dropped leaves one that the next goes on from.
-    pub(crate) async fn image_prefill(
-        &self,
-        prefix: &mut Option<Prefix>,
-        before: &[u32],
-        visual: &Visual,
-        depth: usize,
-        cancel: &Cancel,
-    ) -> Result<(), Error> {
-        let prefix = prefix.get_or_insert_with(|| {
-            let parts = (!before.is_empty()).then(|| self.decoder.embed(before)).into_iter();
-            let hidden = Tensor::cat(parts.chain([visual.tokens.clone()]).collect(), 0);
-            Prefix { depth: 0, hidden, cache: KvCache::default() }
-        });
+    pub(crate) async fn image_prefill(&self, prefix: &mut Prefix, depth: usize, cancel: &Cancel) -> Result<(), Error> {
         let positions: Vec<usize> = (0..prefix.hidden.dims()[0]).collect();
         let rotation = self.rope.at(&positions, &self.device.device);
         while prefix.depth < depth {

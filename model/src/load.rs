@@ -7,7 +7,14 @@ use burn::nn::{LayerNorm, LayerNormConfig, RmsNorm};
 use burn::tensor::{DType, Device, Tensor};
 use fovea_runtime::weights::Weights;
 
-use crate::{cancel::Cancel, error::Error, linear::Linear};
+use crate::{cancel::Cancel, error::Error, linear::Linear, names::SELECTOR};
+
+/// Whether a tensor is kept in the matrices' dtype; all others are kept in f32.
+///
+/// Position embeddings are added, and the selector decides: both stay exact.
+pub(crate) fn is_matrix(name: &str, shape: &[usize]) -> bool {
+    shape.len() >= 2 && !name.ends_with("position_embedding.weight") && !name.starts_with(SELECTOR)
+}
 
 /// Reads tensors and counts the bytes read.
 pub(crate) struct Loader<'a> {

@@ -19,7 +19,7 @@ pub enum Precision {
     Auto,
     /// f32, whatever is stored.
     F32,
-    /// f16, whatever is stored; half the memory. On the CPU slower than f32.
+    /// f16, whatever is stored: half the memory.
     F16,
 }
 
@@ -79,15 +79,13 @@ impl Model {
         memory::check_fits("the weights and one question", plan.peak_bytes(), have, hint)?;
         for (name, shape) in checkpoint.needed() {
             let need = shape.iter().map(|&d| d as u64).product::<u64>() * dtype.size() as u64;
-            if need > device.info.max_binding_size.min(device.info.max_buffer_size) {
-                let what = format!(
-                    "room for tensor `{name}`: need a binding of {need} bytes, have {}",
-                    device.info.max_binding_size
-                );
+            let have = device.info.max_binding_size.min(device.info.max_buffer_size);
+            if need > have {
+                let what = format!("room for tensor `{name}`: need a binding of {need} bytes, have {have}");
                 return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what }.into());
             }
         }
-        checkpoint.verify(|done, total| progress(LoadProgress::Checking { done, total })).await?;
+        checkpoint.verify(cancel, |done, total| progress(LoadProgress::Checking { done, total })).await?;
         let needed = checkpoint.needed();
         let entries = checkpoint.weights.entries();
         let total = needed.iter().filter_map(|(name, _)| entries.get(name)).map(|e| e.bytes()).sum();

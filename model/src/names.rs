@@ -136,7 +136,7 @@ impl Names {
         self.projector[layer]
     }
 
-    /// Every tensor that the model needs, with its shape, in the order of the data.
+    /// Every tensor that the model needs, with its shape: linear layers, then vectors, then embeddings.
     pub fn needed(&self, config: &Config, selector: bool) -> Vec<(String, Vec<usize>)> {
         let mut all: Vec<(String, Vec<usize>)> = Vec::new();
         let mut linear = |name: String, out: usize, inputs: usize, bias: bool| {

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::{checkpoint::Checkpoint, config::Config, grid::Grid};
+use crate::{checkpoint::Checkpoint, config::Config, grid::Grid, load::is_matrix};
 use fovea_runtime::{Scale, compact, regions};
 
 /// Tokens of the question and answer that a plan allows for.
@@ -53,9 +53,9 @@ impl Plan {
         let needed = checkpoint.needed();
         let weight_bytes = needed
             .iter()
-            .map(|(_, shape)| {
+            .map(|(name, shape)| {
                 let values: u64 = shape.iter().map(|&d| d as u64).product();
-                values * if shape.len() == 2 { value_bytes } else { 4 }
+                values * if is_matrix(name, shape) { value_bytes } else { 4 }
             })
             .sum();
         let config = &checkpoint.config;
@@ -71,7 +71,7 @@ impl Plan {
         let attention = rows * 5 * v.d_model as u64 + places * places * v.n_heads as u64;
         let stock = grid.stock_tokens() as u64;
         let compressed = if checkpoint.selector { middle(config, &grid) } else { stock };
-        let kept = if t.n_layers > 1 { (compressed as f64 * KEPT).ceil() as u64 } else { compressed };
+        let kept = if config.focus.text_layer.is_some() { (compressed as f64 * KEPT).ceil() as u64 } else { compressed };
         Self {
             picture: (width, height),
             tiles,

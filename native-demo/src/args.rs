@@ -100,10 +100,10 @@ pub struct AskArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Threshold of the text-guided sampler: the fewest tokens whose share of the importance exceeds it.
-    #[arg(long, value_name = "G", conflicts_with = "keep")]
+    #[arg(long, value_name = "G", conflicts_with = "keep", allow_negative_numbers = true)]
     pub gamma: Option<f64>,
     /// Budget of the text-guided sampler instead: a ratio such as 0.25, or a count such as 300.
-    #[arg(long, value_name = "RATIO|COUNT", value_parser = keep)]
+    #[arg(long, value_name = "RATIO|COUNT", value_parser = keep, allow_negative_numbers = true)]
     pub keep: Option<Keep>,
     /// The decoder layer whose input the text-guided sampler prunes.
     #[arg(long, value_name = "L")]
@@ -112,10 +112,10 @@ pub struct AskArgs {
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_new_tokens: usize,
     /// 0: the most likely token. Above: drawn.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Draw from the fewest most likely tokens that hold this share.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f64,
     /// Draw from this many of the most likely tokens; 0: all.
     #[arg(long, value_name = "K", default_value_t = 0)]

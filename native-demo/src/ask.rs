@@ -25,7 +25,7 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
             let report = report(&model, question, &turn)?;
             text::out(|to| writeln!(to, "{report}"))?;
         } else {
-            eprintln!("{}", numbers(&turn.statistics));
+            text::note(&numbers(&turn.statistics));
         }
         last = Some(turn);
     }
@@ -39,16 +39,16 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
 /// What the user should know before reading the answer.
 fn notes(args: &AskArgs, model: &Model) {
     if args.model.is_none() && !demo::TRAINED {
-        eprintln!("note: this is the demo checkpoint, whose weights are random: the words of the answer mean nothing");
+        text::note("note: this is the demo checkpoint, whose weights are random: the words of the answer mean nothing");
     }
     if !model.has_selector() && args.options().vision {
-        eprintln!(
-            "note: this checkpoint has no scale selector (a stock LLaVA-NeXT): only the text-guided sampler runs"
+        text::note(
+            "note: this checkpoint has no scale selector (a stock LLaVA-NeXT): only the text-guided sampler runs",
         );
     }
     if args.options().text && args.layer.is_none() && model.config().focus.text_layer.is_none() {
-        eprintln!(
-            "note: the default text layer lies beyond this model's last: nothing is pruned; choose one with --layer"
+        text::note(
+            "note: the default text layer lies beyond this model's last: nothing is pruned; choose one with --layer",
         );
     }
 }

@@ -1,5 +1,7 @@
 //! `fovea doctor`: what is there, what it has against what is needed, and whether it computes rightly.
 
+use std::io::{self, Write};
+
 use fovea_runtime::{DeviceChoice, DeviceInfo, OpenDevice, device::adapters, memory};
 use serde_json::{Value, json};
 
@@ -23,7 +25,7 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
         let info = listed.or_else(|| opened.as_ref().ok().map(|o| o.info.clone()));
         let row = Row { choice: choice.to_string(), info, fault: opened.err().map(|e| e.to_string()) };
         if !args.json {
-            row.print();
+            text::out(|to| row.print(to))?;
         }
         rows.push(row);
     }
@@ -32,14 +34,13 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
     if args.json {
         let devices: Vec<Value> = rows.iter().map(Row::json).collect();
         let version = env!("CARGO_PKG_VERSION");
-        println!(
-            "{}",
-            json!({"version": version, "devices": devices, "auto": taken, "host_available": memory::host_available()})
-        );
+        let available = memory::host_available();
+        let report = json!({"version": version, "devices": devices, "auto": taken, "host_available": available});
+        text::out(|to| writeln!(to, "{report}"))?;
     } else {
-        println!("auto takes: {taken}");
+        text::out(|to| writeln!(to, "auto takes: {taken}"))?;
         if let Some(have) = memory::host_available() {
-            println!("host memory available: {}", text::bytes(have));
+            text::out(|to| writeln!(to, "host memory available: {}", text::bytes(have)))?;
         }
     }
     auto.map(|_| ()).map_err(Into::into)
@@ -52,26 +53,21 @@ struct Row {
 }
 
 impl Row {
-    fn print(&self) {
+    fn print(&self, to: &mut dyn Write) -> io::Result<()> {
         let name = self.info.as_ref().map_or_else(|| self.choice.clone(), ToString::to_string);
-        println!("--device {:8} {name}", self.choice);
+        writeln!(to, "--device {:8} {name}", self.choice)?;
         if let Some(info) = &self.info {
-            println!(
-                "  {:?}, driver {}, f16 {}, subgroups {}",
-                info.class,
-                info.driver,
-                yes(info.f16),
-                yes(info.subgroups)
-            );
+            let (f16, subgroups) = (yes(info.f16), yes(info.subgroups));
+            writeln!(to, "  {:?}, driver {}, f16 {f16}, subgroups {subgroups}", info.class, info.driver)?;
             if info.backend != "cpu" && info.backend != "cuda" {
                 for (what, need, have) in info.requirements() {
-                    println!("  {} {what}: need {need}, have {have}", if have >= need { "ok  " } else { "LOW " });
+                    writeln!(to, "  {} {what}: need {need}, have {have}", if have >= need { "ok  " } else { "LOW " })?;
                 }
             }
         }
         match &self.fault {
-            None => println!("  ok   self-test"),
-            Some(fault) => println!("  FAIL {fault}"),
+            None => writeln!(to, "  ok   self-test"),
+            Some(fault) => writeln!(to, "  FAIL {fault}"),
         }
     }
 

@@ -16,10 +16,15 @@ pub async fn run(args: DirArgs) -> Result<(), Failure> {
     } else {
         text::out(|to| print(to, &found))?;
     }
-    match (found.missing.len(), found.non_finite.len()) {
-        (0, 0) => Ok(()),
-        (missing, bad) => {
-            Err(Failure::NotWhole(format!("{missing} tensors missing or wrong, {bad} with values that are not finite")))
+    let not_finite = found
+        .non_finite
+        .first()
+        .map(|n| format!("tensor `{}`: expected finite values, got {} at index {}", n.tensor, n.value, n.index));
+    match found.missing.first().cloned().or(not_finite) {
+        None => Ok(()),
+        Some(first) => {
+            let (missing, bad) = (found.missing.len(), found.non_finite.len());
+            Err(Failure::NotWhole(format!("{first} (in all {missing} missing or wrong, {bad} not finite)")))
         }
     }
 }
@@ -67,9 +72,10 @@ fn print(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
 fn list(to: &mut dyn Write, what: &str, items: &[String]) -> io::Result<()> {
     writeln!(to, "{what:10} {}", items.len())?;
     for item in items.iter().take(20) {
-        writeln!(to, "           {item}")?;
+        writeln!(to, "           {}", text::line(item))?;
     }
     if items.len() > 20 {
         writeln!(to, "           and {} more (all with --json)", items.len() - 20)?;
     }
+    Ok(())
 }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("fovea: {}", text::line(&failure.to_string()));
+            text::note(&format!("fovea: {}", text::line(&failure.to_string())));
             ExitCode::from(failure.exit_code())
         }
     }
@@ -49,7 +49,7 @@ fn not_run(error: &clap::Error) -> ExitCode {
             let text = error.render().to_string();
             let what = text.split("\n\n").next().unwrap_or_default();
             let words: Vec<&str> = what.trim_start_matches("error:").split_whitespace().collect();
-            eprintln!("fovea: {}; `fovea --help` tells more", text::line(&words.join(" ")));
+            text::note(&format!("fovea: {}; `fovea --help` tells more", text::line(&words.join(" "))));
         }
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))

@@ -1,5 +1,7 @@
 //! `fovea plan`: tokens and bytes before anything is loaded.
 
+use std::io::{self, Write};
+
 use fovea_model::{Checkpoint, Load, Plan};
 use fovea_runtime::memory;
 use serde_json::{Map, json};
@@ -19,30 +21,34 @@ pub async fn run(args: PlanArgs) -> Result<(), Failure> {
                 ((*name).to_owned(), plan_json)
             })
             .collect();
-        println!("{}", json!({"dtypes": by_dtype, "host_available": memory::host_available()}));
-        return Ok(());
+        let report = json!({"dtypes": by_dtype, "host_available": memory::host_available()});
+        return text::out(|to| writeln!(to, "{report}"));
     }
+    text::out(|to| print(to, &plans))
+}
+
+fn print(to: &mut dyn Write, plans: &[(&str, Plan); 2]) -> io::Result<()> {
     let ((width, height), tiles) = (plans[0].1.picture, plans[0].1.tiles);
-    println!("picture {width}x{height}: {tiles} tiles");
-    println!("compressed: every region at the middle scale, half of the visual tokens kept by the text");
-    for (name, plan) in &plans {
-        println!("\n{name:26}{:>14}{:>14}", "full", "compressed");
-        let row = |what: &str, of: fn(&Load) -> String| {
-            println!("  {what:24}{:>14}{:>14}", of(&plan.full), of(&plan.compressed));
+    writeln!(to, "picture {width}x{height}: {tiles} tiles")?;
+    writeln!(to, "compressed: every region at the middle scale, half of the visual tokens kept by the text")?;
+    for (name, plan) in plans {
+        writeln!(to, "\n{name:26}{:>14}{:>14}", "full", "compressed")?;
+        let mut row = |what: &str, of: fn(&Load) -> String| {
+            writeln!(to, "  {what:24}{:>14}{:>14}", of(&plan.full), of(&plan.compressed))
         };
-        row("visual tokens", |l| l.visual_tokens.to_string());
-        row("kept by the text", |l| l.kept_tokens.to_string());
-        row("equivalent share", |l| format!("{:.1} %", 100.0 * l.equivalent_share));
-        row("KV cache", |l| text::bytes(l.kv_cache));
-        row("prefill activations", |l| text::bytes(l.prefill_activations));
-        let both = |what: &str, n: u64| println!("  {what:24}{:>28}", text::bytes(n));
-        both("weights", plan.weight_bytes);
-        both("vision activations", plan.vision_activations);
-        both("features kept", plan.features);
-        both("peak, full", plan.peak_bytes());
+        row("visual tokens", |l| l.visual_tokens.to_string())?;
+        row("kept by the text", |l| l.kept_tokens.to_string())?;
+        row("equivalent share", |l| format!("{:.1} %", 100.0 * l.equivalent_share))?;
+        row("KV cache", |l| text::bytes(l.kv_cache))?;
+        row("prefill activations", |l| text::bytes(l.prefill_activations))?;
+        let mut both = |what: &str, n: u64| writeln!(to, "  {what:24}{:>28}", text::bytes(n));
+        both("weights", plan.weight_bytes)?;
+        both("vision activations", plan.vision_activations)?;
+        both("features kept", plan.features)?;
+        both("peak, full", plan.peak_bytes())?;
     }
     if let Some(have) = memory::host_available() {
-        println!("\nhost memory available {}", text::bytes(have));
+        writeln!(to, "\nhost memory available {}", text::bytes(have))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Words and numbers as people read them, and the way to stdout.
+//! Words and numbers as people read them, and the ways to stdout and stderr.
 
 use std::io::{self, Write};
 
@@ -9,6 +9,11 @@ pub fn out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), F
     let mut stdout = io::stdout().lock();
     let written = write(&mut stdout).and_then(|()| stdout.flush());
     written.map_err(|why| Failure::Write { file: "stdout".into(), why })
+}
+
+/// Writes a line to stderr. Where nobody reads it, nobody misses it: it is never why a command fails.
+pub fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// One line, whatever a file's names have put into it: line breaks and other control characters as escapes.

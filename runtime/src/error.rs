@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum Error {
     /// The text given for a device is none.
-    #[error("`{given}` names no device: expected auto, cpu, wgpu, wgpu:N, wgpu:NAME or cuda")]
+    #[error("`{given}` names no device: expected auto, cpu, wgpu, wgpu:N, wgpu:NAME, cuda or cuda:N")]
     UnknownDevice {
         /// What was given.
         given: String,

@@ -1,9 +1,9 @@
 //! Where a checkpoint's files come from, read by range and never whole: a directory, memory, or anything else that
 //! can answer a range asynchronously (a browser's `Blob.slice`).
 //!
-//! Positional reads rather than a memory map: a tensor is read straight into the buffer that it will live in, so the
-//! copies are the same or fewer, the file's pages never count as this process's memory, and a file that is cut short
-//! while we read is an error and not a SIGBUS.
+//! Positional reads rather than a memory map: a tensor is read in small pieces that are converted into the buffer that it
+//! will live in. The file's pages never count as this process's memory, and a file that is cut short while we read is an
+//! error and not a SIGBUS.
 
 use std::{
     borrow::Cow,

@@ -1,4 +1,4 @@
-//! Safetensors files in, tensors on a device out: one tensor at a time, read in pieces straight into its own buffer.
+//! Safetensors files in, tensors on a device out: one tensor at a time, read in pieces and converted into its own buffer.
 //!
 //! Host memory beyond the tensors themselves stays at one piece of [`PIECE`] bytes (and, where the device is a GPU,
 //! the tensor under way). All that the headers claim is checked before anything is allocated for it; sizes are u64

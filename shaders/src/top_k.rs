@@ -29,7 +29,8 @@ pub fn top_k(scores: &[f32], keep: Keep) -> Vec<usize> {
                 })
                 .map_or(scores.len(), |i| i + 1)
         }
-        Keep::Ratio(ratio) => (ratio * scores.len() as f64).ceil() as usize,
+        // A hair less, so that 0.07 of 100, which is 7.000000000000001 in f64, keeps 7.
+        Keep::Ratio(ratio) => (ratio * scores.len() as f64 - 1e-9).ceil() as usize,
         Keep::Count(count) => count,
     };
     order.truncate(count.max(1));
@@ -57,6 +58,7 @@ mod tests {
         assert_eq!(top_k(&scores, Keep::Count(0)), [0]);
         assert_eq!(top_k(&scores, Keep::Count(9)), [0, 1, 2, 3]);
         assert_eq!(top_k(&scores, Keep::Ratio(0.26)), [0, 1]);
+        assert_eq!(top_k(&[0.01; 100], Keep::Ratio(0.07)).len(), 7);
         assert_eq!(top_k(&[1.0], Keep::Gamma(0.1)), [0]);
     }
 }

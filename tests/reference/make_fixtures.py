@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write everything under tests/fixtures/ anew: checkpoints, pictures, traces, prompt ids, token counts, resized pictures.
+"""Write tests/fixtures/ anew, all but the awkward pictures: checkpoints, pictures, traces, prompt ids, token counts, resized pictures.
 
     make_fixtures.py [--out DIR] [--only PART] [--fresh]
 

@@ -38,11 +38,16 @@ pub fn wgpu(what: &str) -> Option<&'static OpenDevice> {
         Err(why) => {
             let required = std::env::var(REQUIRE).is_ok_and(|v| v == "1");
             assert!(!required, "expected an adapter, since {REQUIRE}=1, got: {why}");
-            // Not `eprintln!`, which the test harness swallows where the test passes.
-            writeln!(std::io::stderr(), "SKIP {what} on wgpu: {why}").ok();
+            skip(&format!("{what} on wgpu: {why}"));
             None
         }
     }
+}
+
+/// Says what is not tested here, and why.
+pub fn skip(what: &str) {
+    // Not `eprintln!`, which the test harness swallows where the test passes.
+    writeln!(std::io::stderr(), "SKIP {what}").ok();
 }
 
 /// All that there are.

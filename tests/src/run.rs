@@ -21,8 +21,12 @@ pub fn open(source: Source) -> Result<Checkpoint, Error> {
 /// # Errors
 /// As [`Checkpoint::open`] and [`Model::load`].
 pub fn load(source: Source, device: &OpenDevice) -> Result<Arc<Model>, Error> {
+    load_as(source, device, Precision::F32)
+}
+
+fn load_as(source: Source, device: &OpenDevice, precision: Precision) -> Result<Arc<Model>, Error> {
     let checkpoint = open(source)?;
-    pollster::block_on(Model::load(checkpoint, device.clone(), Precision::F32, &Cancel::default(), |_| {}))
+    pollster::block_on(Model::load(checkpoint, device.clone(), precision, &Cancel::default(), |_| {}))
 }
 
 /// Loads a checkpoint of the fixtures.
@@ -30,8 +34,17 @@ pub fn load(source: Source, device: &OpenDevice) -> Result<Arc<Model>, Error> {
 /// # Panics
 /// Where it does not load.
 pub fn fixture(name: &str, device: &OpenDevice) -> Arc<Model> {
+    fixture_as(name, device, Precision::F32)
+}
+
+/// Loads a checkpoint of the fixtures with its matrices in a chosen precision.
+///
+/// # Panics
+/// Where it does not load.
+pub fn fixture_as(name: &str, device: &OpenDevice, precision: Precision) -> Arc<Model> {
     let source = Source::directory(fixtures().join(name)).expect("a fixture's directory");
-    load(source, device).unwrap_or_else(|e| panic!("{name}: expected a checkpoint that loads, got: {e}"))
+    let loaded = load_as(source, device, precision);
+    loaded.unwrap_or_else(|e| panic!("{name}: expected a checkpoint that loads, got: {e}"))
 }
 
 /// A picture of the traces' cases.

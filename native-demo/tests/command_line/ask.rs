@@ -1,0 +1,216 @@
+//! `fovea ask`: answers, numbers, JSON, samplers and their settings, overlays.
+
+use std::fs;
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::program::{Ran, fixture, fovea, on_cpu};
+
+const SHIRT: &str = "What number is on the shirt?";
+
+/// Of the case `tiny-both`.
+fn picture() -> String {
+    fixture("pictures/200x200-0.png")
+}
+
+fn tiny(args: &[&str]) -> Ran {
+    on_cpu(&[&["ask", &picture(), SHIRT, "--model", &fixture("tiny-0"), "--max-new-tokens", "8"], args].concat())
+}
+
+/// Integers of PyTorch's trace of a case.
+fn reference(case: &str, stage: &str) -> Vec<i64> {
+    let bytes = fs::read(fixture(&format!("traces/{case}.safetensors"))).expect("a trace");
+    let trace = SafeTensors::deserialize(&bytes).expect("a trace");
+    let data = trace.tensor(stage).expect("a stage").data();
+    data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+}
+
+fn integers(json: &Value) -> Vec<i64> {
+    json.as_array().expect("a list").iter().map(|id| id.as_i64().expect("an id")).collect()
+}
+
+fn tokens(json: &Value) -> Vec<i64> {
+    ["stock", "vision", "text"].map(|key| json["tokens"][key].as_i64().expect("a count")).to_vec()
+}
+
+#[test]
+fn stdout_is_the_answer_alone_and_stderr_the_numbers() {
+    let (plain, json) = (tiny(&[]), tiny(&["--json"]).json());
+    let answer = json["answer"].as_str().expect("an answer");
+    assert!(!answer.is_empty(), "expected an answer, got none");
+    assert_eq!(plain.stdout(), format!("{answer}\n"), "stdout (got, expected)");
+    let [stock, vision, text] = tokens(&json).try_into().expect("three counts");
+    let line = plain.line("visual tokens ");
+    for part in [
+        &format!("visual tokens {stock} -> {vision} -> {text} ("),
+        " % equivalent) | first token ",
+        "tiles ",
+        "prompt ",
+        "vision_tower ",
+        "vision_sampler ",
+        "image_prefill ",
+        "text_sampler ",
+        ", prefill ",
+        " tokens/s | weights ",
+        ", KV ",
+    ] {
+        assert!(line.contains(part), "expected {part:?} in the numbers, got: {line}");
+    }
+    assert_eq!(plain.stderr().lines().count(), 1, "lines on stderr (got, expected): {}", plain.stderr());
+}
+
+#[test]
+fn json_has_what_pytorch_computed() {
+    let json = tiny(&["--json"]).json();
+    for (key, of) in [
+        ("answer", Value::is_string as fn(&Value) -> bool),
+        ("answer_ids", Value::is_array),
+        ("tokens", Value::is_object),
+        ("equivalent_share", Value::is_f64),
+        ("timing_ms", Value::is_object),
+        ("memory_bytes", Value::is_object),
+        ("device", Value::is_string),
+    ] {
+        assert!(json.get(key).is_some_and(of), "{key}: expected it with its type, got {:?}", json.get(key));
+    }
+    assert_eq!(integers(&json["answer_ids"]), reference("tiny-both", "answer_ids"), "ids (got, expected)");
+    assert_eq!(tokens(&json), reference("tiny-both", "token_counts"), "tokens (got, expected)");
+    for stage in ["tiles", "prompt", "vision_tower", "image_prefill", "prefill", "decode", "first_token"] {
+        let time = json["timing_ms"][stage].as_f64();
+        assert!(time.is_some_and(|t| t >= 0.0), "{stage}: expected a time, got {time:?}");
+    }
+    // Vectors apart, 4 bytes a value; the cache holds 6 layers of 2 heads of 8, keys and values, in f32.
+    let cache = json["memory_bytes"]["kv_cache"].as_u64().expect("bytes");
+    assert!(cache > 0 && cache % (2 * 2 * 8 * 4) == 0, "expected whole rows of the cache, got {cache} bytes");
+    assert!(json["memory_bytes"]["weights"].as_u64().is_some_and(|n| n > 1 << 20), "got {}", json["memory_bytes"]);
+    assert!(json["device"].as_str().is_some_and(|d| d.starts_with("CPU")), "expected the CPU, got {}", json["device"]);
+}
+
+#[test]
+fn each_question_gets_an_answer_of_its_own() {
+    let (picture, model) = (fixture("pictures/200x200-0.png"), fixture("tiny-0"));
+    let ask = |questions: &[&str]| {
+        let rest = ["--model", &model, "--json", "--max-new-tokens", "8"];
+        on_cpu(&[&["ask", &picture], questions, &rest].concat())
+    };
+    let both = ask(&["Is it a shirt?", SHIRT]);
+    let objects: Vec<Value> = both.stdout().lines().map(|l| serde_json::from_str(l).expect("JSON in a line")).collect();
+    assert_eq!(objects.len(), 2, "objects (got, expected)");
+    assert_eq!(objects[1]["question"], SHIRT, "question (got, expected)");
+    // What came before a question does not change its answer.
+    assert_eq!(integers(&objects[1]["answer_ids"]), reference("tiny-both", "answer_ids"), "ids (got, expected)");
+    assert_eq!(objects[0]["answer_ids"], ask(&["Is it a shirt?"]).json()["answer_ids"], "first answer (got, expected)");
+}
+
+#[test]
+fn samplers_switched_off_leave_their_tokens() {
+    let ask = |case: &str, image: &str, question: &str, off: &[&str]| {
+        let (picture, model) = (fixture(&format!("pictures/{image}")), fixture("tiny-0"));
+        let rest = ["--model", &model, "--json", "--max-new-tokens", "8"];
+        let json = on_cpu(&[&["ask", &picture, question], off, &rest].concat()).json();
+        assert_eq!(integers(&json["answer_ids"]), reference(case, "answer_ids"), "{case}: ids (got, expected)");
+        assert_eq!(tokens(&json), reference(case, "token_counts"), "{case}: tokens (got, expected)");
+    };
+    ask("tiny-none", "61x130-0.png", SHIRT, &["--off", "vision,text"]);
+    ask("tiny-vision", "333x75-0.png", "Describe the picture.", &["--off", "text"]);
+    let people = "How many people are there, and what do they wear?";
+    ask("tiny-text", "96x96-2.png", people, &["--off", "vision"]);
+}
+
+#[test]
+fn the_text_samplers_budget_is_kept() {
+    let [stock, vision] = reference("tiny-both", "token_counts")[..2] else { panic!("expected counts") };
+    // 0.25 of 133: rounded, up or down, or by what the ratio's rule says: it is not more than one token off.
+    let quarter = tokens(&tiny(&["--keep", "0.25", "--json"]).json())[2];
+    assert!((quarter as f64 - vision as f64 * 0.25).abs() <= 1.0, "expected a quarter of {vision}, got {quarter}");
+    for (args, kept) in [
+        (["--keep", "7"], Some(7)),
+        (["--keep", "100000"], Some(vision)),
+        (["--keep", "1.0"], Some(vision)),
+        (["--gamma", "1"], None),
+        (["--gamma", "0.000001"], Some(1)),
+    ] {
+        let got = tokens(&tiny(&[&args[..], &["--json"]].concat()).json());
+        assert_eq!(&got[..2], [stock, vision], "{args:?}: tokens before (got, expected)");
+        assert!(kept.is_none_or(|k| k == got[2]), "{args:?}: expected {kept:?} kept, got {}", got[2]);
+        assert!((1..=vision).contains(&got[2]), "{args:?}: expected 1 to {vision} kept, got {}", got[2]);
+    }
+}
+
+#[test]
+fn the_deeper_the_layer_the_larger_the_share() {
+    let share = |layer: &str| {
+        let json = tiny(&["--layer", layer, "--keep", "7", "--json"]).json();
+        assert_eq!(tokens(&json)[2], 7, "layer {layer}: kept (got, expected)");
+        json["equivalent_share"].as_f64().expect("a share")
+    };
+    // 133 tokens below layer L of 6, and 7 from there on, of LLaVA-NeXT's 336.
+    for (layer, below) in [("0", 0.0), ("3", 3.0), ("5", 5.0)] {
+        let expected = (133.0 * below + 7.0 * (6.0 - below)) / 6.0 / 336.0;
+        let got = share(layer);
+        assert!((got - expected).abs() < 1e-12, "layer {layer}: share: expected {expected}, got {got}");
+    }
+}
+
+#[test]
+fn a_seed_draws_the_same_answer_again() {
+    let draw = |seed: &str| {
+        let args = ["--temperature", "1.5", "--top-p", "0.95", "--top-k", "200", "--seed", seed, "--json"];
+        integers(&tiny(&args).json()["answer_ids"])
+    };
+    let (one, again) = (draw("1"), draw("1"));
+    assert_eq!(one, again, "ids of one seed (got, expected)");
+    assert!((2..6).any(|seed| draw(&seed.to_string()) != one), "expected another answer from another seed");
+    // The most likely token alone can be drawn: the greedy answer.
+    let greedy = integers(&tiny(&["--temperature", "9", "--top-k", "1", "--json"]).json()["answer_ids"]);
+    assert_eq!(greedy, reference("tiny-both", "answer_ids"), "ids (got, expected)");
+}
+
+#[test]
+fn an_overlay_is_a_png_of_the_picture() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("overlay.png");
+    let file = file.to_str().expect("a path in UTF-8");
+    assert!(tiny(&["--overlay", file]).stdout().ends_with('\n'), "expected an answer besides");
+    let png = fs::read(file).expect("the overlay");
+    assert_eq!(png[..8], *b"\x89PNG\r\n\x1a\n", "first bytes (got, expected)");
+    let side = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
+    let (width, height) = (side(16), side(20));
+    // The picture is square; its legend lies below it.
+    assert!((200..=4096).contains(&width), "width: expected from 200 to 4096, got {width}");
+    assert!((width..=2 * width).contains(&height), "height: expected from {width} to twice that, got {height}");
+}
+
+#[test]
+fn notes_say_what_an_answer_is_worth() {
+    let demo = on_cpu(&["ask", &picture(), SHIRT, "--max-new-tokens", "2"]);
+    let note = demo.line("note: ");
+    assert!(note.contains("random") && note.contains("mean nothing"), "expected a warning, got: {note}");
+
+    let stock = on_cpu(&["ask", &picture(), SHIRT, "--model", &fixture("stock-0"), "--max-new-tokens", "2"]);
+    let note = stock.line("note: ");
+    assert!(note.contains("only the text-guided sampler runs"), "expected which sampler runs, got: {note}");
+    let numbers = stock.line("visual tokens ");
+    assert!(numbers.starts_with("visual tokens 336 -> 336 -> "), "expected all tokens before it, got: {numbers}");
+
+    // A trained checkpoint with its selector: nothing to say.
+    let quiet = tiny(&[]);
+    assert!(!quiet.stderr().contains("note: "), "expected no note, got: {}", quiet.stderr());
+}
+
+#[test]
+fn nothing_is_coloured_and_no_bar_drawn_where_no_terminal_is() {
+    for args in [
+        vec!["ask", "--help"],
+        vec!["ask", "no-such.png", "?", "--device", "none"],
+        vec!["inspect"],
+        vec!["ask", &picture(), SHIRT, "--device", "cpu", "--max-new-tokens", "2"],
+    ] {
+        let ran = fovea(&args);
+        for (name, text) in [("stdout", ran.stdout()), ("stderr", ran.stderr())] {
+            let steering = text.contains(['\u{1b}', '\r']);
+            assert!(!steering, "{args:?}: {name}: expected no escape and no carriage return, got {text:?}");
+        }
+    }
+}

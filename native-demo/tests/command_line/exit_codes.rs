@@ -1,0 +1,158 @@
+//! What goes wrong, and the code and the sentence it gets.
+
+use std::fs;
+
+use crate::program::{Broken, fixture, fovea};
+
+/// Settings, as typed behind `fovea ask PICTURE QUESTION --device cpu`, and words of the sentence.
+const USAGE: [(&[&str], &[&str]); 21] = [
+    (&["--gamma", "2"], &["gamma", "above 0 and at most 1", "got 2"]),
+    (&["--gamma", "0"], &["gamma", "got 0"]),
+    (&["--gamma", "-0.5"], &["gamma", "got -0.5"]),
+    (&["--gamma", "NaN"], &["gamma", "got NaN"]),
+    (&["--gamma", "much"], &["--gamma", "much"]),
+    (&["--keep", "0"], &["keep", "got 0"]),
+    (&["--keep", "1.5"], &["keep", "got 1.5"]),
+    (&["--keep", "-3"], &["--keep", "-3", "ratio"]),
+    (&["--keep", "some"], &["--keep", "some", "ratio"]),
+    (&["--gamma", "0.5", "--keep", "3"], &["--gamma", "--keep"]),
+    (&["--layer", "99"], &["layer", "from 0 to 5", "got 99"]),
+    (&["--layer", "first"], &["--layer", "first"]),
+    (&["--max-new-tokens", "0"], &["max-new-tokens", "at least 1", "got 0"]),
+    (&["--max-new-tokens", "18446744073709551615"], &["8192"]),
+    (&["--temperature", "-1"], &["temperature", "got -1"]),
+    (&["--temperature", "inf"], &["temperature", "got inf"]),
+    (&["--top-p", "0"], &["top-p", "got 0"]),
+    (&["--off", "audio"], &["--off", "audio", "vision, text"]),
+    (&["--dtype", "f64"], &["--dtype", "f64", "f16"]),
+    (&["--loud"], &["--loud"]),
+    (&["--seed", "-1"], &["-1"]),
+];
+
+fn picture() -> String {
+    fixture("pictures/48x48-0.png")
+}
+
+#[test]
+fn settings_give_2_and_name_themselves() {
+    let picture = picture();
+    for (args, words) in USAGE {
+        fovea(&[&["ask", &picture, "?", "--device", "cpu"], args].concat()).expect_error(2, words);
+    }
+    for (args, words) in [
+        (vec!["ask"], vec!["<IMAGE>", "<QUESTIONS>"]),
+        (vec!["ask", &picture], vec!["<QUESTIONS>"]),
+        (vec!["sing"], vec!["sing"]),
+        (vec!["plan", "--image", "0x3"], vec!["0x3", "WIDTHxHEIGHT"]),
+        (vec!["plan", "--image", "20000x20000"], vec!["16384"]),
+        (vec!["trace"], vec!["--model", "--image", "--prompt", "--out"]),
+        (vec!["completions", "tcsh"], vec!["tcsh"]),
+    ] {
+        fovea(&args).expect_error(2, &words);
+    }
+    for device in ["gpu", "", "wgpu:", "cuda:x", "cpu:1"] {
+        let words = ["names no device", "expected auto, cpu, wgpu"];
+        // An empty value is refused before it is read as a device.
+        let words: &[&str] = if device.is_empty() { &["--device"] } else { &words };
+        fovea(&["ask", &picture, "?", "--device", device]).expect_error(2, words);
+    }
+    // Without any argument: help, where errors go.
+    let bare = fovea(&[]);
+    bare.expect_code(2);
+    assert_eq!(bare.stdout(), "", "stdout (got, expected)");
+    assert!(bare.stderr().contains("Usage: fovea"), "expected help, got: {}", bare.stderr());
+}
+
+#[test]
+fn a_question_over_the_context_gives_2_and_both_numbers() {
+    let question = "word ".repeat(9000);
+    let ran = fovea(&["ask", &picture(), &question, "--device", "cpu", "--model", &fixture("tiny-0")]);
+    ran.expect_error(2, &["too long", "the model takes 8192"]);
+}
+
+#[test]
+fn checkpoints_give_3() {
+    let missing_file = |file: &str| {
+        let broken = Broken::copy("tiny-0");
+        fs::remove_file(format!("{}/{file}", broken.path())).expect("a file to take away");
+        broken
+    };
+    let with = |file: &str, text: &str| Broken::copy("tiny-0").edit(file, |bytes| *bytes = text.into());
+    let cut = |n: usize| Broken::copy("tiny-0").edit("model.safetensors", |bytes| bytes.truncate(n));
+    let length = fs::metadata(fixture("tiny-0/model.safetensors")).expect("the weights").len() as usize;
+    let rows = [
+        (Broken::empty(), vec!["config.json", "no such file"]),
+        (missing_file("tokenizer.json"), vec!["tokenizer.json"]),
+        (missing_file("model.safetensors"), vec!["model.safetensors"]),
+        (missing_file("chat_template.jinja"), vec!["chat"]),
+        (with("config.json", "{"), vec!["config.json", "expected JSON"]),
+        (with("config.json", "[]"), vec!["config.json", "expected an object"]),
+        (with("config.json", "\u{0}"), vec!["config.json"]),
+        (with("config.json", r#"{"model_type": "llama"}"#), vec!["model_type", "llama"]),
+        (with("tokenizer.json", "{}"), vec!["tokenizer.json"]),
+        (with("chat_template.jinja", "{% if"), vec!["chat template"]),
+        (with("chat_template.jinja", "no picture"), vec!["chat template", "picture"]),
+        // What a file says stays in its line.
+        (with("chat_template.jinja", "{{ raise_exception('a\\nb\u{1b}[2J') }}"), vec!["chat template", "a\\nb\\u{1b}"]),
+        (cut(0), vec!["model.safetensors"]),
+        (cut(7), vec!["model.safetensors"]),
+        (cut(1000), vec!["model.safetensors"]),
+        (cut(length - 1), vec!["model.safetensors"]),
+    ];
+    for (broken, words) in &rows {
+        fovea(&["ask", &picture(), "?", "--device", "cpu", "--model", broken.path()]).expect_error(3, words);
+        fovea(&["inspect", broken.path()]).expect_error(3, words);
+        fovea(&["plan", broken.path(), "--json"]).expect_error(3, words);
+    }
+    fovea(&["inspect", "/no/such/folder"]).expect_error(3, &["/no/such/folder"]);
+    let file = fixture("cases.json");
+    fovea(&["ask", &picture(), "?", "--device", "cpu", "--model", &file]).expect_error(3, &["cases.json"]);
+}
+
+#[test]
+fn pictures_give_4() {
+    for (file, words) in [
+        ("no-such.png", vec!["no-such.png"]),
+        // A folder.
+        ("awkward", vec!["awkward"]),
+        ("awkward/empty.png", vec!["empty file"]),
+        ("awkward/text.png", vec!["expected a PNG, JPEG, WebP, GIF or BMP"]),
+        ("awkward/truncated.png", vec!["truncated"]),
+        ("awkward/truncated.jpg", vec!["truncated"]),
+        ("awkward/header_only.png", vec!["the picture"]),
+        ("awkward/header_20000x20000.png", vec!["16384"]),
+        ("awkward/zero_width.png", vec!["the picture"]),
+        ("cases.json", vec!["the picture"]),
+    ] {
+        fovea(&["ask", &fixture(file), "?", "--device", "cpu"]).expect_error(4, &words);
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("out.safetensors");
+    let out = out.to_str().expect("a path in UTF-8");
+    let (model, image) = (fixture("tiny-0"), fixture("awkward/empty.png"));
+    let args = ["trace", "--model", &model, "--image", &image, "--prompt", "?", "--out", out, "--device", "cpu"];
+    fovea(&args).expect_error(4, &["empty file"]);
+    assert!(!fs::exists(out).expect("a folder to look into"), "expected no trace of a failed run");
+}
+
+#[test]
+fn devices_give_5() {
+    for device in ["wgpu:99", "wgpu:no-such-name"] {
+        let words = [device, "found ", "`--device cpu` always works"];
+        fovea(&["ask", &picture(), "?", "--device", device]).expect_error(5, &words);
+    }
+    if !cfg!(feature = "cuda") {
+        fovea(&["ask", &picture(), "?", "--device", "cuda"]).expect_error(5, &["--features cuda"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_gives_1_and_names_the_file() {
+    let (model, picture) = (fixture("tiny-0"), picture());
+    let out = "/no/such/folder/file";
+    let args = ["trace", "--model", &model, "--image", &picture, "--prompt", "?", "--out", out, "--device", "cpu"];
+    fovea(&args).expect_error(1, &["cannot write", out]);
+    let ran = fovea(&["ask", &picture, "?", "--model", &model, "--device", "cpu", "--overlay", out]);
+    ran.expect_code(1);
+    assert!(ran.line("fovea: ").contains(out), "expected {out}, got: {}", ran.stderr());
+}

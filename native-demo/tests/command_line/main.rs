@@ -1,0 +1,21 @@
+//! The `fovea` program from outside: what is typed, what comes back on stdout and stderr, and the exit code.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `ask` | answers, numbers, JSON, samplers and their settings, overlays |
+//! | `trace` | traces that equal PyTorch's |
+//! | `reports` | `inspect`, `plan`, `doctor` |
+//! | `exit_codes` | what goes wrong, and the code and the sentence it gets |
+//! | `streams` | Ctrl-C, and outputs that are closed or full |
+//! | `readme` | the first command of README.md |
+//! | `program` | running it, and the checkpoints and pictures it runs on |
+//!
+//! Expected values are from PyTorch's traces in `tests/fixtures/`, or counted by hand beside the assertion.
+
+mod ask;
+mod exit_codes;
+mod program;
+mod readme;
+mod reports;
+mod streams;
+mod trace;
