@@ -316,3 +316,33 @@ fn shapes_that_do_not_belong_together_are_typed_errors() {
         refused(format!("query {query:?}, key {key:?}"), text_score(zeros(query), zeros(key)).map(|_| ()));
     }
 }
+
+#[test]
+fn fused_activations_equal_their_equations() {
+    use burn::tensor::{Tensor, TensorData};
+    use fovea_runtime::{
+        device::read_f32,
+        element_ops::{gated_silu, quick_gelu},
+    };
+
+    // More than one task's worth of values, and not a multiple of it; far enough out that both tails are flat.
+    let count = 3 * (1 << 14) + 17;
+    let x: Vec<f32> = (0..count).map(|i| (i as f32 / count as f32 - 0.5) * 60.0).collect();
+    let up: Vec<f32> = (0..count).map(|i| ((i * 7) as f32).sin()).collect();
+    let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
+    let gelu: Vec<f32> = x.iter().map(|&v| (f64::from(v) * sigmoid(1.702 * f64::from(v))) as f32).collect();
+    let silu: Vec<f32> =
+        x.iter().zip(&up).map(|(&v, &u)| (f64::from(v) * sigmoid(f64::from(v)) * f64::from(u)) as f32).collect();
+    for open in fovea_tests::device::all("fused activations") {
+        let tensor = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [count]), &open.device);
+        let read = |tensor| pollster::block_on(read_f32(tensor)).expect("values that can be read");
+        let kept = tensor(&x);
+        let got = read(quick_gelu(kept.clone()));
+        fovea_tests::closeness::compare("quick_gelu", &gelu, &got).nmse_within(1e-10).unwrap();
+        // In place only where nobody else holds the tensor.
+        fovea_tests::closeness::same_bits("the input", &x, &read(kept)).unwrap();
+        let got = read(gated_silu(tensor(&x), tensor(&up)).expect("one shape"));
+        fovea_tests::closeness::compare("gated_silu", &silu, &got).nmse_within(1e-10).unwrap();
+        assert!(gated_silu(tensor(&x), tensor(&up).narrow(0, 0, 1)).is_err(), "expected two shapes to be refused");
+    }
+}

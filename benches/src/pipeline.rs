@@ -2,8 +2,8 @@
 
 use std::{error::Error, path::PathBuf, time::Instant};
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Event, Model, Precision, Stage, Statistics};
-use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Event, Model, Precision, Stage, Statistics, Turn};
+use fovea_runtime::{DeviceChoice, OpenDevice, memory, source::Source};
 use futures_util::{StreamExt, pin_mut};
 use serde_json::{Value, json};
 
@@ -11,6 +11,9 @@ use crate::{picture, pytorch};
 
 /// What is asked.
 pub const QUESTION: &str = "What number is on the shirt of the person in the middle, and which colour has the shirt?";
+
+/// Asked of the same picture afterwards.
+const ANOTHER: &str = "How many people are there?";
 
 /// What to time.
 pub struct Settings {
@@ -31,7 +34,9 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let model = Model::load(checkpoint, device, Precision::Auto, &Cancel::default(), |_| {}).await?;
     let load = start.elapsed().as_secs_f64();
     eprintln!("{}, {:?}, loaded in {load:.1} s", model.device().info, model.dtype());
+    let load_peak = memory::host_peak();
     let mut rows = Vec::new();
+    let mut again = None;
     for mode in &settings.modes {
         let (vision, text) = match mode.as_str() {
             "off" => (false, false),
@@ -45,16 +50,11 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         for _ in 0..settings.repeat.max(1) {
             let start = Instant::now();
             let mut conversation = model.look_at(picture::picture()?);
-            let events = conversation.ask(QUESTION, &options);
-            pin_mut!(events);
-            let mut turn = None;
-            while let Some(event) = events.next().await {
-                if let Event::Done(done) = event? {
-                    turn = Some(done);
-                }
-            }
+            let turn = answer(&mut conversation, QUESTION, &options).await?;
             let whole = start.elapsed().as_secs_f64() * 1e3;
-            let turn = turn.ok_or("the answer ended early")?;
+            if mode == "both" {
+                again = Some(first_token(&mut conversation, &options).await?);
+            }
             if best.as_ref().is_none_or(|(ms, _)| whole < *ms) {
                 best = Some((whole, turn.statistics));
             }
@@ -71,6 +71,8 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let ratio = |key: &str| find("off", key).zip(find("both", key)).map(|(off, both)| off / both);
     let report = json!({
         "device": model.device().info, "dtype": format!("{:?}", model.dtype()), "load_s": load, "rows": rows,
+        "memory_bytes": {"weights": model.weight_bytes(), "host_peak_after_load": load_peak},
+        "second_question_first_token_ms": again,
         "off_over_both": {"prefill": ratio("prefill_ms"), "first_token": ratio("first_token_ms")},
     });
     if settings.json {
@@ -82,8 +84,31 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         rows.iter().for_each(|row| println!("{}", line(row)));
         println!("\noff / both: {}", report["off_over_both"]);
+        println!("second question on the same picture, both: {}", report["second_question_first_token_ms"]);
+        println!("bytes: {}", report["memory_bytes"]);
     }
     Ok(())
+}
+
+/// Milliseconds to the first token of another question on a picture that is known already.
+async fn first_token(conversation: &mut Conversation, options: &AskOptions) -> Result<f64, Box<dyn Error>> {
+    Ok(answer(conversation, ANOTHER, options).await?.statistics.first_token_ms)
+}
+
+async fn answer(
+    conversation: &mut Conversation,
+    question: &str,
+    options: &AskOptions,
+) -> Result<Box<Turn>, Box<dyn Error>> {
+    let events = conversation.ask(question, options);
+    pin_mut!(events);
+    let mut turn = None;
+    while let Some(event) = events.next().await {
+        if let Event::Done(done) = event? {
+            turn = Some(done);
+        }
+    }
+    turn.ok_or_else(|| "the answer ended early".into())
 }
 
 fn row(mode: &str, whole: f64, s: &Statistics) -> Value {

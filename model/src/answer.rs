@@ -44,9 +44,12 @@ impl Default for AskOptions {
 }
 
 impl AskOptions {
+    /// Whether these settings make sense for a model of `n_layers` decoder layers. [`crate::Conversation::ask`] checks
+    /// them too; a caller may want to know before it loads a model.
+    ///
     /// # Errors
     /// [`Error::Option`] naming the option, what it may be, and what it was.
-    pub(crate) fn check(&self, n_layers: usize) -> Result<(), Error> {
+    pub fn check(&self, n_layers: usize) -> Result<(), Error> {
         let wrong = |option, expected: String, got: String| Err(Error::Option { option, expected, got });
         match self.keep {
             Some(Keep::Gamma(gamma)) if !(gamma > 0.0 && gamma <= 1.0) => {

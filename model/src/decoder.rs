@@ -96,6 +96,9 @@ impl DecoderLayer {
     /// One layer over new tokens, reading and growing `cache`; None starts one, kept in `kept_as`.
     ///
     /// `hidden` (tokens, C), f32 -> the same. `rotation` holds the tokens' positions.
+    ///
+    /// # Errors
+    /// Where two layers of the feed-forward differ in width: never, once loaded.
     pub(crate) fn forward(
         &self,
         hidden: Tensor<2>,
@@ -103,7 +106,7 @@ impl DecoderLayer {
         cache: Option<LayerCache>,
         config: &TextConfig,
         kept_as: DType,
-    ) -> (Tensor<2>, LayerCache) {
+    ) -> Result<(Tensor<2>, LayerCache), Error> {
         let x = self.input_layernorm.forward(hidden.clone());
         let query = rotation.apply(split(self.q_proj.forward(x.clone()), config.n_heads));
         let key = rotation.apply(split(self.k_proj.forward(x.clone()), config.n_kv_heads));
@@ -118,9 +121,8 @@ impl DecoderLayer {
         let (keys, values) = cache.read();
         let hidden = hidden + self.o_proj.forward(attention::causal(query, keys, values));
         let x = self.post_attention_layernorm.forward(hidden.clone());
-        let gate = config.activation.apply(self.gate_proj.forward(x.clone()));
-        let hidden = hidden + self.down_proj.forward(gate * self.up_proj.forward(x));
-        (hidden, cache)
+        let gated = config.activation.gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x))?;
+        Ok((hidden + self.down_proj.forward(gated), cache))
     }
 
     /// Queries of the text-guided sampler: this layer's norm and `W_q`, rotary positions only where given (Eq. 6).

@@ -123,7 +123,8 @@ impl Model {
         while prefix.depth < depth {
             cancel.check().await?;
             let layer = &self.decoder.layers[prefix.depth];
-            let (hidden, cache) = layer.forward(prefix.hidden.clone(), &rotation, None, &self.config.text, self.dtype);
+            let (hidden, cache) =
+                layer.forward(prefix.hidden.clone(), &rotation, None, &self.config.text, self.dtype)?;
             prefix.cache.layers.push(cache);
             prefix.hidden = hidden;
             prefix.depth += 1;
@@ -146,7 +147,7 @@ impl Model {
         let mut grown = KvCache::default();
         for (layer, cache) in self.decoder.layers.iter().zip(&prefix.cache.layers) {
             cancel.check().await?;
-            let (out, cache) = layer.forward(hidden, &rotation, Some(cache.clone()), &self.config.text, self.dtype);
+            let (out, cache) = layer.forward(hidden, &rotation, Some(cache.clone()), &self.config.text, self.dtype)?;
             grown.layers.push(cache);
             hidden = out;
         }
@@ -199,7 +200,7 @@ impl Model {
             let rotation = self.rope.at(&positions, &self.device.device);
             for layer in &self.decoder.layers[prefix.depth..] {
                 cancel.check().await?;
-                let (out, grown) = layer.forward(hidden, &rotation, None, &self.config.text, self.dtype);
+                let (out, grown) = layer.forward(hidden, &rotation, None, &self.config.text, self.dtype)?;
                 cache.layers.push(grown);
                 hidden = out;
             }
@@ -221,7 +222,7 @@ impl Model {
         // Each cache moves in and out, so that it has one owner and is written in place.
         let caches = std::mem::take(&mut cache.layers);
         for (layer, held) in self.decoder.layers.iter().zip(caches) {
-            let (out, grown) = layer.forward(hidden, &rotation, Some(held), &self.config.text, self.dtype);
+            let (out, grown) = layer.forward(hidden, &rotation, Some(held), &self.config.text, self.dtype)?;
             cache.layers.push(grown);
             hidden = out;
         }

@@ -3,7 +3,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
-use crate::config::Activation;
+use fovea_runtime::element_ops::{gated_silu, quick_gelu};
+
+use crate::{config::Activation, error::Error};
 
 /// A linear layer.
 #[derive(Module, Debug)]
@@ -39,9 +41,17 @@ impl Activation {
     /// Applies the nonlinearity, element by element.
     pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::QuickGelu => x.clone() * burn::tensor::activation::sigmoid(x * 1.702),
+            Self::QuickGelu => quick_gelu(x),
             Self::Gelu => burn::tensor::activation::gelu(x),
             Self::Silu => burn::tensor::activation::silu(x),
+        }
+    }
+
+    /// `f(gate) * up`, element by element.
+    pub(crate) fn gate<const D: usize>(self, gate: Tensor<D>, up: Tensor<D>) -> Result<Tensor<D>, Error> {
+        match self {
+            Self::Silu => Ok(gated_silu(gate, up)?),
+            _ => Ok(self.apply(gate) * up),
         }
     }
 }

@@ -71,7 +71,8 @@ impl Plan {
         let attention = rows * 5 * v.d_model as u64 + places * places * v.n_heads as u64;
         let stock = grid.stock_tokens() as u64;
         let compressed = if checkpoint.selector { middle(config, &grid) } else { stock };
-        let kept = if config.focus.text_layer.is_some() { (compressed as f64 * KEPT).ceil() as u64 } else { compressed };
+        let kept =
+            if config.focus.text_layer.is_some() { (compressed as f64 * KEPT).ceil() as u64 } else { compressed };
         Self {
             picture: (width, height),
             tiles,

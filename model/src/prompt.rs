@@ -12,8 +12,10 @@ use tokenizers::Tokenizer;
 
 use crate::{config::Config, error::Error};
 
-/// Instructions a template may take, and bytes it may print. Both are far above any real one's.
-const FUEL: u64 = 1_000_000;
+/// Instructions a template may take, bytes it may have, and bytes it may print. All are far above any real one's.
+const FUEL: u64 = 100_000;
+/// The library reads a chain of operators by recursion, a level a byte at worst: longer ones would exhaust the stack.
+const LONGEST_TEMPLATE: usize = 16 << 10;
 const LONGEST_PROMPT: usize = 4 << 20;
 /// Longest question, bytes: refused before the tokenizer sees it.
 const LONGEST_QUESTION: usize = 1 << 20;
@@ -63,6 +65,10 @@ impl Prompter {
         stop: Vec<u32>,
         config: &Config,
     ) -> Result<Self, Error> {
+        if template.len() > LONGEST_TEMPLATE {
+            let got = template.len();
+            return Err(template_error(format!("expected at most {LONGEST_TEMPLATE} bytes, got {got}")));
+        }
         let tokenizer = load_tokenizer(tokenizer)?;
         let wrong = |why: String| Error::Tokenizer { file: "tokenizer.json".into(), why };
         let mut allowed = vec![false; config.text.vocab];

@@ -15,7 +15,7 @@ use crate::{args::AskArgs, failure::Failure, load, text};
 pub async fn run(args: AskArgs) -> Result<(), Failure> {
     let options = AskOptions { cancel: load::interruptible(), ..args.options() };
     let picture = load::picture(&args.image)?;
-    let model = load::model(args.model.as_deref(), &args.device, args.dtype.into(), &options.cancel).await?;
+    let model = load::model(args.model.as_deref(), &args.device, args.dtype.into(), &options).await?;
     notes(&args, &model);
     let mut conversation = model.look_at(picture);
     let mut last = None;

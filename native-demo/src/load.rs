@@ -2,7 +2,7 @@
 
 use std::{fs, io::IsTerminal, path::Path, process, sync::Arc};
 
-use fovea_model::{Cancel, Checkpoint, LoadProgress, Model, Picture, Precision, demo};
+use fovea_model::{AskOptions, Cancel, Checkpoint, LoadProgress, Model, Picture, Precision, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -37,21 +37,22 @@ pub fn picture(path: &Path) -> Result<Picture, Failure> {
     Ok(Picture::decode(&bytes)?)
 }
 
-/// Opens the device and loads the model. No bar where stderr is no terminal.
+/// Checks the settings, opens the device and loads the model. No bar where stderr is no terminal.
 pub async fn model(
     dir: Option<&Path>,
     device: &DeviceChoice,
     precision: Precision,
-    cancel: &Cancel,
+    options: &AskOptions,
 ) -> Result<Arc<Model>, Failure> {
     let checkpoint = Checkpoint::open(source(dir)?).await?;
+    options.check(checkpoint.config.text.n_layers)?;
     let device = OpenDevice::open(device).await?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     // The template is a constant; should indicatif ever refuse it, its default does.
     if let Ok(style) = ProgressStyle::with_template("{msg:9} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
         bar.set_style(style);
     }
-    let model = Model::load(checkpoint, device, precision, cancel, |progress| {
+    let model = Model::load(checkpoint, device, precision, &options.cancel, |progress| {
         let (what, done, total) = match progress {
             LoadProgress::Checking { done, total } => ("checking", done, total),
             LoadProgress::Loading { done, total } => ("loading", done, total),

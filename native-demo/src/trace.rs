@@ -14,7 +14,6 @@ use crate::{
 pub async fn run(args: TraceArgs) -> Result<(), Failure> {
     let cancel = load::interruptible();
     let picture = load::picture(&args.image)?;
-    let model = load::model(Some(&args.model), &args.device, Precision::F32, &cancel).await?;
     let options = AskOptions {
         vision: args.sampling.on(Sampler::Vision),
         text: args.sampling.on(Sampler::Text),
@@ -22,6 +21,7 @@ pub async fn run(args: TraceArgs) -> Result<(), Failure> {
         cancel,
         ..AskOptions::default()
     };
+    let model = load::model(Some(&args.model), &args.device, Precision::F32, &options).await?;
     let trace = trace::trace(&mut model.look_at(picture), &args.prompt, &options).await?;
     let bytes = trace::to_safetensors(&trace)?;
     fs::write(&args.out, bytes).map_err(|why| Failure::Write { file: args.out.display().to_string(), why })

@@ -275,7 +275,7 @@ impl OpenDevice {
     fn cuda(index: usize) -> Result<Self, Error> {
         Err(Error::MissingFeature {
             device: format!("cuda:{index}"),
-            what: "support in this build: build Fovea with `--features cuda`".into(),
+            what: "CUDA support: this build was made without `--features cuda`".into(),
         })
     }
 

@@ -4,9 +4,10 @@
 //!
 //! Read in the order in which a run meets them:
 //! [`device`] (open one, prove it) · [`source`] (files, without reading them whole) · [`weights`] (safetensors, checked,
-//! tensor by tensor) · [`sampler_ops`] (the operations that Fovea exists for) · [`kv_cache`] · [`memory`].
+//! tensor by tensor) · [`sampler_ops`] (the operations that Fovea exists for) · [`element_ops`] · [`kv_cache`] · [`memory`].
 
 pub mod device;
+pub mod element_ops;
 mod error;
 pub mod kv_cache;
 pub mod memory;

@@ -82,7 +82,7 @@ fn json_has_what_pytorch_computed() {
     }
     // Vectors apart, 4 bytes a value; the cache holds 6 layers of 2 heads of 8, keys and values, in f32.
     let cache = json["memory_bytes"]["kv_cache"].as_u64().expect("bytes");
-    assert!(cache > 0 && cache % (2 * 2 * 8 * 4) == 0, "expected whole rows of the cache, got {cache} bytes");
+    assert!(cache > 0 && cache.is_multiple_of(2 * 2 * 8 * 4), "expected whole rows of the cache, got {cache} bytes");
     assert!(json["memory_bytes"]["weights"].as_u64().is_some_and(|n| n > 1 << 20), "got {}", json["memory_bytes"]);
     assert!(json["device"].as_str().is_some_and(|d| d.starts_with("CPU")), "expected the CPU, got {}", json["device"]);
 }

@@ -92,6 +92,11 @@ fn checkpoints_give_3() {
         (with("tokenizer.json", "{}"), vec!["tokenizer.json"]),
         (with("chat_template.jinja", "{% if"), vec!["chat template"]),
         (with("chat_template.jinja", "no picture"), vec!["chat template", "picture"]),
+        // Deep enough to exhaust the stack of a reader that descends.
+        (
+            with("chat_template.jinja", &format!("{{{{ {}1 }}}}", "-".repeat(200_000))),
+            vec!["chat template", "16384 bytes"],
+        ),
         // What a file says stays in its line.
         (with("chat_template.jinja", "{{ raise_exception('a\\nb\u{1b}[2J') }}"), vec!["chat template", "a\\nb\\u{1b}"]),
         (cut(0), vec!["model.safetensors"]),
