@@ -12,7 +12,7 @@ mod plan;
 mod text;
 mod trace;
 
-use std::{panic, process::ExitCode};
+use std::{panic, process::ExitCode, thread};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
@@ -26,8 +26,12 @@ fn main() -> ExitCode {
     };
     // A panic is a defect or a lost device; either way the user gets a sentence and not a backtrace.
     panic::set_hook(Box::new(|_| {}));
-    let result = panic::catch_unwind(|| pollster::block_on(run(cli.command)))
-        .unwrap_or_else(|panic| Err(Failure::from_panic(panic.as_ref())));
+    // A thread of its own: some systems give the first one a stack that a checkpoint's template could exhaust.
+    let result = thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(|| pollster::block_on(run(cli.command)))
+        .map(|worker| worker.join().unwrap_or_else(|panic| Err(Failure::from_panic(panic.as_ref()))))
+        .unwrap_or_else(|why| Err(Failure::Panic(format!("no thread: {why}"))));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -36,6 +40,9 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Bytes of stack: eight times what the longest template that is read passes in.
+const STACK: usize = 64 << 20;
 
 /// Help and version as clap has them; anything else about the arguments in one line.
 fn not_run(error: &clap::Error) -> ExitCode {

@@ -1,7 +1,7 @@
 //! Two fused activations, because burn's CPU backend runs elementwise operations on one thread and into new memory.
 //!
-//! On a GPU they are plain tensor operations. On the CPU each is one pass in place over all threads; the vision tower
-//! and the decoder spend a tenth of their time less with them (`benches`, the columns `vision` and `prefill`).
+//! On a GPU they are plain tensor operations. On the CPU each is one pass in place over all threads; `benches/README.md`
+//! has what that gains.
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
