@@ -28,3 +28,16 @@ pub fn check_fits(what: &str, need: u64, have: Option<u64>, hint: &str) -> Resul
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_is_refused_with_both_numbers() {
+        let refused = check_fits("the weights", 11, Some(10), "use less").unwrap_err();
+        assert!(matches!(refused, Error::OutOfMemory { need: 11, have: 10, .. }), "got {refused}");
+        assert!(check_fits("the weights", 10, Some(10), "").is_ok(), "expected an exact fit to fit");
+        assert!(check_fits("the weights", u64::MAX, None, "").is_ok(), "expected an unknown size to fit");
+    }
+}
