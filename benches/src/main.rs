@@ -3,6 +3,7 @@
 //! `fovea-benches checkpoint DIR` writes a random checkpoint of real dimensions; `fovea-benches pipeline DIR` times it.
 
 mod checkpoint;
+mod elements;
 mod picture;
 mod pipeline;
 mod pytorch;
@@ -24,6 +25,12 @@ enum Command {
     Checkpoint {
         /// Where to.
         dir: PathBuf,
+    },
+    /// Time the two fused activations against burn's own tensor operations.
+    Elements {
+        /// cpu, wgpu, wgpu:N, cuda or auto.
+        #[arg(long, default_value = "cpu")]
+        device: String,
     },
     /// Answer one question about a 672x672 picture with the samplers off, vision, text and both.
     Pipeline {
@@ -53,6 +60,7 @@ enum Command {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     match Cli::parse().command {
         Command::Checkpoint { dir } => checkpoint::write(&dir),
+        Command::Elements { device } => pollster::block_on(elements::run(&device)),
         Command::Pipeline { dir, device, new_tokens, repeat, modes, pytorch, json } => {
             let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, pytorch, json };
             pollster::block_on(pipeline::run(&settings))

@@ -61,7 +61,7 @@ impl Decoder {
                 down_proj: load.linear(&name("mlp.down_proj"), c, t.d_ff, t.mlp_bias).await?,
             });
         }
-        let lm_head = if t.tied { None } else { Some(load.matrix(&names.head(false), [t.vocab, c]).await?) };
+        let lm_head = if t.tied { None } else { Some(load.matrix(&names.head(), [t.vocab, c]).await?) };
         Ok(Self {
             embed_tokens: load.matrix(&names.embedding(), [t.vocab, c]).await?,
             layers,

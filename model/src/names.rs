@@ -111,9 +111,9 @@ impl Names {
         format!("{}layers.{layer}.{rest}", self.text)
     }
 
-    /// The output head; a tied model's is the embedding.
-    pub fn head(&self, tied: bool) -> String {
-        if tied { self.embedding() } else { format!("{}.weight", self.head) }
+    /// The output head of a model that does not share the embedding's weights.
+    pub fn head(&self) -> String {
+        format!("{}.weight", self.head)
     }
 
     /// A tensor of the vision tower.

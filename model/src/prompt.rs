@@ -12,7 +12,7 @@ use tokenizers::Tokenizer;
 
 use crate::{config::Config, error::Error};
 
-/// Instructions a template may take, bytes it may have, and bytes it may print. All are far above any real one's.
+/// Instructions a template may take, bytes it may have, and bytes it may print: LLaVA-NeXT's own take a small part of each.
 const FUEL: u64 = 100_000;
 /// The library reads a chain of operators by recursion, a level a byte at worst: longer ones would exhaust the stack.
 const LONGEST_TEMPLATE: usize = 16 << 10;

