@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod elements;
+mod kernels;
 mod picture;
 mod pipeline;
 mod pytorch;
@@ -31,6 +32,15 @@ enum Command {
         /// cpu, wgpu, wgpu:N, cuda or auto.
         #[arg(long, default_value = "cpu")]
         device: String,
+    },
+    /// Time every kernel against burn's own tensor operations and a copy.
+    Kernels {
+        /// wgpu, wgpu:N or wgpu:NAME.
+        #[arg(long, default_value = "wgpu")]
+        device: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Answer one question about a 672x672 picture with the samplers off, vision, text and both.
     Pipeline {
@@ -61,6 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match Cli::parse().command {
         Command::Checkpoint { dir } => checkpoint::write(&dir),
         Command::Elements { device } => pollster::block_on(elements::run(&device)),
+        Command::Kernels { device, json } => pollster::block_on(kernels::run(&device, json)),
         Command::Pipeline { dir, device, new_tokens, repeat, modes, pytorch, json } => {
             let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, pytorch, json };
             pollster::block_on(pipeline::run(&settings))

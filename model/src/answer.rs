@@ -24,6 +24,8 @@ pub struct AskOptions {
     pub pick: Pick,
     /// Whether [`Turn::step_logits`] is kept, for conformance.
     pub keep_logits: bool,
+    /// Ids to answer with, instead of those that the logits would pick, for conformance; after them the logits decide.
+    pub forced: Vec<u32>,
     /// Stops the run.
     pub cancel: Cancel,
 }
@@ -38,6 +40,7 @@ impl Default for AskOptions {
             max_new_tokens: 128,
             pick: Pick::default(),
             keep_logits: false,
+            forced: Vec::new(),
             cancel: Cancel::default(),
         }
     }

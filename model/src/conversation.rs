@@ -7,7 +7,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_stream::try_stream;
-use fovea_runtime::{device::read_f32, memory};
+use burn::tensor::Transaction;
+use fovea_runtime::{
+    device::{into_f32, into_indices, read_all, read_f32},
+    memory,
+};
 use futures_core::Stream;
 use web_time::Instant;
 
@@ -110,6 +114,10 @@ impl Conversation {
             let config = &model.config;
             let (cancel, n_layers) = (&options.cancel, config.text.n_layers);
             options.check(n_layers)?;
+            if let Some(&bad) = options.forced.iter().find(|&&id| id as usize >= config.text.vocab) {
+                let expected = format!("ids below the vocabulary's {}", config.text.vocab);
+                Err(Error::Option { option: "forced", expected, got: bad.to_string() })?;
+            }
             let vision = options.vision && model.has_selector();
             // Where the default layer lies beyond the last, nothing is pruned.
             let layer = options.text.then_some(options.layer.or(config.focus.text_layer)).flatten();
@@ -133,13 +141,13 @@ impl Conversation {
                 let tiles = self.tiles()?;
                 yield clock.end(Stage::Tiles);
                 clock.resume();
-                self.features = Some(model.look(&tiles, self.grid, cancel).await?);
+                self.features = Some(model.device.guard(model.look(&tiles, self.grid, cancel)).await?);
                 yield clock.end(Stage::VisionTower);
                 clock.resume();
             }
             if self.visual.as_ref().is_none_or(|(sampled, _)| *sampled != vision) {
                 let Some(features) = &self.features else { return };
-                let visual = model.sample(features, vision).await?;
+                let visual = model.device.guard(model.sample(features, vision)).await?;
                 self.prefix = None;
                 self.visual = Some((vision, visual));
                 yield clock.end(Stage::VisionSampler);
@@ -154,31 +162,38 @@ impl Conversation {
             let fresh = || (prompt.before().to_vec(), model.prefix(prompt.before(), visual));
             let (_, prefix) = self.prefix.get_or_insert_with(fresh);
             if prefix.depth < depth {
-                model.image_prefill(prefix, depth, cancel).await?;
+                model.device.guard(model.image_prefill(prefix, depth, cancel)).await?;
                 yield clock.end(Stage::ImagePrefill);
                 clock.resume();
             }
             let prefix = &*prefix;
 
-            let (hidden, cache) = model.question_prefill(prefix, prompt.after(), cancel).await?;
+            let asked = model.device.guard(model.question_prefill(prefix, prompt.after(), cancel)).await?;
             let kept = match layer {
                 Some(_) => {
                     let keep = options.keep.unwrap_or(config.focus.keep());
-                    model.prune(prefix, prompt.image_at, &hidden, keep).await?
+                    Some(model.device.guard(model.prune(prefix, prompt.image_at, &asked, keep)).await?)
                 }
-                None => Kept { importance: Vec::new(), visual: (0..n).collect() },
+                None => None,
             };
+            let shown = model.device.guard(read(kept.as_ref(), n)).await?;
             if layer.is_some() {
                 yield clock.end(Stage::TextSampler);
                 clock.resume();
             }
-            let looked = Arc::new(looked(&model, self.grid, visual, kept));
+            let looked = Arc::new(looked(&model, self.grid, visual, shown));
             yield Event::Looked(looked.clone());
             clock.resume();
 
-            let (mut cache, logits) =
-                model.prefill(prefix, prompt.image_at, &looked.kept, hidden, cache, cancel).await?;
-            let mut logits = finite(read_f32(logits).await?)?;
+            let survivors = kept.as_ref().map(|kept| &kept.visual);
+            let (mut cache, mut logits) = model
+                .device
+                .guard(async {
+                    let (cache, logits) =
+                        model.prefill(prefix, prompt.image_at, survivors, asked, cancel).await?;
+                    Ok::<_, Error>((cache, finite(read_f32(logits).await?)?))
+                })
+                .await?;
             yield clock.end(Stage::Prefill);
             clock.resume();
             let first_token_ms = clock.stages.values().sum();
@@ -189,7 +204,8 @@ impl Conversation {
             let mut step_logits = Vec::new();
             let after = prompt.ids.len() - 1 + n;
             loop {
-                let id = picker.next(&logits);
+                let picked = picker.next(&logits);
+                let id = options.forced.get(answer_ids.len()).copied().unwrap_or(picked);
                 answer_ids.push(id);
                 if options.keep_logits {
                     step_logits.push(std::mem::take(&mut logits));
@@ -206,7 +222,10 @@ impl Conversation {
                     break;
                 }
                 let position = after + answer_ids.len() - 1;
-                logits = finite(read_f32(model.step(id, position, &mut cache, cancel).await?).await?)?;
+                logits = model
+                    .device
+                    .guard(async { finite(read_f32(model.step(id, position, &mut cache, cancel).await?).await?) })
+                    .await?;
             }
             yield clock.end(Stage::Decode);
 
@@ -247,7 +266,15 @@ fn finite(logits: Vec<f32>) -> Result<Vec<f32>, Error> {
     if logits.iter().all(|l| l.is_finite()) { Ok(logits) } else { Err(Error::NotFinite { stage: "the logits" }) }
 }
 
-fn looked(model: &Model, grid: Grid, visual: &Visual, kept: Kept) -> Looked {
+/// What is shown of the text-guided sampler, in one round trip: importance, and the survivors. Without it all of `n` stay.
+async fn read(kept: Option<&Kept>, n: usize) -> Result<(Vec<f32>, Vec<usize>), Error> {
+    let Some(Kept { importance, visual }) = kept else { return Ok((Vec::new(), (0..n).collect())) };
+    let reads = Transaction::default().register(importance.clone()).register(visual.clone());
+    let mut read = read_all(reads).await?.into_iter();
+    Ok((read.next().map_or_else(Vec::new, into_f32), read.next().map_or_else(Vec::new, into_indices)))
+}
+
+fn looked(model: &Model, grid: Grid, visual: &Visual, (importance, kept): (Vec<f32>, Vec<usize>)) -> Looked {
     Looked {
         grid,
         window: model.config.focus.window,
@@ -255,7 +282,7 @@ fn looked(model: &Model, grid: Grid, visual: &Visual, kept: Kept) -> Looked {
         choice: visual.choice.clone(),
         thumbnail: visual.thumbnail,
         boxes: visual.boxes.clone(),
-        importance: kept.importance,
-        kept: kept.visual,
+        importance,
+        kept,
     }
 }

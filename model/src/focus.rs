@@ -14,14 +14,20 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Tensor, TensorData};
-use fovea_runtime::{Keep, TokenBox, device::settle, kv_cache::KvCache, sampler_ops::row_gather};
+use burn::tensor::{DType, Int, Tensor, TensorData, Transaction};
+use fovea_runtime::{
+    Keep, TokenBox,
+    device::{into_f32, into_indices, read_all, settle},
+    kv_cache::KvCache,
+    sampler_ops::{indices, row_gather},
+};
 
 use crate::{
     cancel::Cancel,
     error::Error,
     grid::Grid,
     model::Model,
+    rope::Rotation,
     text_sampler::{Kept, text_guided},
     tiles::Tiles,
     vision_sampler::{every_box, every_token, vision_guided},
@@ -60,8 +66,21 @@ pub(crate) struct Prefix {
     pub depth: usize,
     /// (before + N, C): what enters layer `depth`.
     pub hidden: Tensor<2>,
+    /// Its tokens' positions: all from 0 on.
+    rotation: Rotation,
     /// The caches of those layers.
     pub cache: KvCache,
+}
+
+/// A question, gone through the layers that its prefix has passed.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// (T, C): what enters the prefix's layer.
+    hidden: Tensor<2>,
+    /// Its tokens' positions: those after the prefix.
+    rotation: Rotation,
+    /// The caches of those layers: the prefix's, grown by the question.
+    cache: KvCache,
 }
 
 impl Model {
@@ -87,23 +106,35 @@ impl Model {
     /// Features -> visual tokens: with the vision-guided sampler, or every token as LLaVA-NeXT has them.
     pub(crate) async fn sample(&self, features: &Features, vision: bool) -> Result<Visual, Error> {
         let (newline, grid) = (self.newline.clone(), features.grid);
-        let (high, scale_logits, choice, boxes) = match (&self.selector, vision) {
-            (Some(selector), true) => {
-                let thumbnail = &features.thumbnail;
-                let s = vision_guided(features.map.as_ref(), thumbnail, newline, selector, &self.config.focus).await?;
-                (s.tokens, s.logits, s.choice, s.boxes)
+        let selector = self.selector.as_ref().filter(|_| vision);
+        let (high, reads, boxes) = match (selector, &features.map) {
+            (Some(selector), Some(map)) => {
+                let s = vision_guided(map, &features.thumbnail, newline, selector, &self.config.focus).await?;
+                let reads = Transaction::default().register(s.logits).register(s.choice);
+                (s.tokens, Some(s.boxes.into_iter().fold(reads, Transaction::register)), Vec::new())
             }
-            _ => {
-                let high = every_token(features.map.as_ref(), grid.height, newline);
-                (high, Vec::new(), Vec::new(), every_box(grid.height, grid.width))
+            (Some(_), None) => (None, None, Vec::new()),
+            (None, map) => {
+                (every_token(map.as_ref(), grid.height, newline), None, every_box(grid.height, grid.width))
             }
         };
         // Nothing but the thumbnail may remain, and then it stays whatever the config says.
         let thumbnail = (self.config.focus.thumbnail || high.is_none()).then(|| features.thumbnail.clone());
         let thumbnail_tokens = thumbnail.as_ref().map_or(0, |t| t.dims()[0]);
         let tokens = Tensor::cat(thumbnail.into_iter().chain(high).collect(), 0);
-        settle(&tokens).await?;
-        let (choice, boxes) = (Arc::new(choice), Arc::new(boxes));
+        // What is shown of the choices is read once a picture, in one round trip; nothing computed depends on it.
+        let mut read = match reads {
+            Some(reads) => read_all(reads).await?,
+            None => {
+                settle(&tokens).await?;
+                Vec::new()
+            }
+        }
+        .into_iter();
+        let scale_logits = read.next().map_or_else(Vec::new, into_f32);
+        let choice = Arc::new(read.next().map_or_else(Vec::new, into_indices));
+        let sampled_boxes = read.next().map(|data| into_indices(data).as_chunks::<4>().0.to_vec());
+        let boxes = Arc::new(sampled_boxes.unwrap_or(boxes));
         Ok(Visual { tokens, thumbnail: thumbnail_tokens, scale_logits, choice, boxes })
     }
 
@@ -111,20 +142,19 @@ impl Model {
     pub(crate) fn prefix(&self, before: &[u32], visual: &Visual) -> Prefix {
         let parts = (!before.is_empty()).then(|| self.decoder.embed(before)).into_iter();
         let hidden = Tensor::cat(parts.chain([visual.tokens.clone()]).collect(), 0);
-        Prefix { depth: 0, hidden, cache: KvCache::default() }
+        let positions: Vec<usize> = (0..hidden.dims()[0]).collect();
+        Prefix { depth: 0, rotation: self.rope.at(&positions, &self.device.device), hidden, cache: KvCache::default() }
     }
 
     /// Takes `prefix` on to `depth` layers.
     ///
     /// The prefix is whole after every layer: a run that is dropped leaves one that the next goes on from.
     pub(crate) async fn image_prefill(&self, prefix: &mut Prefix, depth: usize, cancel: &Cancel) -> Result<(), Error> {
-        let positions: Vec<usize> = (0..prefix.hidden.dims()[0]).collect();
-        let rotation = self.rope.at(&positions, &self.device.device);
         while prefix.depth < depth {
             cancel.check().await?;
             let layer = &self.decoder.layers[prefix.depth];
             let (hidden, cache) =
-                layer.forward(prefix.hidden.clone(), &rotation, None, &self.config.text, self.dtype)?;
+                layer.forward(prefix.hidden.clone(), &prefix.rotation, None, &self.config.text, self.dtype)?;
             prefix.cache.layers.push(cache);
             prefix.hidden = hidden;
             prefix.depth += 1;
@@ -139,65 +169,68 @@ impl Model {
         prefix: &Prefix,
         after: &[u32],
         cancel: &Cancel,
-    ) -> Result<(Tensor<2>, KvCache), Error> {
+    ) -> Result<Question, Error> {
         let start = prefix.hidden.dims()[0];
         let positions: Vec<usize> = (start..start + after.len()).collect();
         let rotation = self.rope.at(&positions, &self.device.device);
         let mut hidden = self.decoder.embed(after);
-        let mut grown = KvCache::default();
-        for (layer, cache) in self.decoder.layers.iter().zip(&prefix.cache.layers) {
+        let mut cache = KvCache::default();
+        for (layer, held) in self.decoder.layers.iter().zip(&prefix.cache.layers) {
             cancel.check().await?;
-            let (out, cache) = layer.forward(hidden, &rotation, Some(cache.clone()), &self.config.text, self.dtype)?;
-            grown.layers.push(cache);
+            let (out, grown) = layer.forward(hidden, &rotation, Some(held.clone()), &self.config.text, self.dtype)?;
+            cache.layers.push(grown);
             hidden = out;
         }
-        Ok((hidden, grown))
+        Ok(Question { hidden, rotation, cache })
     }
 
     /// Importance of the visual tokens to the question, and which stay.
-    ///
-    /// `question` (T, C) is what enters layer `prefix.depth`, as `prefix.hidden` is.
     pub(crate) async fn prune(
         &self,
         prefix: &Prefix,
         image_at: usize,
-        question: &Tensor<2>,
+        question: &Question,
         keep: Keep,
     ) -> Result<Kept, Error> {
         let layer = &self.decoder.layers[prefix.depth];
-        let [total, _] = prefix.hidden.dims();
-        let [text, _] = question.dims();
-        let visual = prefix.hidden.clone().narrow(0, image_at, total - image_at);
-        let rotation = |from: usize, to: usize| {
-            let positions: Vec<usize> = (from..to).collect();
-            self.config.focus.score_rope.then(|| self.rope.at(&positions, &self.device.device))
-        };
-        let config = &self.config.text;
-        let query = layer.score_query(question.clone(), rotation(total, total + text).as_ref(), config);
-        let key = layer.score_key(visual, rotation(image_at, total).as_ref(), config);
+        let count = prefix.hidden.dims()[0] - image_at;
+        let visual = prefix.hidden.clone().narrow(0, image_at, count);
+        let (rope, config) = (self.config.focus.score_rope, &self.config.text);
+        let query = layer.score_query(question.hidden.clone(), rope.then_some(&question.rotation), config);
+        let at = rope.then(|| prefix.rotation.narrow(image_at, count));
+        let key = layer.score_key(visual, at.as_ref(), config);
         text_guided(query, key, keep).await
     }
 
     /// Survivors and question through the layers above the prefix's: the caches of all layers, and logits (1, vocab).
     ///
-    /// Survivors keep their order and their original positions.
+    /// `kept` are the survivors among the visual tokens; None: all. They keep their order and their original positions.
     pub(crate) async fn prefill(
         &self,
         prefix: &Prefix,
         image_at: usize,
-        kept: &[usize],
-        question: Tensor<2>,
-        mut cache: KvCache,
+        kept: Option<&Tensor<1, Int>>,
+        question: Question,
         cancel: &Cancel,
     ) -> Result<(KvCache, Tensor<2>), Error> {
-        let [total, _] = prefix.hidden.dims();
-        let [text, _] = question.dims();
-        let mut hidden = question;
+        let Question { mut hidden, rotation, mut cache } = question;
         if prefix.depth < self.decoder.layers.len() {
-            let mut positions: Vec<usize> = (0..image_at).chain(kept.iter().map(|k| image_at + k)).collect();
-            hidden = Tensor::cat(vec![row_gather(prefix.hidden.clone(), &positions)?, hidden], 0);
-            positions.extend(total..total + text);
-            let rotation = self.rope.at(&positions, &self.device.device);
+            let (picture, positions) = match kept {
+                None => (prefix.hidden.clone(), prefix.rotation.clone()),
+                Some(kept) => {
+                    // The text before the picture stays whole.
+                    let before: Vec<usize> = (0..image_at).collect();
+                    let mut at = vec![kept.clone() + image_at as i64];
+                    if image_at > 0 {
+                        at.insert(0, indices(&before, image_at, &self.device.device)?);
+                    }
+                    let at = Tensor::cat(at, 0);
+                    let rows = row_gather(prefix.hidden.clone().unsqueeze::<3>(), at.clone())?;
+                    (rows.squeeze_dim(0), prefix.rotation.pick(&at)?)
+                }
+            };
+            hidden = Tensor::cat(vec![picture, hidden], 0);
+            let rotation = positions.then(&rotation);
             for layer in &self.decoder.layers[prefix.depth..] {
                 cancel.check().await?;
                 let (out, grown) = layer.forward(hidden, &rotation, None, &self.config.text, self.dtype)?;

@@ -99,12 +99,16 @@ impl Model {
             cancel,
         };
         let (names, config) = (&checkpoint.names, &checkpoint.config);
-        let tower = VisionTower::load(&load, names, config).await?;
-        let projector = Projector::load(&load, names, config).await?;
-        let selector = if checkpoint.selector { Some(ScaleSelector::load(&load, config).await?) } else { None };
-        let newline = load.f32(names.newline, [config.text.d_model]).await?;
-        let decoder = Decoder::load(&load, names, config).await?;
-        fovea_runtime::device::settle(&newline).await?;
+        let loading = async {
+            let tower = VisionTower::load(&load, names, config).await?;
+            let projector = Projector::load(&load, names, config).await?;
+            let selector = if checkpoint.selector { Some(ScaleSelector::load(&load, config).await?) } else { None };
+            let newline = load.f32(names.newline, [config.text.d_model]).await?;
+            let decoder = Decoder::load(&load, names, config).await?;
+            fovea_runtime::device::settle(&newline).await?;
+            Ok::<_, Error>((tower, projector, selector, newline, decoder))
+        };
+        let (tower, projector, selector, newline, decoder) = device.guard(loading).await?;
         Ok(Arc::new(Self {
             rope: Rope::new(&config.text),
             weight_bytes: plan.weight_bytes,

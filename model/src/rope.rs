@@ -1,6 +1,7 @@
 //! Rotary positions, the half-split ("rotate_half") form.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use fovea_runtime::sampler_ops::row_gather;
 
 use crate::config::{RopeScaling, TextConfig};
 
@@ -42,6 +43,26 @@ impl Rope {
 }
 
 impl Rotation {
+    /// The rotations at some of its positions.
+    ///
+    /// # Errors
+    /// Where there is nothing to pick.
+    pub fn pick(&self, indices: &Tensor<1, Int>) -> Result<Self, fovea_runtime::Error> {
+        let pick = |table: &Tensor<2>| Ok(row_gather(table.clone().unsqueeze::<3>(), indices.clone())?.squeeze_dim(0));
+        Ok(Self { cos: pick(&self.cos)?, sin: pick(&self.sin)? })
+    }
+
+    /// These positions, then those.
+    pub fn then(&self, next: &Self) -> Self {
+        let cat = |a: &Tensor<2>, b: &Tensor<2>| Tensor::cat(vec![a.clone(), b.clone()], 0);
+        Self { cos: cat(&self.cos, &next.cos), sin: cat(&self.sin, &next.sin) }
+    }
+
+    /// `count` positions from `first` on.
+    pub fn narrow(&self, first: usize, count: usize) -> Self {
+        Self { cos: self.cos.clone().narrow(0, first, count), sin: self.sin.clone().narrow(0, first, count) }
+    }
+
     /// Rotates `x` (heads, tokens, d_head): `(a, b) -> (a cos - b sin, b cos + a sin)` for its two halves.
     pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
         let half = x.dims()[2] / 2;

@@ -4,13 +4,13 @@
 //! backend and is taken only when asked for. Every device proves itself on a small computation with a known answer
 //! before anything is loaded: a driver that miscompiles must not answer questions.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, future::Future, str::FromStr};
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
-use burn::tensor::{DType, Device, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, Transaction, activation};
 use serde::Serialize;
 
-use crate::Error;
+use crate::{Error, Keep, Scale, sampler_ops, watch::Watch};
 
 /// Which device to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -184,6 +184,14 @@ impl fmt::Display for DeviceInfo {
     }
 }
 
+/// wgpu's own handles of a device, and what is heard of it.
+#[derive(Clone, Debug)]
+struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    watch: Watch,
+}
+
 /// A device that has passed its self-test.
 #[derive(Clone, Debug)]
 pub struct OpenDevice {
@@ -191,6 +199,8 @@ pub struct OpenDevice {
     pub device: Device,
     /// What it is.
     pub info: DeviceInfo,
+    /// None where the device is not wgpu's.
+    gpu: Option<Gpu>,
 }
 
 fn instance() -> wgpu::Instance {
@@ -249,12 +259,64 @@ impl OpenDevice {
                 }
             }
         };
-        opened.self_test().await?;
+        opened.guard(opened.self_test()).await?;
         Ok(opened)
     }
 
+    /// Runs `work` for as long as the device lives. All that computes or reads goes through here: see [`crate::watch`].
+    ///
+    /// # Errors
+    /// What `work` gives; [`Error::DeviceLost`] where the device is lost before it ends. [`OpenDevice::open`] opens
+    /// another, in the same process; what lay on this one is gone.
+    pub async fn guard<T, E: From<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        match &self.gpu {
+            Some(gpu) => gpu.watch.guard(work).await,
+            None => work.await,
+        }
+    }
+
+    /// Gives the device's memory back. What is on it is gone, and all work on it and its clones ends with
+    /// [`Error::DeviceLost`]. Nothing happens where the device is not wgpu's.
+    pub fn close(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.watch.lose("it was closed");
+            gpu.device.destroy();
+        }
+    }
+
+    /// Takes the device away without a word, as a driver's reset or a pulled cable does, for tests of what follows.
+    pub fn pull(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.device.destroy();
+        }
+    }
+
+    /// Seconds to copy `bytes` from one buffer to another on this device: what memory can do. The fastest of seven; None
+    /// where the device is not wgpu's.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn copy_seconds(&self, bytes: u64) -> Option<f64> {
+        let Gpu { device, queue, .. } = self.gpu.as_ref()?;
+        let buffer = |usage| {
+            let size = bytes.next_multiple_of(4);
+            device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+        };
+        let (from, to) = (buffer(wgpu::BufferUsages::COPY_SRC), buffer(wgpu::BufferUsages::COPY_DST));
+        let mut best = f64::INFINITY;
+        for _ in 0..7 {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes.next_multiple_of(4));
+            let commands = encoder.finish();
+            device.poll(wgpu::PollType::wait_indefinitely()).ok()?;
+            let start = std::time::Instant::now();
+            queue.submit([commands]);
+            device.poll(wgpu::PollType::wait_indefinitely()).ok()?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Some(best)
+    }
+
     fn cpu() -> Self {
-        Self { device: Device::flex(), info: DeviceInfo::cpu() }
+        Self { device: Device::flex(), info: DeviceInfo::cpu(), gpu: None }
     }
 
     #[cfg(feature = "cuda")]
@@ -268,7 +330,7 @@ impl OpenDevice {
             subgroups: true,
             ..DeviceInfo::cpu()
         };
-        Ok(Self { device: Device::cuda(index), info })
+        Ok(Self { device: Device::cuda(index), info, gpu: None })
     }
 
     #[cfg(not(feature = "cuda"))]
@@ -305,11 +367,13 @@ impl OpenDevice {
                 what: format!("what its own limits promise: {e}"),
             })?;
         let backend = adapter.get_info().backend;
+        let (gpu, gpu_queue) = (device.clone(), queue.clone());
         let device = Device::wgpu_options()
             .setup(WgpuSetup { instance, adapter, device, queue, backend })
             .init()
             .map_err(|e| Error::MissingFeature { device: info.to_string(), what: e.to_string() })?;
-        Ok(Self { device, info })
+        let watch = Watch::listen(&gpu);
+        Ok(Self { device, info, gpu: Some(Gpu { device: gpu, queue: gpu_queue, watch }) })
     }
 
     /// Whether tensors can be stored and multiplied in f16.
@@ -317,19 +381,71 @@ impl OpenDevice {
         self.info.class != DeviceClass::Cpu && self.info.f16 && self.device.supports_dtype(DType::F16)
     }
 
-    /// A softmax over a matrix product, worked out by hand.
-    ///
-    /// Rows of `a` times `b` are (ln 1, ln 2, ln 5) and its multiples; the softmax of the first is (1, 2, 5) / 8.
+    /// Small computations worked out by hand: a matrix product with a softmax, and every operation of the samplers, so that
+    /// each pipeline has run once before anything depends on it.
     async fn self_test(&self) -> Result<(), Error> {
+        self.expect("softmax(A B)", &[0.125, 0.25, 0.625, 1.0 / 30.0, 4.0 / 30.0, 25.0 / 30.0], self.softmax()).await?;
+        let map: Vec<f32> = (0..12).map(|i| i as f32).collect(); // (2, 3, 2)
+        let map = Tensor::<3>::from_data(TensorData::new(map, [2, 3, 2]), &self.device);
+        // Window 2 over 2 x 3 patches: regions of 2 x 2 and 2 x 1, each at one scale.
+        let scales = [Scale::new(2, 2), Scale::new(1, 1)];
+        let pooled = sampler_ops::region_pool(map.clone(), 2, &scales[..1])?;
+        self.expect("region_pool", &[8.0, 9.0, 10.0, 11.0], async { Ok(pooled.rows.clone()) }).await?;
+        // Regions (8, 9), (10, 11) . thumbnail (2, 0), (0, 2) / sqrt 2 = sqrt 2 (8, 9), sqrt 2 (10, 11).
+        let two = std::f32::consts::SQRT_2;
+        let tensor = |rows: [[f32; 2]; 2]| Tensor::<2>::from_data(TensorData::from(rows), &self.device);
+        let bias = Tensor::<1>::from_data(TensorData::from([0.0, -19.0 * two / 2.0]), &self.device);
+        let (logits, choice) = sampler_ops::scale_select(
+            pooled.rows.clone(),
+            tensor([[2.0, 0.0], [0.0, 2.0]]),
+            tensor([[-1.0, 0.0], [0.0, 0.0]]),
+            bias,
+        )?;
+        let expected = [-8.0 * two, -9.5 * two, -10.0 * two, -9.5 * two];
+        self.expect("scale_select", &expected, async { Ok(logits) }).await?;
+        // The first region as one token, the second patch by patch; a newline after each row of patches.
+        let newline = Tensor::<1>::from_data(TensorData::from([-1.0, -2.0]), &self.device);
+        let compacted = sampler_ops::compact(map, &pooled, newline, choice, &scales).await?;
+        let tokens = compacted.map_or_else(|| tensor([[f32::NAN; 2]; 2]), |compacted| compacted.tokens);
+        let expected = [8.0, 9.0, 4.0, 5.0, -1.0, -2.0, 10.0, 11.0, -1.0, -2.0];
+        self.expect("compact", &expected, async { Ok(tokens) }).await?;
+        // Two heads of four channels, one text token: softmax(ln p) = p, and the better head counts.
+        let key = [0.5f32, 0.3, 0.2, 0.1, 0.7, 0.2].map(|p| [2.0 * p.ln(), 0.0, 0.0, 0.0]);
+        let key = Tensor::<3>::from_data(TensorData::new(key.as_flattened().to_vec(), [2, 3, 4]), &self.device);
+        let query = Tensor::<3>::from_data(TensorData::new([[1.0f32, 0.0, 0.0, 0.0]; 2].concat(), [2, 1, 4]), &self.device);
+        let scores = sampler_ops::text_score(query, key.clone())?;
+        self.expect("text_score", &[0.5, 0.7, 0.2], async { Ok(scores.clone()) }).await?;
+        // Shares in falling order: .5, .857, 1.
+        let kept = sampler_ops::top_k(scores, Keep::Gamma(0.85)).await?;
+        self.expect("top_k", &[0.0, 1.0], async { Ok(kept.clone().float()) }).await?;
+        let rows = sampler_ops::row_gather(key.narrow(2, 0, 1) * 0.5, kept)?;
+        let expected = [0.5f32, 0.3, 0.1, 0.7].map(f32::ln);
+        self.expect("row_gather", &expected, async { Ok(rows) }).await
+    }
+
+    /// Rows of `a` times `b` are (ln 1, ln 2, ln 5) and its multiples; the softmax of the first is (1, 2, 5) / 8.
+    async fn softmax(&self) -> Result<Tensor<2>, Error> {
         let logs = [1f32.ln(), 2f32.ln(), 5f32.ln()];
         let a = Tensor::<2>::from_data(TensorData::from([[1.0f32, 0.0], [0.0, 2.0]]), &self.device);
         let b = Tensor::<2>::from_data(TensorData::from([logs, logs]), &self.device);
-        let got = read_f32(activation::softmax(a.matmul(b), 1)).await?;
-        let expected = [1.0 / 8.0, 2.0 / 8.0, 5.0 / 8.0, 1.0 / 30.0, 4.0 / 30.0, 25.0 / 30.0];
-        for (got, expected) in got.into_iter().zip(expected) {
+        Ok(activation::softmax(a.matmul(b), 1))
+    }
+
+    async fn expect<const D: usize>(
+        &self,
+        what: &'static str,
+        expected: &[f32],
+        got: impl Future<Output = Result<Tensor<D>, Error>>,
+    ) -> Result<(), Error> {
+        let got = read_f32(got.await?).await?;
+        let wrong = |expected, got| Err(Error::SelfTest { device: self.info.to_string(), what, expected, got });
+        if got.len() != expected.len() {
+            return wrong(expected.len() as f32, got.len() as f32);
+        }
+        for (got, expected) in got.into_iter().zip(expected.iter().copied()) {
             // Not `>`: a NaN must fail.
-            if !matches!((got - expected).abs(), error if error < 1e-5) {
-                return Err(Error::SelfTest { device: self.info.to_string(), what: "softmax(A B)", expected, got });
+            if !matches!((got - expected).abs(), error if error < 1e-5 * expected.abs().max(1.0)) {
+                return wrong(expected, got);
             }
         }
         Ok(())
@@ -361,8 +477,28 @@ fn no_adapter<'a>(choice: &DeviceChoice, found: impl Iterator<Item = &'a DeviceI
 /// # Errors
 /// [`Error::DeviceLost`] where the read-back fails: a GPU reports most errors only here.
 pub async fn read_f32<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Error> {
-    let data = tensor.cast(DType::F32).into_data_async().await.map_err(lost)?;
-    data.try_into_vec::<f32>().map_err(lost)
+    let all = read_all(Transaction::default().register(tensor.cast(DType::F32))).await?;
+    Ok(all.into_iter().next().map_or_else(Vec::new, into_f32))
+}
+
+/// Several tensors in one round trip, in the order in which they were registered.
+///
+/// burn's own read of one tensor is put off natively until its values are used, and then blocks; this one is awaited.
+///
+/// # Errors
+/// [`Error::DeviceLost`] where the read-back fails.
+pub async fn read_all(tensors: Transaction) -> Result<Vec<TensorData>, Error> {
+    tensors.execute_async().await.map_err(lost)
+}
+
+/// The values of what was read, as f32.
+pub fn into_f32(data: TensorData) -> Vec<f32> {
+    data.iter::<f32>().collect()
+}
+
+/// The values of what was read, as indices; one below zero is the largest index.
+pub fn into_indices(data: TensorData) -> Vec<usize> {
+    data.iter::<i64>().map(|i| usize::try_from(i).unwrap_or(usize::MAX)).collect()
 }
 
 /// Waits until `tensor` has been computed, by reading one element of it: the only wait that a browser has.
@@ -374,7 +510,15 @@ pub async fn settle<const D: usize>(tensor: &Tensor<D>) -> Result<(), Error> {
     read_f32(tensor.clone().slice(ranges)).await.map(|_| ())
 }
 
-fn lost(error: impl fmt::Debug) -> Error {
+/// The values of an integer tensor, row-major; one below zero or above the index range is the largest index.
+///
+/// # Errors
+/// [`Error::DeviceLost`] where the read-back fails.
+pub async fn read_indices<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<usize>, Error> {
+    read_all(Transaction::default().register(tensor)).await.map(|mut all| all.pop().map_or_else(Vec::new, into_indices))
+}
+
+pub(crate) fn lost(error: impl fmt::Debug) -> Error {
     Error::DeviceLost(format!("{error:?}"))
 }
 

@@ -83,6 +83,22 @@ pub enum Error {
         /// What is there.
         got: String,
     },
+    /// Regions got no scale: a logit was not finite.
+    #[error("the vision-guided sampler: expected a finite logit at every scale of every region, got others in {regions} regions")]
+    NoChoice {
+        /// How many.
+        regions: usize,
+    },
+    /// A kernel wrote beside its buffer.
+    #[error("expected the sentinels around buffer {buffer}, of {bytes} bytes, untouched; got another value at byte {at}")]
+    Sentinel {
+        /// Which, in the order of their allocation.
+        buffer: usize,
+        /// Its size.
+        bytes: usize,
+        /// Where, from its first byte.
+        at: i64,
+    },
     /// An operation was called with shapes that do not belong together.
     #[error("{op}: expected {expected}, got {got}")]
     Shape {

@@ -1,224 +1,233 @@
-//! The operations that Fovea exists for, behind one trait: [`SamplerOps`].
+//! The operations that Fovea exists for, in the order in which a run needs them.
 //!
-//! The trait's bodies are plain tensor operations, so every backend runs them and gradients come for free. A
-//! hand-written kernel overrides a body for the backends that can run it. Shapes are checked once, in the functions
-//! of this module, and nowhere below; a body may rely on them.
+//! | operation | paper | |
+//! |---|---|---|
+//! | [`region_pool`] | Sec. 3.2, `DS[s]` | every region at every scale |
+//! | [`scale_select`] | Sec. 3.2, Eq. 1 | the scale of every region |
+//! | [`compact`] | Sec. 3.2 | the chosen tokens in scanline order |
+//! | [`text_score`] | Sec. 3.3, Eq. 7, 8 | importance of each visual token |
+//! | [`top_k`] | Sec. 3.3, Eq. 9 | the tokens that stay |
+//! | [`row_gather`] | | rows by index: hidden states, rotary tables, keys and values |
+//!
+//! Behind them stands one trait ([`SamplerOps`]): its bodies are tensor operations, which every backend runs
+//! (`tensor_ops`), and hand-written WGSL kernels override them where the device compiles WGSL (`kernels`). Shapes are
+//! checked once, here, and nowhere below; a body may rely on them. Storage is f32 or f16, sums are f32.
 
-use burn::backend::{
-    Backend, Dispatch, Flex, TensorMetadata, backend_extension,
-    tensor::{FloatTensor, IntTensor},
-};
-use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
-use burn_wgpu::CubeBackend;
+use burn::backend::{BackendTensor, Dispatch, DispatchTensorKind};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use fovea_shaders::{CompactLayout, Keep, PoolLayout, Scale};
 
-use crate::{Error, Keep, Scale, device::read_f32, top_k};
+mod backend;
+mod kernels;
+mod tensor_ops;
 
-/// Scores held at once by [`text_score`]: 32 MiB in f32.
-const SCORE_BUDGET: usize = 8 << 20;
+pub use crate::launch::only_tensor_ops;
+pub use backend::{CompactCounts, SamplerOps};
 
-/// What stands for "nothing here" in a maximum. Finite: WGSL may assume that infinities do not exist.
-const NOTHING: f32 = f32::MIN;
+use crate::{Error, launch::runs_wgsl};
 
-/// The samplers' operations on a backend's own tensors, in f32. Shapes as in the functions of this module.
-#[backend_extension(Cube, Flex)]
-pub trait SamplerOps: Backend {
-    /// See [`region_pool`](crate::sampler_ops::region_pool).
-    fn region_pool(map: FloatTensor<Self>, window: usize, rows: usize, cols: usize) -> FloatTensor<Self> {
-        region_pool_ops::<Self>(map, window, rows, cols)
-    }
-
-    /// See [`scale_logits`](crate::sampler_ops::scale_logits).
-    fn scale_logits(
-        pooled: FloatTensor<Self>,
-        thumbnail: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        scale_logits_ops::<Self>(pooled, thumbnail, weight, bias)
-    }
-
-    /// See [`text_score`](crate::sampler_ops::text_score).
-    fn text_score(query: FloatTensor<Self>, key: FloatTensor<Self>) -> FloatTensor<Self> {
-        text_score_ops::<Self>(query, key)
-    }
-
-    /// See [`row_gather`](crate::sampler_ops::row_gather).
-    fn row_gather(rows: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
-        Self::float_select(rows, 0, indices)
+/// Whether the hand-written kernels run on a device, or the tensor operations.
+pub fn runs_kernels(device: &Device) -> bool {
+    let probe = Tensor::<1>::zeros([1], device);
+    match probe.into_dispatch().kind {
+        DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => runs_wgsl(&tensor),
+        _ => false,
     }
 }
 
-impl SamplerOps for CubeBackend {}
-impl SamplerOps for Flex {}
-
-fn region_pool_ops<B: Backend>(map: FloatTensor<B>, window: usize, rows: usize, cols: usize) -> FloatTensor<B> {
-    let [height, width, c] = map.shape().dims::<3>();
-    let (down, across) = (height.div_ceil(window), width.div_ceil(window));
-    let (token_rows, token_cols) = (window.div_ceil(rows), window.div_ceil(cols));
-    // Whole regions, then whole kernels within each: what is added never wins a maximum.
-    let map = pad_end::<B, _>(map, [down * window, across * window, c]);
-    let map = B::float_reshape(map, Shape::new([down, window, across, window, c]));
-    let map = B::float_permute(map, &[0, 2, 1, 3, 4]); // (down, across, window, window, C)
-    let map = pad_end::<B, _>(map, [down, across, token_rows * rows, token_cols * cols, c]);
-    let map = B::float_reshape(map, Shape::new([down * across * token_rows, rows, token_cols * cols * c]));
-    let map = B::float_max_dim(map, 1);
-    let map = B::float_reshape(map, Shape::new([down * across * token_rows * token_cols, cols, c]));
-    B::float_reshape(B::float_max_dim(map, 1), Shape::new([down * across, token_rows, token_cols, c]))
+/// Every region at every scale, and where each token lies.
+#[derive(Clone, Debug)]
+pub struct Pooled {
+    /// (rows, C).
+    pub rows: Tensor<2>,
+    /// Which row is which token.
+    pub layout: PoolLayout,
 }
 
-/// Grows `x` to `shape` at the end of each dimension, with [`NOTHING`].
-fn pad_end<B: Backend, const D: usize>(x: FloatTensor<B>, shape: [usize; D]) -> FloatTensor<B> {
-    let old = x.shape();
-    if old == Shape::new(shape) {
-        return x;
+impl Pooled {
+    /// The tokens at one scale: (regions * token rows * token columns, C).
+    pub fn scale(&self, index: usize) -> Tensor<2> {
+        let end = self.layout.first.get(index + 1).copied().unwrap_or(self.layout.rows);
+        let first = self.layout.first[index];
+        self.rows.clone().narrow(0, first, end - first)
     }
-    let dtype = FloatDType::from(x.dtype());
-    let full = B::float_full(Shape::new(shape), NOTHING.into(), &x.device(), dtype);
-    let slices: Vec<Slice> = (0..D).map(|d| Slice::from(0..old[d])).collect();
-    B::float_slice_assign(full, &slices, x)
 }
 
-fn scale_logits_ops<B: Backend>(
-    pooled: FloatTensor<B>,
-    thumbnail: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
-) -> FloatTensor<B> {
-    let c = pooled.shape()[1];
-    let scales = bias.shape()[0];
-    let scores = B::float_matmul(pooled, B::float_transpose(thumbnail)); // (M, P*P)
-    let scores = B::float_div_scalar(scores, (c as f64).sqrt().into());
-    let logits = B::float_matmul(scores, B::float_transpose(weight)); // (M, S)
-    B::float_add(logits, B::float_reshape(bias, Shape::new([1, scales])))
-}
-
-fn text_score_ops<B: Backend>(query: FloatTensor<B>, key: FloatTensor<B>) -> FloatTensor<B> {
-    let [heads, text, d_head] = query.shape().dims::<3>();
-    let [kv_heads, visual, _] = key.shape().dims::<3>();
-    let key = B::float_transpose(key); // (kv_heads, d_head, visual)
-    let step = (SCORE_BUDGET / (heads * visual).max(1)).clamp(1, text);
-    let mut total: Option<FloatTensor<B>> = None;
-    for start in (0..text).step_by(step) {
-        let end = (start + step).min(text);
-        let t = end - start;
-        let all = [Slice::from(0..heads), Slice::from(start..end), Slice::from(0..d_head)];
-        // The query heads of one key head lie side by side: one product a key head, keys never repeated.
-        let q =
-            B::float_reshape(B::float_slice(query.clone(), &all), Shape::new([kv_heads, heads / kv_heads * t, d_head]));
-        let scores = B::float_div_scalar(B::float_matmul(q, key.clone()), (d_head as f64).sqrt().into());
-        let top = B::float_max_dim(scores.clone(), 2);
-        let exp = B::float_exp(B::float_sub(scores, top));
-        let share = B::float_div(exp.clone(), B::float_sum_dim(exp, 2));
-        let best = B::float_max_dim(B::float_reshape(share, Shape::new([heads, t, visual])), 0);
-        let sum = B::float_sum_dim(best, 1); // (1, 1, visual)
-        total = Some(match total {
-            None => sum,
-            Some(before) => B::float_add(before, sum),
-        });
-    }
-    // `text` is at least one: checked by the caller, so there is a total.
-    let total = total.unwrap_or_else(|| B::float_max_dim(B::float_max_dim(query, 0), 1));
-    B::float_reshape(B::float_div_scalar(total, (text as f64).into()), Shape::new([visual]))
-}
-
-/// Max pooling of every region at one scale: `DS[s](X_i)` (Sec. 3.2).
+/// Max pooling of every region at every scale: `DS[s](X_i)` (Sec. 3.2).
 ///
-/// `map` (H, W, C), f32 -> (regions, ceil(window / rows), ceil(window / cols), C). Tokens of a partial region that lie
-/// outside the map hold a large negative number; [`crate::compact`] never asks for them.
+/// `map` (H, W, C) -> (rows, C): scale after scale, region after region, raster order ([`PoolLayout`]). Tokens of a partial
+/// region that lie outside the map hold the type's least number; nothing asks for them.
 ///
 /// # Errors
-/// [`Error::Shape`] for an empty map, window or scale.
-pub fn region_pool(map: Tensor<3>, window: usize, scale: Scale) -> Result<Tensor<4>, Error> {
+/// [`Error::Shape`] for an empty map, window, list or scale.
+pub fn region_pool(map: Tensor<3>, window: usize, scales: &[Scale]) -> Result<Pooled, Error> {
     let [height, width, c] = map.dims();
-    if [height, width, c, window].contains(&0) || scale.drops() {
+    if [height, width, c, window, scales.len()].contains(&0) || scales.iter().any(|s| s.drops()) {
+        let scales: Vec<String> = scales.iter().map(Scale::to_string).collect();
         return Err(Error::Shape {
             op: "region_pool",
-            expected: "a map, a window and a scale that hold something".into(),
-            got: format!("map ({height}, {width}, {c}), window {window}, scale {scale}"),
+            expected: "a map, a window and scales that hold something".into(),
+            got: format!("map ({height}, {width}, {c}), window {window}, scales {scales:?}"),
         });
     }
-    // A kernel larger than the region is cut by its edge: the same as one of the region's size.
-    let (rows, cols) = (scale.rows.min(window), scale.cols.min(window));
-    Ok(Tensor::from_dispatch(<Dispatch as SamplerOps>::region_pool(map.into_dispatch(), window, rows, cols)))
+    let layout = PoolLayout::new((height, width), window, scales);
+    let rows = <Dispatch as SamplerOps>::region_pool(map.into_dispatch(), layout.clone());
+    Ok(Pooled { rows: Tensor::from_dispatch(rows), layout })
 }
 
-/// Logits of every region's scale: `Z = FC(pool(X_i) . X_g / sqrt(C))` (Sec. 3.2).
+/// The scale of every region: `Z = FC(pooled . X_g / sqrt(C))`, choice = argmax Z (Sec. 3.2, Eq. 1).
 ///
-/// `pooled` (M, C), the maximum over each region; `thumbnail` (P*P, C); `weight` (S, P*P), `bias` (S) -> (M, S), f32.
+/// `pooled` (M, C), the maximum over each region; `thumbnail` (P*P, C); `weight` (S, P*P), `bias` (S) -> logits (M, S), f32, and
+/// choice (M,). Equal logits: the first scale. A region with a logit that is not finite gets the choice S, which is none.
 ///
 /// # Errors
 /// [`Error::Shape`] where these do not belong together.
-pub fn scale_logits(
+pub fn scale_select(
     pooled: Tensor<2>,
     thumbnail: Tensor<2>,
     weight: Tensor<2>,
     bias: Tensor<1>,
-) -> Result<Tensor<2>, Error> {
+) -> Result<(Tensor<2>, Tensor<1, Int>), Error> {
     let ([regions, c], [context, thumbnail_c], [scales, inputs]) = (pooled.dims(), thumbnail.dims(), weight.dims());
-    if c != thumbnail_c || context != inputs || bias.dims() != [scales] || regions == 0 || scales == 0 {
+    let counts = [regions, c, context, scales];
+    if c != thumbnail_c || context != inputs || bias.dims() != [scales] || counts.contains(&0) {
         return Err(Error::Shape {
-            op: "scale_logits",
-            expected: "pooled (M, C), thumbnail (P*P, C), weight (S, P*P), bias (S)".into(),
+            op: "scale_select",
+            expected: "pooled (M, C), thumbnail (P*P, C), weight (S, P*P), bias (S), none empty".into(),
             got: format!("({regions}, {c}), ({context}, {thumbnail_c}), ({scales}, {inputs}), {:?}", bias.dims()),
         });
     }
-    Ok(Tensor::from_dispatch(<Dispatch as SamplerOps>::scale_logits(
+    let (logits, choice) = <Dispatch as SamplerOps>::scale_select(
         pooled.into_dispatch(),
         thumbnail.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
-    )))
+    );
+    Ok((Tensor::from_dispatch(logits), Tensor::from_dispatch(choice)))
+}
+
+/// The chosen tokens in scanline order, newlines included.
+#[derive(Clone, Debug)]
+pub struct Compacted {
+    /// (tokens, C).
+    pub tokens: Tensor<2>,
+    /// The patches of each: y0, x0 inclusive; y1, x1 exclusive. (tokens, 4).
+    pub boxes: Tensor<2, Int>,
+    /// How many.
+    pub counts: CompactCounts,
+}
+
+/// The tokens of every region at its chosen scale, in scanline order, and a newline after every row that holds one
+/// (Sec. 3.2; the order is our choice). None where every region is dropped.
+///
+/// `map` (H, W, C) and `pooled` of it; `newline` (C); `choice` (regions,), each an index into `scales`. Kernels of one patch are taken
+/// from the map; every other one that does not drop must be in `pooled`.
+///
+/// # Errors
+/// [`Error::Shape`] where these do not belong together, [`Error::NoChoice`] where a choice is out of range,
+/// [`Error::DeviceLost`].
+pub async fn compact(
+    map: Tensor<3>,
+    pooled: &Pooled,
+    newline: Tensor<1>,
+    choice: Tensor<1, Int>,
+    scales: &[Scale],
+) -> Result<Option<Compacted>, Error> {
+    let [height, width, c] = map.dims();
+    let wrong = |got: String| Error::Shape {
+        op: "compact",
+        expected: "a map (H, W, C), its own pooled tokens at every scale, a newline (C), a choice for every region".into(),
+        got,
+    };
+    let layout = CompactLayout::new(pooled.layout.clone(), scales)
+        .ok_or_else(|| wrong(format!("scales {scales:?}, pooled at {:?}", pooled.layout.scales)))?;
+    let (regions, pool) = (layout.pool.regions(), layout.pool.map);
+    if pool != (height, width) || pooled.rows.dims()[1] != c || newline.dims() != [c] || choice.dims() != [regions] {
+        return Err(wrong(format!(
+            "map ({height}, {width}, {c}), pooled of {pool:?} with {:?}, newline {:?}, choice {:?} for {regions} regions",
+            pooled.rows.dims(),
+            newline.dims(),
+            choice.dims()
+        )));
+    }
+    let done = <Dispatch as SamplerOps>::compact(
+        map.into_dispatch(),
+        pooled.rows.clone().into_dispatch(),
+        newline.into_dispatch(),
+        choice.into_dispatch(),
+        layout,
+    )
+    .await;
+    let counts = done.counts?;
+    let (tokens, boxes) = (Tensor::from_dispatch(done.tokens), Tensor::from_dispatch(done.boxes));
+    Ok((counts.tokens > 0).then_some(Compacted { tokens, boxes, counts }))
 }
 
 /// Importance of each visual token: softmax over the visual tokens, max over heads, mean over text (Eq. 7, 8).
 ///
-/// `query` (heads, T, d_head), `key` (kv_heads, N, d_head), f32 -> (N,). (heads, T, N) is never held whole.
+/// `query` (heads, T, d_head), `key` (kv_heads, N, d_head) -> (N,), f32. (heads, T, N) is never held whole.
 ///
 /// # Errors
 /// [`Error::Shape`] where these do not belong together, or there is no text or no visual token.
 pub fn text_score(query: Tensor<3>, key: Tensor<3>) -> Result<Tensor<1>, Error> {
     let ([heads, text, d_head], [kv_heads, visual, key_d]) = (query.dims(), key.dims());
-    if d_head != key_d || text == 0 || visual == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+    let counts = [heads, text, d_head, kv_heads, visual];
+    if d_head != key_d || counts.contains(&0) || !heads.is_multiple_of(kv_heads) {
         return Err(Error::Shape {
             op: "text_score",
-            expected: "query (heads, T, d), key (kv_heads, N, d), heads a multiple of kv_heads, T and N at least 1"
-                .into(),
+            expected: "query (heads, T, d), key (kv_heads, N, d), heads a multiple of kv_heads, none empty".into(),
             got: format!("({heads}, {text}, {d_head}), ({kv_heads}, {visual}, {key_d})"),
         });
     }
     Ok(Tensor::from_dispatch(<Dispatch as SamplerOps>::text_score(query.into_dispatch(), key.into_dispatch())))
 }
 
-/// `out[i] = rows[indices[i]]`. `rows` (R, C) -> (indices, C).
+/// The tokens that stay, in rising order (Eq. 9): by falling score, equal scores by rising index.
+///
+/// `scores` (N,), f32 -> (K,), K at least 1. The host reads back K.
 ///
 /// # Errors
-/// [`Error::Shape`] where an index is out of range: it is checked here, on the host, before a GPU sees it.
-pub fn row_gather(rows: Tensor<2>, indices: &[usize]) -> Result<Tensor<2>, Error> {
-    let [count, _] = rows.dims();
-    if let Some(bad) = indices.iter().find(|&&i| i >= count) {
-        return Err(Error::Shape {
-            op: "row_gather",
-            expected: format!("indices below {count}"),
-            got: bad.to_string(),
-        });
+/// [`Error::Shape`] where there is no score or one is not finite; [`Error::DeviceLost`].
+pub async fn top_k(scores: Tensor<1>, keep: Keep) -> Result<Tensor<1, Int>, Error> {
+    let [n] = scores.dims();
+    let wrong = |got: String| Error::Shape { op: "top_k", expected: "finite scores, at least one".into(), got };
+    if n == 0 {
+        return Err(wrong("none".into()));
     }
-    let at: Vec<i32> = indices.iter().map(|&i| i as i32).collect();
-    let at = Tensor::<1, Int>::from_data(at.as_slice(), &rows.device());
-    Ok(Tensor::from_dispatch(<Dispatch as SamplerOps>::row_gather(rows.into_dispatch(), at.into_dispatch())))
+    let ranked = <Dispatch as SamplerOps>::top_k(scores.into_dispatch(), keep).await;
+    match ranked.count? {
+        0 => Err(wrong(format!("one of {n} that is NaN or infinite"))),
+        count => Ok(Tensor::<1, Int>::from_dispatch(ranked.kept).narrow(0, 0, count.min(n))),
+    }
 }
 
-/// The kept visual tokens in rising order (Eq. 9), and the importance that decided.
+/// Indices on a device, each checked on the host before a GPU sees it.
 ///
 /// # Errors
-/// [`Error::DeviceLost`] where the read-back fails; [`Error::Shape`] where a score is no number.
-pub async fn keep_by_score(scores: Tensor<1>, keep: Keep) -> Result<(Vec<usize>, Vec<f32>), Error> {
-    let scores = read_f32(scores).await?;
-    if let Some(bad) = scores.iter().position(|s| !s.is_finite()) {
+/// [`Error::Shape`] where one is not below `bound`.
+pub fn indices(at: &[usize], bound: usize, device: &Device) -> Result<Tensor<1, Int>, Error> {
+    if let Some(bad) = at.iter().find(|&&i| i >= bound) {
+        return Err(Error::Shape { op: "indices", expected: format!("indices below {bound}"), got: bad.to_string() });
+    }
+    let at: Vec<i32> = at.iter().map(|&i| i as i32).collect();
+    let shape = [at.len()];
+    Ok(Tensor::from_data(TensorData::new(at, shape), device))
+}
+
+/// `out[b, i] = rows[b, indices[i]]`. `rows` (B, R, C) -> (B, indices, C).
+///
+/// Indices come from [`indices`] or [`top_k`], which keep them in range; a kernel that meets another gives zeros.
+///
+/// # Errors
+/// [`Error::Shape`] where there is nothing to pick or to pick from.
+pub fn row_gather(rows: Tensor<3>, indices: Tensor<1, Int>) -> Result<Tensor<3>, Error> {
+    let (dims, count) = (rows.dims(), indices.dims()[0]);
+    if dims.contains(&0) || count == 0 {
         return Err(Error::Shape {
-            op: "keep_by_score",
-            expected: "finite scores".into(),
-            got: format!("{} at index {bad}", scores[bad]),
+            op: "row_gather",
+            expected: "rows (B, R, C) and indices, none empty".into(),
+            got: format!("{dims:?} and {count} indices"),
         });
     }
-    Ok((top_k(&scores, keep), scores))
+    Ok(Tensor::from_dispatch(<Dispatch as SamplerOps>::row_gather(rows.into_dispatch(), indices.into_dispatch())))
 }

@@ -4,27 +4,41 @@
 //! The chain of trust: the PyTorch specification checks the twin, the twin checks what runs on a device.
 //! Nothing here knows a tensor library, a GPU, a file or async.
 //!
-//! The WGSL text of each kernel will stand beside its twin, under the same name. Today every device runs the
-//! samplers as tensor operations (`fovea-runtime`, `sampler_ops`), and the twins check those.
+//! The WGSL text of each kernel stands beside its twin, in `wgsl/`; its parameters are a plain struct here, and what a host
+//! must know to launch it is a [`Kernel`].
 //!
-//! | twin | paper | what |
-//! |---|---|---|
-//! | [`region_pool`] | Sec. 3.2, `DS[s]` | max pooling of every region at one scale |
-//! | [`scale_select`] | Sec. 3.2, Eq. 1 | region against thumbnail, one linear layer, argmax |
-//! | [`compact`] | Sec. 3.2 | the order in which the chosen tokens and newlines come |
-//! | [`text_score`] | Sec. 3.3, Eq. 7, 8 | importance of each visual token to the text |
-//! | [`top_k`] | Sec. 3.3, Eq. 9 | the fewest tokens that hold a share of the importance |
+//! | twin | shaders | paper | what |
+//! |---|---|---|---|
+//! | [`region_pool`] | `region_pool` | Sec. 3.2, `DS[s]` | max pooling of every region |
+//! | [`scale_select`] | `scale_fold`, `scale_select` | Sec. 3.2, Eq. 1 | region against thumbnail, one linear layer, argmax |
+//! | [`compact`] | `compact_rows`, `compact` | Sec. 3.2 | the order in which the chosen tokens and newlines come |
+//! | [`text_score`] | `text_score_softmax`, `text_score_best`, `text_score_mean` | Sec. 3.3, Eq. 7, 8 | importance of each visual token to the text |
+//! | [`top_k`] | `top_k` | Sec. 3.3, Eq. 9 | the fewest tokens that hold a share of the importance |
+//! | [`row_gather`] | `row_gather` | | rows picked by index |
 
 mod compact;
+mod kernel;
 mod region_pool;
+mod row_gather;
 mod scale;
 mod scale_select;
 mod text_score;
 mod top_k;
 
-pub use compact::{Cell, TokenBox, compact};
-pub use region_pool::region_pool;
+pub use compact::{
+    Cell, CompactLayout, CompactParams, FROM_MAP, KERNEL as COMPACT, Place, ROWS as COMPACT_ROWS, TokenBox, compact,
+};
+pub use kernel::{KERNELS, Kernel, Variant};
+pub use region_pool::{
+    KERNEL as REGION_POOL, MAX_SCALES, MAX_WINDOW, PoolLayout, RegionPoolParams, ScalePlan, region_pool, region_pool_chunk,
+};
+pub use row_gather::{KERNEL as ROW_GATHER, RowGatherParams, row_gather};
 pub use scale::{Scale, regions};
-pub use scale_select::{ScaleChoice, scale_select};
-pub use text_score::text_score;
-pub use top_k::{Keep, top_k};
+pub use scale_select::{
+    FOLD as SCALE_FOLD, KERNEL as SCALE_SELECT, ScaleChoice, ScaleFoldParams, ScaleSelectParams, scale_select,
+};
+pub use text_score::{
+    BEST as TEXT_SCORE_BEST, BestParams, MEAN as TEXT_SCORE_MEAN, MeanParams, SCORE_TILE,
+    SOFTMAX as TEXT_SCORE_SOFTMAX, SoftmaxParams, text_score,
+};
+pub use top_k::{KERNEL as TOP_K, Keep, MAX_SCORES, TopKParams, top_k};

@@ -1,6 +1,8 @@
 //! `DS[s](X_i)`: every region of a map, max-pooled by one kernel (paper Sec. 3.2).
 
-use crate::{Scale, regions};
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Kernel, Scale, Variant, regions};
 
 /// Max pooling of every region of `map` (height, width, channels; row-major) by `scale`.
 ///
@@ -35,6 +37,116 @@ pub fn region_pool(
             ((rows, cols), values)
         })
         .collect()
+}
+
+/// Where the tokens of every scale lie in one matrix: scale after scale, region after region, row after row.
+///
+/// Every region has the rows of a whole one; of a partial region's, those outside the map hold nothing that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLayout {
+    /// Of the map, in patches: height, width.
+    pub map: (usize, usize),
+    /// Side of a region, in patches.
+    pub window: usize,
+    /// The kernels, cut to the window: a larger one is the same as the window itself.
+    pub scales: Vec<Scale>,
+    /// The first row of each scale.
+    pub first: Vec<usize>,
+    /// Rows of the matrix.
+    pub rows: usize,
+}
+
+impl PoolLayout {
+    /// The layout of `scales`, none of which drops.
+    pub fn new((height, width): (usize, usize), window: usize, scales: &[Scale]) -> Self {
+        let cut = |s: &Scale| Scale::new(s.rows.min(window), s.cols.min(window));
+        let mut layout =
+            Self { map: (height, width), window, scales: scales.iter().map(cut).collect(), first: Vec::new(), rows: 0 };
+        for index in 0..scales.len() {
+            let (rows, cols) = layout.tokens(index);
+            layout.first.push(layout.rows);
+            layout.rows += layout.regions() * rows * cols;
+        }
+        layout
+    }
+
+    /// Regions.
+    pub fn regions(&self) -> usize {
+        self.map.0.div_ceil(self.window) * self.map.1.div_ceil(self.window)
+    }
+
+    /// Tokens (rows, columns) of a whole region at a scale.
+    pub fn tokens(&self, scale: usize) -> (usize, usize) {
+        self.scales[scale].tokens(self.window, self.window)
+    }
+
+    /// The row of one token.
+    pub fn row(&self, scale: usize, region: usize, row: usize, col: usize) -> usize {
+        let (rows, cols) = self.tokens(scale);
+        self.first[scale] + (region * rows + row) * cols + col
+    }
+
+    /// A scale for the shaders.
+    pub fn plan(&self, scale: usize) -> ScalePlan {
+        let Scale { rows, cols } = self.scales[scale];
+        [rows as u32, cols as u32, self.first[scale] as u32, self.tokens(scale).1 as u32]
+    }
+}
+
+/// Most scales of one launch.
+pub const MAX_SCALES: usize = 16;
+
+/// Largest side of a region.
+pub const MAX_WINDOW: usize = 16;
+
+/// Where the tokens of a scale lie in the result, for the shaders: kernel rows (0: dropped), kernel columns, first row,
+/// tokens in a row of a region.
+pub type ScalePlan = [u32; 4];
+
+/// `Params` of `region_pool.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct RegionPoolParams {
+    /// Of the map, in patches.
+    pub height: u32,
+    /// Of the map, in patches.
+    pub width: u32,
+    /// Packs of channels.
+    pub packs: u32,
+    /// Regions in a row.
+    pub across: u32,
+    /// Scales in use.
+    pub scales: u32,
+    /// Rows of the result.
+    pub rows: u32,
+    /// Room up to the alignment of what follows.
+    pub unused_0: u32,
+    /// Room up to the alignment of what follows.
+    pub unused_1: u32,
+    /// One a scale.
+    pub scale: [ScalePlan; MAX_SCALES],
+}
+
+/// The shader: all scales in one pass. Constants: WINDOW, CHUNK ([`region_pool_chunk`]).
+pub const KERNEL: Kernel = Kernel {
+    name: "region_pool",
+    body: include_str!("wgsl/region_pool.wgsl"),
+    shared: &[],
+    lanes: 64,
+    buffers: 2,
+    parameters: size_of::<RegionPoolParams>(),
+    variants: Variant::ALL,
+    constants: &["WINDOW", "CHUNK"],
+};
+
+/// Packs of channels that one workgroup takes: a power of two, so that a region's fit 16 KiB; at most 64.
+pub const fn region_pool_chunk(window: usize, variant: Variant) -> u32 {
+    let fit = 16 * 1024 / (window * window * variant.bytes() as usize);
+    let mut chunk = 64;
+    while chunk > 1 && chunk > fit {
+        chunk /= 2;
+    }
+    chunk as u32
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! The scale of every region: the region compared with the whole picture (paper Sec. 3.2, Eq. 1).
 
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Kernel, Variant};
+
 /// Logits and choice of every region.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScaleChoice {
@@ -32,6 +36,58 @@ pub fn scale_select(pooled: &[f64], thumbnail: &[f64], weight: &[f64], bias: &[f
     }
     ScaleChoice { logits, choice }
 }
+
+/// `Params` of `scale_fold.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ScaleFoldParams {
+    /// P * P.
+    pub context: u32,
+    /// Packs of channels.
+    pub packs: u32,
+    /// 1 / sqrt(C).
+    pub factor: f32,
+    /// Room up to 16 bytes.
+    pub unused_0: u32,
+}
+
+/// `Params` of `scale_select.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ScaleSelectParams {
+    /// Regions.
+    pub regions: u32,
+    /// Packs of channels.
+    pub packs: u32,
+    /// Scales.
+    pub scales: u32,
+    /// Room up to 16 bytes.
+    pub unused_0: u32,
+}
+
+/// The shader: thumbnail and weights as one matrix.
+pub const FOLD: Kernel = Kernel {
+    name: "scale_fold",
+    body: include_str!("wgsl/scale_fold.wgsl"),
+    shared: &[],
+    lanes: 64,
+    buffers: 3,
+    parameters: size_of::<ScaleFoldParams>(),
+    variants: Variant::ALL,
+    constants: &[],
+};
+
+/// The shader: logits and choices.
+pub const KERNEL: Kernel = Kernel {
+    name: "scale_select",
+    body: include_str!("wgsl/scale_select.wgsl"),
+    shared: &[],
+    lanes: 64,
+    buffers: 5,
+    parameters: size_of::<ScaleSelectParams>(),
+    variants: Variant::ALL,
+    constants: &[],
+};
 
 #[cfg(test)]
 mod tests {

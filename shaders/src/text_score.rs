@@ -1,5 +1,9 @@
 //! Importance of each visual token to the text (paper Sec. 3.3, Eq. 7 and 8).
 
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Kernel, Variant};
+
 /// `S = mean over text tokens of (max over heads of softmax over visual tokens of q.k / sqrt(d))`.
 ///
 /// `query` (heads, text, d_head), `key` (kv_heads, visual, d_head): query head `h` reads key head `h / (heads / kv_heads)`.
@@ -29,6 +33,95 @@ pub fn text_score(query: &[f64], key: &[f64], [heads, kv_heads, text, visual, d_
     }
     importance
 }
+
+/// Rows, keys or tokens that one workgroup of the score kernels takes along each side.
+pub const SCORE_TILE: usize = 32;
+
+/// `Params` of `text_score_softmax.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SoftmaxParams {
+    /// Query heads of one key head times text tokens.
+    pub rows: u32,
+    /// N.
+    pub visual: u32,
+    /// d / 4.
+    pub packs: u32,
+    /// 1 / sqrt(d).
+    pub factor: f32,
+}
+
+/// `Params` of `text_score_best.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct BestParams {
+    /// Query heads.
+    pub heads: u32,
+    /// Query heads of one key head.
+    pub share: u32,
+    /// T.
+    pub text: u32,
+    /// N.
+    pub visual: u32,
+    /// d / 4.
+    pub packs: u32,
+    /// 1 / sqrt(d).
+    pub factor: f32,
+    /// Room up to 16 bytes.
+    pub unused_0: u32,
+    /// Room up to 16 bytes.
+    pub unused_1: u32,
+}
+
+/// `Params` of `text_score_mean.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct MeanParams {
+    /// Blocks of text tokens.
+    pub blocks: u32,
+    /// N.
+    pub visual: u32,
+    /// T.
+    pub text: u32,
+    /// Room up to 16 bytes.
+    pub unused_0: u32,
+}
+
+/// The shader: the softmax's denominators.
+pub const SOFTMAX: Kernel = Kernel {
+    name: "text_score_softmax",
+    body: include_str!("wgsl/text_score_softmax.wgsl"),
+    shared: &[include_str!("wgsl/shared/scores.wgsl")],
+    lanes: 64,
+    buffers: 3,
+    parameters: size_of::<SoftmaxParams>(),
+    variants: Variant::FOURS,
+    constants: &[],
+};
+
+/// The shader: the best head, summed over blocks of text tokens.
+pub const BEST: Kernel = Kernel {
+    name: "text_score_best",
+    body: include_str!("wgsl/text_score_best.wgsl"),
+    shared: &[include_str!("wgsl/shared/scores.wgsl")],
+    lanes: 64,
+    buffers: 4,
+    parameters: size_of::<BestParams>(),
+    variants: Variant::FOURS,
+    constants: &[],
+};
+
+/// The shader: the mean over text tokens.
+pub const MEAN: Kernel = Kernel {
+    name: "text_score_mean",
+    body: include_str!("wgsl/text_score_mean.wgsl"),
+    shared: &[],
+    lanes: 64,
+    buffers: 2,
+    parameters: size_of::<MeanParams>(),
+    variants: Variant::ONLY_F32,
+    constants: &[],
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,9 @@
 //! Which visual tokens stay (paper Sec. 3.3, Eq. 9).
 
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Kernel, Variant};
+
 /// How many visual tokens the text-guided sampler keeps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keep {
@@ -29,14 +33,71 @@ pub fn top_k(scores: &[f32], keep: Keep) -> Vec<usize> {
                 })
                 .map_or(scores.len(), |i| i + 1)
         }
-        // A hair less, so that 0.07 of 100, which is 7.000000000000001 in f64, keeps 7.
-        Keep::Ratio(ratio) => (ratio * scores.len() as f64 - 1e-9).ceil() as usize,
-        Keep::Count(count) => count,
+        by_count => count(by_count, scores.len()).unwrap_or(scores.len()),
     };
     order.truncate(count.max(1));
     order.sort_unstable();
     order
 }
+
+/// How many of `all` a budget keeps that does not depend on the scores; None: it does.
+fn count(keep: Keep, all: usize) -> Option<usize> {
+    let count = match keep {
+        Keep::Gamma(gamma) if gamma < 1.0 => return None,
+        // No share exceeds the whole.
+        Keep::Gamma(_) => all,
+        // A hair less, so that 0.07 of 100, which is 7.000000000000001 in f64, keeps 7.
+        Keep::Ratio(ratio) => (ratio * all as f64 - 1e-9).ceil() as usize,
+        Keep::Count(count) => count,
+    };
+    Some(count.clamp(1, all.max(1)))
+}
+
+/// Most scores of one launch.
+pub const MAX_SCORES: usize = 65536;
+
+/// `Params` of `top_k.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct TopKParams {
+    /// N.
+    pub count: u32,
+    /// 1: keep `keep`; 0: by gamma.
+    pub by_count: u32,
+    /// How many.
+    pub keep: u32,
+    /// Times 2^-32.
+    pub gamma: u32,
+}
+
+impl TopKParams {
+    /// A budget over `count` scores.
+    pub fn new(count: usize, keep: Keep) -> Self {
+        let gamma = match keep {
+            Keep::Gamma(gamma) => (gamma * 4_294_967_296.0) as u32, // a float's cast saturates
+            _ => 0,
+        };
+        let by_count = self::count(keep, count);
+        Self {
+            count: count as u32,
+            by_count: by_count.is_some().into(),
+            keep: by_count.unwrap_or_default() as u32,
+            gamma,
+        }
+    }
+}
+
+/// The shader: a radix select.
+pub const KERNEL: Kernel = Kernel {
+    name: "top_k",
+    body: include_str!("wgsl/top_k.wgsl"),
+    shared: &[],
+    lanes: 256,
+    buffers: 3,
+    parameters: size_of::<TopKParams>(),
+    variants: Variant::ONLY_F32,
+    constants: &[],
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,155 @@
+//! Every kernel at a real size, in one run: against the same function in burn's own tensor operations on the same device,
+//! and against copying the bytes that it must at least read.
+
+use std::{error::Error, future::Future, time::Instant};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use fovea_runtime::{
+    DeviceChoice, Error as RuntimeError, Keep, OpenDevice, Scale,
+    device::settle,
+    sampler_ops::{
+        compact, indices, only_tensor_ops, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k,
+    },
+};
+use serde_json::json;
+
+/// Turns of each; the fastest counts.
+const TURNS: usize = 5;
+
+/// 672x672 pixels: 48 x 48 patches. A region's side, the decoder's width and the thumbnail's tokens as in LLaVA-NeXT 8B.
+const SIDE: usize = 48;
+const WINDOW: usize = 4;
+const WIDTH: usize = 4096;
+const CONTEXT: usize = 576;
+/// The visual tokens of that picture and a question's; heads, key heads and their width as in Llama 3 8B.
+const VISUAL: usize = 2928;
+const TEXT: usize = 60;
+const HEADS: [usize; 3] = [32, 8, 128];
+/// Layers above the text-guided sampler whose keys and values are picked, and how many tokens stay.
+const LAYERS: usize = 24;
+const KEPT: usize = 928;
+
+struct Row {
+    kernel: &'static str,
+    size: String,
+    seconds: f64,
+    tensor_ops: f64,
+    copy: Option<f64>,
+}
+
+/// Prints a row for each kernel; `json`: all numbers on stdout.
+pub async fn run(device: &str, json: bool) -> Result<(), Box<dyn Error>> {
+    let open = OpenDevice::open(&device.parse::<DeviceChoice>()?).await?;
+    if !runs_kernels(&open.device) {
+        return Err(format!("{}: expected a device that compiles WGSL, got one without", open.info).into());
+    }
+    let device = &open.device;
+    let scales = [Scale::new(4, 4), Scale::new(2, 2), Scale::new(1, 1)];
+    let map = values([SIDE, SIDE, WIDTH], 1, device);
+    let pooled = region_pool(map.clone(), WINDOW, &scales[..2])?;
+    let regions = pooled.layout.regions();
+    let thumbnail = values([CONTEXT, WIDTH], 2, device);
+    let (weight, bias) = (values([3, CONTEXT], 3, device), values([3], 4, device));
+    let newline = values([WIDTH], 5, device);
+    let choice: Vec<usize> = (0..regions).map(|region| region * 7 % 3).collect();
+    let choice = indices(&choice, 3, device)?;
+    let [heads, kv_heads, d_head] = HEADS;
+    let (query, key) = (values([heads, TEXT, d_head], 6, device), values([kv_heads, VISUAL, d_head], 7, device));
+    let scores = text_score(query.clone(), key.clone())?;
+    let every_third: Vec<usize> = (0..KEPT).map(|i| i * 3).collect();
+    let kept = indices(&every_third, VISUAL, device)?;
+    let hidden = values([1, VISUAL, WIDTH], 8, device);
+    let cache = values([kv_heads, VISUAL, d_head], 9, device);
+
+    let mut rows = Vec::new();
+    let mut row = |kernel, size: String, [seconds, tensor_ops]: [f64; 2], bytes: usize| {
+        rows.push(Row { kernel, size, seconds, tensor_ops, copy: open.copy_seconds(bytes as u64 * 4) });
+    };
+    let map_size = SIDE * SIDE * WIDTH;
+    let size = format!("{SIDE}x{SIDE}x{WIDTH}, kernels 4x4, 2x2");
+    let time = both(async || Ok(region_pool(map.clone(), WINDOW, &scales[..2])?.rows)).await?;
+    row("region_pool", size, time, map_size);
+    let time = both(async || {
+        Ok(scale_select(pooled.scale(0), thumbnail.clone(), weight.clone(), bias.clone())?.0)
+    });
+    row("scale_select", format!("{regions} regions, {CONTEXT} context tokens"), time.await?, CONTEXT * WIDTH);
+    let time = both(async || {
+        let compacted = compact(map.clone(), &pooled, newline.clone(), choice.clone(), &scales).await?;
+        Ok(compacted.map_or_else(|| pooled.scale(0), |compacted| compacted.tokens))
+    });
+    row("compact", format!("{regions} regions, a third at each scale"), time.await?, map_size * 7 / 16);
+    let size = format!("{VISUAL} visual x {TEXT} text, {heads} heads of {d_head}, {kv_heads} key heads");
+    let time = both(async || text_score(query.clone(), key.clone()));
+    row("text_score", size, time.await?, kv_heads * VISUAL * d_head);
+    let time = both(async || Ok(top_k(scores.clone(), Keep::Gamma(0.85)).await?.float()));
+    row("top_k", format!("{VISUAL} scores"), time.await?, VISUAL);
+    let time = both(async || row_gather(hidden.clone(), kept.clone()));
+    row("row_gather, hidden states", format!("{KEPT} of {VISUAL} rows of {WIDTH}"), time.await?, KEPT * WIDTH);
+    let time = both(async || {
+        let picked: Vec<Tensor<3>> =
+            (0..2 * LAYERS).map(|_| row_gather(cache.clone(), kept.clone())).collect::<Result<_, _>>()?;
+        Ok(picked.into_iter().next_back().unwrap_or_else(|| cache.clone()))
+    });
+    let size = format!("{LAYERS} layers' keys and values, {kv_heads} heads of {d_head}, {KEPT} of {VISUAL} rows");
+    row("row_gather, KV", size, time.await?, 2 * LAYERS * kv_heads * KEPT * d_head);
+
+    report(&open, &rows, json)
+}
+
+/// Seconds of one call with the kernels and with tensor operations, by turns, after one of each that is not counted.
+async fn both<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>>>(
+    work: impl Fn() -> F,
+) -> Result<[f64; 2], Box<dyn Error>> {
+    let mut best = [f64::INFINITY; 2];
+    for turn in 0..=TURNS {
+        for (which, best) in best.iter_mut().enumerate() {
+            only_tensor_ops(which == 1);
+            let start = Instant::now();
+            let result = work().await;
+            only_tensor_ops(false);
+            settle(&result?).await?;
+            if turn > 0 {
+                *best = best.min(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    Ok(best)
+}
+
+fn report(open: &OpenDevice, rows: &[Row], json: bool) -> Result<(), Box<dyn Error>> {
+    if json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|r| {
+                json!({"kernel": r.kernel, "size": r.size, "ms": r.seconds * 1e3, "tensor_ops_ms": r.tensor_ops * 1e3,
+                       "copy_ms": r.copy.map(|s| s * 1e3)})
+            })
+            .collect();
+        println!("{}", json!({"device": open.info, "rows": rows}));
+        return Ok(());
+    }
+    println!("{}, {}\n", open.info, open.info.driver);
+    println!("| kernel | size | kernel | tensor operations | ratio | copy of what it reads | share of copy |");
+    println!("|---|---|---|---|---|---|---|");
+    for Row { kernel, size, seconds, tensor_ops, copy } in rows {
+        let copy_cells = match copy {
+            Some(copy) => format!("{:.2} ms | {:.0} %", copy * 1e3, copy / seconds * 100.0),
+            None => "| ".into(),
+        };
+        let ratio = tensor_ops / seconds;
+        println!(
+            "| {kernel} | {size} | {:.2} ms | {:.2} ms | {ratio:.1}x | {copy_cells} |",
+            seconds * 1e3,
+            tensor_ops * 1e3
+        );
+    }
+    let once: f64 = rows.iter().filter(|r| r.kernel != "row_gather, KV").map(|r| r.seconds).sum();
+    println!("\nBoth samplers on one picture and question: {:.2} ms.", once * 1e3);
+    Ok(())
+}
+
+fn values<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
+    let count = shape.iter().product::<usize>();
+    let values: Vec<f32> = (0..count).map(|i| ((i * 37 + seed * 11) % 1999) as f32 / 1000.0 - 1.0).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}

@@ -1,0 +1,113 @@
+//! The one way from a [`Kernel`] of `fovea-shaders` to a device.
+
+use std::cell::Cell;
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{
+    cubecl::{
+        CubeCount,
+        prelude::KernelId,
+        server::{KernelArguments, MetadataBindingInfo},
+    },
+    tensor::CubeTensor,
+};
+use burn_wgpu::{CubeDim, KernelSource, SourceKernel, SourceTemplate};
+use fovea_shaders::{Kernel, Variant};
+
+use crate::sentinels;
+
+/// Most workgroups along one dimension: WebGPU's baseline.
+const MAX_GROUPS: u32 = 65535;
+
+/// A kernel with its variant chosen.
+struct Wgsl {
+    kernel: &'static Kernel,
+    variant: Variant,
+    constants: Vec<u32>,
+}
+
+impl KernelSource for Wgsl {
+    fn source(&self) -> SourceTemplate {
+        SourceTemplate::new(self.kernel.wgsl(self.variant, &self.constants))
+    }
+
+    /// Pipelines are cached by this, never by the text: all that changes the text is in it.
+    fn id(&self) -> KernelId {
+        let dim = CubeDim::new_1d(self.kernel.lanes);
+        KernelId::new::<Self>().cube_dim(dim.into()).info((self.kernel.name, self.variant, self.constants.clone()))
+    }
+
+    fn lang(&self) -> &'static str {
+        "wgsl"
+    }
+}
+
+thread_local! {
+    static ONLY_TENSOR_OPS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Switches the kernels off or on again for this thread: benchmarks and conformance compare them with the tensor
+/// operations on the same device.
+pub fn only_tensor_ops(on: bool) {
+    ONLY_TENSOR_OPS.set(on);
+}
+
+/// Whether hand-written WGSL runs where this tensor lies: not on CUDA, nor where a compiler for SPIR-V or MSL is on.
+pub(crate) fn runs_wgsl(x: &CubeTensor) -> bool {
+    x.client.name() == "wgpu<wgsl>" && !ONLY_TENSOR_OPS.get()
+}
+
+/// The variant for a tensor whose rows are `width` elements; None where there is none.
+pub(crate) fn variant(x: &CubeTensor, width: usize) -> Option<Variant> {
+    if !runs_wgsl(x) {
+        return None;
+    }
+    match (x.dtype, width.is_multiple_of(4)) {
+        (DType::F32, false) => Some(Variant::F32),
+        (DType::F32, true) => Some(Variant::F32X4),
+        (DType::F16, false) => Some(Variant::F16),
+        (DType::F16, true) => Some(Variant::F16X4),
+        _ => None,
+    }
+}
+
+/// A new tensor where `like` lies. What is in it is undefined.
+pub(crate) fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+    let shape = Shape::new(shape);
+    let bytes = shape.num_elements() * dtype.size();
+    let buffer = sentinels::allocate(&like.client, bytes).unwrap_or_else(|| like.client.empty(bytes));
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, buffer, dtype)
+}
+
+/// Workgroups for `count` items of one kind: along two dimensions where one is not long enough.
+pub(crate) fn spread(count: usize) -> [u32; 3] {
+    let across = count.clamp(1, MAX_GROUPS as usize);
+    [across as u32, count.div_ceil(across) as u32, 1]
+}
+
+/// Whether so many workgroups can be launched along each dimension.
+pub(crate) fn fits(groups: [usize; 3]) -> Option<[u32; 3]> {
+    let fit = groups.iter().all(|&n| n > 0 && n <= MAX_GROUPS as usize);
+    fit.then_some(groups.map(|n| n as u32))
+}
+
+/// Launches `kernel` over contiguous `buffers`, in the order of its bindings.
+pub(crate) fn launch<P: bytemuck::Pod>(
+    kernel: &'static Kernel,
+    variant: Variant,
+    constants: Vec<u32>,
+    groups: [u32; 3],
+    buffers: &[&CubeTensor],
+    params: P,
+) {
+    debug_assert_eq!((buffers.len(), size_of::<P>()), (kernel.buffers as usize, kernel.parameters), "{}", kernel.name);
+    let words = bytemuck::bytes_of(&params).as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect();
+    let client = &buffers[0].client;
+    client.launch(
+        Box::new(SourceKernel::new(Wgsl { kernel, variant, constants }, CubeDim::new_1d(kernel.lanes))),
+        CubeCount::Static(groups[0], groups[1], groups[2]),
+        KernelArguments::new()
+            .with_buffers(buffers.iter().map(|b| b.handle.clone().binding()).collect())
+            .with_info(MetadataBindingInfo::custom(words)),
+    );
+}

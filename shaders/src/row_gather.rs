@@ -1,0 +1,55 @@
+//! Rows picked by index: hidden states, positions, keys and values.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Kernel, Variant};
+
+/// `out[b, i] = rows[b, indices[i]]`. `rows` (batches, count, width), row-major -> (batches, indices, width).
+pub fn row_gather<T: Copy>(rows: &[T], [batches, count, width]: [usize; 3], indices: &[usize]) -> Vec<T> {
+    assert_eq!(rows.len(), batches * count * width, "rows: expected batches * count * width values");
+    let mut picked = Vec::with_capacity(batches * indices.len() * width);
+    for batch in 0..batches {
+        for &index in indices {
+            picked.extend_from_slice(&rows[(batch * count + index) * width..][..width]);
+        }
+    }
+    picked
+}
+
+/// `Params` of `row_gather.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct RowGatherParams {
+    /// Rows of each batch.
+    pub rows: u32,
+    /// Packs of a row.
+    pub packs: u32,
+    /// Indices.
+    pub count: u32,
+    /// Packs of the result.
+    pub total: u32,
+}
+
+/// The shader: one pack an invocation.
+pub const KERNEL: Kernel = Kernel {
+    name: "row_gather",
+    body: include_str!("wgsl/row_gather.wgsl"),
+    shared: &[],
+    lanes: 256,
+    buffers: 3,
+    parameters: size_of::<RowGatherParams>(),
+    variants: Variant::ALL,
+    constants: &[],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_rows_of_every_batch() {
+        // Two batches of three rows of two.
+        let rows = [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15];
+        assert_eq!(row_gather(&rows, [2, 3, 2], &[2, 0]), [4, 5, 0, 1, 14, 15, 10, 11]);
+    }
+}

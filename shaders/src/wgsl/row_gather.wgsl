@@ -1,0 +1,38 @@
+// Rows picked by index, the same from every batch: hidden states, positions, keys and values.
+//
+//     picked[b, i] = rows[b, indices[i]]
+//
+// One invocation copies one pack. An index out of range gives zeros.
+
+struct Params {
+    rows: u32, // of each batch
+    packs: u32, // of a row
+    count: u32, // indices
+    total: u32, // packs of the result
+}
+
+@group(0) @binding(0) var<storage, read_write> rows: array<Pack>; // (batches, rows, packs)
+@group(0) @binding(1) var<storage, read_write> indices: array<u32>; // (count,)
+@group(0) @binding(2) var<storage, read_write> picked: array<Pack>; // (batches, count, packs)
+@group(0) @binding(3) var<uniform> params: Params;
+
+const LANES: u32 = 256u;
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let at = (group.y * groups.x + group.x) * LANES + lane;
+    if (at >= params.total) {
+        return;
+    }
+    let to = at / params.packs; // row of the result
+    let row = indices[to % params.count];
+    var value = Pack(0.0);
+    if (row < params.rows) {
+        value = rows[(to / params.count * params.rows + row) * params.packs + at % params.packs];
+    }
+    picked[at] = value;
+}

@@ -1,0 +1,7 @@
+// One element at a time: rows of any length.
+alias Pack = Elem;
+alias Wide = f32;
+
+fn total(x: Wide) -> f32 {
+    return x;
+}
