@@ -63,7 +63,11 @@ fn pulled(model: &Arc<Model>, device: &OpenDevice, at: usize) -> Option<(String,
     // The lost device stays lost: the next question does not answer either.
     if point.is_some() && matches!(end, Some(Err(_))) {
         let again = ask(&mut conversation, QUESTION, &options);
-        assert!(again.as_ref().is_err_and(is_loss), "expected another DeviceLost, got {:?}", again.map(|t| t.answer_ids));
+        assert!(
+            again.as_ref().is_err_and(is_loss),
+            "expected another DeviceLost, got {:?}",
+            again.map(|t| t.answer_ids)
+        );
     }
     Some((point?, end?))
 }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fmt::Debug, fs, mem::offset_of, path::Path, process::Command};
 
 use fovea_shaders::{
-    BestParams, CompactParams, KERNELS, Kernel, MAX_WINDOW, MeanParams, RegionPoolParams, RowGatherParams,
+    BestParams, CompactParams, KERNELS, Kernel, MAX_WINDOW, ProductParams, RegionPoolParams, RowGatherParams,
     ScaleFoldParams, ScaleSelectParams, SoftmaxParams, TopKParams, Variant, region_pool_chunk,
 };
 use fovea_tests::device::{REQUIRE, skip};
@@ -46,9 +46,13 @@ fn block(kernel: &Kernel) -> Block {
         "compact_rows" | "compact" => {
             block!(CompactParams: height, width, window, across, scales, packs, tokens, pooled_rows, scale)
         }
-        "text_score_softmax" => block!(SoftmaxParams: rows, visual, packs, factor),
-        "text_score_best" => block!(BestParams: heads, share, text, visual, packs, factor, unused_0, unused_1),
-        "text_score_mean" => block!(MeanParams: blocks, visual, text, unused_0),
+        "text_score_product" => {
+            block!(ProductParams: share, text, first, block, visual, packs, factor, unused_0)
+        }
+        "text_score_softmax" => block!(SoftmaxParams: rows, visual, unused_0, unused_1),
+        "text_score_best" => {
+            block!(BestParams: heads, block, visual, first, share, unused_0, unused_1, unused_2)
+        }
         "top_k" => block!(TopKParams: count, by_count, keep, gamma),
         "row_gather" => block!(RowGatherParams: rows, packs, count, total),
         other => panic!("{other}: expected its parameters in this table"),

@@ -69,9 +69,7 @@ pub async fn run(device: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let size = format!("{SIDE}x{SIDE}x{WIDTH}, kernels 4x4, 2x2");
     let time = both(async || Ok(region_pool(map.clone(), WINDOW, &scales[..2])?.rows)).await?;
     row("region_pool", size, time, map_size);
-    let time = both(async || {
-        Ok(scale_select(pooled.scale(0), thumbnail.clone(), weight.clone(), bias.clone())?.0)
-    });
+    let time = both(async || Ok(scale_select(pooled.scale(0), thumbnail.clone(), weight.clone(), bias.clone())?.0));
     row("scale_select", format!("{regions} regions, {CONTEXT} context tokens"), time.await?, CONTEXT * WIDTH);
     let time = both(async || {
         let compacted = compact(map.clone(), &pooled, newline.clone(), choice.clone(), &scales).await?;

@@ -114,9 +114,7 @@ impl Model {
                 (s.tokens, Some(s.boxes.into_iter().fold(reads, Transaction::register)), Vec::new())
             }
             (Some(_), None) => (None, None, Vec::new()),
-            (None, map) => {
-                (every_token(map.as_ref(), grid.height, newline), None, every_box(grid.height, grid.width))
-            }
+            (None, map) => (every_token(map.as_ref(), grid.height, newline), None, every_box(grid.height, grid.width)),
         };
         // Nothing but the thumbnail may remain, and then it stays whatever the config says.
         let thumbnail = (self.config.focus.thumbnail || high.is_none()).then(|| features.thumbnail.clone());

@@ -28,6 +28,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// List adapters, what they have and need, and test each with a known computation.
     Doctor(DoctorArgs),
+    /// Hold a device to what PyTorch and the f64 twins computed, operation by operation and stage by stage.
+    Conformance(ConformanceArgs),
     /// Print a completion script for a shell.
     #[command(hide = true)]
     Completions {
@@ -222,4 +224,33 @@ pub struct DoctorArgs {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `fovea conformance`.
+#[derive(Args)]
+pub struct ConformanceArgs {
+    /// As of `fovea ask`.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    pub device: DeviceChoice,
+    /// The whole report as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Also write the report as one HTML file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// The largest shapes too.
+    #[arg(long)]
+    pub full: bool,
+    /// Only cases whose text holds this, such as top_k or "text_score heads=32".
+    #[arg(long, value_name = "TEXT")]
+    pub cases: Option<String>,
+    /// Whole runs of a directory such as tests/fixtures; without it three that are embedded.
+    #[arg(long, value_name = "DIR")]
+    pub fixtures: Option<PathBuf>,
+    /// Instead: put the JSON reports of a directory side by side, as Markdown.
+    #[arg(long, value_name = "DIR", requires = "out", conflicts_with_all = ["json", "html", "full", "cases", "fixtures"])]
+    pub matrix: Option<PathBuf>,
+    /// Where that goes.
+    #[arg(long, value_name = "FILE.md", requires = "matrix")]
+    pub out: Option<PathBuf>,
 }

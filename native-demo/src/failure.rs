@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use fovea_conformance::golden::FixtureError;
 use fovea_model::Error;
 use fovea_runtime::Error as RuntimeError;
 
@@ -33,6 +34,20 @@ pub enum Failure {
     /// A checkpoint that was inspected is not whole.
     #[error("the checkpoint is not whole: {0}")]
     NotWhole(String),
+    /// A fixture is missing or broken.
+    #[error(transparent)]
+    Fixture(#[from] FixtureError),
+    /// A report of `fovea conformance` can't be read.
+    #[error("cannot read the report {file}: {why}")]
+    Report {
+        /// Its name.
+        file: String,
+        /// What was expected, or the system's words.
+        why: String,
+    },
+    /// A device does not compute what it should.
+    #[error("not conformant: {0}")]
+    NotConformant(String),
     /// A panic below: a lost device, or a defect.
     #[error("the engine stopped without an answer: {0}")]
     Panic(String),
@@ -55,7 +70,7 @@ impl Failure {
             Self::NotWhole(_) => 3,
             // CubeCL panics where wgpu reports a lost device or an allocation that failed.
             Self::Panic(_) => 7,
-            Self::Write { .. } => 1,
+            Self::Write { .. } | Self::Fixture(_) | Self::Report { .. } | Self::NotConformant(_) => 1,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod args;
 mod ask;
+mod conformance;
 mod doctor;
 mod failure;
 mod inspect;
@@ -69,6 +70,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
+        Command::Conformance(args) => conformance::run(args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "fovea", &mut script);

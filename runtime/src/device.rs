@@ -8,7 +8,7 @@ use std::{fmt, future::Future, str::FromStr};
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, Transaction, activation};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Keep, Scale, sampler_ops, watch::Watch};
 
@@ -66,7 +66,7 @@ impl fmt::Display for DeviceChoice {
 }
 
 /// What kind of hardware a device is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceClass {
     /// A GPU with memory of its own.
@@ -84,7 +84,7 @@ pub enum DeviceClass {
 }
 
 /// What is known of a device before or after opening it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeviceInfo {
     /// The adapter's own name.
     pub name: String,
@@ -412,7 +412,8 @@ impl OpenDevice {
         // Two heads of four channels, one text token: softmax(ln p) = p, and the better head counts.
         let key = [0.5f32, 0.3, 0.2, 0.1, 0.7, 0.2].map(|p| [2.0 * p.ln(), 0.0, 0.0, 0.0]);
         let key = Tensor::<3>::from_data(TensorData::new(key.as_flattened().to_vec(), [2, 3, 4]), &self.device);
-        let query = Tensor::<3>::from_data(TensorData::new([[1.0f32, 0.0, 0.0, 0.0]; 2].concat(), [2, 1, 4]), &self.device);
+        let query =
+            Tensor::<3>::from_data(TensorData::new([[1.0f32, 0.0, 0.0, 0.0]; 2].concat(), [2, 1, 4]), &self.device);
         let scores = sampler_ops::text_score(query, key.clone())?;
         self.expect("text_score", &[0.5, 0.7, 0.2], async { Ok(scores.clone()) }).await?;
         // Shares in falling order: .5, .857, 1.

@@ -84,13 +84,17 @@ pub enum Error {
         got: String,
     },
     /// Regions got no scale: a logit was not finite.
-    #[error("the vision-guided sampler: expected a finite logit at every scale of every region, got others in {regions} regions")]
+    #[error(
+        "the vision-guided sampler: expected a finite logit at every scale of every region, got others in {regions} regions"
+    )]
     NoChoice {
         /// How many.
         regions: usize,
     },
     /// A kernel wrote beside its buffer.
-    #[error("expected the sentinels around buffer {buffer}, of {bytes} bytes, untouched; got another value at byte {at}")]
+    #[error(
+        "expected the sentinels around buffer {buffer}, of {bytes} bytes, untouched; got another value at byte {at}"
+    )]
     Sentinel {
         /// Which, in the order of their allocation.
         buffer: usize,

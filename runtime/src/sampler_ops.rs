@@ -136,7 +136,8 @@ pub async fn compact(
     let [height, width, c] = map.dims();
     let wrong = |got: String| Error::Shape {
         op: "compact",
-        expected: "a map (H, W, C), its own pooled tokens at every scale, a newline (C), a choice for every region".into(),
+        expected: "a map (H, W, C), its own pooled tokens at every scale, a newline (C), a choice for every region"
+            .into(),
         got,
     };
     let layout = CompactLayout::new(pooled.layout.clone(), scales)

@@ -91,9 +91,9 @@ pub const KERNELS: [&Kernel; 10] = [
     &crate::scale_select::KERNEL,
     &crate::compact::ROWS,
     &crate::compact::KERNEL,
+    &crate::text_score::PRODUCT,
     &crate::text_score::SOFTMAX,
     &crate::text_score::BEST,
-    &crate::text_score::MEAN,
     &crate::top_k::KERNEL,
     &crate::row_gather::KERNEL,
 ];

@@ -34,21 +34,61 @@ pub fn text_score(query: &[f64], key: &[f64], [heads, kv_heads, text, visual, d_
     importance
 }
 
-/// Rows, keys or tokens that one workgroup of the score kernels takes along each side.
-pub const SCORE_TILE: usize = 32;
+/// Rows and keys that one workgroup of the product takes.
+pub const PRODUCT_TILE: (usize, usize) = (32, 128);
 
-/// `Params` of `text_score_softmax.wgsl`.
+/// Visual tokens that one workgroup of the best head takes.
+pub const BEST_TILE: usize = 256;
+
+/// Bytes of scores held at once: a cache's size, not a question's.
+const SCORE_BUDGET: usize = 4 << 20;
+
+/// Text tokens of one block: as many as [`SCORE_BUDGET`] holds, at least one.
+pub const fn text_block(heads: usize, text: usize, visual: usize) -> usize {
+    let fit = SCORE_BUDGET / 4 / (heads * visual);
+    if fit == 0 {
+        1
+    } else if fit < text {
+        fit
+    } else {
+        text
+    }
+}
+
+/// `Params` of `text_score_product.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct SoftmaxParams {
-    /// Query heads of one key head times text tokens.
-    pub rows: u32,
+pub struct ProductParams {
+    /// Query heads of one key head.
+    pub share: u32,
+    /// T.
+    pub text: u32,
+    /// Text token of the block.
+    pub first: u32,
+    /// Text tokens in the block.
+    pub block: u32,
     /// N.
     pub visual: u32,
     /// d / 4.
     pub packs: u32,
     /// 1 / sqrt(d).
     pub factor: f32,
+    /// Room up to 16 bytes.
+    pub unused_0: u32,
+}
+
+/// `Params` of `text_score_softmax.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SoftmaxParams {
+    /// Heads times text tokens of the block.
+    pub rows: u32,
+    /// N.
+    pub visual: u32,
+    /// Room up to 16 bytes.
+    pub unused_0: u32,
+    /// Room up to 16 bytes.
+    pub unused_1: u32,
 }
 
 /// `Params` of `text_score_best.wgsl`.
@@ -57,68 +97,54 @@ pub struct SoftmaxParams {
 pub struct BestParams {
     /// Query heads.
     pub heads: u32,
-    /// Query heads of one key head.
-    pub share: u32,
-    /// T.
-    pub text: u32,
+    /// Text tokens in the block.
+    pub block: u32,
     /// N.
     pub visual: u32,
-    /// d / 4.
-    pub packs: u32,
-    /// 1 / sqrt(d).
-    pub factor: f32,
+    /// Text token of the block.
+    pub first: u32,
+    /// 1 / T.
+    pub share: f32,
     /// Room up to 16 bytes.
     pub unused_0: u32,
     /// Room up to 16 bytes.
     pub unused_1: u32,
+    /// Room up to 16 bytes.
+    pub unused_2: u32,
 }
 
-/// `Params` of `text_score_mean.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct MeanParams {
-    /// Blocks of text tokens.
-    pub blocks: u32,
-    /// N.
-    pub visual: u32,
-    /// T.
-    pub text: u32,
-    /// Room up to 16 bytes.
-    pub unused_0: u32,
-}
+/// The shader: a block's scores.
+pub const PRODUCT: Kernel = Kernel {
+    name: "text_score_product",
+    body: include_str!("wgsl/text_score_product.wgsl"),
+    shared: &[],
+    lanes: 64,
+    buffers: 3,
+    parameters: size_of::<ProductParams>(),
+    variants: Variant::FOURS,
+    constants: &[],
+};
 
 /// The shader: the softmax's denominators.
 pub const SOFTMAX: Kernel = Kernel {
     name: "text_score_softmax",
     body: include_str!("wgsl/text_score_softmax.wgsl"),
-    shared: &[include_str!("wgsl/shared/scores.wgsl")],
-    lanes: 64,
-    buffers: 3,
-    parameters: size_of::<SoftmaxParams>(),
-    variants: Variant::FOURS,
-    constants: &[],
-};
-
-/// The shader: the best head, summed over blocks of text tokens.
-pub const BEST: Kernel = Kernel {
-    name: "text_score_best",
-    body: include_str!("wgsl/text_score_best.wgsl"),
-    shared: &[include_str!("wgsl/shared/scores.wgsl")],
-    lanes: 64,
-    buffers: 4,
-    parameters: size_of::<BestParams>(),
-    variants: Variant::FOURS,
-    constants: &[],
-};
-
-/// The shader: the mean over text tokens.
-pub const MEAN: Kernel = Kernel {
-    name: "text_score_mean",
-    body: include_str!("wgsl/text_score_mean.wgsl"),
     shared: &[],
     lanes: 64,
     buffers: 2,
-    parameters: size_of::<MeanParams>(),
+    parameters: size_of::<SoftmaxParams>(),
+    variants: Variant::ONLY_F32,
+    constants: &[],
+};
+
+/// The shader: the best head, added up.
+pub const BEST: Kernel = Kernel {
+    name: "text_score_best",
+    body: include_str!("wgsl/text_score_best.wgsl"),
+    shared: &[],
+    lanes: 64,
+    buffers: 3,
+    parameters: size_of::<BestParams>(),
     variants: Variant::ONLY_F32,
     constants: &[],
 };

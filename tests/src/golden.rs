@@ -1,49 +1,21 @@
-//! The table of cases and the traces that PyTorch wrote for them.
+//! The repository's fixtures: what `fovea_conformance::golden` reads, out of files; whatever is missing or broken panics.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use fovea_conformance::golden::{self, CASES, Fixtures};
 use fovea_model::{
-    AskOptions, Error, Model,
+    Error, Model,
     trace::{Value, trace},
 };
-use safetensors::{Dtype, SafeTensors};
 use serde_json::Value as Json;
 
 use crate::run;
 
-/// All stages of one run, by name.
-pub type Trace = BTreeMap<String, Value>;
-
-/// One case: a model, a picture, a question, and which samplers are on.
-#[derive(Clone, Debug)]
-pub struct Case {
-    /// What it is called; also its trace's file.
-    pub name: String,
-    /// The checkpoint's directory.
-    pub model: String,
-    /// The picture's file in `pictures/`.
-    pub picture: String,
-    /// The question.
-    pub prompt: String,
-    /// Whether the vision-guided sampler is on.
-    pub vision: bool,
-    /// Whether the text-guided sampler is on.
-    pub text: bool,
-    /// Most tokens of the answer.
-    pub new: usize,
-}
-
-impl Case {
-    /// The settings of the case.
-    pub fn options(&self) -> AskOptions {
-        AskOptions { vision: self.vision, text: self.text, ..run::options(self.new) }
-    }
-}
+pub use fovea_conformance::golden::{Case, Trace};
 
 /// Where the fixtures lie.
 pub fn fixtures() -> PathBuf {
@@ -88,26 +60,20 @@ pub fn count(row: &Json, key: &str) -> usize {
     found.unwrap_or_else(|| panic!("expected a count `{key}`, got {row}"))
 }
 
+/// Every file that a whole run needs: the table, pictures, traces and checkpoints.
+///
+/// # Panics
+/// Where one is missing.
+pub fn everything() -> Fixtures {
+    Fixtures::directory(&fixtures()).unwrap_or_else(|e| panic!("expected the fixtures, got: {e}"))
+}
+
 /// Every case.
 ///
 /// # Panics
 /// Where `cases.json` is missing or broken.
 pub fn cases() -> Vec<Case> {
-    rows("cases.json").iter().map(case).collect()
-}
-
-fn case(row: &Json) -> Case {
-    let off: Vec<&str> = row["off"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
-    let picture = text(row, "image");
-    Case {
-        name: text(row, "case").to_owned(),
-        model: text(row, "model").to_owned(),
-        picture: picture.strip_prefix("pictures/").unwrap_or(picture).to_owned(),
-        prompt: text(row, "prompt").to_owned(),
-        vision: !off.contains(&"vision"),
-        text: !off.contains(&"text"),
-        new: count(row, "new"),
-    }
+    golden::cases(&bytes(CASES)).unwrap_or_else(|e| panic!("expected the cases, got: {e}"))
 }
 
 /// What PyTorch computed for a case.
@@ -115,27 +81,13 @@ fn case(row: &Json) -> Case {
 /// # Panics
 /// Where the trace is missing, broken, or of other types than F32 and I64.
 pub fn reference(case: &str) -> Trace {
-    let path = fixtures().join("traces").join(format!("{case}.safetensors"));
-    let bytes = fs::read(&path).unwrap_or_else(|e| panic!("expected {}, got: {e}", path.display()));
-    let tensors = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{case}: expected a trace, got: {e}"));
-    tensors
-        .iter()
-        .map(|(name, view)| {
-            let (shape, bytes) = (view.shape().to_vec(), view.data());
-            let value = match view.dtype() {
-                Dtype::F32 => Value::F32 {
-                    shape,
-                    data: bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-                },
-                Dtype::I64 => Value::I64 {
-                    shape,
-                    data: bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
-                },
-                other => panic!("{case}: {name}: expected F32 or I64, got {other:?}"),
-            };
-            (name.to_owned(), value)
-        })
-        .collect()
+    let name = format!("traces/{case}.safetensors");
+    golden::trace(&name, &bytes(&name)).unwrap_or_else(|e| panic!("expected a trace, got: {e}"))
+}
+
+fn bytes(file: &str) -> Vec<u8> {
+    let path = fixtures().join(file);
+    fs::read(&path).unwrap_or_else(|e| panic!("expected {}, got: {e}", path.display()))
 }
 
 /// Runs a case.

@@ -1,9 +1,15 @@
-//! What every backend is held to: devices under test, the table of cases, goldens, and how close is close enough.
+//! What every backend is held to: devices under test, goldens, whole runs, broken checkpoints.
+//!
+//! The table of cases, bounds and closeness are in `fovea-conformance`, which runs outside of tests as well.
 //!
 //! | test root | holds |
 //! |---|---|
-//! | `twins` | the f64 twins to the PyTorch traces, and the operations on every device to the twins |
+//! | `twins` | the f64 twins to the PyTorch traces |
+//! | `kernels` | the operations on every device to the twins, over the table of `fovea-conformance` |
 //! | `stages` | every stage of every case on every device to the PyTorch traces |
+//! | `reflect` | every kernel's text to what its host is told of it, and through naga's back ends |
+//! | `web` | the table and every whole run in real browsers |
+//! | `device_loss` | a GPU that goes away at any point |
 //! | `identities` | runs that must agree with each other: reused against fresh, one naming against another |
 //! | `geometry` | token counts, resized and decoded pictures |
 //! | `prompts` | token ids of awkward prompts, and ids back to text |
@@ -12,9 +18,10 @@
 //! Expected values come from `fixtures/` (written by PyTorch, see `reference/`), from the twins, or from a
 //! calculation by hand. Never from the code under test.
 
+pub mod browser;
 pub mod checkpoint;
-pub mod closeness;
 pub mod device;
 pub mod golden;
-pub mod numbers;
 pub mod run;
+
+pub use fovea_conformance::{closeness, numbers};

@@ -1,4 +1,6 @@
-//! The engine for a browser. So far one function: a question about a picture, answered by the demo checkpoint.
+//! The engine for a browser: a question about a picture, answered by the demo checkpoint, and the conformance suite.
+
+mod conformance;
 
 use fovea_model::{AskOptions, Cancel, Checkpoint, Event, Model, Picture, Precision, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice};

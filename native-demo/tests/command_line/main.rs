@@ -5,6 +5,7 @@
 //! | `ask` | answers, numbers, JSON, samplers and their settings, overlays |
 //! | `trace` | traces that equal PyTorch's |
 //! | `reports` | `inspect`, `plan`, `doctor` |
+//! | `conformance` | the report as text, JSON and HTML, and reports side by side |
 //! | `exit_codes` | what goes wrong, and the code and the sentence it gets |
 //! | `streams` | Ctrl-C, and outputs that are closed or full |
 //! | `readme` | the first command of README.md |
@@ -13,6 +14,7 @@
 //! Expected values are from PyTorch's traces in `tests/fixtures/`, or counted by hand beside the assertion.
 
 mod ask;
+mod conformance;
 mod exit_codes;
 mod program;
 mod readme;

@@ -11,10 +11,10 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use burn_wgpu::{CubeBackend, into_contiguous};
 use fovea_shaders::{
-    BestParams, COMPACT, COMPACT_ROWS, CompactLayout, Keep, MAX_SCALES, MAX_SCORES, MAX_WINDOW, MeanParams, PoolLayout,
-    REGION_POOL, ROW_GATHER, RegionPoolParams, RowGatherParams, SCALE_FOLD, SCALE_SELECT, SCORE_TILE, ScaleFoldParams,
-    ScaleSelectParams, SoftmaxParams, TEXT_SCORE_BEST, TEXT_SCORE_MEAN, TEXT_SCORE_SOFTMAX, TOP_K, TopKParams, Variant,
-    region_pool_chunk,
+    BEST_TILE, BestParams, COMPACT, COMPACT_ROWS, CompactLayout, Keep, MAX_SCALES, MAX_SCORES, MAX_WINDOW,
+    PRODUCT_TILE, PoolLayout, ProductParams, REGION_POOL, ROW_GATHER, RegionPoolParams, RowGatherParams, SCALE_FOLD,
+    SCALE_SELECT, ScaleFoldParams, ScaleSelectParams, SoftmaxParams, TEXT_SCORE_BEST, TEXT_SCORE_PRODUCT,
+    TEXT_SCORE_SOFTMAX, TOP_K, TopKParams, Variant, region_pool_chunk, text_block,
 };
 
 use super::{
@@ -136,37 +136,34 @@ impl SamplerOps for CubeBackend {
     fn text_score(query: FloatTensor<Self>, key: FloatTensor<Self>) -> FloatTensor<Self> {
         let [heads, text, d_head] = query.shape().dims();
         let [kv_heads, visual, _] = key.shape().dims();
-        let (share, blocks) = (heads / kv_heads, text.div_ceil(SCORE_TILE));
-        let rows = share * text;
+        let (share, block) = (heads / kv_heads, text_block(heads, text, visual));
         let plan = variant(&query, d_head).filter(|v| v.pack == 4 && query.dtype == key.dtype);
         let plan = plan.and_then(|v| {
-            let softmax = fits([rows.div_ceil(SCORE_TILE), kv_heads, 1])?;
-            Some((v, softmax, fits([visual.div_ceil(SCORE_TILE), blocks, 1])?))
+            let (rows, keys) = PRODUCT_TILE;
+            Some((v, fits([visual.div_ceil(keys), (share * block).div_ceil(rows), kv_heads])?))
         });
-        let Some((variant, softmax_groups, best_groups)) = plan else {
+        let Some((variant, groups)) = plan else {
             return tensor_ops::text_score::<Self>(query, key);
         };
         let [query, key] = [query, key].map(into_contiguous);
-        let (packs, factor) = (d_head as u32 / 4, (1.0 / (d_head as f64).sqrt()) as f32);
-        let lse = empty(&query, [heads, text], DType::F32);
-        let params = SoftmaxParams { rows: rows as u32, visual: visual as u32, packs, factor };
-        launch(&TEXT_SCORE_SOFTMAX, variant, vec![], softmax_groups, &[&query, &key, &lse], params);
-        let partial = empty(&query, [blocks, visual], DType::F32);
-        let params = BestParams {
-            heads: heads as u32,
-            share: share as u32,
-            text: text as u32,
-            visual: visual as u32,
-            packs,
-            factor,
-            unused_0: 0,
-            unused_1: 0,
-        };
-        launch(&TEXT_SCORE_BEST, variant, vec![], best_groups, &[&query, &key, &lse, &partial], params);
+        let scores = empty(&query, [heads, block, visual], DType::F32);
+        let lse = empty(&query, [heads, block], DType::F32);
         let importance = empty(&query, [visual], DType::F32);
-        let params = MeanParams { blocks: blocks as u32, visual: visual as u32, text: text as u32, unused_0: 0 };
-        let groups = spread(visual.div_ceil(TEXT_SCORE_MEAN.lanes as usize));
-        launch(&TEXT_SCORE_MEAN, Variant::F32, vec![], groups, &[&partial, &importance], params);
+        let [heads, text, visual, share] = [heads, text, visual, share].map(|n| n as u32);
+        for first in (0..text).step_by(block) {
+            let block = (block as u32).min(text - first);
+            let factor = (1.0 / (d_head as f64).sqrt()) as f32;
+            let packs = d_head as u32 / 4;
+            let params = ProductParams { share, text, first, block, visual, packs, factor, unused_0: 0 };
+            launch(&TEXT_SCORE_PRODUCT, variant, vec![], groups, &[&query, &key, &scores], params);
+            let params = SoftmaxParams { rows: heads * block, visual, unused_0: 0, unused_1: 0 };
+            let groups = spread((heads * block) as usize);
+            launch(&TEXT_SCORE_SOFTMAX, Variant::F32, vec![], groups, &[&scores, &lse], params);
+            let share = 1.0 / text as f32;
+            let params = BestParams { heads, block, visual, first, share, unused_0: 0, unused_1: 0, unused_2: 0 };
+            let groups = spread((visual as usize).div_ceil(BEST_TILE));
+            launch(&TEXT_SCORE_BEST, Variant::F32, vec![], groups, &[&scores, &lse, &importance], params);
+        }
         importance
     }
 

@@ -35,8 +35,7 @@ fn pool_at<B: Backend>(map: FloatTensor<B>, window: usize, scale: Scale) -> Floa
     let map = B::float_reshape(map, Shape::new([down, window, across, window, c]));
     let map = B::float_permute(map, &[0, 2, 1, 3, 4]); // (down, across, window, window, C)
     let map = pad_end::<B, _>(map, [down, across, token_rows * scale.rows, token_cols * scale.cols, c]);
-    let map =
-        B::float_reshape(map, Shape::new([down * across * token_rows, scale.rows, token_cols * scale.cols * c]));
+    let map = B::float_reshape(map, Shape::new([down * across * token_rows, scale.rows, token_cols * scale.cols * c]));
     let map = B::float_max_dim(map, 1);
     let map = B::float_reshape(map, Shape::new([down * across * token_rows * token_cols, scale.cols, c]));
     B::float_reshape(B::float_max_dim(map, 1), Shape::new([down * across, token_rows, token_cols, c]))
@@ -79,7 +78,8 @@ pub(super) fn scale_select<B: Backend>(
     let order: Vec<f32> = (0..scales).map(|s| (scales - s) as f32).collect();
     let order = B::float_from_data(TensorData::new(order, [1, scales]), &device);
     let (bools, floats) = (get_or_init_device_settings::<B>(&device).bool_dtype, FloatDType::F32);
-    let is_top = B::bool_into_float(B::float_equal(logits.clone(), B::float_expand(top, logits.shape()), bools), floats);
+    let is_top =
+        B::bool_into_float(B::float_equal(logits.clone(), B::float_expand(top, logits.shape()), bools), floats);
     let first = B::float_max_dim(B::float_mul(is_top, order), 1); // 0 where a NaN equals nothing
     let choice = B::float_add_scalar(B::float_neg(first), (scales as f64).into());
     // x - x is 0 for finite numbers alone; S marks a region with another.
@@ -122,9 +122,7 @@ pub(super) async fn compact<B: Backend>(
             Cell::Newline => 0,
             Cell::Pooled { region, row, col } => match layout.places[choice[region]] {
                 Place::Pooled(scale) => 1 + layout.pool.row(scale, region, row, col) as i32,
-                Place::Map | Place::Nowhere => {
-                    (1 + layout.pool.rows + token_box[0] * width + token_box[1]) as i32
-                }
+                Place::Map | Place::Nowhere => (1 + layout.pool.rows + token_box[0] * width + token_box[1]) as i32,
             },
         })
         .collect();

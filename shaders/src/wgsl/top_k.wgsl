@@ -31,6 +31,9 @@ var<workgroup> bin_count: array<atomic<u32>, LANES>;
 var<workgroup> bin_low: array<atomic<u32>, LANES>;
 var<workgroup> bin_middle: array<atomic<u32>, LANES>;
 var<workgroup> bin_high: array<atomic<u32>, LANES>;
+// Sixteen bins each, so that one lane has sixteen steps to walk and sixteen more, not 256.
+var<workgroup> group_count: array<u32, 16>;
+var<workgroup> group_weight: array<vec2<u32>, 16>;
 var<workgroup> tally: array<u32, LANES>;
 // What lane 0 decides for all.
 var<workgroup> last: u32; // the key of the last score kept, from its highest digit on
@@ -105,16 +108,31 @@ fn bin_weight(bin: u32) -> vec2<u32> {
 fn choose_bin(pass_index: u32) {
     if (pass_index == 0u) {
         var sum = vec2<u32>(0u);
-        for (var bin = 0u; bin < LANES; bin++) {
-            sum = add(sum, bin_weight(bin));
+        for (var i = 0u; i < 16u; i++) {
+            sum = add(sum, group_weight[i]);
         }
         // floor(sum * gamma): whole numbers above it exceed the product, the others do not.
         limit = add(vec2<u32>(multiply(sum.x, params.gamma).y, 0u), multiply(sum.y, params.gamma));
     }
     var before = above;
     var weight = above_weight;
-    for (var down = 0u; down < LANES; down++) {
-        let bin = LANES - 1u - down;
+    var place = 16u;
+    loop {
+        if (place == 0u) {
+            everything = 1u;
+            return;
+        }
+        place -= 1u;
+        let next = before + group_count[place];
+        let next_weight = add(weight, group_weight[place]);
+        if (group_count[place] > 0u && reached(next, next_weight)) {
+            break;
+        }
+        before = next;
+        weight = next_weight;
+    }
+    for (var down = 0u; down < 16u; down++) {
+        let bin = place * 16u + 15u - down;
         let in_bin = atomicLoad(&bin_count[bin]);
         let next = before + in_bin;
         let next_weight = add(weight, bin_weight(bin));
@@ -127,7 +145,6 @@ fn choose_bin(pass_index: u32) {
         before = next;
         weight = next_weight;
     }
-    everything = 1u;
 }
 
 // How many of the scores equal to the last stay: the fewest that reach the budget.
@@ -148,6 +165,23 @@ fn choose_ties(top: u32) {
     ties = low;
 }
 
+// The sum of the values of all lanes before this one. Every lane calls it.
+fn sum_before(lane: u32, value: u32) -> u32 {
+    workgroupBarrier(); // before the last use's sums are overwritten
+    tally[lane] = value;
+    workgroupBarrier();
+    for (var reach = 1u; reach < LANES; reach *= 2u) {
+        var left = 0u;
+        if (lane >= reach) {
+            left = tally[lane - reach];
+        }
+        workgroupBarrier();
+        tally[lane] += left;
+        workgroupBarrier();
+    }
+    return tally[lane] - value;
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(local_invocation_index) lane: u32) {
     if (lane == 0u) {
@@ -160,9 +194,11 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         everything = 0u;
     }
     workgroupBarrier();
+    var exponent = 1u;
     for (var i = lane; i < params.count; i += LANES) {
-        atomicMax(&largest, (scores[i] >> 23u) & 0xffu);
+        exponent = max(exponent, (scores[i] >> 23u) & 0xffu);
     }
+    atomicMax(&largest, exponent);
     workgroupBarrier();
     let top = atomicLoad(&largest); // 255: NaN or infinity
 
@@ -188,6 +224,17 @@ fn main(@builtin(local_invocation_index) lane: u32) {
             }
         }
         workgroupBarrier();
+        if (lane < 16u) {
+            var in_group = 0u;
+            var weight = vec2<u32>(0u);
+            for (var bin = lane * 16u; bin < lane * 16u + 16u; bin++) {
+                in_group += atomicLoad(&bin_count[bin]);
+                weight = add(weight, bin_weight(bin));
+            }
+            group_count[lane] = in_group;
+            group_weight[lane] = weight;
+        }
+        workgroupBarrier();
         if (lane == 0u) {
             choose_bin(pass_index);
             if (pass_index == 3u) {
@@ -209,23 +256,12 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         equal += select(0u, 1u, key == last);
         greater += select(0u, 1u, key > last);
     }
-    tally[lane] = equal;
-    workgroupBarrier();
-    var ties_before = 0u;
-    for (var i = 0u; i < lane; i++) {
-        ties_before += tally[i];
-    }
-    workgroupBarrier();
+    var ties_before = sum_before(lane, equal);
     var staying = greater + min(equal, ties - min(ties, ties_before));
     if (all) {
         staying = end - start;
     }
-    tally[lane] = staying;
-    workgroupBarrier();
-    var to = 0u;
-    for (var i = 0u; i < lane; i++) {
-        to += tally[i];
-    }
+    var to = sum_before(lane, staying);
     for (var i = start; i < end; i++) {
         let key = key_of(scores[i]);
         var stays = all || key > last;

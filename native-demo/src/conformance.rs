@@ -1,0 +1,89 @@
+//! `fovea conformance`: whether a device computes what it should, as a report; and several devices' reports as one page.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use fovea_conformance::{
+    Depth, Options, conformance, embedded,
+    golden::Fixtures,
+    report::{
+        Report,
+        html::html,
+        matrix::{Lane, matrix},
+        text::text as as_text,
+    },
+};
+use fovea_runtime::OpenDevice;
+use serde_json::json;
+
+use crate::{args::ConformanceArgs, failure::Failure, text};
+
+/// Runs the table and the fixtures' cases, and fails where the verdict does; or makes the page.
+pub async fn run(args: ConformanceArgs) -> Result<(), Failure> {
+    match (&args.matrix, &args.out) {
+        (Some(reports), Some(out)) => write(out, matrix(&lanes(reports)?)),
+        _ => hold(args).await,
+    }
+}
+
+async fn hold(args: ConformanceArgs) -> Result<(), Failure> {
+    let fixtures = match &args.fixtures {
+        Some(directory) => Fixtures::directory(directory)?,
+        None => embedded::fixtures()?,
+    };
+    let open = OpenDevice::open(&args.device).await?;
+    let options = Options {
+        depth: if args.full { Depth::Full } else { Depth::Quick },
+        date: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        cases: args.cases,
+        ..Options::default()
+    };
+    let report = conformance(&open, &fixtures, &options, |line| text::note(&line)).await;
+    if let Some(file) = &args.html {
+        write(file, html(&report))?;
+    }
+    if args.json {
+        text::out(|to| writeln!(to, "{}", json!(report)))?;
+    } else {
+        text::out(|to| write!(to, "{}", as_text(&report)))?;
+    }
+    match report.verdict.failures.first() {
+        None => Ok(()),
+        Some(first) => {
+            let (device, count) = (report.device, report.verdict.failures.len());
+            Err(Failure::NotConformant(format!("{device}: {first} (in all {count})")))
+        }
+    }
+}
+
+fn write(file: &Path, content: String) -> Result<(), Failure> {
+    fs::write(file, content).map_err(|why| Failure::Write { file: file.display().to_string(), why })
+}
+
+/// The reports of a directory, each called as its file is.
+fn lanes(directory: &Path) -> Result<Vec<Lane>, Failure> {
+    let failed = |path: &Path, why: String| Failure::Report { file: path.display().to_string(), why };
+    let entries = fs::read_dir(directory).map_err(|e| failed(directory, e.to_string()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(|e| failed(directory, e.to_string()))?.path();
+        if file.extension().is_some_and(|end| end == "json") {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(failed(directory, "expected reports (*.json), got none".into()));
+    }
+    files.sort();
+    let lane = |file: &PathBuf| {
+        let bytes = fs::read(file).map_err(|e| failed(file, e.to_string()))?;
+        let report: Report =
+            serde_json::from_slice(&bytes).map_err(|e| failed(file, format!("expected a report, got: {e}")))?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Lane { name, report })
+    };
+    files.iter().map(lane).collect()
+}

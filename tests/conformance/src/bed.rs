@@ -1,0 +1,118 @@
+//! Inputs on a device, each in the middle of a larger tensor whose rest must stay as it is.
+//!
+//! A kernel that reads or writes beside its input is seen: what lies there is large, and is looked at afterwards.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use fovea_runtime::{
+    Error,
+    device::{read_f32, read_indices},
+};
+use half::f16;
+
+/// Bytes before and after an input: the largest alignment of a binding, so that the input can be bound where it lies.
+const MARGIN: usize = 256;
+
+/// What stands beside an input: larger than what cases hold, exact in f16, and out of every index range below it.
+const SENTINEL: i16 = 1031;
+
+/// The inputs of one run of a case.
+pub(crate) struct Bed<'a> {
+    device: &'a Device,
+    half: bool,
+    floats: Vec<(Tensor<1>, Vec<f32>)>,
+    indices: Vec<(Tensor<1, Int>, Vec<i32>)>,
+}
+
+impl<'a> Bed<'a> {
+    /// No inputs yet. Numbers are stored in f16 where `half`, else in f32.
+    pub fn new(device: &'a Device, half: bool) -> Self {
+        Self { device, half, floats: Vec::new(), indices: Vec::new() }
+    }
+
+    /// Numbers, which are already rounded to what is stored.
+    pub fn floats<const D: usize>(&mut self, values: &[f32], shape: [usize; D]) -> Tensor<D> {
+        let half = self.half;
+        self.stored(values, shape, half)
+    }
+
+    /// Numbers in f32, whatever the others are stored in.
+    pub fn full<const D: usize>(&mut self, values: &[f32], shape: [usize; D]) -> Tensor<D> {
+        self.stored(values, shape, false)
+    }
+
+    fn stored<const D: usize>(&mut self, values: &[f32], shape: [usize; D], half: bool) -> Tensor<D> {
+        let beside = MARGIN / if half { 2 } else { 4 };
+        let flat = framed(values, f32::from(SENTINEL), beside);
+        let (count, device) = (flat.len(), self.device);
+        let tensor = if half {
+            let halves: Vec<f16> = flat.iter().map(|&v| f16::from_f32(v)).collect();
+            Tensor::<1>::from_data(TensorData::new(halves, [count]), (device, DType::F16))
+        } else {
+            Tensor::<1>::from_data(TensorData::new(flat.clone(), [count]), (device, DType::F32))
+        };
+        self.floats.push((tensor.clone(), flat));
+        tensor.narrow(0, beside, values.len()).reshape(shape)
+    }
+
+    /// Indices.
+    pub fn indices(&mut self, values: &[usize]) -> Tensor<1, Int> {
+        let values: Vec<i32> = values.iter().map(|&i| i32::try_from(i).unwrap_or(i32::MAX)).collect();
+        let beside = MARGIN / 4;
+        let flat = framed(&values, i32::from(SENTINEL), beside);
+        let tensor = Tensor::<1, Int>::from_data(TensorData::new(flat.clone(), [flat.len()]), self.device);
+        self.indices.push((tensor.clone(), flat));
+        tensor.narrow(0, beside, values.len())
+    }
+
+    /// The sentence about the first number that was overwritten, in an input or beside it; None where all are as they were.
+    pub async fn overwritten(self) -> Result<Option<String>, Error> {
+        for (input, (tensor, before)) in self.floats.into_iter().enumerate() {
+            let after = read_f32(tensor).await?;
+            let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            if let Some(at) = first_other(&before, &after, same) {
+                return Ok(Some(sentence(input, at, &before, &after)));
+            }
+        }
+        for (input, (tensor, before)) in self.indices.into_iter().enumerate() {
+            let after = read_indices(tensor).await?;
+            let same = |(a, b): (&i32, &usize)| usize::try_from(*a) == Ok(*b);
+            if let Some(at) = first_other(&before, &after, same) {
+                return Ok(Some(sentence(input, at, &before, &after)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// `values` with `beside` sentinels before and after them.
+fn framed<T: Copy>(values: &[T], sentinel: T, beside: usize) -> Vec<T> {
+    let frame = vec![sentinel; beside];
+    [&frame, values, &frame].concat()
+}
+
+fn first_other<A, B>(before: &[A], after: &[B], same: impl Fn((&A, &B)) -> bool) -> Option<usize> {
+    let other = before.iter().zip(after).position(|pair| !same(pair));
+    other.or((before.len() != after.len()).then_some(before.len().min(after.len())))
+}
+
+fn sentence<A: ToString, B: ToString>(input: usize, at: usize, before: &[A], after: &[B]) -> String {
+    let word = |value: Option<String>| value.unwrap_or_else(|| "nothing".into());
+    let (expected, got) = (word(before.get(at).map(A::to_string)), word(after.get(at).map(B::to_string)));
+    format!("input {input}: expected it to stay as it was, got {got} for {expected} at {at}, sentinels counted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_other_number_is_found() {
+        let flat = framed(&[1, 2, 3], 9, 2);
+        assert_eq!(flat, [9, 9, 1, 2, 3, 9, 9]);
+        let same = |(a, b): (&i32, &i32)| a == b;
+        assert_eq!(first_other(&flat, &flat, same), None);
+        assert_eq!(first_other(&flat, &[9, 9, 1, 2, 3, 9, 8], same), Some(6));
+        assert_eq!(first_other(&flat, &flat[..6], same), Some(6));
+        assert!(sentence(0, 6, &flat, &flat[..6]).contains("got nothing for 9 at 6"));
+    }
+}

@@ -1,0 +1,220 @@
+//! The table of cases and the traces that PyTorch wrote for them, out of files that are in memory: a directory's, embedded
+//! ones, or a browser's.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use fovea_model::{AskOptions, trace::Value};
+use fovea_runtime::source::Source;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+pub use fovea_model::trace::Trace;
+
+/// One case: a model, a picture, a question, and which samplers are on.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What it is called; also its trace's file.
+    pub name: String,
+    /// The checkpoint's directory.
+    pub model: String,
+    /// The picture's file in `pictures/`.
+    pub picture: String,
+    /// The question.
+    pub prompt: String,
+    /// Whether the vision-guided sampler is on.
+    pub vision: bool,
+    /// Whether the text-guided sampler is on.
+    pub text: bool,
+    /// Most tokens of the answer.
+    pub new: usize,
+}
+
+impl Case {
+    /// The settings of the case: greedy, with logits kept.
+    pub fn options(&self) -> AskOptions {
+        AskOptions {
+            vision: self.vision,
+            text: self.text,
+            max_new_tokens: self.new,
+            keep_logits: true,
+            ..AskOptions::default()
+        }
+    }
+}
+
+/// A fixture that is missing or broken.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("fixture {file}: {why}")]
+pub struct FixtureError {
+    /// Its name.
+    pub file: String,
+    /// What was expected, and what came.
+    pub why: String,
+}
+
+impl FixtureError {
+    pub(crate) fn new(file: &str, why: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), why: why.into() }
+    }
+}
+
+/// The fixtures' files by name, with slashes: `cases.json`, `pictures/200x200-0.png`, `traces/tiny-both.safetensors`,
+/// `tiny-0/config.json`.
+#[derive(Clone, Debug, Default)]
+pub struct Fixtures(BTreeMap<String, Cow<'static, [u8]>>);
+
+impl Fixtures {
+    /// These files.
+    pub fn new(files: impl IntoIterator<Item = (String, Cow<'static, [u8]>)>) -> Self {
+        Self(files.into_iter().collect())
+    }
+
+    /// Whether there are none: then only kernels can be checked.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A file's bytes.
+    ///
+    /// # Errors
+    /// [`FixtureError`] where it is not there.
+    pub fn file(&self, name: &str) -> Result<&[u8], FixtureError> {
+        let found = self.0.get(name).map(AsRef::as_ref);
+        found.ok_or_else(|| FixtureError::new(name, format!("expected it among {} files, got none", self.0.len())))
+    }
+
+    /// Every case.
+    ///
+    /// # Errors
+    /// [`FixtureError`] where the table is missing or broken.
+    pub fn cases(&self) -> Result<Vec<Case>, FixtureError> {
+        cases(self.file(CASES)?)
+    }
+
+    /// What PyTorch computed for a case.
+    ///
+    /// # Errors
+    /// [`FixtureError`] where the trace is missing or broken.
+    pub fn trace(&self, case: &str) -> Result<Trace, FixtureError> {
+        let name = format!("traces/{case}.safetensors");
+        trace(&name, self.file(&name)?)
+    }
+
+    /// The bytes of a case's picture.
+    ///
+    /// # Errors
+    /// [`FixtureError`] where it is not there.
+    pub fn picture(&self, case: &Case) -> Result<&[u8], FixtureError> {
+        self.file(&format!("pictures/{}", case.picture))
+    }
+
+    /// The files of one checkpoint.
+    ///
+    /// # Errors
+    /// [`FixtureError`] where there are none.
+    pub fn checkpoint(&self, name: &str) -> Result<Source, FixtureError> {
+        let inside = |(file, bytes): (&String, &Cow<'static, [u8]>)| {
+            let file = file.strip_prefix(name)?.strip_prefix('/')?;
+            Some((file.to_owned(), bytes.clone()))
+        };
+        let files: Vec<_> = self.0.iter().filter_map(inside).collect();
+        if files.is_empty() {
+            return Err(FixtureError::new(&format!("{name}/"), "expected a checkpoint's files, got none"));
+        }
+        Ok(Source::memory(name, files))
+    }
+}
+
+/// The table of cases among the fixtures.
+pub const CASES: &str = "cases.json";
+
+/// A line of the table.
+#[derive(Deserialize)]
+struct Line {
+    case: String,
+    model: String,
+    image: String,
+    prompt: String,
+    off: Vec<String>,
+    new: usize,
+}
+
+impl From<Line> for Case {
+    fn from(line: Line) -> Self {
+        let on = |sampler: &str| !line.off.iter().any(|off| off == sampler);
+        Self {
+            vision: on("vision"),
+            text: on("text"),
+            picture: line.image.strip_prefix("pictures/").unwrap_or(&line.image).to_owned(),
+            name: line.case,
+            model: line.model,
+            prompt: line.prompt,
+            new: line.new,
+        }
+    }
+}
+
+/// The table's cases.
+///
+/// # Errors
+/// [`FixtureError`] where it is broken, or holds none.
+pub fn cases(table: &[u8]) -> Result<Vec<Case>, FixtureError> {
+    let lines: Vec<Line> = serde_json::from_slice(table)
+        .map_err(|e| FixtureError::new(CASES, format!("expected a list of cases, got: {e}")))?;
+    if lines.is_empty() {
+        return Err(FixtureError::new(CASES, "expected cases, got none"));
+    }
+    Ok(lines.into_iter().map(Case::from).collect())
+}
+
+/// A trace's stages. `name` is what to call its file.
+///
+/// # Errors
+/// [`FixtureError`] where it is broken, or of other types than F32 and I64.
+pub fn trace(name: &str, bytes: &[u8]) -> Result<Trace, FixtureError> {
+    let tensors = SafeTensors::deserialize(bytes)
+        .map_err(|e| FixtureError::new(name, format!("expected a safetensors file, got: {e}")))?;
+    let value = |stage: &str, dtype: Dtype, shape: Vec<usize>, bytes: &[u8]| match dtype {
+        Dtype::F32 => {
+            let data = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            Ok(Value::F32 { shape, data })
+        }
+        Dtype::I64 => {
+            let data = bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
+            Ok(Value::I64 { shape, data })
+        }
+        other => Err(FixtureError::new(name, format!("{stage}: expected F32 or I64, got {other:?}"))),
+    };
+    let stages = tensors.iter().map(|(stage, view)| {
+        let value = value(stage, view.dtype(), view.shape().to_vec(), view.data())?;
+        Ok((stage.to_owned(), value))
+    });
+    stages.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_broken_is_named() {
+        let none = Fixtures::default();
+        assert!(none.is_empty() && none.cases().is_err_and(|e| e.to_string().contains("cases.json")));
+        assert!(none.checkpoint("tiny-1").is_err_and(|e| e.to_string().contains("tiny-1/")));
+        assert!(none.trace("x").is_err_and(|e| e.to_string().contains("traces/x.safetensors")));
+        assert!(cases(b"[]").is_err_and(|e| e.why.contains("got none")));
+        assert!(cases(b"{").is_err_and(|e| e.why.contains("expected a list")));
+        assert!(trace("x", b"").is_err_and(|e| e.why.contains("expected a safetensors file")));
+    }
+
+    #[test]
+    fn a_line_of_the_table_is_a_case() {
+        let table =
+            br#"[{"case": "c", "model": "m", "image": "pictures/p.png", "prompt": "?", "off": ["text"], "new": 3}]"#;
+        let [case] = cases(table).unwrap().try_into().unwrap();
+        assert_eq!((case.picture.as_str(), case.vision, case.text, case.new), ("p.png", true, false, 3));
+        let fixtures = Fixtures::new([("m/config.json".to_owned(), Cow::Borrowed(b"{}".as_slice()))]);
+        assert_eq!(fixtures.checkpoint("m").unwrap().files().collect::<Vec<_>>(), ["config.json"]);
+        assert!(fixtures.checkpoint("mm").is_err());
+    }
+}

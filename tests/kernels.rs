@@ -1,0 +1,178 @@
+//! The operations on every device: the table of `fovea-conformance` against the f64 twins, and what is refused.
+//!
+//! `cargo test --workspace --test kernels -- --nocapture` prints the report.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use fovea_conformance::{Depth, Options, conformance, golden::Fixtures, report::text::text};
+use fovea_runtime::{
+    Error, Keep, OpenDevice, Scale,
+    device::{read_f32, read_indices},
+    element_ops::{gated_silu, quick_gelu},
+    sampler_ops::{
+        compact, indices, only_tensor_ops, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k,
+    },
+};
+use fovea_tests::{
+    closeness::{compare, same_bits},
+    device,
+};
+use pollster::block_on;
+
+/// The table on one device. Every row that is skipped must say so for want of f16.
+fn every_case(open: &OpenDevice, depth: Depth) {
+    let options = Options { depth, ..Options::default() };
+    let report = block_on(conformance(open, &Fixtures::default(), &options, |_| {}));
+    eprintln!("{}", text(&report));
+    let (verdict, counts) = (&report.verdict, report.verdict.counts);
+    assert!(verdict.pass, "expected every case to pass on {}, got:\n{}", open.info, verdict.failures.join("\n"));
+    assert!(verdict.no_longer_seen.is_empty(), "expected a list of what is seen, got {:?}", verdict.no_longer_seen);
+    assert!(counts.passed >= 150, "expected at least 150 cases that pass, got {counts:?}");
+    for row in &report.kernels {
+        let skipped = row.outcome.word() == "skipped";
+        assert!(!skipped || (row.dtype == "f16" && !open.has_f16()), "{}: expected it to run, got a skip", row.case);
+        assert!(skipped || row.bit_identical, "{}: expected two runs alike, got others", row.case);
+        let guarded = row.path == "tensor ops" || row.buffers_guarded > 0 || skipped;
+        assert!(guarded, "{}: expected buffers between sentinels, got none", row.case);
+    }
+}
+
+#[test]
+fn the_table_on_the_cpu() {
+    every_case(device::cpu(), Depth::Full);
+}
+
+#[test]
+fn the_table_on_wgpu() {
+    if let Some(open) = device::wgpu("the table") {
+        assert!(runs_kernels(&open.device), "{}: expected the kernels to run there", open.info);
+        every_case(open, Depth::Quick);
+    }
+}
+
+/// What runs where a device compiles no WGSL.
+#[test]
+fn the_table_by_tensor_operations_on_wgpu() {
+    if let Some(open) = device::wgpu("the table by tensor operations") {
+        only_tensor_ops(true);
+        every_case(open, Depth::Quick);
+        only_tensor_ops(false);
+    }
+}
+
+fn tensor<const D: usize>(values: &[f32], shape: [usize; D], open: &OpenDevice) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), &open.device)
+}
+
+/// `D` dimensions of zeros on the CPU.
+fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    tensor(&vec![0.0; shape.iter().product()], shape, device::cpu())
+}
+
+#[test]
+fn scores_worked_out_by_hand_keep_what_they_should() {
+    for open in device::all("scores worked out by hand") {
+        // Two heads of four channels: softmax(ln p) = p, and the better head counts. Shares: .5, .857, 1.
+        let key = [0.5f32, 0.3, 0.2, 0.1, 0.7, 0.2].map(|p| [2.0 * p.ln(), 0.0, 0.0, 0.0]);
+        let (query, key) = ([[1.0f32, 0.0, 0.0, 0.0]; 2].concat(), key.as_flattened());
+        let score = text_score(tensor(&query, [2, 1, 4], open), tensor(key, [2, 3, 4], open)).unwrap();
+        let importance = block_on(read_f32(score.clone())).unwrap();
+        compare("importance", &[0.5, 0.7, 0.2], &importance).abs_within(1e-6).unwrap();
+        for (gamma, expected) in [(0.85, vec![0, 1]), (0.86, vec![0, 1, 2])] {
+            let kept = block_on(async { read_indices(top_k(score.clone(), Keep::Gamma(gamma)).await?).await });
+            assert_eq!(kept.unwrap(), expected, "{}: gamma {gamma} (got, expected)", open.info);
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_belong_together_are_typed_errors() {
+    let refused = |what: String, got: Result<(), Error>| {
+        assert!(matches!(got, Err(Error::Shape { .. })), "{what}: expected a typed error, got {got:?}");
+    };
+    let whole = Scale::new(4, 4);
+    for (map, window, scales) in [
+        ([0, 3, 2], 4, vec![whole]),
+        ([3, 3, 2], 0, vec![whole]),
+        ([3, 3, 2], 4, vec![]),
+        ([3, 3, 2], 4, vec![whole, Scale::new(0, 0)]),
+        ([3, 3, 2], 4, vec![Scale::new(2, 0)]),
+    ] {
+        let got = region_pool(zeros(map), window, &scales).map(|_| ());
+        refused(format!("map {map:?}, window {window}, scales {scales:?}"), got);
+    }
+    for (pooled, thumbnail, weight, bias) in [
+        ([2, 4], [9, 5], [3, 9], 3),
+        ([2, 4], [9, 4], [3, 8], 3),
+        ([2, 4], [9, 4], [2, 9], 3),
+        ([2, 4], [9, 4], [3, 9], 2),
+    ] {
+        let got = scale_select(zeros(pooled), zeros(thumbnail), zeros(weight), zeros([bias])).map(|_| ());
+        refused(format!("pooled {pooled:?}, thumbnail {thumbnail:?}, weight {weight:?}, bias {bias}"), got);
+    }
+    for (query, key) in [([4, 1, 8], [3, 2, 8]), ([4, 1, 8], [2, 2, 6]), ([4, 0, 8], [2, 2, 8]), ([4, 1, 8], [2, 0, 8])]
+    {
+        refused(format!("query {query:?}, key {key:?}"), text_score(zeros(query), zeros(key)).map(|_| ()));
+    }
+    refused("no score".into(), block_on(top_k(zeros([0]), Keep::Gamma(0.85))).map(|_| ()));
+}
+
+#[test]
+fn a_compaction_of_other_maps_scales_or_regions_is_a_typed_error() {
+    let open = device::cpu();
+    let (whole, halves) = (Scale::new(4, 4), Scale::new(2, 2));
+    let map = zeros([6, 8, 2]);
+    let pooled = region_pool(map.clone(), 4, &[whole]).unwrap();
+    let choices = |count: usize| -> Tensor<1, Int> { indices(&vec![0; count], 1, &open.device).unwrap() };
+    for (what, map, newline, regions, scales) in [
+        ("another map", zeros([6, 9, 2]), 2, 4, vec![whole]),
+        ("other channels", zeros([6, 8, 3]), 3, 4, vec![whole]),
+        ("a longer newline", map.clone(), 3, 4, vec![whole]),
+        ("a choice too few", map.clone(), 2, 3, vec![whole]),
+        ("a scale that was not pooled", map.clone(), 2, 4, vec![whole, halves]),
+    ] {
+        let got = block_on(compact(map, &pooled, zeros([newline]), choices(regions), &scales)).map(|_| ());
+        assert!(matches!(got, Err(Error::Shape { .. })), "{what}: expected a typed error, got {got:?}");
+    }
+}
+
+#[test]
+fn indices_are_checked_before_a_device_sees_them() {
+    for open in device::all("indices") {
+        for (at, bound) in [(vec![0, 3], 3), (vec![usize::MAX], 3), (vec![0], 0)] {
+            let got = indices(&at, bound, &open.device).map(|_| ());
+            assert!(
+                matches!(got, Err(Error::Shape { .. })),
+                "{at:?} below {bound}: expected a typed error, got {got:?}"
+            );
+        }
+        let rows = tensor(&[0.0; 6], [1, 3, 2], open);
+        let picked = row_gather(rows, indices(&[2, 0], 3, &open.device).unwrap()).unwrap();
+        assert_eq!(picked.dims(), [1, 2, 2], "{}: shape (got, expected)", open.info);
+    }
+    let got = row_gather(zeros([1, 0, 2]), indices(&[0], 1, &device::cpu().device).unwrap()).map(|_| ());
+    assert!(matches!(got, Err(Error::Shape { .. })), "no rows: expected a typed error, got {got:?}");
+}
+
+#[test]
+fn fused_activations_equal_their_equations() {
+    // More than one task's worth of values, and not a multiple of it; far enough out that both tails are flat.
+    let count = 3 * (1 << 14) + 17;
+    let x: Vec<f32> = (0..count).map(|i| (i as f32 / count as f32 - 0.5) * 60.0).collect();
+    let up: Vec<f32> = (0..count).map(|i| ((i * 7) as f32).sin()).collect();
+    let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
+    let gelu: Vec<f32> = x.iter().map(|&v| (f64::from(v) * sigmoid(1.702 * f64::from(v))) as f32).collect();
+    let silu: Vec<f32> =
+        x.iter().zip(&up).map(|(&v, &u)| (f64::from(v) * sigmoid(f64::from(v)) * f64::from(u)) as f32).collect();
+    for open in device::all("fused activations") {
+        let tensor = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [count]), &open.device);
+        let read = |tensor| block_on(read_f32(tensor)).expect("values that can be read");
+        let kept = tensor(&x);
+        let got = read(quick_gelu(kept.clone()));
+        compare("quick_gelu", &gelu, &got).nmse_within(1e-10).unwrap();
+        // In place only where nobody else holds the tensor.
+        same_bits("the input", &x, &read(kept)).unwrap();
+        let got = read(gated_silu(tensor(&x), tensor(&up)).expect("one shape"));
+        compare("gated_silu", &silu, &got).nmse_within(1e-10).unwrap();
+        assert!(gated_silu(tensor(&x), tensor(&up).narrow(0, 0, 1)).is_err(), "expected two shapes to be refused");
+    }
+}

@@ -1,0 +1,122 @@
+//! Makes the static folder of the page: the engine as wasm, its bindings, and the page's own files.
+//!
+//! wasm-bindgen runs as a library of the version that the engine is compiled with, so nothing has to be installed and
+//! the two can't differ. No file of the folder needs a header, a bundler or a server of its own.
+
+mod error;
+pub mod serve;
+mod sizes;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value as Json;
+use wasm_bindgen_cli_support::Bindgen;
+
+pub use error::BundleError;
+pub use sizes::{Size, sizes};
+
+/// What the engine is compiled for.
+pub const TARGET: &str = "wasm32-unknown-unknown";
+
+/// The engine's package, and the name of its library.
+const PACKAGE: [&str; 2] = ["fovea-web", "fovea_web"];
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// Makes the folder `out`: the page's files, and in `pkg` the engine and its bindings. What else lies there stays.
+///
+/// # Errors
+/// [`BundleError::NoTarget`] where Rust lacks [`TARGET`]; else what the step that failed says.
+pub fn build(out: &Path) -> Result<(), BundleError> {
+    target()?;
+    bind(&compile()?, &out.join("pkg"))?;
+    copy(&root().join("web-demo/page"), out)
+}
+
+/// Whether Rust has a standard library for [`TARGET`].
+fn target() -> Result<(), BundleError> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--print", "target-libdir", "--target", TARGET]).current_dir(root());
+    let told = rustc.output().map_err(|why| BundleError::start(&rustc, why))?;
+    let folder = String::from_utf8_lossy(&told.stdout).trim().to_owned();
+    if told.status.success() && Path::new(&folder).is_dir() { Ok(()) } else { Err(BundleError::NoTarget { folder }) }
+}
+
+/// Compiles the engine with the default profile, and tells where cargo put it. What cargo says goes to stderr.
+fn compile() -> Result<PathBuf, BundleError> {
+    let [package, library] = PACKAGE;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "-p", package, "--target", TARGET, "--message-format", "json-render-diagnostics"])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut running = cargo.spawn().map_err(|why| BundleError::start(&cargo, why))?;
+    // Cargo knows where its target directory is; we would have to guess.
+    let mut module = None;
+    for line in running.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
+        module = wasm_of(&line, library).or(module);
+    }
+    let status = running.wait().map_err(|why| BundleError::start(&cargo, why))?;
+    if !status.success() {
+        return Err(BundleError::failed(&cargo, status));
+    }
+    module.ok_or(BundleError::NoModule { library })
+}
+
+/// The wasm file of `library`, where a line of cargo's messages tells of it.
+fn wasm_of(message: &str, library: &str) -> Option<PathBuf> {
+    let message: Json = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["target"]["name"] != library {
+        return None;
+    }
+    let files = message["filenames"].as_array()?.iter().filter_map(Json::as_str).map(PathBuf::from);
+    files.into_iter().find(|file| file.extension().is_some_and(|e| e == "wasm"))
+}
+
+/// Writes the ES module, its types and the wasm file with its imports and exports bound.
+fn bind(module: &Path, pkg: &Path) -> Result<(), BundleError> {
+    // Names stay, so that a trap's backtrace can be read. The bindings know where the wasm file is.
+    let generate =
+        || Bindgen::new().input_path(module).web(true)?.typescript(true).omit_default_module_path(false).generate(pkg);
+    generate().map_err(|why| BundleError::Bind { module: module.to_owned(), why: format!("{why:#}") })
+}
+
+/// Copies a folder and those in it.
+fn copy(from: &Path, to: &Path) -> Result<(), BundleError> {
+    fs::create_dir_all(to).map_err(|why| BundleError::file(to, why))?;
+    for entry in fs::read_dir(from).map_err(|why| BundleError::file(from, why))? {
+        let entry = entry.map_err(|why| BundleError::file(from, why))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target)?;
+        } else {
+            fs::copy(&source, &target).map_err(|why| BundleError::file(&source, why))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargos_messages_name_the_wasm_file() {
+        let artifact =
+            r#"{"reason":"compiler-artifact","target":{"name":"fovea_web"},"filenames":["/t/a.d","/t/a.wasm"]}"#;
+        assert_eq!(wasm_of(artifact, "fovea_web"), Some(PathBuf::from("/t/a.wasm")));
+        assert_eq!(wasm_of(artifact, "another"), None);
+        assert_eq!(wasm_of(r#"{"reason":"build-finished","success":true}"#, "fovea_web"), None);
+        assert_eq!(wasm_of("not JSON", "fovea_web"), None);
+    }
+}

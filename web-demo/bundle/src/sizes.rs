@@ -1,0 +1,86 @@
+//! What the files of a folder weigh, on disk and on the wire.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use flate2::{Compression, write::GzEncoder};
+
+use crate::BundleError;
+
+/// What one file weighs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Its path in the folder.
+    pub file: PathBuf,
+    /// Its bytes.
+    pub raw: u64,
+    /// Its bytes after gzip, as most hosts send it.
+    pub gzipped: u64,
+}
+
+/// The files of a folder and of those in it, by name.
+///
+/// # Errors
+/// Where one can't be read.
+pub fn sizes(folder: &Path) -> Result<Vec<Size>, BundleError> {
+    let mut found = Vec::new();
+    walk(folder, Path::new(""), &mut found)?;
+    found.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(found)
+}
+
+fn walk(folder: &Path, within: &Path, found: &mut Vec<Size>) -> Result<(), BundleError> {
+    let here = folder.join(within);
+    for entry in fs::read_dir(&here).map_err(|why| BundleError::file(&here, why))? {
+        let entry = entry.map_err(|why| BundleError::file(&here, why))?;
+        let (path, file) = (entry.path(), within.join(entry.file_name()));
+        if path.is_dir() {
+            walk(folder, &file, found)?;
+        } else {
+            let (raw, gzipped) = weigh(&path).map_err(|why| BundleError::file(&path, why))?;
+            found.push(Size { file, raw, gzipped });
+        }
+    }
+    Ok(())
+}
+
+fn weigh(path: &Path) -> io::Result<(u64, u64)> {
+    let mut gzip = GzEncoder::new(Count(0), Compression::best());
+    let raw = io::copy(&mut fs::File::open(path)?, &mut gzip)?;
+    Ok((raw, gzip.finish()?.0))
+}
+
+/// Counts what is written to it, and keeps nothing.
+struct Count(u64);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_light_on_the_wire() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        fs::create_dir(folder.path().join("pkg"))?;
+        fs::write(folder.path().join("pkg/zeros"), [0; 100_000])?;
+        fs::write(folder.path().join("empty"), [])?;
+        let sizes = sizes(folder.path())?;
+        let names: Vec<_> = sizes.iter().map(|s| (s.file.as_path(), s.raw)).collect();
+        assert_eq!(names, [(Path::new("empty"), 0), (Path::new("pkg/zeros"), 100_000)]);
+        // A thousandth is the best that deflate can; header and trailer of gzip are 18 bytes.
+        assert!((100..200).contains(&sizes[1].gzipped), "expected about 115 bytes, got {}", sizes[1].gzipped);
+        Ok(())
+    }
+}

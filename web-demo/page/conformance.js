@@ -1,0 +1,94 @@
+// The page around the worker: shows what it tells, and with `?report` also sends it to the server the page came from.
+
+const at = (id) => document.getElementById(id);
+const reporting = new URLSearchParams(location.search).has('report');
+const started = performance.now();
+const worker = new Worker('./worker.js', { type: 'module' });
+let ended = false;
+
+// Lines arrive in the order they were told in, and the end after all of them. Where nobody takes them, nobody waits
+// for the rest either.
+let posts = Promise.resolve();
+function post(to, type, body) {
+  if (!reporting) return;
+  const send = async () => {
+    const answer = await fetch(to, { method: 'POST', headers: { 'content-type': type }, body });
+    if (!answer.ok) throw new Error(`${to}: expected to be taken, got ${answer.status}`);
+  };
+  posts = posts.then(send).catch((why) => end(`The report was not taken: ${why.message}.`));
+}
+
+function line(text) {
+  const seconds = ((performance.now() - started) / 1000).toFixed(1).padStart(6);
+  const log = at('log');
+  const below = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
+  log.append(`${seconds} s  ${text}\n`);
+  if (below) log.scrollTop = log.scrollHeight;
+  post('progress', 'text/plain', text);
+}
+
+// The end, once: a sentence, and how the page looks under it.
+function end(sentence, state = 'fail') {
+  if (ended) return false;
+  ended = true;
+  worker.terminate();
+  document.body.dataset.state = state;
+  document.title = `${state}: ${document.title}`;
+  at('verdict').textContent = sentence;
+  return true;
+}
+
+function fail(sentence) {
+  if (end(sentence)) post('report', 'application/json', JSON.stringify({ error: sentence }));
+}
+
+function show(text) {
+  let report;
+  try {
+    report = JSON.parse(text);
+  } catch (why) {
+    fail(`The engine's report is not JSON: ${why.message}.`);
+    return;
+  }
+  const { pass, failures = [] } = report?.verdict ?? {};
+  if (typeof pass !== 'boolean') {
+    fail('The engine\'s report says neither pass nor fail.');
+    return;
+  }
+  if (!end(pass ? 'Pass: all is as expected.' : `Fail: ${failures.length} not as expected.`, pass ? 'pass' : 'fail')) return;
+  for (const failure of failures) {
+    const item = document.createElement('li');
+    item.textContent = typeof failure === 'string' ? failure : JSON.stringify(failure);
+    at('failures').append(item);
+  }
+  at('failures').hidden = failures.length === 0;
+  at('report').textContent = JSON.stringify(report, null, 2);
+  at('result').hidden = false;
+  post('report', 'application/json', JSON.stringify({ report }));
+}
+
+worker.addEventListener('message', ({ data }) => {
+  if (ended) return;
+  if ('line' in data) line(data.line);
+  if ('device' in data) {
+    at('device').textContent = data.device;
+    line(data.device);
+  }
+  if ('error' in data) fail(data.error);
+  if ('report' in data) show(data.report);
+});
+// What the worker could not tell itself: it did not load, or it could not be understood.
+worker.addEventListener('error', (event) => fail(`The worker stopped: ${event.message || 'it did not load'}.`));
+worker.addEventListener('messageerror', () => fail('The worker told something that can\'t be read.'));
+
+at('copy').addEventListener('click', async () => {
+  try {
+    await navigator.clipboard.writeText(at('report').textContent);
+    at('copy').textContent = 'Copied';
+  } catch {
+    // Not allowed: the text is selected, and the reader copies it.
+    getSelection().selectAllChildren(at('report'));
+    at('copy').textContent = 'Selected';
+  }
+  setTimeout(() => { at('copy').textContent = 'Copy report'; }, 2000);
+});
