@@ -198,7 +198,7 @@ pub async fn top_k(scores: Tensor<1>, keep: Keep) -> Result<Tensor<1, Int>, Erro
     let ranked = <Dispatch as SamplerOps>::top_k(scores.into_dispatch(), keep).await;
     match ranked.count? {
         0 => Err(wrong(format!("one of {n} that is NaN or infinite"))),
-        count => Ok(Tensor::<1, Int>::from_dispatch(ranked.kept).narrow(0, 0, count.min(n))),
+        _ => Ok(Tensor::from_dispatch(ranked.kept)),
     }
 }
 

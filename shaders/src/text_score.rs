@@ -35,7 +35,7 @@ pub fn text_score(query: &[f64], key: &[f64], [heads, kv_heads, text, visual, d_
 }
 
 /// Rows and keys that one workgroup of the product takes.
-pub const PRODUCT_TILE: (usize, usize) = (32, 128);
+pub const PRODUCT_TILE: (usize, usize) = (32, 256);
 
 /// Visual tokens that one workgroup of the best head takes.
 pub const BEST_TILE: usize = 256;
@@ -43,16 +43,12 @@ pub const BEST_TILE: usize = 256;
 /// Bytes of scores held at once: a cache's size, not a question's.
 const SCORE_BUDGET: usize = 4 << 20;
 
-/// Text tokens of one block: as many as [`SCORE_BUDGET`] holds, at least one.
-pub const fn text_block(heads: usize, text: usize, visual: usize) -> usize {
-    let fit = SCORE_BUDGET / 4 / (heads * visual);
-    if fit == 0 {
-        1
-    } else if fit < text {
-        fit
-    } else {
-        text
-    }
+/// Text tokens of one block: as many as [`SCORE_BUDGET`] holds, at least one; above eight a multiple of it, so that rows
+/// fill the product's tiles.
+pub fn text_block(heads: usize, text: usize, visual: usize) -> usize {
+    let fit = (SCORE_BUDGET / 4 / (heads * visual)).max(1);
+    let even = if fit > 8 { fit / 8 * 8 } else { fit };
+    even.min(text)
 }
 
 /// `Params` of `text_score_product.wgsl`.

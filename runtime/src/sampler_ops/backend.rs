@@ -32,7 +32,7 @@ pub struct CompactCounts {
 /// The indices that stay.
 #[derive(ExtensionType)]
 pub struct Ranked<B: Backend> {
-    /// At least `count` long.
+    /// `count` long; one of anything where `count` is 0 or an error.
     pub kept: IntTensor<B>,
     /// How many; 0 where a score is not finite.
     pub count: Result<usize, Error>,

@@ -7,7 +7,7 @@ use burn::backend::{
     TensorMetadata,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use burn_wgpu::{CubeBackend, into_contiguous};
 use fovea_shaders::{
@@ -176,7 +176,9 @@ impl SamplerOps for CubeBackend {
         let kept = empty(&scores, [n], DType::I32);
         let count = empty(&scores, [1], DType::I32);
         launch(&TOP_K, Variant::F32, vec![], [1, 1, 1], &[&scores, &kept, &count], TopKParams::new(n, keep));
-        Ranked { kept, count: read::<1>(count).await.map(|[count]| count) }
+        let count = read::<1>(count).await.map(|[count]| count.min(n));
+        let cut = count.as_ref().map_or(n, |&count| count.max(1));
+        Ranked { kept: shorten(kept, cut), count }
     }
 
     fn row_gather(rows: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
@@ -193,6 +195,13 @@ impl SamplerOps for CubeBackend {
         launch(&ROW_GATHER, variant, vec![], groups, &[&rows, &indices, &picked], params);
         picked
     }
+}
+
+/// The first `count` words of a vector, in place: nothing is copied.
+fn shorten(x: CubeTensor, count: usize) -> CubeTensor {
+    let rest = (x.shape().num_elements() - count) * x.dtype.size();
+    let handle = x.handle.offset_end(rest as u64);
+    CubeTensor::new_contiguous(x.client, x.device, Shape::new([count]), handle, x.dtype)
 }
 
 /// A few counts, read back.

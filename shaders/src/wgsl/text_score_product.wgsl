@@ -3,8 +3,8 @@
 //     scores[h, i, n] = q[h, first + i] . k[n] / sqrt(d)
 //
 // A block is a few text tokens, so that the scores of a long question are never held at once. The query heads of one key
-// head are rows of one product. One workgroup takes 32 rows and 128 keys; an invocation eight of each, so that each pack
-// that it reads takes part in eight products.
+// head are rows of one product. One workgroup takes 32 rows and 256 keys; an invocation 16 rows and eight keys, so that
+// each pack that it reads takes part in eight or sixteen products.
 
 struct Params {
     share: u32, // query heads of one key head
@@ -23,96 +23,146 @@ struct Params {
 @group(0) @binding(3) var<uniform> params: Params;
 
 const LANES: u32 = 64u;
-const SIDE: u32 = 8u; // rows and keys of an invocation
+const ROWS: u32 = 16u; // of an invocation
+const KEYS: u32 = 8u;
 
 // The eight scores of one row.
-fn write(row: u32, n: u32, low: vec4<f32>, high: vec4<f32>) {
+fn write(row: u32, n: vec4<u32>, low: vec4<f32>, high: vec4<f32>) {
     for (var j = 0u; j < 4u; j++) {
-        if (n + j < params.visual) {
-            scores[row * params.visual + n + j] = low[j] * params.factor;
+        if (n[j] < params.visual) {
+            scores[row * params.visual + n[j]] = low[j] * params.factor;
         }
-        if (n + 4u + j < params.visual) {
-            scores[row * params.visual + n + 4u + j] = high[j] * params.factor;
+        if (n[j] + 4u < params.visual) {
+            scores[row * params.visual + n[j] + 4u] = high[j] * params.factor;
         }
     }
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    // group: (128 keys, 32 rows, key head)
+    // group: (256 keys, 32 rows, key head)
     let rows = params.share * params.block; // of one key head
-    let first_row = (group.y * 4u + lane / 16u) * SIDE;
-    let first_key = (group.x * 16u + lane % 16u) * SIDE;
+    let first_row = (group.y * 2u + lane / 32u) * ROWS;
+    let first_key = (group.x * 32u + lane % 32u) * KEYS;
     if (first_row >= rows || first_key >= params.visual) {
         return;
     }
-    // Where the rows and keys start. One too many is the last one again: it is computed, and not written.
-    var q_at: array<u32, 8>;
-    var k_at: array<u32, 8>;
-    for (var i = 0u; i < SIDE; i++) {
+    // Where rows and keys start. One too many is the last one again: it is computed, and not written.
+    var q_at: array<u32, ROWS>;
+    for (var i = 0u; i < ROWS; i++) {
         let row = min(first_row + i, rows - 1u);
         let head = group.z * params.share + row / params.block;
         q_at[i] = (head * params.text + params.first + row % params.block) * params.packs;
-        k_at[i] = (group.z * params.visual + min(first_key + i, params.visual - 1u)) * params.packs;
     }
-    // Row i against keys 0 to 3 and 4 to 7. Named, not an array: an array would live in memory.
-    var a0 = vec4<f32>(0.0);
-    var a1 = vec4<f32>(0.0);
-    var a2 = vec4<f32>(0.0);
-    var a3 = vec4<f32>(0.0);
-    var a4 = vec4<f32>(0.0);
-    var a5 = vec4<f32>(0.0);
-    var a6 = vec4<f32>(0.0);
-    var a7 = vec4<f32>(0.0);
-    var b0 = vec4<f32>(0.0);
-    var b1 = vec4<f32>(0.0);
-    var b2 = vec4<f32>(0.0);
-    var b3 = vec4<f32>(0.0);
-    var b4 = vec4<f32>(0.0);
-    var b5 = vec4<f32>(0.0);
-    var b6 = vec4<f32>(0.0);
-    var b7 = vec4<f32>(0.0);
+    let key_0 = group.z * params.visual;
+    let n = vec4<u32>(first_key) + vec4<u32>(0u, 1u, 2u, 3u);
+    let a = (key_0 + min(n, vec4<u32>(params.visual - 1u))) * params.packs;
+    let b = (key_0 + min(n + 4u, vec4<u32>(params.visual - 1u))) * params.packs;
+
+    // Row i against keys 0 to 3 and 4 to 7. Written out: in an array under a loop they would live in memory, and the
+    // kernel takes twice as long.
+    var low_0 = vec4<f32>(0.0);
+    var high_0 = vec4<f32>(0.0);
+    var low_1 = vec4<f32>(0.0);
+    var high_1 = vec4<f32>(0.0);
+    var low_2 = vec4<f32>(0.0);
+    var high_2 = vec4<f32>(0.0);
+    var low_3 = vec4<f32>(0.0);
+    var high_3 = vec4<f32>(0.0);
+    var low_4 = vec4<f32>(0.0);
+    var high_4 = vec4<f32>(0.0);
+    var low_5 = vec4<f32>(0.0);
+    var high_5 = vec4<f32>(0.0);
+    var low_6 = vec4<f32>(0.0);
+    var high_6 = vec4<f32>(0.0);
+    var low_7 = vec4<f32>(0.0);
+    var high_7 = vec4<f32>(0.0);
+    var low_8 = vec4<f32>(0.0);
+    var high_8 = vec4<f32>(0.0);
+    var low_9 = vec4<f32>(0.0);
+    var high_9 = vec4<f32>(0.0);
+    var low_10 = vec4<f32>(0.0);
+    var high_10 = vec4<f32>(0.0);
+    var low_11 = vec4<f32>(0.0);
+    var high_11 = vec4<f32>(0.0);
+    var low_12 = vec4<f32>(0.0);
+    var high_12 = vec4<f32>(0.0);
+    var low_13 = vec4<f32>(0.0);
+    var high_13 = vec4<f32>(0.0);
+    var low_14 = vec4<f32>(0.0);
+    var high_14 = vec4<f32>(0.0);
+    var low_15 = vec4<f32>(0.0);
+    var high_15 = vec4<f32>(0.0);
     for (var p = 0u; p < params.packs; p++) {
-        let low = mat4x4<f32>(
-            Wide(key[k_at[0] + p]), Wide(key[k_at[1] + p]), Wide(key[k_at[2] + p]), Wide(key[k_at[3] + p]),
-        );
-        let high = mat4x4<f32>(
-            Wide(key[k_at[4] + p]), Wide(key[k_at[5] + p]), Wide(key[k_at[6] + p]), Wide(key[k_at[7] + p]),
-        );
+        let k_low = mat4x4<f32>(Wide(key[a.x + p]), Wide(key[a.y + p]), Wide(key[a.z + p]), Wide(key[a.w + p]));
+        let k_high = mat4x4<f32>(Wide(key[b.x + p]), Wide(key[b.y + p]), Wide(key[b.z + p]), Wide(key[b.w + p]));
         var q = Wide(query[q_at[0] + p]);
-        a0 += q * low;
-        b0 += q * high;
+        low_0 += q * k_low;
+        high_0 += q * k_high;
         q = Wide(query[q_at[1] + p]);
-        a1 += q * low;
-        b1 += q * high;
+        low_1 += q * k_low;
+        high_1 += q * k_high;
         q = Wide(query[q_at[2] + p]);
-        a2 += q * low;
-        b2 += q * high;
+        low_2 += q * k_low;
+        high_2 += q * k_high;
         q = Wide(query[q_at[3] + p]);
-        a3 += q * low;
-        b3 += q * high;
+        low_3 += q * k_low;
+        high_3 += q * k_high;
         q = Wide(query[q_at[4] + p]);
-        a4 += q * low;
-        b4 += q * high;
+        low_4 += q * k_low;
+        high_4 += q * k_high;
         q = Wide(query[q_at[5] + p]);
-        a5 += q * low;
-        b5 += q * high;
+        low_5 += q * k_low;
+        high_5 += q * k_high;
         q = Wide(query[q_at[6] + p]);
-        a6 += q * low;
-        b6 += q * high;
+        low_6 += q * k_low;
+        high_6 += q * k_high;
         q = Wide(query[q_at[7] + p]);
-        a7 += q * low;
-        b7 += q * high;
+        low_7 += q * k_low;
+        high_7 += q * k_high;
+        q = Wide(query[q_at[8] + p]);
+        low_8 += q * k_low;
+        high_8 += q * k_high;
+        q = Wide(query[q_at[9] + p]);
+        low_9 += q * k_low;
+        high_9 += q * k_high;
+        q = Wide(query[q_at[10] + p]);
+        low_10 += q * k_low;
+        high_10 += q * k_high;
+        q = Wide(query[q_at[11] + p]);
+        low_11 += q * k_low;
+        high_11 += q * k_high;
+        q = Wide(query[q_at[12] + p]);
+        low_12 += q * k_low;
+        high_12 += q * k_high;
+        q = Wide(query[q_at[13] + p]);
+        low_13 += q * k_low;
+        high_13 += q * k_high;
+        q = Wide(query[q_at[14] + p]);
+        low_14 += q * k_low;
+        high_14 += q * k_high;
+        q = Wide(query[q_at[15] + p]);
+        low_15 += q * k_low;
+        high_15 += q * k_high;
     }
+
     // Rows of a key head lie side by side in `scores` as well.
     let row = group.z * rows + first_row;
-    let last = rows - first_row; // rows from here on
-    write(row, first_key, a0, b0);
-    if (last > 1u) { write(row + 1u, first_key, a1, b1); }
-    if (last > 2u) { write(row + 2u, first_key, a2, b2); }
-    if (last > 3u) { write(row + 3u, first_key, a3, b3); }
-    if (last > 4u) { write(row + 4u, first_key, a4, b4); }
-    if (last > 5u) { write(row + 5u, first_key, a5, b5); }
-    if (last > 6u) { write(row + 6u, first_key, a6, b6); }
-    if (last > 7u) { write(row + 7u, first_key, a7, b7); }
+    let last = rows - first_row;
+    write(row, n, low_0, high_0);
+    if (last > 1u) { write(row + 1u, n, low_1, high_1); }
+    if (last > 2u) { write(row + 2u, n, low_2, high_2); }
+    if (last > 3u) { write(row + 3u, n, low_3, high_3); }
+    if (last > 4u) { write(row + 4u, n, low_4, high_4); }
+    if (last > 5u) { write(row + 5u, n, low_5, high_5); }
+    if (last > 6u) { write(row + 6u, n, low_6, high_6); }
+    if (last > 7u) { write(row + 7u, n, low_7, high_7); }
+    if (last > 8u) { write(row + 8u, n, low_8, high_8); }
+    if (last > 9u) { write(row + 9u, n, low_9, high_9); }
+    if (last > 10u) { write(row + 10u, n, low_10, high_10); }
+    if (last > 11u) { write(row + 11u, n, low_11, high_11); }
+    if (last > 12u) { write(row + 12u, n, low_12, high_12); }
+    if (last > 13u) { write(row + 13u, n, low_13, high_13); }
+    if (last > 14u) { write(row + 14u, n, low_14, high_14); }
+    if (last > 15u) { write(row + 15u, n, low_15, high_15); }
 }

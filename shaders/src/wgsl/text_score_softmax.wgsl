@@ -29,13 +29,21 @@ fn main(
 ) {
     let row = group.y * groups.x + group.x;
     let first = min(row, params.rows - 1u) * params.visual; // a row too many computes, and writes nothing
+    // Four scores at a time: each is read once, and the sum is rescaled once for four.
     var top = NOTHING;
-    for (var n = lane; n < params.visual; n += LANES) {
-        top = max(top, scores[first + n]);
-    }
     var sum = 0.0;
-    for (var n = lane; n < params.visual; n += LANES) {
-        sum += exp(scores[first + n] - top);
+    for (var n = lane; n < params.visual; n += 4u * LANES) {
+        var four = vec4<f32>(scores[first + n], NOTHING, NOTHING, NOTHING);
+        var here = vec4<f32>(1.0, 0.0, 0.0, 0.0);
+        for (var j = 1u; j < 4u; j++) {
+            if (n + j * LANES < params.visual) {
+                four[j] = scores[first + n + j * LANES];
+                here[j] = 1.0;
+            }
+        }
+        let both = max(top, max(max(four.x, four.y), max(four.z, four.w)));
+        sum = sum * exp(top - both) + dot(exp(four - both), here);
+        top = both;
     }
     tops[lane] = top;
     sums[lane] = sum;

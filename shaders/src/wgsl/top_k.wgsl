@@ -165,21 +165,27 @@ fn choose_ties(top: u32) {
     ties = low;
 }
 
-// The sum of the values of all lanes before this one. Every lane calls it.
+// The sum of the values of all lanes before this one, by sixteens. Every lane calls it.
 fn sum_before(lane: u32, value: u32) -> u32 {
-    workgroupBarrier(); // before the last use's sums are overwritten
     tally[lane] = value;
     workgroupBarrier();
-    for (var reach = 1u; reach < LANES; reach *= 2u) {
-        var left = 0u;
-        if (lane >= reach) {
-            left = tally[lane - reach];
+    if (lane < 16u) {
+        var sum = 0u;
+        for (var i = lane * 16u; i < lane * 16u + 16u; i++) {
+            sum += tally[i];
         }
-        workgroupBarrier();
-        tally[lane] += left;
-        workgroupBarrier();
+        group_count[lane] = sum;
     }
-    return tally[lane] - value;
+    workgroupBarrier();
+    var before = 0u;
+    for (var i = 0u; i < lane / 16u; i++) {
+        before += group_count[i];
+    }
+    for (var i = lane / 16u * 16u; i < lane; i++) {
+        before += tally[i];
+    }
+    workgroupBarrier(); // before the next use overwrites them
+    return before;
 }
 
 @compute @workgroup_size(LANES)
@@ -216,11 +222,13 @@ fn main(@builtin(local_invocation_index) lane: u32) {
             // In the first pass nothing is chosen yet; a shift by 32 bits would be undefined.
             if (pass_index == 0u || (key >> ((shift + 8u) & 31u)) == chosen) {
                 let bin = (key >> shift) & 0xffu;
-                let weight = weight_of(bits, top);
                 atomicAdd(&bin_count[bin], 1u);
-                atomicAdd(&bin_low[bin], weight.x);
-                atomicAdd(&bin_middle[bin], weight.y);
-                atomicAdd(&bin_high[bin], weight.z);
+                if (params.by_count == 0u) {
+                    let weight = weight_of(bits, top);
+                    atomicAdd(&bin_low[bin], weight.x);
+                    atomicAdd(&bin_middle[bin], weight.y);
+                    atomicAdd(&bin_high[bin], weight.z);
+                }
             }
         }
         workgroupBarrier();
