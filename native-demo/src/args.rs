@@ -250,7 +250,11 @@ pub struct ConformanceArgs {
     /// Instead: put the JSON reports of a directory side by side, as Markdown.
     #[arg(long, value_name = "DIR", requires = "out", conflicts_with_all = ["json", "html", "full", "cases", "fixtures"])]
     pub matrix: Option<PathBuf>,
+    /// Instead: run on the CPU and every adapter, leave their JSON reports in a directory, and put all that are there side by
+    /// side, as Markdown.
+    #[arg(long, value_name = "DIR", requires = "out", conflicts_with_all = ["json", "html", "matrix", "device"])]
+    pub every: Option<PathBuf>,
     /// Where that goes.
-    #[arg(long, value_name = "FILE.md", requires = "matrix")]
+    #[arg(long, value_name = "FILE.md")]
     pub out: Option<PathBuf>,
 }

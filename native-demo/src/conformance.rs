@@ -1,4 +1,4 @@
-//! `fovea conformance`: whether a device computes what it should, as a report; and several devices' reports as one page.
+//! `fovea conformance`: whether a device computes what it should, as a report; and every device's reports as one page.
 
 use std::{
     fs,
@@ -16,32 +16,55 @@ use fovea_conformance::{
         text::text as as_text,
     },
 };
-use fovea_runtime::OpenDevice;
+use fovea_runtime::{DeviceChoice, OpenDevice, device::adapters};
 use serde_json::json;
 
 use crate::{args::ConformanceArgs, failure::Failure, text};
 
-/// Runs the table and the fixtures' cases, and fails where the verdict does; or makes the page.
+/// Runs the table and the fixtures' cases, and fails where the verdict does; or does so on every device, for the page.
 pub async fn run(args: ConformanceArgs) -> Result<(), Failure> {
-    match (&args.matrix, &args.out) {
-        (Some(reports), Some(out)) => write(out, matrix(&lanes(reports)?)),
-        _ => hold(args).await,
+    let (Some(reports), Some(out)) = (args.every.as_ref().or(args.matrix.as_ref()), &args.out) else {
+        return hold(&args).await;
+    };
+    if args.every.is_some() {
+        every_device(&args, reports).await?;
     }
+    write(out, matrix(&lanes(reports)?))
 }
 
-async fn hold(args: ConformanceArgs) -> Result<(), Failure> {
+/// Leaves a report of the CPU and of every adapter beside those that are in `reports` already, such as the browsers'.
+async fn every_device(args: &ConformanceArgs, reports: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(reports).map_err(|why| Failure::Write { file: reports.display().to_string(), why })?;
+    let adapters = adapters().await;
+    let choices = (0..adapters.len()).map(DeviceChoice::WgpuIndex);
+    for choice in std::iter::once(DeviceChoice::Cpu).chain(choices) {
+        let name = match &choice {
+            DeviceChoice::WgpuIndex(index) => format!("{}-{index}", adapters[*index].backend),
+            other => other.to_string(),
+        };
+        let report = report(&choice, args).await?;
+        write(&reports.join(format!("{name}.json")), format!("{}\n", json!(report)))?;
+    }
+    Ok(())
+}
+
+async fn report(device: &DeviceChoice, args: &ConformanceArgs) -> Result<Report, Failure> {
     let fixtures = match &args.fixtures {
         Some(directory) => Fixtures::directory(directory)?,
         None => embedded::fixtures()?,
     };
-    let open = OpenDevice::open(&args.device).await?;
+    let open = OpenDevice::open(device).await?;
     let options = Options {
         depth: if args.full { Depth::Full } else { Depth::Quick },
         date: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        cases: args.cases,
+        cases: args.cases.clone(),
         ..Options::default()
     };
-    let report = conformance(&open, &fixtures, &options, |line| text::note(&line)).await;
+    Ok(conformance(&open, &fixtures, &options, |line| text::note(&line)).await)
+}
+
+async fn hold(args: &ConformanceArgs) -> Result<(), Failure> {
+    let report = report(&args.device, args).await?;
     if let Some(file) = &args.html {
         write(file, html(&report))?;
     }

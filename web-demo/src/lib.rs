@@ -1,6 +1,8 @@
 //! The engine for a browser: a question about a picture, answered by the demo checkpoint, and the conformance suite.
 
 mod conformance;
+#[cfg(target_family = "wasm")]
+mod start;
 
 use fovea_model::{AskOptions, Cancel, Checkpoint, Event, Model, Picture, Precision, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice};

@@ -2,10 +2,10 @@
 //!
 //! A kernel that reads or writes beside its input is seen: what lies there is large, and is looked at afterwards.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, Transaction};
 use fovea_runtime::{
     Error,
-    device::{read_f32, read_indices},
+    device::{into_f32, into_indices, read_all},
 };
 use half::f16;
 
@@ -65,19 +65,27 @@ impl<'a> Bed<'a> {
     }
 
     /// The sentence about the first number that was overwritten, in an input or beside it; None where all are as they were.
+    ///
+    /// All are read in one round trip: in a browser each one takes its time.
     pub async fn overwritten(self) -> Result<Option<String>, Error> {
-        for (input, (tensor, before)) in self.floats.into_iter().enumerate() {
-            let after = read_f32(tensor).await?;
+        let reads = self.floats.iter().fold(Transaction::default(), |reads, (t, _)| reads.register(t.clone()));
+        let reads = self.indices.iter().fold(reads, |reads, (t, _)| reads.register(t.clone()));
+        if self.floats.is_empty() && self.indices.is_empty() {
+            return Ok(None);
+        }
+        let mut read = read_all(reads).await?.into_iter();
+        for (input, (_, before)) in self.floats.iter().enumerate() {
+            let after = read.next().map_or_else(Vec::new, into_f32);
             let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
-            if let Some(at) = first_other(&before, &after, same) {
-                return Ok(Some(sentence(input, at, &before, &after)));
+            if let Some(at) = first_other(before, &after, same) {
+                return Ok(Some(sentence(input, at, before, &after)));
             }
         }
-        for (input, (tensor, before)) in self.indices.into_iter().enumerate() {
-            let after = read_indices(tensor).await?;
+        for (input, (_, before)) in self.indices.iter().enumerate() {
+            let after = read.next().map_or_else(Vec::new, into_indices);
             let same = |(a, b): (&i32, &usize)| usize::try_from(*a) == Ok(*b);
-            if let Some(at) = first_other(&before, &after, same) {
-                return Ok(Some(sentence(input, at, &before, &after)));
+            if let Some(at) = first_other(before, &after, same) {
+                return Ok(Some(sentence(input, at, before, &after)));
             }
         }
         Ok(None)
