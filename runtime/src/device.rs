@@ -130,7 +130,8 @@ impl DeviceInfo {
     fn of(adapter: &wgpu::Adapter) -> Self {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         Self {
-            name: info.name,
+            // A browser may keep it to itself.
+            name: if info.name.is_empty() { "an adapter without a name".into() } else { info.name },
             backend: info.backend.to_str().to_owned(),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             class: match info.device_type {
@@ -542,6 +543,31 @@ mod tests {
         assert_eq!(pick(&DeviceChoice::Wgpu, [&software].into_iter()), Some(0));
         assert_eq!(pick(&DeviceChoice::WgpuName("LLVM".into()), all.into_iter()), Some(0));
         assert_eq!(pick(&DeviceChoice::WgpuIndex(7), all.into_iter()), None);
+    }
+
+    /// The result of a future that waits for nothing: on the CPU none does.
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("expected a future that is ready, got one that waits"),
+        }
+    }
+
+    #[test]
+    fn a_device_that_computes_wrongly_is_a_typed_error_and_another_opens() {
+        let open = OpenDevice::cpu();
+        let wrong = |values: [f32; 2]| {
+            let tensor = Tensor::<1>::from_data(TensorData::from(values), &open.device);
+            now(open.expect("x", &[1.0, 2.0], async { Ok(tensor) }))
+        };
+        assert!(wrong([1.0, 2.0]).is_ok());
+        for values in [[1.0, 2.001], [f32::NAN, 2.0], [1.0, f32::INFINITY]] {
+            let error = wrong(values).unwrap_err();
+            assert!(matches!(error, Error::SelfTest { what: "x", .. }), "expected a failed self-test, got: {error}");
+        }
+        let again = now(OpenDevice::open(&DeviceChoice::Cpu));
+        assert!(again.is_ok(), "expected the CPU to open, got: {again:?}");
     }
 
     #[test]

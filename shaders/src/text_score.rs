@@ -41,7 +41,7 @@ pub const PRODUCT_TILE: (usize, usize) = (32, 256);
 pub const BEST_TILE: usize = 256;
 
 /// Bytes of scores held at once: a cache's size, not a question's.
-const SCORE_BUDGET: usize = 4 << 20;
+const SCORE_BUDGET: usize = 8 << 20;
 
 /// Text tokens of one block: as many as [`SCORE_BUDGET`] holds, at least one; above eight a multiple of it, so that rows
 /// fill the product's tiles.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use fovea_conformance::{Depth, Options, conformance as hold, golden::Fixtures};
 use fovea_runtime::{DeviceChoice, OpenDevice};
-use js_sys::{Array, Date, Function, Map, Uint8Array};
+use js_sys::{Array, Date, Function, Map, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use crate::error;
@@ -25,8 +25,15 @@ pub async fn conformance(files: Map, on_progress: Function) -> Result<String, Js
     let options = Options { depth: Depth::Quick, date, ..Options::default() };
     // A page that does not want to hear of it misses nothing.
     let tell = |line: String| on_progress.call1(&JsValue::NULL, &JsValue::from_str(&line)).map_or((), |_| ());
-    let report = hold(&open, &fixtures, &options, tell).await;
+    let mut report = hold(&open, &fixtures, &options, tell).await;
+    // A browser hides its adapter's name; what the browser itself is says more than the target.
+    report.platform = user_agent().unwrap_or(report.platform);
     serde_json::to_string(&report).map_err(error)
+}
+
+fn user_agent() -> Option<String> {
+    let navigator = Reflect::get(&js_sys::global(), &"navigator".into()).ok()?;
+    Reflect::get(&navigator, &"userAgent".into()).ok()?.as_string()
 }
 
 /// The map's files. What is still needed of JavaScript is copied, so nothing of it is held over an await.

@@ -49,9 +49,9 @@ pub fn matrix(lanes: &[Lane]) -> String {
 fn write(lanes: &[Lane], to: &mut String) -> fmt::Result {
     to.write_str(
         "# Conformance\n\n\
-         Written by `fovea conformance --matrix DIR --out docs/conformance.md` out of the reports that\n\
-         `fovea conformance --json` gave on each device. A cell is the worst error of all cases (NMSE), never a mean; `exact`: all bits\n\
-         are equal; `-`: not run there.\n\n## Devices\n\n",
+         Written by `fovea conformance --every target/conformance --fixtures tests/fixtures --out docs/conformance.md`, which\n\
+         runs on the CPU and every adapter, beside the browsers' reports that `cargo test --workspace --test web` leaves\n\
+         there. A cell is the worst error of all cases (NMSE), never a mean; `exact`: all bits are equal; `-`: not run there.\n\n## Devices\n\n",
     )?;
     row(to, ["lane", "adapter", "driver", "platform", "path", "date", "depth", "verdict"])?;
     rule(to, 8)?;
