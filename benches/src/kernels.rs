@@ -25,7 +25,7 @@ const CONTEXT: usize = 576;
 const VISUAL: usize = 2928;
 const TEXT: usize = 60;
 const HEADS: [usize; 3] = [32, 8, 128];
-/// Layers above the text-guided sampler whose keys and values are picked, and how many tokens stay.
+/// Layers whose keys and values are picked: no run does so, it stands for batches of short rows. And how many tokens stay.
 const LAYERS: usize = 24;
 const KEPT: usize = 928;
 

@@ -248,13 +248,19 @@ pub struct ConformanceArgs {
     #[arg(long, value_name = "DIR")]
     pub fixtures: Option<PathBuf>,
     /// Instead: put the JSON reports of a directory side by side, as Markdown.
-    #[arg(long, value_name = "DIR", requires = "out", conflicts_with_all = ["json", "html", "full", "cases", "fixtures"])]
+    #[arg(
+        long,
+        value_name = "DIR",
+        group = "page",
+        requires = "out",
+        conflicts_with_all = ["json", "html", "full", "cases", "fixtures", "device"]
+    )]
     pub matrix: Option<PathBuf>,
     /// Instead: run on the CPU and every adapter, leave their JSON reports in a directory, and put all that are there side by
     /// side, as Markdown.
-    #[arg(long, value_name = "DIR", requires = "out", conflicts_with_all = ["json", "html", "matrix", "device"])]
+    #[arg(long, value_name = "DIR", group = "page", requires = "out", conflicts_with_all = ["json", "html", "device"])]
     pub every: Option<PathBuf>,
     /// Where that goes.
-    #[arg(long, value_name = "FILE.md")]
+    #[arg(long, value_name = "FILE.md", requires = "page")]
     pub out: Option<PathBuf>,
 }

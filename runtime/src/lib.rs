@@ -3,9 +3,10 @@
 //! This is the only crate that names `burn-wgpu` or `wgpu`. It knows nothing of layers, tokens or images.
 //!
 //! Read in the order in which a run meets them:
-//! [`device`] (open one, prove it; `watch` hears of its loss) · [`source`] (files, without reading them whole) · [`weights`] (safetensors, checked,
-//! tensor by tensor) · [`sampler_ops`] (the operations that Fovea exists for; `launch` brings their kernels to a GPU) · [`element_ops`] · [`kv_cache`] · [`memory`] ·
-//! [`sentinels`] (for the conformance suite).
+//! [`device`] (open one, prove it; `watch` hears of its loss) · [`source`] (files, without reading them whole) ·
+//! [`weights`] (safetensors, checked, tensor by tensor) · [`sampler_ops`] (the operations that Fovea exists for; `launch`
+//! brings their kernels to a GPU) · [`element_ops`] · [`kv_cache`] · [`memory`] · [`sentinels`] (for the conformance
+//! suite).
 
 pub mod device;
 pub mod element_ops;

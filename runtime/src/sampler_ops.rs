@@ -7,7 +7,7 @@
 //! | [`compact`] | Sec. 3.2 | the chosen tokens in scanline order |
 //! | [`text_score`] | Sec. 3.3, Eq. 7, 8 | importance of each visual token |
 //! | [`top_k`] | Sec. 3.3, Eq. 9 | the tokens that stay |
-//! | [`row_gather`] | | rows by index: hidden states, rotary tables, keys and values |
+//! | [`row_gather`] | | rows by index: hidden states, rotary tables |
 //!
 //! Behind them stands one trait ([`SamplerOps`]): its bodies are tensor operations, which every backend runs
 //! (`tensor_ops`), and hand-written WGSL kernels override them where the device compiles WGSL (`kernels`). Shapes are
@@ -166,7 +166,8 @@ pub async fn compact(
 
 /// Importance of each visual token: softmax over the visual tokens, max over heads, mean over text (Eq. 7, 8).
 ///
-/// `query` (heads, T, d_head), `key` (kv_heads, N, d_head) -> (N,), f32. (heads, T, N) is never held whole.
+/// `query` (heads, T, d_head), `key` (kv_heads, N, d_head) -> (N,), f32. (heads, T, N) is never held whole. Inputs are
+/// finite: what a NaN makes of the importance depends on the device.
 ///
 /// # Errors
 /// [`Error::Shape`] where these do not belong together, or there is no text or no visual token.

@@ -5,9 +5,13 @@
 //! [`Error::DeviceLost`].
 
 use std::{
+    collections::BTreeMap,
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Poll, Waker},
 };
 
@@ -19,7 +23,22 @@ use crate::Error;
 struct State {
     /// Why the device is of no more use.
     lost: OnceLock<String>,
-    wakers: Mutex<Vec<Waker>>,
+    /// Who waits, by the guard's number: two guards of one task share a waker, and each must be able to leave alone.
+    wakers: Mutex<BTreeMap<u64, Waker>>,
+    guards: AtomicU64,
+}
+
+/// A guard's place among the wakers, given back when it ends or is dropped.
+struct Place<'a> {
+    watch: &'a Watch,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let gone = self.watch.wakers().remove(&self.number);
+        drop(gone); // after the lock: a waker may do anything
+    }
 }
 
 /// One device's fate. Clones share it.
@@ -42,9 +61,13 @@ impl Watch {
     /// Gives the device up. Only the first reason counts. wgpu may hold locks while it calls this: it only wakes.
     pub fn lose(&self, why: &str) {
         if self.0.lost.set(why.to_owned()).is_ok() {
-            let mut wakers = self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *wakers).into_iter().for_each(Waker::wake);
+            let waiting = std::mem::take(&mut *self.wakers());
+            waiting.into_values().for_each(Waker::wake);
         }
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, BTreeMap<u64, Waker>> {
+        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
@@ -60,19 +83,15 @@ impl Watch {
     /// it gives, or where it panics.
     pub async fn guard<T, E: From<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let mut work = pin!(work);
+        let place = Place { watch: self, number: self.0.guards.fetch_add(1, Ordering::Relaxed) };
         poll_fn(|context| {
-            let waker = context.waker();
-            let mut wakers = self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner);
             // Before the check, or a loss in between would wake nobody.
-            if !wakers.iter().any(|w| w.will_wake(waker)) {
-                wakers.push(waker.clone());
-            }
-            drop(wakers);
+            let before = self.wakers().insert(place.number, context.waker().clone());
+            drop(before);
             self.check()?;
             match caught(|| work.as_mut().poll(context)) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(result)) => {
-                    self.forget(waker);
                     self.check()?;
                     Poll::Ready(result)
                 }
@@ -83,11 +102,6 @@ impl Watch {
             }
         })
         .await
-    }
-
-    fn forget(&self, waker: &Waker) {
-        let mut wakers = self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        wakers.retain(|w| !w.will_wake(waker));
     }
 }
 
@@ -103,4 +117,59 @@ fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 #[cfg(target_family = "wasm")]
 fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     Ok(work())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::AtomicUsize,
+        task::{Context, Wake},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_loss_wakes_whoever_waits_and_nobody_else() {
+        let (watch, count) = (Watch::default(), Arc::new(Count::default()));
+        let waker = Waker::from(count.clone());
+        let mut context = Context::from_waker(&waker);
+        let never = || std::future::pending::<Result<(), Error>>();
+        let mut waits = pin!(watch.guard(never()));
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        // Two more of the same task: one ends, one is dropped. Neither takes the first one's place along.
+        let mut ends = pin!(watch.guard(async { Ok::<_, Error>(()) }));
+        assert!(matches!(ends.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+        {
+            let mut dropped = pin!(watch.guard(never()));
+            assert!(dropped.as_mut().poll(&mut context).is_pending());
+        }
+        watch.lose("gone");
+        watch.lose("twice");
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "wakes (got, expected)");
+        match waits.as_mut().poll(&mut context) {
+            Poll::Ready(Err(Error::DeviceLost(why))) => assert_eq!(why, "gone"),
+            other => panic!("expected DeviceLost, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_loss() {
+        let watch = Watch::default();
+        let mut panics =
+            pin!(watch.guard(async { if true { panic!("a broken driver") } else { Ok::<(), Error>(()) } }));
+        match panics.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(Error::DeviceLost(why))) => assert!(why.contains("a broken driver"), "{why}"),
+            other => panic!("expected DeviceLost, got {other:?}"),
+        }
+        assert!(watch.check().is_err());
+    }
 }

@@ -148,7 +148,6 @@ pub struct CompactParams {
 pub const ROWS: Kernel = Kernel {
     name: "compact_rows",
     body: include_str!("wgsl/compact_rows.wgsl"),
-    shared: &[],
     lanes: 256,
     buffers: 3,
     parameters: size_of::<CompactParams>(),
@@ -160,7 +159,6 @@ pub const ROWS: Kernel = Kernel {
 pub const KERNEL: Kernel = Kernel {
     name: "compact",
     body: include_str!("wgsl/compact.wgsl"),
-    shared: &[],
     lanes: 64,
     buffers: 7,
     parameters: size_of::<CompactParams>(),

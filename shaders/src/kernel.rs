@@ -1,7 +1,7 @@
 //! One kernel: its WGSL text, and what a host must know to launch it.
 //!
 //! WGSL's module scope knows no order, so putting texts after one another is the import system: storage type, pack width,
-//! constants, shared functions, body. Every file stays readable to tools.
+//! constants, body. Every file stays readable to tools.
 
 use std::fmt::Write;
 
@@ -12,8 +12,6 @@ pub struct Kernel {
     pub name: &'static str,
     /// The entry point `main` and all that only it needs.
     pub body: &'static str,
-    /// Texts of `wgsl/shared` that it needs besides storage type and pack width.
-    pub shared: &'static [&'static str],
     /// Invocations of one workgroup: `LANES` in the text.
     pub lanes: u32,
     /// Storage buffers; the uniform block of parameters is the binding after them.
@@ -75,10 +73,6 @@ impl Kernel {
         let mut text = format!("{storage}\n{pack}\n");
         for (name, value) in self.constants.iter().zip(constants) {
             writeln!(text, "const {name}: u32 = {value}u;").unwrap_or_default(); // a String takes any text
-        }
-        for shared in self.shared {
-            text += shared;
-            text += "\n";
         }
         text + self.body
     }

@@ -131,7 +131,6 @@ pub struct RegionPoolParams {
 pub const KERNEL: Kernel = Kernel {
     name: "region_pool",
     body: include_str!("wgsl/region_pool.wgsl"),
-    shared: &[],
     lanes: 64,
     buffers: 2,
     parameters: size_of::<RegionPoolParams>(),

@@ -1,4 +1,4 @@
-//! Rows picked by index: hidden states, positions, keys and values.
+//! Rows picked by index: hidden states and rotary tables.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -34,7 +34,6 @@ pub struct RowGatherParams {
 pub const KERNEL: Kernel = Kernel {
     name: "row_gather",
     body: include_str!("wgsl/row_gather.wgsl"),
-    shared: &[],
     lanes: 256,
     buffers: 3,
     parameters: size_of::<RowGatherParams>(),

@@ -69,7 +69,6 @@ pub struct ScaleSelectParams {
 pub const FOLD: Kernel = Kernel {
     name: "scale_fold",
     body: include_str!("wgsl/scale_fold.wgsl"),
-    shared: &[],
     lanes: 64,
     buffers: 3,
     parameters: size_of::<ScaleFoldParams>(),
@@ -81,7 +80,6 @@ pub const FOLD: Kernel = Kernel {
 pub const KERNEL: Kernel = Kernel {
     name: "scale_select",
     body: include_str!("wgsl/scale_select.wgsl"),
-    shared: &[],
     lanes: 64,
     buffers: 5,
     parameters: size_of::<ScaleSelectParams>(),

@@ -113,7 +113,6 @@ pub struct BestParams {
 pub const PRODUCT: Kernel = Kernel {
     name: "text_score_product",
     body: include_str!("wgsl/text_score_product.wgsl"),
-    shared: &[],
     lanes: 64,
     buffers: 3,
     parameters: size_of::<ProductParams>(),
@@ -125,7 +124,6 @@ pub const PRODUCT: Kernel = Kernel {
 pub const SOFTMAX: Kernel = Kernel {
     name: "text_score_softmax",
     body: include_str!("wgsl/text_score_softmax.wgsl"),
-    shared: &[],
     lanes: 64,
     buffers: 2,
     parameters: size_of::<SoftmaxParams>(),
@@ -137,7 +135,6 @@ pub const SOFTMAX: Kernel = Kernel {
 pub const BEST: Kernel = Kernel {
     name: "text_score_best",
     body: include_str!("wgsl/text_score_best.wgsl"),
-    shared: &[],
     lanes: 64,
     buffers: 3,
     parameters: size_of::<BestParams>(),

@@ -91,7 +91,6 @@ impl TopKParams {
 pub const KERNEL: Kernel = Kernel {
     name: "top_k",
     body: include_str!("wgsl/top_k.wgsl"),
-    shared: &[],
     lanes: 256,
     buffers: 3,
     parameters: size_of::<TopKParams>(),

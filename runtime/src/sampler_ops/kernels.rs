@@ -119,6 +119,11 @@ impl SamplerOps for CubeBackend {
             Ok(counts) => counts,
             Err(e) => return nothing(Err(e)),
         };
+        // Every patch, and a newline a row: a count above it comes from a device that has dropped its work.
+        let most = height * (layout.pool.map.1 + 1);
+        if tokens > most {
+            return nothing(Err(lost(format!("{tokens} tokens where there are at most {most}"))));
+        }
         if missing > 0 {
             return nothing(Err(Error::NoChoice { regions: missing }));
         }
@@ -209,5 +214,8 @@ async fn read<const N: usize>(counts: CubeTensor) -> Result<[usize; N], Error> {
     let read = counts.client.read_async(vec![counts.handle]).await.map_err(lost)?;
     let bytes = read.into_iter().next();
     let words = bytes.as_deref().map_or(&[][..], |bytes| bytes.as_chunks::<4>().0);
-    Ok(std::array::from_fn(|i| words.get(i).map_or(0, |word| u32::from_le_bytes(*word) as usize)))
+    if words.len() < N {
+        return Err(lost(format!("expected {N} counts, got {}", words.len())));
+    }
+    Ok(std::array::from_fn(|i| u32::from_le_bytes(words[i]) as usize))
 }

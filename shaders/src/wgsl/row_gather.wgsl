@@ -1,4 +1,4 @@
-// Rows picked by index, the same from every batch: hidden states, positions, keys and values.
+// Rows picked by index, the same from every batch: hidden states and rotary tables.
 //
 //     picked[b, i] = rows[b, indices[i]]
 //

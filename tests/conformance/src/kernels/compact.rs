@@ -83,7 +83,7 @@ pub(crate) fn cases() -> Vec<Planned<Compact>> {
         case("a block of the prefix sum", [256, 3, 4], 4, three, drawn),
         case("one row more", [257, 3, 4], 4, three, drawn),
         case("three blocks of rows, some without a token", [600, 3, 1], 2, &[DROP, Scale::new(2, 2), KEEP], drawn),
-        case("one region across, wider than high", [3, 300, 4], 4, three, drawn),
+        case("one region down, wider than high", [3, 300, 4], 4, three, drawn),
         case("a prime number of channels", [12, 12, 3], 4, three, drawn),
         case("one channel more than a workgroup has lanes", [12, 12, 65], 4, three, drawn),
         case("one pack more than a workgroup has lanes", [9, 6, 260], 4, three, drawn),

@@ -67,13 +67,14 @@ pub(crate) fn cases() -> Vec<Planned<TextScore>> {
         ("width 96", [4, 2, 9, 67, 96]),
         ("width 128, Llama's", [8, 2, 9, 67, 128]),
         ("one text token", [8, 2, 1, 136, 64]),
-        ("one text token less than a block", [4, 2, 31, 40, 64]),
-        ("a block of text tokens", [4, 2, 32, 40, 64]),
-        ("one text token more", [4, 2, 33, 40, 64]),
-        ("two blocks of text tokens, the last not full", [4, 2, 60, 40, 64]),
-        ("one visual token less than a block", [4, 2, 5, 31, 64]),
-        ("a block of visual tokens", [4, 2, 5, 32, 64]),
-        ("one visual token more", [4, 2, 5, 33, 64]),
+        ("one row less than a tile", [1, 1, 31, 40, 64]),
+        ("a tile of rows", [1, 1, 32, 40, 64]),
+        ("one row more", [1, 1, 33, 40, 64]),
+        ("one key less than a tile", [4, 2, 5, 255, 64]),
+        ("a tile of keys", [4, 2, 5, 256, 64]),
+        ("one key more", [4, 2, 5, 257, 64]),
+        ("three blocks of text tokens, the last of one", [32, 8, 17, 8192, 4]),
+        ("blocks of two text tokens, the last of one", [32, 8, 5, 32768, 4]),
         ("CLIP-336's thumbnail", [8, 2, 13, 576, 64]),
         ("a long question", [4, 2, 2048, 32, 64]),
         ("all tokens of a picture", [8, 2, 17, 2928, 64]),
@@ -167,6 +168,13 @@ impl Operation for TextScore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_cases_go_block_by_block_over_the_text() {
+        let blocks = |op: &TextScore| op.text.div_ceil(fovea_shaders::text_block(op.heads, op.text, op.visual));
+        let quick = cases().into_iter().filter(|case| !case.large);
+        assert_eq!(quick.filter(|case| blocks(&case.op) == 3).count(), 2, "cases of three blocks (got, expected)");
+    }
 
     #[test]
     fn a_score_that_is_off_is_a_fault() {

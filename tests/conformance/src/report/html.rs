@@ -113,6 +113,7 @@ fn worst(to: &mut String, title: &str, what: &str, rows: &[Worst<'_>]) -> fmt::R
         let numbers = [counts.passed, counts.failed, counts.known, counts.skipped].map(|count| count.to_string());
         let [passed, failed, known, skipped] = &numbers;
         let class = if counts.failed > 0 { "FAIL" } else { "" };
+        let case = if *max_abs == 0.0 { "exact" } else { case };
         let (nmse, max_abs) = (format!("{nmse:.1e}"), format!("{max_abs:.1e}"));
         cells(to, class, &[name, passed, failed, known, skipped, &nmse, &max_abs, case])?;
     }
