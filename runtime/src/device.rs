@@ -167,15 +167,16 @@ impl DeviceInfo {
         matches!(self.class, DeviceClass::Discrete | DeviceClass::Integrated | DeviceClass::Virtual)
     }
 
-    /// Smaller is better: discrete, integrated, virtual, unknown, software.
-    fn rank(&self) -> usize {
-        match self.class {
+    /// Smaller is better: discrete, integrated, virtual, unknown, software; of the same kind, OpenGL last.
+    fn rank(&self) -> (usize, bool) {
+        let kind = match self.class {
             DeviceClass::Discrete => 0,
             DeviceClass::Integrated => 1,
             DeviceClass::Virtual => 2,
             DeviceClass::Other => 3,
             DeviceClass::Software | DeviceClass::Cpu => 4,
-        }
+        };
+        (kind, self.backend == "gl")
     }
 }
 
@@ -189,6 +190,7 @@ impl fmt::Display for DeviceInfo {
 #[derive(Clone, Debug)]
 struct Gpu {
     device: wgpu::Device,
+    #[cfg(not(target_family = "wasm"))]
     queue: wgpu::Queue,
     watch: Watch,
 }
@@ -204,10 +206,17 @@ pub struct OpenDevice {
     gpu: Option<Gpu>,
 }
 
+/// Vulkan, Metal and DX12; after them OpenGL, which has no f16, for machines with nothing better. A browser's OpenGL is
+/// WebGL, which has no compute shaders.
+const BACKENDS: wgpu::Backends = if cfg!(target_family = "wasm") {
+    wgpu::Backends::PRIMARY
+} else {
+    wgpu::Backends::PRIMARY.union(wgpu::Backends::GL)
+};
+
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    // OpenGL through wgpu lacks what burn's kernels need; it is listed by nobody and tried by nobody.
-    descriptor.backends = wgpu::Backends::PRIMARY;
+    descriptor.backends = BACKENDS;
     wgpu::Instance::new(descriptor)
 }
 
@@ -222,7 +231,7 @@ async fn list(instance: &wgpu::Instance) -> Vec<(wgpu::Adapter, DeviceInfo)> {
         instance.request_adapter(&options).await.into_iter().collect()
     };
     #[cfg(not(target_family = "wasm"))]
-    let found = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    let found = instance.enumerate_adapters(BACKENDS).await;
     found
         .into_iter()
         .map(|adapter| {
@@ -368,13 +377,24 @@ impl OpenDevice {
                 what: format!("what its own limits promise: {e}"),
             })?;
         let backend = adapter.get_info().backend;
-        let (gpu, gpu_queue) = (device.clone(), queue.clone());
+        let gpu = device.clone();
+        #[cfg(not(target_family = "wasm"))]
+        let gpu_queue = queue.clone();
         let device = Device::wgpu_options()
             .setup(WgpuSetup { instance, adapter, device, queue, backend })
             .init()
             .map_err(|e| Error::MissingFeature { device: info.to_string(), what: e.to_string() })?;
         let watch = Watch::listen(&gpu);
-        Ok(Self { device, info, gpu: Some(Gpu { device: gpu, queue: gpu_queue, watch }) })
+        Ok(Self {
+            device,
+            info,
+            gpu: Some(Gpu {
+                device: gpu,
+                #[cfg(not(target_family = "wasm"))]
+                queue: gpu_queue,
+                watch,
+            }),
+        })
     }
 
     /// Whether tensors can be stored and multiplied in f16.
