@@ -19,6 +19,16 @@ use crate::{
 const MAX_CONFIG: u64 = 4 << 20;
 const MAX_TOKENIZER: u64 = 128 << 20;
 
+/// What a checkpoint says of itself without its weights.
+pub struct Blueprint {
+    /// Architecture and sampler settings.
+    pub config: Config,
+    /// How pictures are cut.
+    pub tiles: TileConfig,
+    /// Tokenizer, chat template and stop ids.
+    pub prompter: Prompter,
+}
+
 /// A checkpoint that has been read but not loaded.
 pub struct Checkpoint {
     /// Architecture and sampler settings.
@@ -33,6 +43,35 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// Whether it has a scale selector; without, it is a stock LLaVA-NeXT and the vision-guided sampler stays off.
     pub selector: bool,
+}
+
+impl Blueprint {
+    /// Reads and checks everything but the weights.
+    ///
+    /// # Errors
+    /// Typed errors that name file and key, expected and got.
+    pub async fn open(source: &Source) -> Result<Self, Error> {
+        let config_json = read_json(source, "config.json").await?;
+        let config = Config::from_json(&config_json)?;
+        let tokenizer_config = read_optional_json(source, "tokenizer_config.json").await?;
+        let special_tokens = read_optional_json(source, "special_tokens_map.json").await?;
+        let processor = read_optional_json(source, "processor_config.json").await?;
+        let generation = read_optional_json(source, "generation_config.json").await?;
+        // Older layout: a file of the image processor's own. Newer: within the processor's file. Silent: defaults.
+        let image = match read_optional_json(source, "preprocessor_config.json").await? {
+            Value::Null => processor.get("image_processor").cloned().unwrap_or(Value::Null),
+            older => older,
+        };
+        let image = if image.is_null() { Value::Object(Default::default()) } else { image };
+        // Pictures are laid on the processor's canvases and unpadded by the model's: refused where the two differ.
+        let tiles = TileConfig::from_json(&image, config.pinpoints.clone(), config.vision.side)?;
+        let template = read_template(source, &[&processor, &tokenizer_config]).await?;
+        let tokenizer = source.read("tokenizer.json", MAX_TOKENIZER).await?;
+        let stop = stop_ids(&generation, &config_json)?;
+        let special = [tokenizer_config, special_tokens];
+        let prompter = Prompter::new(&tokenizer, template, &special, stop, &config)?;
+        Ok(Self { config, tiles, prompter })
+    }
 }
 
 impl Checkpoint {
@@ -54,25 +93,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub async fn read(source: Source) -> Result<Self, Error> {
-        let config_json = read_json(&source, "config.json").await?;
-        let config = Config::from_json(&config_json)?;
-        let tokenizer_config = read_optional_json(&source, "tokenizer_config.json").await?;
-        let special_tokens = read_optional_json(&source, "special_tokens_map.json").await?;
-        let processor = read_optional_json(&source, "processor_config.json").await?;
-        let generation = read_optional_json(&source, "generation_config.json").await?;
-        // Older layout: a file of the image processor's own. Newer: within the processor's file. Silent: defaults.
-        let image = match read_optional_json(&source, "preprocessor_config.json").await? {
-            Value::Null => processor.get("image_processor").cloned().unwrap_or(Value::Null),
-            older => older,
-        };
-        let image = if image.is_null() { Value::Object(Default::default()) } else { image };
-        // Pictures are laid on the processor's canvases and unpadded by the model's: refused where the two differ.
-        let tiles = TileConfig::from_json(&image, config.pinpoints.clone(), config.vision.side)?;
-        let template = read_template(&source, &[&processor, &tokenizer_config]).await?;
-        let tokenizer = source.read("tokenizer.json", MAX_TOKENIZER).await?;
-        let stop = stop_ids(&generation, &config_json)?;
-        let special = [tokenizer_config, special_tokens];
-        let prompter = Prompter::new(&tokenizer, template, &special, stop, &config)?;
+        let Blueprint { config, tiles, prompter } = Blueprint::open(&source).await?;
         let weights = Weights::open(source).await?;
         let names = Names::detect(&weights)?;
         let selector = weights.entries().contains_key(&format!("{SELECTOR}.weight"));

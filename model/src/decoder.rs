@@ -20,15 +20,15 @@ use crate::{
 /// One decoder layer.
 #[derive(Module, Debug)]
 pub struct DecoderLayer {
-    input_layernorm: RmsNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    post_attention_layernorm: RmsNorm,
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
+    pub(crate) input_layernorm: RmsNorm,
+    pub(crate) q_proj: Linear,
+    pub(crate) k_proj: Linear,
+    pub(crate) v_proj: Linear,
+    pub(crate) o_proj: Linear,
+    pub(crate) post_attention_layernorm: RmsNorm,
+    pub(crate) gate_proj: Linear,
+    pub(crate) up_proj: Linear,
+    pub(crate) down_proj: Linear,
 }
 
 /// Embedding, layers, norm and head.
@@ -81,8 +81,18 @@ impl Decoder {
     /// Logits of the next token after the last row of `hidden` (tokens, C): (1, vocab), f32.
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let [tokens, c] = hidden.dims();
-        let last = self.norm.forward(hidden.slice([tokens - 1..tokens, 0..c]));
-        product(last, self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val())
+        self.logits_of(hidden.slice([tokens - 1..tokens, 0..c]))
+    }
+
+    /// Logits of what follows each row of `hidden` (tokens, C): (tokens, vocab), f32.
+    pub(crate) fn logits_of(&self, hidden: Tensor<2>) -> Tensor<2> {
+        product(self.norm.forward(hidden), self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val())
+    }
+
+    /// The embedding of every token, (vocab, C).
+    #[cfg(feature = "train")]
+    pub(crate) fn embeddings(&self) -> Tensor<2> {
+        self.embed_tokens.val()
     }
 }
 

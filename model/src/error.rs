@@ -52,6 +52,9 @@ pub enum Error {
         /// Where.
         stage: &'static str,
     },
+    /// A training run's files, or its numbers.
+    #[error("training: {0}")]
+    Training(String),
     /// The caller stopped the run.
     #[error("stopped")]
     Cancelled,

@@ -56,12 +56,14 @@ mod rope;
 mod text_sampler;
 mod tiles;
 pub mod trace;
+#[cfg(feature = "train")]
+pub mod train;
 mod vision;
 mod vision_sampler;
 
 pub use answer::{AskOptions, Event, Looked, MemoryBytes, Stage, Statistics, TokenCounts, Turn};
 pub use cancel::Cancel;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Blueprint, Checkpoint};
 pub use config::{Activation, Config, FocusConfig, RopeScaling, TextConfig, VisionConfig};
 pub use conversation::Conversation;
 pub use error::Error;

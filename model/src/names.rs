@@ -71,6 +71,11 @@ const ORIGINAL: Names = Names {
 const FLAT_VISION: [&str; 3] = ["vision_tower.", "model.vision_tower.", "model.vision_tower.vision_tower."];
 
 impl Names {
+    /// The hub's layout: what Fovea itself writes.
+    pub const fn hub() -> Self {
+        HUB
+    }
+
     /// Finds the layout by the embedding's name.
     ///
     /// # Errors

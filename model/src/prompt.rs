@@ -211,6 +211,18 @@ impl Prompter {
         String::from_utf8(text.0).map_err(|_| template_error("expected UTF-8, got other bytes".into()))
     }
 
+    /// Ids of an answer, with the stop that ends it: what training asks for.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where the tokenizer fails, or there is no stop id.
+    pub fn answer_ids(&self, answer: &str) -> Result<Vec<u32>, Error> {
+        let stop = self.stop.first().copied();
+        let stop = stop.ok_or_else(|| template_error("expected an id that ends an answer, got none".into()))?;
+        let mut ids = ids(&self.tokenizer, answer)?;
+        ids.push(stop);
+        Ok(ids)
+    }
+
     /// A decoder of one answer.
     pub fn decoder(&self) -> Decoder<'_> {
         Decoder { prompter: self, ids: Vec::new(), read: 0, shown: 0 }

@@ -43,6 +43,12 @@ impl Rope {
 }
 
 impl Rotation {
+    /// Cosines and sines, (tokens, d_head / 2) each.
+    #[cfg(feature = "train")]
+    pub fn tables(&self) -> (Tensor<2>, Tensor<2>) {
+        (self.cos.clone(), self.sin.clone())
+    }
+
     /// The rotations at some of its positions.
     ///
     /// # Errors

@@ -202,6 +202,17 @@ impl TileConfig {
     }
 }
 
+impl TileConfig {
+    /// A picture's pixels as the vision tower takes them, (3, height, width).
+    #[cfg(feature = "train")]
+    pub(crate) fn normalised(&self, picture: &Picture) -> Vec<f32> {
+        let plane = |(channel, table): (usize, &[f32; 256])| -> Vec<f32> {
+            picture.rgb().iter().skip(channel).step_by(3).map(|&byte| table[usize::from(byte)]).collect()
+        };
+        self.tables().iter().enumerate().flat_map(plane).collect()
+    }
+}
+
 /// The canvas (height, width) for a picture: the one that keeps most of its pixels, then the one that wastes least, then
 /// the first.
 ///

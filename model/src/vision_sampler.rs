@@ -27,6 +27,12 @@ impl ScaleSelector {
         let weight = load.f32(&format!("{SELECTOR}.weight"), [scales, patches * patches]).await?;
         Ok(Self { weight: Param::from_tensor(weight), bias: load.vector(&format!("{SELECTOR}.bias"), scales).await? })
     }
+
+    /// Z: `likeness` (regions, P*P), every region's product with the thumbnail's patches -> (regions, S).
+    #[cfg(feature = "train")]
+    pub(crate) fn logits(&self, likeness: Tensor<2>) -> Tensor<2> {
+        likeness.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+    }
 }
 
 /// What the sampler made of a map, on the device.

@@ -30,6 +30,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Hold a device to what PyTorch and the f64 twins computed, operation by operation and stage by stage.
     Conformance(ConformanceArgs),
+    /// Train a checkpoint on drawn scenes, by the paper's recipe. Goes on where it was stopped.
+    Train(TrainArgs),
     /// Print a completion script for a shell.
     #[command(hide = true)]
     Completions {
@@ -224,6 +226,28 @@ pub struct DoctorArgs {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `fovea train`.
+#[derive(Args)]
+pub struct TrainArgs {
+    /// The run: model, seed and stages, as JSON.
+    pub config: PathBuf,
+    /// Where its state and log are kept.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Also write a checkpoint of the published layout whenever the state is saved.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// As of `fovea ask`; and libtorch, where the build has it.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Minutes between two saved states.
+    #[arg(long, value_name = "M", default_value_t = 3.0)]
+    pub every: f64,
+    /// Stop after this many steps, as if killed after a save.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
 }
 
 /// `fovea conformance`.

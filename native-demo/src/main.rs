@@ -12,6 +12,7 @@ mod load;
 mod plan;
 mod text;
 mod trace;
+mod train;
 
 use std::{panic, process::ExitCode, thread};
 
@@ -71,6 +72,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Conformance(args) => conformance::run(args).await,
+        Command::Train(args) => train::run(args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "fovea", &mut script);

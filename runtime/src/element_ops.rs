@@ -5,6 +5,8 @@
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
+#[cfg(feature = "train")]
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_wgpu::CubeBackend;
 
 use crate::Error;
@@ -14,7 +16,7 @@ use crate::Error;
 const CHUNK: usize = 1 << 14;
 
 /// The activations on a backend's own tensors. Shapes as in the functions of this module.
-#[backend_extension(Cube, Flex)]
+#[backend_extension(Cube, Flex, LibTorch: cfg(feature = "libtorch"), Autodiff: cfg(feature = "train"))]
 pub trait ElementOps: Backend {
     /// See [`quick_gelu`](crate::element_ops::quick_gelu).
     fn quick_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -28,6 +30,13 @@ pub trait ElementOps: Backend {
 }
 
 impl ElementOps for CubeBackend {}
+
+#[cfg(feature = "libtorch")]
+impl ElementOps for burn::backend::LibTorch {}
+
+/// Composed of operations that have gradients.
+#[cfg(feature = "train")]
+impl<B: ElementOps, C: CheckpointStrategy> ElementOps for burn::backend::Autodiff<B, C> {}
 
 impl ElementOps for Flex {
     fn quick_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -1,0 +1,98 @@
+//! Enters: a scene's objects. Leaves: the questions about them, with their answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Kind, ObjectKind};
+use crate::object::Object;
+use crate::random::Random;
+
+/// How many objects the main group has, which come first; only they are asked for by their text.
+const MAIN: usize = 3;
+/// How many questions of existence a scene has.
+const EXIST: usize = 2;
+
+/// A question about a scene, and its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The question, in lower case.
+    pub question: String,
+    /// The answer: one word or number, in lower case.
+    pub answer: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// The object that it is about, by index; `None` where it is about no single one.
+    pub target: Option<usize>,
+}
+
+impl Question {
+    fn new(kind: Kind, target: Option<usize>, question: String, answer: &str) -> Self {
+        Self { question, answer: answer.to_lowercase(), kind, target }
+    }
+}
+
+/// All questions that can be asked about the objects.
+pub(crate) fn all(objects: &[Object], counted: ObjectKind, random: &mut Random) -> Vec<Question> {
+    let mut questions = about_texts(objects);
+    questions.extend(about_shapes(objects));
+    let count = objects.iter().filter(|object| object.kind == counted).count();
+    let question = format!("how many {}s are there?", counted.name());
+    questions.push(Question::new(Kind::Count, None, question, &count.to_string()));
+    for _ in 0..EXIST {
+        questions.extend(exist(objects, random));
+    }
+    questions
+}
+
+/// What stands on what, and what it stands on.
+fn about_texts(objects: &[Object]) -> Vec<Question> {
+    let mut questions = Vec::new();
+    for (index, object) in objects.iter().enumerate().filter(|(_, object)| object.kind.has_text()) {
+        let (kind, what) =
+            if object.kind == ObjectKind::Sign { (Kind::Word, "word") } else { (Kind::Number, "number") };
+        let question = format!("what {what} is on the {} {}?", object.color.name(), object.kind.name());
+        questions.push(Question::new(kind, Some(index), question, &object.text));
+    }
+    for (index, object) in objects.iter().enumerate().take(MAIN) {
+        let question = format!("what color is the {} with {}?", object.kind.name(), object.text.to_lowercase());
+        questions.push(Question::new(Kind::Whose, Some(index), question, object.color.name()));
+    }
+    questions
+}
+
+/// The colors of shapes that are the only ones of their type, and the types of all shapes, by their color.
+fn about_shapes(objects: &[Object]) -> Vec<Question> {
+    let shapes: Vec<(usize, &Object)> =
+        objects.iter().enumerate().filter(|(_, object)| !object.kind.has_text()).collect();
+    let of = |kind: ObjectKind| shapes.iter().filter(|(_, shape)| shape.kind == kind).count();
+    let types = ObjectKind::SHAPES.into_iter().filter(|&kind| of(kind) > 0).count();
+    let mut questions = Vec::new();
+    // a scene has three shapes at least, and no two of one color
+    for &(index, shape) in shapes.iter().filter(|(_, shape)| of(shape.kind) == 1) {
+        let question = format!("what color is the {}?", shape.kind.name());
+        questions.push(Question::new(Kind::Color, Some(index), question, shape.color.name()));
+    }
+    for &(index, shape) in shapes.iter().filter(|_| types >= 3) {
+        let question = format!("what shape is {}?", shape.color.name());
+        questions.push(Question::new(Kind::Shape, Some(index), question, shape.kind.name()));
+    }
+    questions
+}
+
+/// Whether there is a shape of a color and a type, both of which are there. The coin falls first; for "no" the color is
+/// one shape's and the type another's.
+fn exist(objects: &[Object], random: &mut Random) -> Option<Question> {
+    let shapes: Vec<&Object> = objects.iter().filter(|object| !object.kind.has_text()).collect();
+    let yes = random.chance(0.5);
+    // every pair counts once, so that neither the color nor the type alone gives the answer away
+    let pairs: Vec<(&Object, &Object)> = shapes
+        .iter()
+        .flat_map(|&one| shapes.iter().map(move |&other| (one, other)))
+        .filter(|(one, other)| if yes { std::ptr::eq(*one, *other) } else { one.kind != other.kind })
+        .collect();
+    if pairs.is_empty() {
+        return None;
+    }
+    let (color, kind) = random.pick(&pairs);
+    let question = format!("is there a {} {}?", color.color.name(), kind.kind.name());
+    Some(Question::new(Kind::Exist, None, question, if yes { "yes" } else { "no" }))
+}

@@ -1,0 +1,148 @@
+//! Enters: a split and an index. Leaves: a picture, what is in it, and questions about it.
+
+use image::RgbImage;
+
+use crate::draw;
+use crate::frame::Frame;
+use crate::layout::Layout;
+use crate::names::{Kind, ObjectKind, PATCH, Split, TILE};
+use crate::object::Object;
+use crate::question::{self, Question};
+use crate::random::{Purpose, Random};
+
+/// How many of a patch's 64 sampled points an object must cover to own it.
+const OWNED: usize = 6;
+
+/// A picture, what is in it, and questions about it.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    seed: u64,
+    frame: Frame,
+    objects: Vec<Object>,
+    counted: ObjectKind,
+    picture: RgbImage,
+}
+
+impl Scene {
+    /// The scene with this index in its split. The same one, to the byte, every time.
+    #[must_use]
+    pub fn new(split: Split, index: u64) -> Self {
+        let odd = match split {
+            Split::Train => 0,
+            Split::HeldOut => 1,
+        };
+        let seed = index.wrapping_mul(2).wrapping_add(odd);
+        let mut random = Random::new(seed, Purpose::Scene);
+        let layout = Layout::scene(&mut random);
+        Self::drawn(seed, layout, &mut random)
+    }
+
+    /// The reading drill with this index: one tile, full of texts and a few shapes. For training only.
+    #[must_use]
+    pub fn drill(index: u64) -> Self {
+        let seed = index.wrapping_mul(2);
+        let mut random = Random::new(seed, Purpose::Drill);
+        let layout = Layout::drill(&mut random);
+        Self::drawn(seed, layout, &mut random)
+    }
+
+    fn drawn(seed: u64, layout: Layout, random: &mut Random) -> Self {
+        let Layout { frame, objects, counted } = layout;
+        let picture = draw::draw(&frame, &objects, random);
+        Self { seed, frame, objects, counted, picture }
+    }
+
+    /// The picture.
+    #[must_use]
+    pub fn picture(&self) -> &RgbImage {
+        &self.picture
+    }
+
+    /// The canvas that LLaVA-NeXT's processor chooses for the picture, in tiles: (rows, columns).
+    #[must_use]
+    pub fn canvas(&self) -> (usize, usize) {
+        self.frame.canvas
+    }
+
+    /// Where the picture lies on the canvas.
+    #[must_use]
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    /// Pixels of the picture per unit, that is per pixel of the canvas.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.frame.scale
+    }
+
+    /// Where the picture's top left corner lies on the canvas, in units (x, y).
+    #[must_use]
+    pub fn offset(&self) -> (usize, usize) {
+        self.frame.offset
+    }
+
+    /// The objects: the main group of three first, then shapes, then other carriers of text.
+    #[must_use]
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// The type of shape that is counted.
+    #[must_use]
+    pub fn counted(&self) -> ObjectKind {
+        self.counted
+    }
+
+    /// All questions that the scene offers. For scenes, not for drills: those are to be read, not asked about.
+    #[must_use]
+    pub fn questions(&self) -> Vec<Question> {
+        question::all(&self.objects, self.counted, &mut Random::new(self.seed, Purpose::Questions))
+    }
+
+    /// One question of each kind that the scene offers, chosen evenly among those of its kind.
+    #[must_use]
+    pub fn one_of_each(&self) -> Vec<Question> {
+        let mut random = Random::new(self.seed, Purpose::Pick);
+        let questions = self.questions();
+        let mut picked = Vec::new();
+        for kind in Kind::ALL {
+            let of_kind: Vec<&Question> = questions.iter().filter(|question| question.kind == kind).collect();
+            if !of_kind.is_empty() {
+                picked.push(random.pick(&of_kind).clone());
+            }
+        }
+        picked
+    }
+
+    /// Which object each patch of the whole canvas shows, padding included, row by row: the one that covers most of it,
+    /// if that is 6 of 64 sampled points at least.
+    #[must_use]
+    pub fn patch_owners(&self) -> Vec<Option<usize>> {
+        let (rows, columns) = (self.frame.canvas.0 * TILE / PATCH, self.frame.canvas.1 * TILE / PATCH);
+        (0..rows * columns).map(|patch| self.owner(patch / columns, patch % columns)).collect()
+    }
+
+    /// The object that a patch shows.
+    fn owner(&self, row: usize, column: usize) -> Option<usize> {
+        let x = (column * PATCH) as f32 - self.frame.offset.0 as f32;
+        let y = (row * PATCH) as f32 - self.frame.offset.1 as f32;
+        let side = PATCH as f32;
+        let mut best: Option<(usize, usize)> = None;
+        for (index, object) in self.objects.iter().enumerate() {
+            let [x0, y0, x1, y1] = object.content_bounds();
+            if x1 <= x || x0 >= x + side || y1 <= y || y0 >= y + side {
+                continue;
+            }
+            let points = (0..PATCH * PATCH).filter(|point| {
+                let (dx, dy) = ((point % PATCH) as f32 + 0.5, (point / PATCH) as f32 + 0.5);
+                object.covers(x + dx, y + dy)
+            });
+            let covered = points.count();
+            if covered >= OWNED && best.is_none_or(|(most, _)| covered > most) {
+                best = Some((covered, index));
+            }
+        }
+        best.map(|(_, index)| index)
+    }
+}

@@ -1,0 +1,325 @@
+//! Training (Sec. 3.2 "Objective", Sec. 9): stages in, a checkpoint of the published layout out.
+//!
+//! The parts are those that inference runs; only the way through them is written for batches and gradients. What is
+//! drawn in a step depends on the run's seed and the step's number alone, and the state is whole on disk after every
+//! save: a run that was killed goes on as if it had not been.
+//!
+//! The way of a step: `batch` (scenes to numbers) · `sequence` (which row goes where) · `forward` · `losses` ·
+//! `optimise`; `network` names and stores the weights, `labels` are the dense labels' classes, `config` the run's file.
+
+mod batch;
+mod config;
+mod forward;
+mod labels;
+mod losses;
+mod network;
+mod optimise;
+mod sequence;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{Device, Tensor};
+use fovea_runtime::source::Source;
+use fovea_scenes::Kind;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::{
+    batch::{Batch, Maker, dice},
+    forward::{Passed, Positions},
+    network::Network,
+    optimise::{Optimisers, rates},
+};
+use crate::{checkpoint::Blueprint, error::Error};
+
+pub use config::{Rates, Stage, Task, TextPruning, TrainConfig, Vision};
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct At {
+    stage: usize,
+    step: usize,
+    /// Steps of all stages.
+    total: u64,
+    /// The first drill and the first scene that have not been seen.
+    drills: u64,
+    scenes: u64,
+}
+
+/// What one step tells.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Step {
+    /// Index of the stage.
+    pub stage: usize,
+    /// Its step.
+    pub step: usize,
+    /// Cross entropy of the answers; none in a drill.
+    pub answers: Option<f64>,
+    /// The dense labels' loss.
+    pub dense: Option<f64>,
+    /// Eq. 5 without alpha.
+    pub balance: Option<f64>,
+    /// The hint's cross entropy.
+    pub hint: Option<f64>,
+    /// The gradient's norm before clipping.
+    pub norm: f64,
+    /// Share of the regions at each scale.
+    pub scales: Vec<f64>,
+    /// Share of the visual tokens that questions kept.
+    pub kept: Option<f64>,
+    /// Right and all dense labels: kinds, colours, whole numbers, words.
+    pub labels: [(usize, usize); 4],
+    /// Right and all answers by kind of question, in [`Kind::ALL`]'s order, with the right tokens before each given.
+    pub kinds: Vec<(usize, usize)>,
+}
+
+/// A run under way.
+pub struct Trainer {
+    config: TrainConfig,
+    blueprint: Blueprint,
+    device: Device,
+    network: Option<Network>,
+    optimisers: Optimisers,
+    positions: Positions,
+    at: At,
+    dir: PathBuf,
+}
+
+const STATE: &str = "state.json";
+
+impl Trainer {
+    /// Opens a run in `dir`: where it stopped, or at its start.
+    ///
+    /// # Errors
+    /// [`Error::Config`] and the like where the blueprint is broken; [`Error::Training`] where the state is.
+    pub async fn open(config: TrainConfig, dir: &Path, device: Device) -> Result<Self, Error> {
+        let blueprint = Blueprint::open(&Source::directory(&config.model)?).await?;
+        let model = &blueprint.config;
+        if let Some(stage) = config.stages.iter().find(|s| s.text.is_some_and(|t| t.layers[1] >= model.text.n_layers)) {
+            let why = format!("expected layers below {}, got {:?}", model.text.n_layers, stage.text);
+            return Err(Error::Config { key: format!("stage {}: text.layers", stage.name), why });
+        }
+        let device = device.autodiff();
+        fs::create_dir_all(dir).map_err(|e| broken(dir, &e))?;
+        let (at, state) = match fs::read(dir.join(STATE)) {
+            Ok(json) => {
+                let at: At = serde_json::from_slice(&json).map_err(|e| broken(&dir.join(STATE), &e))?;
+                (at, Some(dir.join(format!("at-{}", at.total))))
+            }
+            Err(_) => (At::default(), None),
+        };
+        let bytes = match (&state, &config.start) {
+            (Some(state), _) => read(&state.join("weights.safetensors"))?,
+            (None, Some(start)) => read(start)?,
+            (None, None) => network::safetensors(&network::first_weights(model, config.seed), false)?,
+        };
+        let network = Network::load(&network::open(bytes).await?, model, &device).await?;
+        let mut optimisers = Optimisers::new(&network);
+        if let Some(state) = &state {
+            optimisers = optimisers.load(state)?;
+        }
+        let positions = Positions::new(&model.text, &device.clone().inner());
+        Ok(Self { config, blueprint, device, network: Some(network), optimisers, positions, at, dir: dir.to_owned() })
+    }
+
+    /// The stages.
+    pub fn stages(&self) -> &[Stage] {
+        &self.config.stages
+    }
+
+    /// Stage and step that come next; none at the end.
+    pub fn next(&self) -> Option<(usize, usize)> {
+        (self.at.stage < self.config.stages.len()).then_some((self.at.stage, self.at.step))
+    }
+
+    /// One step. None where all stages are done.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] where the loss is not; nothing is changed then.
+    pub async fn step(&mut self) -> Result<Option<Step>, Error> {
+        let Some(stage) = self.config.stages.get(self.at.stage).cloned() else { return Ok(None) };
+        let Some(network) = self.network.take() else { return Ok(None) };
+        let mut told = Step { stage: self.at.stage, step: self.at.step, ..Step::default() };
+        let batch = self.batch(&stage)?;
+        let config = &self.blueprint.config;
+        let mut loss: Option<Tensor<1>> = None;
+        let mut add = |part: Tensor<1>, weight: f64| -> f64 {
+            let value = value(&part);
+            if weight > 0.0 {
+                let part = part * weight;
+                loss = Some(match loss.take() {
+                    Some(sum) => sum + part,
+                    None => part,
+                });
+            }
+            value
+        };
+        let passed = match stage.task {
+            Task::Drill => Passed {
+                features: network.features(&batch, config, &self.device).await?,
+                selector: None,
+                choice: Vec::new(),
+                logits: None,
+                sequences: None,
+                kept: None,
+            },
+            Task::Scenes => {
+                let mut dice = dice(self.config.seed, self.at.total);
+                network.pass(&batch, &stage, config, &self.positions, &mut dice, &self.device).await?
+            }
+        };
+        if stage.dense > 0.0
+            && let Some((part, right)) = losses::dense(&passed.features, &batch, &network.heads, &self.device)
+        {
+            told.dense = Some(add(part, stage.dense));
+            told.labels = right;
+        }
+        if let Some(selector) = &passed.selector {
+            let scales = &config.focus.scales;
+            told.balance = Some(add(losses::balance(selector, &passed.choice, &self.device), stage.balance));
+            let wishes = sequence::wishes(&batch, config.focus.window, scales);
+            let hint = losses::cross_entropy(selector.clone(), &wishes, &self.device);
+            told.hint = Some(add(hint, stage.hint));
+            let share = |i| passed.choice.iter().filter(|&&c| c == i).count() as f64 / passed.choice.len() as f64;
+            told.scales = (0..scales.len()).map(share).collect();
+        }
+        if let (Some(logits), Some(s)) = (&passed.logits, &passed.sequences) {
+            let targets: Vec<usize> = s.targets.iter().map(|(_, id)| *id as usize).collect();
+            told.answers = Some(add(losses::cross_entropy(logits.clone(), &targets, &self.device), 1.0));
+            told.kinds = by_kind(logits, &batch, s);
+        }
+        told.kept = passed.kept;
+        if let Some(loss) = loss {
+            if !value(&loss).is_finite() {
+                self.network = Some(network);
+                return Err(Error::NotFinite { stage: "the loss" });
+            }
+            let rates = rates(stage.rates, stage.share(self.at.step));
+            let (network, norm) = self.optimisers.step(network, loss.backward(), rates);
+            told.norm = norm;
+            self.network = Some(network);
+        } else {
+            self.network = Some(network);
+        }
+        self.at.step += 1;
+        self.at.total += 1;
+        if self.at.step == stage.steps {
+            self.at = At { stage: self.at.stage + 1, step: 0, ..self.at };
+        }
+        Ok(Some(told))
+    }
+
+    fn batch(&mut self, stage: &Stage) -> Result<Batch, Error> {
+        let patches = self.blueprint.config.vision.patches();
+        let maker = Maker { tiles: &self.blueprint.tiles, prompter: &self.blueprint.prompter, patches };
+        let count = stage.batch as u64;
+        match stage.task {
+            Task::Drill => {
+                self.at.drills += count;
+                maker.drill(stage, self.at.drills - count)
+            }
+            Task::Scenes => {
+                self.at.scenes += count;
+                maker.scenes(stage, self.at.scenes - count)
+            }
+        }
+    }
+
+    /// Leaves the whole state on disk; the one before stays until this one is complete.
+    ///
+    /// # Errors
+    /// [`Error::Training`] where something can't be written.
+    pub fn save(&self) -> Result<(), Error> {
+        let Some(network) = &self.network else { return Ok(()) };
+        let dir = self.dir.join(format!("at-{}", self.at.total));
+        fs::create_dir_all(&dir).map_err(|e| broken(&dir, &e))?;
+        let bytes = network::safetensors(&network.stored(&self.blueprint.config), false)?;
+        write(&dir.join("weights.safetensors"), &bytes)?;
+        self.optimisers.save(&dir)?;
+        let json = serde_json::to_vec(&self.at).map_err(|e| broken(&dir, &e))?;
+        let fresh = self.dir.join("state.json.new");
+        write(&fresh, &json)?;
+        fs::rename(&fresh, self.dir.join(STATE)).map_err(|e| broken(&fresh, &e))?;
+        let own = dir.file_name();
+        for entry in fs::read_dir(&self.dir).map_err(|e| broken(&self.dir, &e))?.flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with("at-") && Some(name.as_os_str()) != own {
+                // A leftover does no harm.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint in f16 that the ordinary loader reads: the blueprint's files, and the weights.
+    ///
+    /// # Errors
+    /// [`Error::Training`] where something can't be written.
+    pub async fn export(&self, dir: &Path) -> Result<(), Error> {
+        let Some(network) = &self.network else { return Ok(()) };
+        fs::create_dir_all(dir).map_err(|e| broken(dir, &e))?;
+        let mut stored = network.stored(&self.blueprint.config);
+        stored.retain(|t| !network::only_for_training(&t.name));
+        write(&dir.join("model.safetensors"), &network::safetensors(&stored, true)?)?;
+        for entry in fs::read_dir(&self.config.model).map_err(|e| broken(&self.config.model, &e))?.flatten() {
+            let (from, to) = (entry.path(), dir.join(entry.file_name()));
+            let wanted = from.extension().is_some_and(|e| e == "json" || e == "jinja");
+            if wanted && from != to {
+                fs::copy(&from, &to).map_err(|e| broken(&to, &e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Right and all answers of each kind.
+fn by_kind(logits: &Tensor<2>, batch: &Batch, s: &sequence::Sequences) -> Vec<(usize, usize)> {
+    let guessed = logits.clone().inner().argmax(1).into_data();
+    let mut right: std::collections::BTreeMap<(usize, usize), bool> = s.owners.iter().map(|&o| (o, true)).collect();
+    for ((guess, (_, id)), owner) in guessed.iter::<i64>().zip(&s.targets).zip(&s.owners) {
+        if guess as u32 != *id {
+            right.insert(*owner, false);
+        }
+    }
+    let mut kinds = vec![(0, 0); Kind::ALL.len()];
+    for ((b, q), right) in right {
+        let kind = Kind::ALL.iter().position(|k| *k == batch.asked[b][q].kind).unwrap_or_default();
+        kinds[kind].0 += usize::from(right);
+        kinds[kind].1 += 1;
+    }
+    kinds
+}
+
+fn value(loss: &Tensor<1>) -> f64 {
+    loss.clone().inner().into_data().iter::<f64>().next().unwrap_or(f64::NAN)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(file).map_err(|e| broken(file, &e))
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<(), Error> {
+    fs::write(file, bytes).map_err(|e| broken(file, &e))
+}
+
+fn broken(file: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::Training(format!("{}: {why}", file.display()))
+}
+
+/// Reads `config.json` of a directory, for those who compare runs.
+///
+/// # Errors
+/// [`Error::Training`] where it can't be read.
+pub fn config_json(dir: &Path) -> Result<Value, Error> {
+    serde_json::from_slice(&read(&dir.join("config.json"))?).map_err(|e| broken(dir, &e))
+}
+
+/// LibTorch's CPU.
+#[cfg(feature = "libtorch")]
+#[allow(deprecated, reason = "burn will drop LibTorch; until then nothing trains faster on a CPU")]
+pub fn libtorch() -> Device {
+    Device::libtorch()
+}

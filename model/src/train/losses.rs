@@ -1,0 +1,91 @@
+//! What is minimised: the answers' cross entropy, Eq. 5's balance, and the two named extras, dense labels and hint.
+
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+
+use super::{
+    batch::Batch,
+    labels::{COLORS, DIGITS, KINDS, Label, PLACES},
+    network::DenseHeads,
+};
+
+/// Weight of a background patch in the kinds' cross entropy: most patches are one.
+const BACKGROUND: f64 = 0.3;
+
+/// `mean(-log softmax(logits)[target])`; `logits` (n, classes).
+pub(super) fn cross_entropy(logits: Tensor<2>, targets: &[usize], device: &Device) -> Tensor<1> {
+    let n = targets.len();
+    let targets: Vec<i32> = targets.iter().map(|&t| t as i32).collect();
+    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [n, 1]), device);
+    activation::log_softmax(logits, 1).gather(1, targets).mean().neg()
+}
+
+/// Eq. 3 to 5 with equal weights: `sum_i f_i P_i`, f the share of regions that chose scale i, without gradient, P the
+/// mean probability.
+pub(super) fn balance(selector: &Tensor<2>, choice: &[usize], device: &Device) -> Tensor<1> {
+    let scales = selector.dims()[1];
+    let mut share = vec![0.0f32; scales];
+    choice.iter().for_each(|&c| share[c] += 1.0 / choice.len() as f32);
+    let share = Tensor::<2>::from_data(TensorData::new(share, [1, scales]), device);
+    (activation::softmax(selector.clone(), 1).mean_dim(0) * share).sum()
+}
+
+/// The dense labels' cross entropies, summed: kind, colour, each place of a number, word. Also how many were right of
+/// how many, in that order, numbers counted whole.
+pub(super) fn dense(
+    features: &Tensor<2>,
+    batch: &Batch,
+    heads: &DenseHeads,
+    device: &Device,
+) -> Option<(Tensor<1>, [(usize, usize); 4])> {
+    let labels = &batch.labels;
+    if labels.is_empty() {
+        return None;
+    }
+    let ints = |rows: Vec<i32>| {
+        let n = rows.len();
+        Tensor::<1, Int>::from_data(TensorData::new(rows, [n]), device)
+    };
+    let rows = ints(labels.iter().map(|(row, _)| *row as i32).collect());
+    let logits = heads.linear.forward(heads.norm.forward(features.clone().select(0, rows)));
+    // Rows of `labels` that have a class, and the class.
+    let with = |class: &dyn Fn(&Label) -> Option<usize>| -> (Vec<i32>, Vec<usize>) {
+        labels.iter().enumerate().filter_map(|(i, (_, label))| class(label).map(|c| (i as i32, c))).unzip()
+    };
+    let mut losses: Vec<Tensor<1>> = Vec::new();
+    let mut right = [(0, 0); 4];
+    let mut head = |from: usize, classes: usize, rows: &[i32], targets: &[usize]| -> Vec<bool> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let logits = logits.clone().narrow(1, from, classes).select(0, ints(rows.to_vec()));
+        let guessed = logits.clone().inner().argmax(1).into_data();
+        let right = guessed.iter::<i64>().zip(targets).map(|(g, t)| g as usize == *t).collect();
+        losses.push(cross_entropy(logits, targets, device));
+        right
+    };
+    let count = |right: &[bool]| (right.iter().filter(|r| **r).count(), right.len());
+    // Objects and background apart, so that each has its own weight.
+    let (rows, targets) = with(&|l| (l.kind > 0).then_some(l.kind));
+    right[0] = count(&head(0, KINDS, &rows, &targets));
+    let (rows, targets) = with(&|l| l.color);
+    right[1] = count(&head(KINDS, COLORS, &rows, &targets));
+    let mut whole: Vec<bool> = Vec::new();
+    for place in 0..PLACES {
+        let (rows, targets) = with(&|l| l.places.map(|p| p[place]));
+        let right = head(KINDS + COLORS + place * DIGITS, DIGITS, &rows, &targets);
+        whole.resize(right.len(), true);
+        whole.iter_mut().zip(right).for_each(|(whole, right)| *whole &= right);
+    }
+    right[2] = count(&whole);
+    let (rows, targets) = with(&|l| l.word);
+    let from = KINDS + COLORS + PLACES * DIGITS;
+    let words = super::labels::HEAD - from;
+    right[3] = count(&head(from, words, &rows, &targets));
+    let mut total = losses.into_iter().reduce(|a, b| a + b)?;
+    let (rows, targets) = with(&|l| (l.kind == 0).then_some(0));
+    if !rows.is_empty() {
+        let logits = logits.narrow(1, 0, KINDS).select(0, ints(rows));
+        total = total + cross_entropy(logits, &targets, device) * BACKGROUND;
+    }
+    Some((total, right))
+}

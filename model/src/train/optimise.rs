@@ -1,0 +1,140 @@
+//! AdamW over three groups of parameters, after clipping the gradient's norm over all of them.
+
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Gradients, Tensor};
+
+use super::{config::Rates, network::Network};
+use crate::error::Error;
+
+/// The gradient's largest norm.
+const CLIP: f64 = 1.0;
+/// Decay of matrices; vectors and the selector keep their size.
+const DECAY: f32 = 0.05;
+
+/// Optimisers of the tower with its heads, of projector and text model, and of the selector.
+pub(super) struct Optimisers {
+    groups: [(Vec<ParamId>, ModuleOptimizer); 3],
+}
+
+/// Files that the optimisers' moments lie in.
+const FILES: [&str; 3] = ["tower.bpk", "text.bpk", "selector.bpk"];
+
+impl Optimisers {
+    pub fn new(network: &Network) -> Self {
+        let adam = |decay: f32| {
+            AdamWConfig::new().with_beta_1(0.9).with_beta_2(0.98).with_epsilon(1e-8).with_weight_decay(decay).build()
+        };
+        let mut ids = Ids { path: Vec::new(), all: Vec::new() };
+        network.visit(&mut ids);
+        let of = |group: usize| {
+            let ids: Vec<_> = ids.all.iter().filter(|(path, ..)| group_of(path) == group).collect();
+            let matrices = ids.iter().filter(|(_, _, rank)| *rank > 1 && group < 2).map(|(_, id, _)| *id).collect();
+            let optimiser = ModuleOptimizer::from(adam(0.0));
+            let optimiser = optimiser.with_group(ParamGroup::from_ids(matrices), adam(DECAY), None);
+            (ids.iter().map(|(_, id, _)| *id).collect(), optimiser)
+        };
+        Self { groups: [of(0), of(1), of(2)] }
+    }
+
+    /// One step: the network after it, and the gradient's norm before clipping.
+    pub fn step(&mut self, mut network: Network, mut grads: Gradients, rates: [f64; 3]) -> (Network, f64) {
+        let mut taken: Vec<GradientsParams> =
+            self.groups.iter().map(|(ids, _)| GradientsParams::from_params(&mut grads, &network, ids)).collect();
+        let mut norm = Norm { grads: &taken, sum: None };
+        network.visit(&mut norm);
+        let squares: Vec<f32> = norm.sum.map_or_else(Vec::new, |s| s.into_data().try_into_vec().unwrap_or_default());
+        let norm = f64::from(squares.first().copied().unwrap_or(0.0)).sqrt();
+        if norm > CLIP {
+            network.visit(&mut Scaled { grads: &mut taken, by: CLIP / norm });
+        }
+        for (((_, optimiser), grads), rate) in self.groups.iter_mut().zip(taken).zip(rates) {
+            if rate > 0.0 && !grads.is_empty() {
+                network = optimiser.step(rate, network, grads);
+            }
+        }
+        (network, norm)
+    }
+
+    pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        for ((_, optimiser), file) in self.groups.iter().zip(FILES) {
+            optimiser.save(dir.join(file)).map_err(|e| Error::Training(format!("{file} cannot be written: {e:?}")))?;
+        }
+        Ok(())
+    }
+
+    pub fn load(self, dir: &Path) -> Result<Self, Error> {
+        let mut loaded = Vec::with_capacity(3);
+        for ((ids, optimiser), file) in self.groups.into_iter().zip(FILES) {
+            let optimiser = optimiser.load(dir.join(file));
+            loaded.push((ids, optimiser.map_err(|e| Error::Training(format!("{file} cannot be read: {e:?}")))?));
+        }
+        let groups = loaded.try_into().map_err(|_| Error::Training("expected three groups".into()))?;
+        Ok(Self { groups })
+    }
+}
+
+/// Learning rates in the order of the groups.
+pub(super) fn rates(rates: Rates, share: f64) -> [f64; 3] {
+    [rates.tower * share, rates.text * share, rates.selector * share]
+}
+
+fn group_of(path: &str) -> usize {
+    match path.split('.').next() {
+        Some("tower" | "heads") => 0,
+        Some("selector") => 2,
+        _ => 1,
+    }
+}
+
+struct Ids {
+    path: Vec<String>,
+    all: Vec<(String, ParamId, usize)>,
+}
+
+impl ModuleVisitor for Ids {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.all.push((self.path.join("."), param.id, D));
+    }
+}
+
+struct Norm<'a> {
+    grads: &'a [GradientsParams],
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Norm<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(grad) = self.grads.iter().find_map(|g| g.get::<D>(param.id)) else { return };
+        let square = grad.square().sum();
+        self.sum = Some(match self.sum.take() {
+            Some(sum) => sum + square,
+            None => square,
+        });
+    }
+}
+
+struct Scaled<'a> {
+    grads: &'a mut [GradientsParams],
+    by: f64,
+}
+
+impl ModuleVisitor for Scaled<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        for grads in self.grads.iter_mut() {
+            if let Some(grad) = grads.remove::<D>(param.id) {
+                grads.register(param.id, grad * self.by);
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Which row goes where: the text model's input of a whole batch, told as indices into the rows there are.
+//!
+//! The rows are, in this order: every patch's features, the pooled tokens of each kernel, the newline, and the
+//! embedding of every token of the vocabulary. A sequence is the text before the picture and its visual tokens, filled
+//! up to the longest of the batch, then the questions one after another, filled up as well.
+
+use fovea_runtime::{Scale, TokenBox};
+
+use super::batch::{Asked, Batch, Shown, Wish, grid_row, wished_scale};
+
+/// A map's regions in raster order: patches (y0, x0, y1, x1).
+pub(super) fn regions(height: usize, width: usize, window: usize) -> Vec<TokenBox> {
+    let starts = |n: usize| (0..n).step_by(window);
+    starts(height)
+        .flat_map(|y| starts(width).map(move |x| [y, x, (y + window).min(height), (x + window).min(width)]))
+        .collect()
+}
+
+/// Rows of the features under a box of the map, row by row, filled up with the first to `count`.
+pub(super) fn rows_under(shown: &Shown, patches: usize, at: TokenBox, count: usize) -> Vec<i32> {
+    let [y0, x0, y1, x1] = at;
+    let first = shown.first_tile * patches * patches;
+    let row = |y, x| (first + grid_row(&shown.grid, shown.grid.top + y, shown.grid.left + x)) as i32;
+    let mut rows: Vec<i32> = (y0..y1).flat_map(|y| (x0..x1).map(move |x| (y, x))).map(|(y, x)| row(y, x)).collect();
+    rows.resize(count, rows[0]);
+    rows
+}
+
+/// A visual token of the map: where it lies, its scale, and its region in the batch. A newline has no scale.
+struct Token {
+    at: TokenBox,
+    scale: Option<usize>,
+    region: usize,
+}
+
+/// One picture's tokens in scanline order, newlines after every row that holds one.
+fn tokens(shown: &Shown, window: usize, scales: &[Scale], choice: &[usize], first_region: usize) -> Vec<Token> {
+    let (height, width) = (shown.grid.height, shown.grid.width);
+    let mut all = Vec::new();
+    for (i, [y0, x0, y1, x1]) in regions(height, width, window).into_iter().enumerate() {
+        let scale = scales[choice[i]];
+        if scale.drops() {
+            continue;
+        }
+        for y in (y0..y1).step_by(scale.rows) {
+            for x in (x0..x1).step_by(scale.cols) {
+                let at = [y, x, (y + scale.rows).min(y1), (x + scale.cols).min(x1)];
+                all.push(Token { at, scale: Some(choice[i]), region: first_region + i });
+            }
+        }
+    }
+    let mut held = vec![false; height];
+    all.iter().for_each(|t| held[t.at[0]] = true);
+    all.extend((0..height).filter(|&y| held[y]).map(|y| Token { at: [y, width, y + 1, width], scale: None, region: 0 }));
+    all.sort_by_key(|t| (t.at[0], t.at[1]));
+    all
+}
+
+/// The batch's input of the text model, as indices.
+pub(super) struct Sequences {
+    /// Rows pooled for each scale of the config: (tokens, rows * cols), flat. Empty for single patches.
+    pub pooled: Vec<Vec<i32>>,
+    /// Index of every token's row, (scenes, prefix + text), flat.
+    pub rows: Vec<i32>,
+    /// Index of every token's gate, the same shape: a region of the batch, or one past the last for none.
+    pub gates: Vec<i32>,
+    /// Positions, the same shape.
+    pub positions: Vec<i32>,
+    /// Tokens before the questions, filled up.
+    pub prefix: usize,
+    /// Tokens of the questions, filled up.
+    pub text: usize,
+    /// Each scene's tokens before the questions.
+    pub lengths: Vec<usize>,
+    /// Tokens before the picture.
+    pub before: usize,
+    /// For every place of the text: the question it belongs to, or none.
+    pub segments: Vec<Vec<Option<usize>>>,
+    /// For every place of the text: whether the question's own, not the answer's.
+    pub prompts: Vec<Vec<bool>>,
+    /// Where answers are predicted: row of (scenes, text), flat, and the token that comes next.
+    pub targets: Vec<(usize, u32)>,
+    /// The scene and question of every target.
+    pub owners: Vec<(usize, usize)>,
+}
+
+/// Fills up to few lengths: libraries compile or tune a product for every shape they see.
+fn filled(n: usize) -> usize {
+    n.next_multiple_of(16)
+}
+
+/// Lays a batch out. `choice` holds every region's scale, picture after picture; `thumbnail_only` leaves the maps out.
+pub(super) fn arrange(
+    batch: &Batch,
+    patches: usize,
+    window: usize,
+    scales: &[Scale],
+    choice: &[usize],
+    thumbnail_only: bool,
+) -> Sequences {
+    let (p2, feature_rows) = (patches * patches, batch.tiles * patches * patches);
+    let mut pooled: Vec<Vec<i32>> = vec![Vec::new(); scales.len()];
+    let mut first_region = 0;
+    // (scale, index among that scale's pooled tokens or row of the features, gate) of every visual token
+    let mut visual: Vec<Vec<(Option<usize>, usize, Option<usize>)>> = Vec::new();
+    for shown in &batch.shown {
+        let thumbnail = shown.first_tile * p2;
+        let mut tokens_of: Vec<_> = (thumbnail..thumbnail + p2).map(|row| (None, row, None)).collect();
+        let count = regions(shown.grid.height, shown.grid.width, window).len();
+        if !thumbnail_only {
+            for token in tokens(shown, window, scales, &choice[first_region..], first_region) {
+                match token.scale {
+                    // The newline's place is known only once all pooled tokens are.
+                    None => tokens_of.push((None, usize::MAX, None)),
+                    Some(s) if scales[s] == Scale::new(1, 1) => {
+                        let row = rows_under(shown, patches, token.at, 1)[0] as usize;
+                        tokens_of.push((None, row, Some(token.region)));
+                    }
+                    Some(s) => {
+                        let kernel = scales[s].rows * scales[s].cols;
+                        tokens_of.push((Some(s), pooled[s].len() / kernel, Some(token.region)));
+                        pooled[s].extend(rows_under(shown, patches, token.at, kernel));
+                    }
+                }
+            }
+        }
+        first_region += count;
+        visual.push(tokens_of);
+    }
+    let mut starts = Vec::with_capacity(scales.len());
+    let mut next = feature_rows;
+    for (list, scale) in pooled.iter().zip(scales) {
+        starts.push(next);
+        next += list.len() / (scale.rows * scale.cols).max(1);
+    }
+    let (newline, embedding, no_gate) = (next, next + 1, first_region);
+
+    let before = batch.before.len();
+    let lengths: Vec<usize> = visual.iter().map(|v| before + v.len()).collect();
+    let prefix = filled(lengths.iter().copied().max().unwrap_or(0));
+    let text_length = |asked: &Vec<Asked>| asked.iter().map(|a| a.ids.len()).sum::<usize>();
+    let text = filled(batch.asked.iter().map(text_length).max().unwrap_or(0));
+    let mut s = Sequences {
+        pooled,
+        rows: Vec::new(),
+        gates: Vec::new(),
+        positions: Vec::new(),
+        prefix,
+        text,
+        before,
+        segments: Vec::new(),
+        prompts: Vec::new(),
+        targets: Vec::new(),
+        owners: Vec::new(),
+        lengths,
+    };
+    for (b, (visual, asked)) in visual.iter().zip(&batch.asked).enumerate() {
+        let length = s.lengths[b];
+        let start = s.rows.len();
+        for &id in &batch.before {
+            s.rows.push((embedding + id as usize) as i32);
+            s.gates.push(no_gate as i32);
+        }
+        for &(scale, at, gate) in visual {
+            s.rows.push(match scale {
+                Some(scale) => starts[scale] + at,
+                None if at == usize::MAX => newline,
+                None => at,
+            } as i32);
+            s.gates.push(gate.unwrap_or(no_gate) as i32);
+        }
+        s.rows.resize(start + prefix, embedding as i32);
+        s.positions.extend(0..prefix as i32);
+        let (mut segments, mut prompts) = (vec![None; text], vec![false; text]);
+        let mut place = 0;
+        for (q, asked) in asked.iter().enumerate() {
+            for (i, &id) in asked.ids.iter().enumerate() {
+                s.rows.push((embedding + id as usize) as i32);
+                s.positions.push((length + i) as i32);
+                segments[place] = Some(q);
+                prompts[place] = i < asked.prompt;
+                if i + 1 >= asked.prompt {
+                    s.targets.push((b * text + place, asked.answer[i + 1 - asked.prompt]));
+                    s.owners.push((b, q));
+                }
+                place += 1;
+            }
+        }
+        s.rows.resize(start + prefix + text, embedding as i32);
+        s.positions.resize(start + prefix + text, 0);
+        s.gates.resize(start + prefix + text, no_gate as i32);
+        s.segments.push(segments);
+        s.prompts.push(prompts);
+    }
+    s
+}
+
+impl Sequences {
+    /// What is added to the attention scores of the questions, (scenes, text, prefix + text): 0 where a place may
+    /// look, far below where not. `kept` tells the visual tokens that a question has left, all where it is None.
+    pub fn mask(&self, kept: Option<&Vec<Vec<Vec<bool>>>>) -> Vec<f32> {
+        let width = self.prefix + self.text;
+        let mut mask = vec![super::forward::FAR_BELOW; self.lengths.len() * self.text * width];
+        for (b, segments) in self.segments.iter().enumerate() {
+            for (t, segment) in segments.iter().enumerate() {
+                let row = &mut mask[(b * self.text + t) * width..][..width];
+                // A place that is only filling looks at itself, so that its softmax has something to sum.
+                row[self.prefix + t] = 0.0;
+                let Some(q) = *segment else { continue };
+                row[..self.lengths[b]].fill(0.0);
+                if let Some(kept) = kept {
+                    for (j, _) in kept[b][q].iter().enumerate().filter(|(_, kept)| !**kept) {
+                        row[self.before + j] = super::forward::FAR_BELOW;
+                    }
+                }
+                for u in 0..t {
+                    if segments[u] == Some(q) {
+                        row[self.prefix + u] = 0.0;
+                    }
+                }
+            }
+        }
+        mask
+    }
+}
+
+/// The scale that each region of the batch should have by the hint, as an index into `scales` ordered by fineness.
+pub(super) fn wishes(batch: &Batch, window: usize, scales: &[Scale]) -> Vec<usize> {
+    let mut by_size: Vec<usize> = (0..scales.len()).collect();
+    by_size.sort_by_key(|&i| std::cmp::Reverse(scales[i].rows * scales[i].cols));
+    let (coarse, fine) = (by_size[0], by_size[by_size.len() - 1]);
+    let middle = by_size[by_size.len() / 2];
+    let mut all = Vec::new();
+    for shown in &batch.shown {
+        for [y0, x0, y1, x1] in regions(shown.grid.height, shown.grid.width, window) {
+            let under = (y0..y1).flat_map(|y| (x0..x1).map(move |x| (y, x)));
+            let owners = under.map(|(y, x)| shown.owners[y * shown.grid.width + x]);
+            all.push(match wished_scale(owners, &shown.has_text) {
+                Wish::Coarse => coarse,
+                Wish::Middle => middle,
+                Wish::Fine => fine,
+            });
+        }
+    }
+    all
+}

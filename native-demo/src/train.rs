@@ -1,0 +1,154 @@
+//! `fovea train`: a line a while on stderr, a row a while in `log.csv`, the state on disk.
+
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use fovea_model::train::{Stage, Step, TrainConfig, Trainer};
+use fovea_runtime::OpenDevice;
+use fovea_scenes::Kind;
+
+use crate::{args::TrainArgs, failure::Failure, load, text};
+
+/// Steps that one line and one row of the log are the mean of.
+const WINDOW: usize = 50;
+
+/// Trains until the end of the last stage, or until stopped.
+pub async fn run(args: TrainArgs) -> Result<(), Failure> {
+    let config = TrainConfig::read(&args.config)?;
+    let device = match args.device.as_str() {
+        #[cfg(feature = "libtorch")]
+        "libtorch" => fovea_model::train::libtorch(),
+        choice => OpenDevice::open(&choice.parse()?).await?.device,
+    };
+    let mut trainer = Trainer::open(config, &args.dir, device).await?;
+    let cancel = load::interruptible();
+    let every = Duration::from_secs_f64(args.every.clamp(0.05, 1e6) * 60.0);
+    let (mut saved, mut steps) = (Instant::now(), 0);
+    let mut recent = Recent::new();
+    while let Some(step) = trainer.step().await? {
+        steps += 1;
+        recent.add(step);
+        let ended = trainer.next().is_none_or(|(_, step)| step == 0);
+        if recent.count == WINDOW || ended {
+            recent.tell(trainer.stages(), &args.dir)?;
+            recent = Recent::new();
+        }
+        let stop = cancel.is_cancelled() || args.steps.is_some_and(|most| steps >= most);
+        if stop || ended || saved.elapsed() > every {
+            trainer.save()?;
+            if let Some(out) = &args.out {
+                trainer.export(out).await?;
+            }
+            saved = Instant::now();
+        }
+        if stop {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Means over some steps.
+struct Recent {
+    since: Instant,
+    count: usize,
+    last: Step,
+    /// Answers, dense, balance, hint, norm, kept: sum and count.
+    sums: [(f64, f64); 6],
+    scales: Vec<f64>,
+    labels: [(usize, usize); 4],
+    kinds: Vec<(usize, usize)>,
+}
+
+fn percent((right, all): (usize, usize)) -> String {
+    if all == 0 { String::new() } else { format!("{:.1}", 100.0 * right as f64 / all as f64) }
+}
+
+impl Recent {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            count: 0,
+            last: Step::default(),
+            sums: [(0.0, 0.0); 6],
+            scales: Vec::new(),
+            labels: [(0, 0); 4],
+            kinds: vec![(0, 0); Kind::ALL.len()],
+        }
+    }
+
+    fn add(&mut self, step: Step) {
+        let values = [step.answers, step.dense, step.balance, step.hint, Some(step.norm), step.kept];
+        for (sum, value) in self.sums.iter_mut().zip(values) {
+            if let Some(value) = value {
+                *sum = (sum.0 + value, sum.1 + 1.0);
+            }
+        }
+        self.scales.resize(step.scales.len(), 0.0);
+        self.scales.iter_mut().zip(&step.scales).for_each(|(sum, v)| *sum += v);
+        let add = |sum: &mut (usize, usize), v: &(usize, usize)| *sum = (sum.0 + v.0, sum.1 + v.1);
+        self.labels.iter_mut().zip(&step.labels).for_each(|(sum, v)| add(sum, v));
+        self.kinds.iter_mut().zip(&step.kinds).for_each(|(sum, v)| add(sum, v));
+        self.count += 1;
+        self.last = step;
+    }
+
+    /// One line for people, one row for machines.
+    fn tell(&self, stages: &[Stage], dir: &Path) -> Result<(), Failure> {
+        let stage = &stages[self.last.stage];
+        let rate = self.count as f64 / self.since.elapsed().as_secs_f64();
+        let mean = |(sum, n): (f64, f64)| if n > 0.0 { format!("{:.4}", sum / n) } else { String::new() };
+        let means = self.sums.map(mean);
+        let left: usize = stage.steps.saturating_sub(self.last.step + 1)
+            + stages[self.last.stage + 1..].iter().map(|s| s.steps).sum::<usize>();
+        let scales: Vec<String> = self.scales.iter().map(|s| format!("{:.2}", s / self.count as f64)).collect();
+        let labels = self.labels.map(percent);
+        let kinds: Vec<String> = self.kinds.iter().map(|k| percent(*k)).collect();
+        let named: Vec<String> = Kind::ALL
+            .iter()
+            .zip(&kinds)
+            .filter(|(_, k)| !k.is_empty())
+            .map(|(kind, k)| format!("{} {k}", kind.name()))
+            .collect();
+        text::note(&format!(
+            "{} {}/{} | {:.1}/s, about {} min left | answers {} dense {} hint {} norm {} scales [{}] kept {} | labels {} | {}",
+            stage.name,
+            self.last.step + 1,
+            stage.steps,
+            rate * stage.batch as f64,
+            (left as f64 / rate / 60.0).ceil(),
+            means[0],
+            means[1],
+            means[3],
+            means[4],
+            scales.join(" "),
+            means[5],
+            labels.join(" "),
+            named.join(" "),
+        ));
+        let file = dir.join("log.csv");
+        let failed = |why| Failure::Write { file: file.display().to_string(), why };
+        let fresh = !file.exists();
+        let mut log = OpenOptions::new().create(true).append(true).open(&file).map_err(failed)?;
+        if fresh {
+            let kinds: Vec<&str> = Kind::ALL.iter().map(|k| k.name()).collect();
+            let head = "stage,step,answers,dense,balance,hint,norm,kept,kind_label,color_label,number_label,word_label";
+            writeln!(log, "{head},{},scales", kinds.join(",")).map_err(failed)?;
+        }
+        writeln!(
+            log,
+            "{},{},{},{},{},{}",
+            stage.name,
+            self.last.step + 1,
+            means.join(","),
+            labels.join(","),
+            kinds.join(","),
+            scales.join(" ")
+        )
+        .map_err(failed)
+    }
+}
