@@ -15,6 +15,8 @@ mod losses;
 mod network;
 mod optimise;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs,
@@ -25,7 +27,6 @@ use burn::tensor::{Device, Tensor};
 use fovea_runtime::source::Source;
 use fovea_scenes::Kind;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use self::{
     batch::{Batch, Maker, dice},
@@ -307,14 +308,6 @@ fn write(file: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 fn broken(file: &Path, why: &dyn std::fmt::Display) -> Error {
     Error::Training(format!("{}: {why}", file.display()))
-}
-
-/// Reads `config.json` of a directory, for those who compare runs.
-///
-/// # Errors
-/// [`Error::Training`] where it can't be read.
-pub fn config_json(dir: &Path) -> Result<Value, Error> {
-    serde_json::from_slice(&read(&dir.join("config.json"))?).map_err(|e| broken(dir, &e))
 }
 
 /// LibTorch's CPU.

@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fovea_model::{AskOptions, Pick, Precision};
 use fovea_runtime::{DeviceChoice, Keep};
 
+pub use crate::eval::Study;
+
 /// Ask questions about pictures, and see what the model looked at.
 #[derive(Parser)]
 #[command(name = "fovea", version, arg_required_else_help = true)]
@@ -30,6 +32,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Hold a device to what PyTorch and the f64 twins computed, operation by operation and stage by stage.
     Conformance(ConformanceArgs),
+    /// Count right answers on held-out scenes, or on a folder of pictures: the paper's Table 2, and its other studies.
+    Eval(EvalArgs),
+    /// Draw held-out scenes with questions, to look at or to evaluate on.
+    Scenes(ScenesArgs),
     /// Train a checkpoint on drawn scenes, by the paper's recipe. Goes on where it was stopped.
     Train(TrainArgs),
     /// Print a completion script for a shell.
@@ -226,6 +232,58 @@ pub struct DoctorArgs {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `fovea eval`.
+#[derive(Args)]
+pub struct EvalArgs {
+    /// A folder with pictures and a `questions.jsonl`, one {"image", "question", "answer", "kind"} a line; without it,
+    /// held-out scenes.
+    pub dir: Option<PathBuf>,
+    /// A LLaVA-NeXT checkpoint directory; without it the embedded demo checkpoint.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// As of `fovea ask`.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    pub device: DeviceChoice,
+    /// What matrices are kept in.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub dtype: Dtype,
+    /// The first held-out scene.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// How many held-out scenes.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub scenes: usize,
+    /// Pictures that are answered afresh in every mode, in turn, for the speed.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub timed: usize,
+    /// Instead of the table: what one setting does.
+    #[arg(long, value_enum)]
+    pub study: Option<Study>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Also draw the table, or the study's figure.
+    #[arg(long, value_name = "OUT.png")]
+    pub png: Option<PathBuf>,
+    /// Also list what was answered wrong with both samplers on.
+    #[arg(long, value_name = "OUT.tsv", conflicts_with = "study")]
+    pub wrong: Option<PathBuf>,
+}
+
+/// `fovea scenes`.
+#[derive(Args)]
+pub struct ScenesArgs {
+    /// The first held-out scene.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// How many.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub count: usize,
+    /// Where pictures and `questions.jsonl` go.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// `fovea train`.

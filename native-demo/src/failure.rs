@@ -34,6 +34,17 @@ pub enum Failure {
     /// A checkpoint that was inspected is not whole.
     #[error("the checkpoint is not whole: {0}")]
     NotWhole(String),
+    /// A folder's questions can't be read.
+    #[error("cannot read the questions {file}: {why}")]
+    Questions {
+        /// Their file.
+        file: String,
+        /// What was expected, or the system's words.
+        why: String,
+    },
+    /// A figure can't be drawn.
+    #[error("cannot draw the figure: {0}")]
+    Chart(String),
     /// A fixture is missing or broken.
     #[error(transparent)]
     Fixture(#[from] FixtureError),
@@ -70,7 +81,8 @@ impl Failure {
             Self::NotWhole(_) => 3,
             // CubeCL panics where wgpu reports a lost device or an allocation that failed.
             Self::Panic(_) => 7,
-            Self::Write { .. } | Self::Fixture(_) | Self::Report { .. } | Self::NotConformant(_) => 1,
+            Self::Questions { .. } => 4,
+            Self::Write { .. } | Self::Chart(_) | Self::Fixture(_) | Self::Report { .. } | Self::NotConformant(_) => 1,
         }
     }
 }

@@ -4,8 +4,10 @@
 
 mod args;
 mod ask;
+mod chart;
 mod conformance;
 mod doctor;
+mod eval;
 mod failure;
 mod inspect;
 mod load;
@@ -72,6 +74,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Conformance(args) => conformance::run(args).await,
+        Command::Eval(args) => eval::run(args).await,
+        Command::Scenes(args) => eval::scenes(&args),
         Command::Train(args) => train::run(args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

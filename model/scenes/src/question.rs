@@ -33,7 +33,7 @@ impl Question {
 /// All questions that can be asked about the objects.
 pub(crate) fn all(objects: &[Object], counted: ObjectKind, random: &mut Random) -> Vec<Question> {
     let mut questions = about_texts(objects);
-    questions.extend(about_shapes(objects));
+    questions.extend(about_shapes(objects, random));
     let count = objects.iter().filter(|object| object.kind == counted).count();
     let question = format!("how many {}s are there?", counted.name());
     questions.push(Question::new(Kind::Count, None, question, &count.to_string()));
@@ -59,8 +59,8 @@ fn about_texts(objects: &[Object]) -> Vec<Question> {
     questions
 }
 
-/// The colors of shapes that are the only ones of their type, and the types of all shapes, by their color.
-fn about_shapes(objects: &[Object]) -> Vec<Question> {
+/// The colors of shapes that are the only ones of their type, and the types of shapes, by their color.
+fn about_shapes(objects: &[Object], random: &mut Random) -> Vec<Question> {
     let shapes: Vec<(usize, &Object)> =
         objects.iter().enumerate().filter(|(_, object)| !object.kind.has_text()).collect();
     let of = |kind: ObjectKind| shapes.iter().filter(|(_, shape)| shape.kind == kind).count();
@@ -71,28 +71,30 @@ fn about_shapes(objects: &[Object]) -> Vec<Question> {
         let question = format!("what color is the {}?", shape.kind.name());
         questions.push(Question::new(Kind::Color, Some(index), question, shape.color.name()));
     }
-    for &(index, shape) in shapes.iter().filter(|_| types >= 3) {
+    // one shape a type, or the commonest type would be the best guess
+    for kind in ObjectKind::SHAPES.into_iter().filter(|_| types >= 3) {
+        let of_kind: Vec<(usize, &Object)> = shapes.iter().copied().filter(|(_, shape)| shape.kind == kind).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        let (index, shape) = random.pick(&of_kind);
         let question = format!("what shape is {}?", shape.color.name());
         questions.push(Question::new(Kind::Shape, Some(index), question, shape.kind.name()));
     }
     questions
 }
 
-/// Whether there is a shape of a color and a type, both of which are there. The coin falls first; for "no" the color is
-/// one shape's and the type another's.
+/// Whether there is a shape of a color and a type, both of which are there. Type and coin fall first: the type that has
+/// most shapes is asked for no more often than another, so how many there are says nothing about the answer.
 fn exist(objects: &[Object], random: &mut Random) -> Option<Question> {
     let shapes: Vec<&Object> = objects.iter().filter(|object| !object.kind.has_text()).collect();
-    let yes = random.chance(0.5);
-    // every pair counts once, so that neither the color nor the type alone gives the answer away
-    let pairs: Vec<(&Object, &Object)> = shapes
-        .iter()
-        .flat_map(|&one| shapes.iter().map(move |&other| (one, other)))
-        .filter(|(one, other)| if yes { std::ptr::eq(*one, *other) } else { one.kind != other.kind })
-        .collect();
-    if pairs.is_empty() {
+    let there = |kind: &ObjectKind| shapes.iter().any(|shape| shape.kind == *kind);
+    let types: Vec<ObjectKind> = ObjectKind::SHAPES.into_iter().filter(there).collect();
+    if types.len() < 2 {
         return None;
     }
-    let (color, kind) = random.pick(&pairs);
-    let question = format!("is there a {} {}?", color.color.name(), kind.kind.name());
+    let (kind, yes) = (random.pick(&types), random.chance(0.5));
+    let named: Vec<&Object> = shapes.into_iter().filter(|shape| (shape.kind == kind) == yes).collect();
+    let question = format!("is there a {} {}?", random.pick(&named).color.name(), kind.name());
     Some(Question::new(Kind::Exist, None, question, if yes { "yes" } else { "no" }))
 }

@@ -121,6 +121,9 @@ pub(super) fn first_weights(config: &Config, seed: u64) -> Vec<Stored> {
     needed
         .into_iter()
         .map(|(name, shape)| {
+            if name.ends_with("position_embedding.weight") {
+                return Stored { values: waves(config.vision.patches(), d), name, shape };
+            }
             let fan_in: usize = shape[1..].iter().product();
             let plain = (fan_in as f64).powf(-0.5);
             let ends = |end: &str| name.ends_with(end);
@@ -129,7 +132,6 @@ pub(super) fn first_weights(config: &Config, seed: u64) -> Vec<Stored> {
                 1 => 0.0,
                 // Small, so that every scale is picked at first.
                 _ if name.starts_with(SELECTOR) => 1e-3,
-                _ if ends("position_embedding.weight") => 0.02,
                 _ if ends("embed_tokens.weight") => 0.1,
                 // What adds to the residual stream starts smaller, the deeper the stack.
                 _ if ends("o_proj.weight") || ends("down_proj.weight") => plain / depth,
@@ -143,6 +145,21 @@ pub(super) fn first_weights(config: &Config, seed: u64) -> Vec<Stored> {
             Stored { name, shape, values }
         })
         .collect()
+}
+
+/// Sines and cosines of a patch's row and column at falling frequencies, the class token's place zero: from such a start
+/// neighbours find each other soon (as in MAE, arXiv 2111.06377; amplitude and frequencies are our choice).
+fn waves(patches: usize, d: usize) -> Vec<f32> {
+    let mut values = vec![0.0; d];
+    let quarter = (d / 4).max(1);
+    for at in 0..patches * patches {
+        values.extend((0..d).map(|i| {
+            let along = if i < 2 * quarter { at / patches } else { at % patches };
+            let angle = along as f64 * (patches as f64 * 4.0).powf(-((i % quarter) as f64) / quarter as f64);
+            0.5 * (if i / quarter % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+        }));
+    }
+    values
 }
 
 /// A standard normal draw (Box and Muller).

@@ -1,0 +1,237 @@
+//! Training held to inference, to calculations by hand, and to itself after a stop.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use fovea_runtime::{DeviceChoice, OpenDevice};
+use futures_util::{StreamExt, pin_mut};
+
+use super::{
+    Rates, Stage, Step, Task, TrainConfig, Trainer, Vision,
+    batch::{Maker, dice},
+    forward::Positions,
+    losses,
+    network::{Network, first_weights, open, safetensors},
+};
+use crate::{AskOptions, Blueprint, Cancel, Checkpoint, Error, Event, Model, Picture, Precision};
+use fovea_runtime::source::Source;
+use std::borrow::Cow;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn recipe() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("recipe")
+}
+
+fn stage(task: Task, steps: usize, batch: usize) -> Stage {
+    Stage {
+        name: "test".into(),
+        task,
+        steps,
+        batch,
+        rates: Rates { tower: 1e-3, text: 1e-3, selector: 1e-3 },
+        warmup: 1,
+        end: 0.1,
+        questions: 3,
+        vision: Vision::Selected,
+        text: None,
+        dense: 0.2,
+        balance: 0.1,
+        hint: 0.1,
+    }
+}
+
+/// Weights under which scales differ from region to region: the selector's own start is too small for that.
+fn weights(config: &crate::Config) -> Result<Vec<u8>> {
+    let mut all = first_weights(config, 7);
+    for tensor in all.iter_mut().filter(|t| t.name == "scale_selector.weight") {
+        tensor.values.iter_mut().for_each(|v| *v *= 1000.0);
+    }
+    Ok(safetensors(&all, false)?)
+}
+
+/// The same logits, token after token, from training's pass over a batch as from inference's over single questions.
+#[test]
+fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
+    pollster::block_on(async {
+        let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        let bytes = weights(&blueprint.config)?;
+        let device = Device::flex().autodiff();
+        let network = Network::load(&open(bytes.clone()).await?, &blueprint.config, &device).await?;
+        let patches = blueprint.config.vision.patches();
+        let maker = Maker { tiles: &blueprint.tiles, prompter: &blueprint.prompter, patches };
+        let positions = Positions::new(&blueprint.config.text, &Device::flex());
+
+        let mut files = vec![("model.safetensors".to_owned(), Cow::Owned(bytes))];
+        for name in ["config.json", "tokenizer.json", "chat_template.jinja", "processor_config.json", "generation_config.json"] {
+            files.push((name.to_owned(), Cow::Owned(std::fs::read(recipe().join(name))?)));
+        }
+        let checkpoint = Checkpoint::open(Source::memory("test", files)).await?;
+        let cpu = OpenDevice::open(&DeviceChoice::Cpu).await?;
+        let model = Model::load(checkpoint, cpu, Precision::F32, &Cancel::default(), |_| {}).await?;
+
+        for vision in [Vision::Selected, Vision::Full] {
+            let stage = Stage { vision, ..stage(Task::Scenes, 1, 3) };
+            let batch = maker.scenes(&stage, 40)?;
+            let passed =
+                network.pass(&batch, &stage, &blueprint.config, &positions, &mut dice(1, 0), &device).await?;
+            let (logits, s) = (passed.logits.ok_or("no logits")?.inner(), passed.sequences.ok_or("no sequences")?);
+            let [_, vocabulary] = logits.dims();
+            let logits: Vec<f32> = logits.into_data().try_into_vec()?;
+            if vision == Vision::Selected {
+                let mut seen = passed.choice.clone();
+                seen.sort_unstable();
+                seen.dedup();
+                assert!(seen.len() > 1, "expected regions at several scales, got {seen:?}");
+            }
+            for (b, asked) in batch.asked.iter().enumerate() {
+                let scene = fovea_scenes::Scene::new(fovea_scenes::Split::Train, 40 + b as u64);
+                let image = scene.picture();
+                let picture =
+                    Picture::from_rgb(image.width() as usize, image.height() as usize, image.as_raw().clone())?;
+                let mut conversation = model.look_at(picture);
+                for (q, asked) in asked.iter().enumerate() {
+                    let options = AskOptions {
+                        vision: vision == Vision::Selected,
+                        text: false,
+                        keep_logits: true,
+                        forced: asked.answer.clone(),
+                        max_new_tokens: asked.answer.len(),
+                        ..AskOptions::default()
+                    };
+                    let question = scene_question(&scene, &blueprint, asked)?;
+                    let events = conversation.ask(&question, &options);
+                    pin_mut!(events);
+                    let mut steps = Vec::new();
+                    while let Some(event) = events.next().await {
+                        if let Event::Done(turn) = event? {
+                            steps = turn.step_logits;
+                        }
+                    }
+                    let rows: Vec<usize> = (0..s.owners.len()).filter(|&i| s.owners[i] == (b, q)).collect();
+                    assert_eq!(rows.len(), steps.len());
+                    for (row, expected) in rows.iter().zip(&steps) {
+                        let got = &logits[row * vocabulary..][..vocabulary];
+                        let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                        let size = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                        assert!(worst < 1e-4 * size, "{vision:?}, scene {b}, question {q}: off by {worst} of {size}");
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The question whose ids these are.
+fn scene_question(scene: &fovea_scenes::Scene, blueprint: &Blueprint, asked: &super::batch::Asked) -> Result<String> {
+    for question in scene.questions() {
+        let ids = blueprint.prompter.encode(&question.question)?;
+        if ids.after() == &asked.ids[..asked.prompt] {
+            return Ok(question.question);
+        }
+    }
+    Err("no question has these ids".into())
+}
+
+/// Sec. 3.2 with three scales and alpha 0.1: 0.0333 where scales are even, 0.1 where one has all.
+#[test]
+fn the_balance_loss_is_the_papers() -> Result {
+    let device = Device::flex().autodiff();
+    let even = Tensor::<2>::zeros([3, 3], &device);
+    let loss: Vec<f32> = losses::balance(&even, &[0, 1, 2], &device).inner().into_data().try_into_vec()?;
+    assert!((loss[0] * 0.1 - 1.0 / 30.0).abs() < 1e-6);
+    let one = Tensor::<2>::from_data([[50.0, 0.0, 0.0], [50.0, 0.0, 0.0]], &device);
+    let loss: Vec<f32> = losses::balance(&one, &[0, 0], &device).inner().into_data().try_into_vec()?;
+    assert!((loss[0] * 0.1 - 0.1).abs() < 1e-6);
+    Ok(())
+}
+
+/// -log softmax by hand: logits (0, ln 3), targets 0 and 1: (ln 4 + ln 4/3) / 2.
+#[test]
+fn cross_entropy_is_the_mean_over_rows() -> Result {
+    let device = Device::flex().autodiff();
+    let third = 3f32.ln();
+    let logits = Tensor::<2>::from_data([[0.0, third], [0.0, third]], &device);
+    let loss: Vec<f32> = losses::cross_entropy(logits, &[0, 1], &device).inner().into_data().try_into_vec()?;
+    let expected = (4f32.ln() + (4f32 / 3.0).ln()) / 2.0;
+    assert!((loss[0] - expected).abs() < 1e-6, "expected {expected}, got {}", loss[0]);
+    Ok(())
+}
+
+async fn steps(config: &TrainConfig, dir: &Path, most: usize) -> Result<Vec<Step>> {
+    let mut trainer = Trainer::open(config.clone(), dir, Device::flex()).await?;
+    let mut told = Vec::new();
+    while told.len() < most {
+        let Some(step) = trainer.step().await? else { break };
+        told.push(step);
+    }
+    trainer.save()?;
+    trainer.export(&dir.join("out")).await?;
+    Ok(told)
+}
+
+/// A run that was stopped and one that was not leave the same bytes; and the ordinary loader reads them.
+#[test]
+fn a_stopped_run_goes_on_as_if_it_had_not_been() -> Result {
+    pollster::block_on(async {
+        let text = super::TextPruning { layers: [2, 6], gamma: [0.7, 0.95] };
+        let config = TrainConfig {
+            model: recipe(),
+            start: None,
+            seed: 3,
+            stages: vec![stage(Task::Drill, 2, 4), Stage { text: Some(text), ..stage(Task::Scenes, 2, 2) }],
+        };
+        let whole = tempfile::tempdir()?;
+        let told = steps(&config, whole.path(), usize::MAX).await?;
+        assert_eq!(told.len(), 4);
+        assert!(told[3].answers.is_some_and(f64::is_finite) && told[3].kept.is_some_and(|k| k > 0.0 && k < 1.0));
+        let halves = tempfile::tempdir()?;
+        for _ in 0..4 {
+            steps(&config, halves.path(), 1).await?;
+        }
+        for file in ["at-4/weights.safetensors", "out/model.safetensors"] {
+            assert!(std::fs::read(whole.path().join(file))? == std::fs::read(halves.path().join(file))?, "{file}");
+        }
+        let out = Checkpoint::open(Source::directory(whole.path().join("out"))?).await?;
+        assert!(out.selector);
+        Ok(())
+    })
+}
+
+/// Every question and answer of the generator is in the demo's vocabulary, and comes back as it was.
+#[test]
+fn the_vocabulary_holds_every_question_and_answer() -> Result {
+    pollster::block_on(async {
+        let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        for index in 0..40 {
+            for q in fovea_scenes::Scene::new(fovea_scenes::Split::Train, index).questions() {
+                let prompt = blueprint.prompter.encode(&q.question)?;
+                assert!(!prompt.ids.contains(&0), "an unknown token in {:?}", q.question);
+                assert_eq!(blueprint.prompter.decode(&blueprint.prompter.answer_ids(&q.answer)?)?, q.answer);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Numbers that make no sense are refused with their key.
+#[test]
+fn absurd_runs_are_refused() -> Result {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("run.json");
+    let good = r#"{"model": ".", "seed": 1, "stages": [{"name": "a", "task": "drill", "steps": 1, "batch": 1, "rates": {"tower": 0.1}}]}"#;
+    for (from, to) in [
+        ("\"steps\": 1", "\"steps\": 0"),
+        ("\"batch\": 1", "\"batch\": 5000"),
+        ("0.1", "-1"),
+        ("[{", "[], \"x\": [{"),
+        ("drill", "drills"),
+    ] {
+        std::fs::write(&file, good.replace(from, to))?;
+        assert!(matches!(TrainConfig::read(&file), Err(Error::Config { .. })), "{to}");
+    }
+    std::fs::write(&file, good)?;
+    assert_eq!(TrainConfig::read(&file)?.stages.len(), 1);
+    Ok(())
+}

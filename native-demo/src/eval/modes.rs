@@ -1,0 +1,202 @@
+//! Enters: a model and samples. Leaves: the paper's Table 2: each combination of the samplers with its tokens, its share,
+//! its speed and how many answers were right, by kind.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use fovea_model::{AskOptions, Event, Model, Turn};
+use futures_util::{StreamExt, pin_mut};
+use serde::Serialize;
+
+use super::samples::{Asked, Sample};
+use crate::failure::Failure;
+
+/// Longest answer: no right one is longer.
+pub const LONGEST: usize = 8;
+
+/// Right answers of some questions.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Score {
+    /// Share of the answers that are right to the letter.
+    pub exact_match: f64,
+    /// Its standard error, `sqrt(p (1 - p) / n)`.
+    pub standard_error: f64,
+    /// How many questions.
+    pub questions: usize,
+}
+
+impl Score {
+    fn of(right: &[bool]) -> Self {
+        let n = right.len();
+        if n == 0 {
+            return Self::default();
+        }
+        let p = right.iter().filter(|r| **r).count() as f64 / n as f64;
+        Self { exact_match: p, standard_error: (p * (1.0 - p) / n as f64).sqrt(), questions: n }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// `none`, `vision`, `text`, `both`, or a setting's name.
+    pub mode: String,
+    /// Visual tokens that enter the text model, and those that leave the text-guided sampler: means.
+    pub tokens: [f64; 2],
+    /// Mean of the visual tokens that a layer sees, as a share of LLaVA-NeXT's own.
+    pub equivalent_share: f64,
+    /// Pictures with a question answered a second, each afresh.
+    pub samples_per_s: f64,
+    /// Over all questions.
+    pub exact_match: f64,
+    /// Its standard error.
+    pub standard_error: f64,
+    /// How many questions.
+    pub questions: usize,
+    /// By kind.
+    pub kinds: BTreeMap<String, Score>,
+    /// Of the scenes' objects: the share of their map tokens that were kept, for the queried one and for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+    /// Share of the regions at each scale, over regions with text, with shapes alone, and with neither.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scales: Option<BTreeMap<String, Vec<f64>>>,
+}
+
+/// Shares of map tokens that the text-guided sampler kept.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Kept {
+    /// On the object asked about.
+    pub queried: f64,
+    /// On the other objects.
+    pub others: f64,
+    /// On nothing.
+    pub background: f64,
+}
+
+/// A row's name and settings.
+#[derive(Clone)]
+pub struct Mode {
+    /// Its name.
+    pub name: String,
+    /// How questions are asked.
+    pub options: AskOptions,
+}
+
+/// The four rows of the paper's table.
+pub fn four(cancel: &fovea_model::Cancel) -> Vec<Mode> {
+    let mode = |name: &str, vision, text| Mode {
+        name: name.to_owned(),
+        options: AskOptions { vision, text, max_new_tokens: LONGEST, cancel: cancel.clone(), ..AskOptions::default() },
+    };
+    vec![
+        mode("none", false, false),
+        mode("vision", true, false),
+        mode("text", false, true),
+        mode("both", true, true),
+    ]
+}
+
+/// Every mode over every sample. `timed` samples are answered afresh for the speed, modes in turn, so that what else the
+/// machine does meets all alike.
+pub async fn run(
+    model: &Arc<Model>,
+    samples: &[Sample],
+    modes: &[Mode],
+    timed: usize,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
+    let mut seconds = vec![0.0; modes.len()];
+    let steps = samples.len() * modes.len() + timed * modes.len();
+    let mut done = 0;
+    // Once for nothing: the first run of each mode makes pipelines and buffers.
+    let first = samples.first().and_then(|s| s.asked.first().map(|a| (s, a)));
+    for mode in modes {
+        if let Some((sample, asked)) = first {
+            answer(&mut model.look_at(sample.picture.clone()), asked, mode).await?;
+        }
+    }
+    for sample in samples.iter().cycle().take(timed) {
+        let Some(asked) = sample.asked.first() else { continue };
+        for (mode, seconds) in modes.iter().zip(&mut seconds) {
+            let start = Instant::now();
+            answer(&mut model.look_at(sample.picture.clone()), asked, mode).await?;
+            *seconds += start.elapsed().as_secs_f64();
+            done += 1;
+            progress(done, steps);
+        }
+    }
+    let (mut rows, mut all) = (Vec::new(), Vec::new());
+    for (mode, seconds) in modes.iter().zip(seconds) {
+        let mut answers = Vec::new();
+        for (index, sample) in samples.iter().enumerate() {
+            let mut conversation = model.look_at(sample.picture.clone());
+            for asked in &sample.asked {
+                let turn = answer(&mut conversation, asked, mode).await?;
+                let text = model.decode(&turn.answer_ids)?;
+                let right = text.trim() == asked.answer.trim();
+                answers.push(Answer { sample: index, kind: asked.kind.clone(), target: asked.target, text, right, turn });
+            }
+            done += 1;
+            progress(done, steps);
+        }
+        rows.push(row(mode, &answers, samples, timed as f64 / seconds));
+        all.push(answers);
+    }
+    Ok((rows, all))
+}
+
+/// What came of one question.
+pub struct Answer {
+    /// Index of its sample.
+    pub sample: usize,
+    /// Its kind.
+    pub kind: String,
+    /// The object asked about.
+    pub target: Option<usize>,
+    /// The answer.
+    pub text: String,
+    /// Whether it is right.
+    pub right: bool,
+    /// Everything else.
+    pub turn: Box<Turn>,
+}
+
+async fn answer(
+    conversation: &mut fovea_model::Conversation,
+    asked: &Asked,
+    mode: &Mode,
+) -> Result<Box<Turn>, Failure> {
+    let events = conversation.ask(&asked.question, &mode.options);
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        if let Event::Done(turn) = event? {
+            return Ok(turn);
+        }
+    }
+    Err(Failure::Panic("the answer ended early".into()))
+}
+
+fn row(mode: &Mode, answers: &[Answer], samples: &[Sample], samples_per_s: f64) -> Row {
+    let n = answers.len().max(1) as f64;
+    let mean = |of: &dyn Fn(&Answer) -> f64| answers.iter().map(of).sum::<f64>() / n;
+    let all = Score::of(&answers.iter().map(|a| a.right).collect::<Vec<_>>());
+    let mut kinds: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    for answer in answers {
+        kinds.entry(answer.kind.clone()).or_default().push(answer.right);
+    }
+    Row {
+        mode: mode.name.clone(),
+        tokens: [
+            mean(&|a| a.turn.statistics.tokens.vision as f64),
+            mean(&|a| a.turn.statistics.tokens.text as f64),
+        ],
+        equivalent_share: mean(&|a| a.turn.statistics.equivalent_share),
+        samples_per_s,
+        exact_match: all.exact_match,
+        standard_error: all.standard_error,
+        questions: all.questions,
+        kinds: kinds.into_iter().map(|(kind, right)| (kind, Score::of(&right))).collect(),
+        kept: if mode.options.text { super::places::kept(answers, samples) } else { None },
+        scales: if mode.options.vision { super::places::scales(answers, samples) } else { None },
+    }
+}

@@ -1,0 +1,88 @@
+//! Enters: answers about drawn scenes, whose objects' places are known. Leaves: what was kept of the object asked about,
+//! and which scales regions with text got.
+
+use std::collections::BTreeMap;
+
+use super::{
+    modes::{Answer, Kept},
+    samples::Sample,
+};
+
+/// The objects on the patches of a token, none twice.
+fn on(owners: &[Option<usize>], looked: &fovea_model::Looked, [y0, x0, y1, x1]: [usize; 4]) -> Vec<usize> {
+    let grid = looked.grid;
+    let width = grid.cols * grid.patches;
+    let mut objects = Vec::new();
+    for y in y0..y1 {
+        for x in x0..x1 {
+            let owner = owners.get((y + grid.top) * width + x + grid.left).copied().flatten();
+            objects.extend(owner.filter(|o| !objects.contains(o)));
+        }
+    }
+    objects
+}
+
+/// Mean shares of the map's tokens that were kept; a newline is no token here. None where no picture is a scene.
+pub fn kept(answers: &[Answer], samples: &[Sample]) -> Option<Kept> {
+    // (kept, all) of queried, others, background
+    let mut counts = [(0usize, 0usize); 3];
+    for answer in answers {
+        let (Some(scene), Some(target)) = (&samples[answer.sample].scene, answer.target) else { continue };
+        let looked = &answer.turn.looked;
+        let owners = scene.patch_owners();
+        let mut stays = vec![false; looked.thumbnail + looked.boxes.len()];
+        looked.kept.iter().for_each(|&i| stays[i] = true);
+        for (i, token) in looked.boxes.iter().enumerate() {
+            if token[1] == token[3] {
+                continue;
+            }
+            let objects = on(&owners, looked, *token);
+            let group = match () {
+                () if objects.contains(&target) => 0,
+                () if !objects.is_empty() => 1,
+                () => 2,
+            };
+            counts[group].0 += usize::from(stays[looked.thumbnail + i]);
+            counts[group].1 += 1;
+        }
+    }
+    let share = |(kept, all): (usize, usize)| kept as f64 / all.max(1) as f64;
+    let [queried, others, background] = counts.map(share);
+    (counts[0].1 > 0).then_some(Kept { queried, others, background })
+}
+
+/// Shares of the regions at each scale, in the order of the config, by what lies on them. None where no picture is a scene.
+pub fn scales(answers: &[Answer], samples: &[Sample]) -> Option<BTreeMap<String, Vec<f64>>> {
+    let mut counts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut seen = Vec::new();
+    for answer in answers {
+        let Some(scene) = &samples[answer.sample].scene else { continue };
+        // The scales depend on the picture alone.
+        if seen.contains(&answer.sample) {
+            continue;
+        }
+        seen.push(answer.sample);
+        let looked = &answer.turn.looked;
+        let owners = scene.patch_owners();
+        let (height, width, window) = (looked.grid.height, looked.grid.width, looked.window);
+        let across = width.div_ceil(window).max(1);
+        for (i, &choice) in looked.choice.iter().enumerate() {
+            let (y, x) = (i / across * window, i % across * window);
+            let objects = on(&owners, looked, [y, x, (y + window).min(height), (x + window).min(width)]);
+            let texts = objects.iter().filter(|&&o| scene.objects()[o].kind.has_text()).count();
+            let group = match texts {
+                0 if objects.is_empty() => "background",
+                0 => "shapes",
+                1 => "one text",
+                _ => "several texts",
+            };
+            let counts = counts.entry(group).or_insert_with(|| vec![0; looked.scales.len()]);
+            counts[choice] += 1;
+        }
+    }
+    let shares = |counts: Vec<usize>| {
+        let all = counts.iter().sum::<usize>().max(1) as f64;
+        counts.into_iter().map(|c| c as f64 / all).collect()
+    };
+    (!seen.is_empty()).then(|| counts.into_iter().map(|(group, c)| (group.to_owned(), shares(c))).collect())
+}

@@ -1,0 +1,139 @@
+//! Enters: a model and samples. Leaves: the paper's other tables and figures on them: what one setting does.
+
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use fovea_model::{AskOptions, Cancel, Model};
+use fovea_runtime::Keep;
+use serde::Serialize;
+
+use super::{
+    modes::{self, LONGEST, Mode, Row},
+    samples::Sample,
+};
+use crate::{
+    chart::{self, Chart, Series},
+    failure::Failure,
+};
+
+/// What is varied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Study {
+    /// The text-guided sampler's threshold.
+    Gamma,
+    /// The layer whose input it prunes: Fig. 2.
+    Layers,
+    /// A fixed share of the visual tokens instead of the threshold: 100, 80, 60, 40, 20 %.
+    Budget,
+    /// The scales that the vision-guided sampler picks, picture by picture: Fig. 3.
+    Scales,
+}
+
+impl Study {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gamma => "gamma",
+            Self::Layers => "layers",
+            Self::Budget => "budget",
+            Self::Scales => "scales",
+        }
+    }
+}
+
+/// One setting's numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Found {
+    /// The setting.
+    pub setting: String,
+    /// What came of it.
+    pub values: Vec<(String, f64)>,
+}
+
+/// A study's rows and its figure.
+pub struct Studied {
+    /// One row a setting.
+    pub rows: Vec<Found>,
+    /// The figure.
+    pub chart: Option<Chart>,
+}
+
+/// Runs a study.
+pub async fn run(
+    study: Study,
+    model: &Arc<Model>,
+    samples: &[Sample],
+    cancel: &Cancel,
+    progress: impl FnMut(usize, usize),
+) -> Result<Studied, Failure> {
+    let with = |keep: Option<Keep>, layer: Option<usize>, text: bool| AskOptions {
+        text,
+        keep,
+        layer,
+        max_new_tokens: LONGEST,
+        cancel: cancel.clone(),
+        ..AskOptions::default()
+    };
+    let (label, settings): (&str, Vec<(f64, AskOptions)>) = match study {
+        Study::Gamma => {
+            let all = [0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0];
+            ("gamma", all.map(|g| (g, with(Some(Keep::Gamma(g)), None, true))).to_vec())
+        }
+        Study::Layers => {
+            let all = 0..model.config().text.n_layers;
+            ("layer", all.map(|l| (l as f64, with(None, Some(l), true))).collect())
+        }
+        Study::Budget => {
+            let all = [1.0, 0.8, 0.6, 0.4, 0.2];
+            ("share kept", all.map(|r| (r, with(Some(Keep::Ratio(r)), None, true))).to_vec())
+        }
+        Study::Scales => ("", vec![(0.0, with(None, None, false))]),
+    };
+    let modes: Vec<Mode> =
+        settings.iter().map(|(x, options)| Mode { name: format!("{label} {x}"), options: options.clone() }).collect();
+    let timed = if study == Study::Scales { 1 } else { samples.len().min(32) };
+    let (rows, answers) = modes::run(model, samples, &modes, timed, progress).await?;
+    if study == Study::Scales {
+        return scales(&answers[0], model);
+    }
+    let line = |name: &str, right_axis, of: &dyn Fn(&Row) -> f64| Series {
+        name: name.to_owned(),
+        points: settings.iter().zip(&rows).map(|((x, _), row)| (*x, of(row))).collect(),
+        right_axis,
+    };
+    let series = [
+        line("right answers, %", false, &|r| 100.0 * r.exact_match),
+        line("equivalent tokens, %", false, &|r| 100.0 * r.equivalent_share),
+        line("samples/s", true, &|r| r.samples_per_s),
+    ];
+    let title = format!("Right answers, tokens and speed by {label}");
+    let chart = chart::lines(&title, label, "%", Some("samples/s"), &series).map_err(Failure::Chart)?;
+    let found = rows.iter().map(|r| Found {
+        setting: r.mode.clone(),
+        values: vec![
+            ("exact_match".into(), r.exact_match),
+            ("standard_error".into(), r.standard_error),
+            ("equivalent_share".into(), r.equivalent_share),
+            ("samples_per_s".into(), r.samples_per_s),
+        ],
+    });
+    Ok(Studied { rows: found.collect(), chart: Some(chart) })
+}
+
+fn scales(answers: &[modes::Answer], model: &Model) -> Result<Studied, Failure> {
+    let names: Vec<String> = model.config().focus.scales.iter().map(|s| format!("{}x{}", s.rows, s.cols)).collect();
+    let mut rows: Vec<Found> = Vec::new();
+    let mut last = None;
+    for answer in answers.iter().filter(|a| last.replace(a.sample) != Some(a.sample)) {
+        let choice = &answer.turn.looked.choice;
+        let share = |i| choice.iter().filter(|&&c| c == i).count() as f64 / choice.len().max(1) as f64;
+        let values = names.iter().enumerate().map(|(i, name)| (name.clone(), share(i))).collect();
+        rows.push(Found { setting: answer.sample.to_string(), values });
+    }
+    let shown = &rows[..rows.len().min(24)];
+    let categories: Vec<String> = shown.iter().map(|r| r.setting.clone()).collect();
+    let part = |(i, name): (usize, &String)| (name.clone(), shown.iter().map(|r| r.values[i].1).collect());
+    let parts: Vec<(String, Vec<f64>)> = names.iter().enumerate().map(part).collect();
+    let chart = chart::stacked_bars("Scales by picture", "share of the regions", &categories, &parts);
+    Ok(Studied { rows, chart: Some(chart.map_err(Failure::Chart)?) })
+}
