@@ -1,4 +1,4 @@
-//! `fovea train`: a line a while on stderr, a row a while in `log.csv`, the state on disk.
+//! `fovea train`: a line a while on stderr, a row a while in `log.csv`, curves of it in `curves.png`, the state on disk.
 
 use std::{
     fs::OpenOptions,
@@ -11,7 +11,12 @@ use fovea_model::train::{Stage, Step, TrainConfig, Trainer};
 use fovea_runtime::OpenDevice;
 use fovea_scenes::Kind;
 
-use crate::{args::TrainArgs, failure::Failure, load, text};
+use crate::{
+    args::TrainArgs,
+    chart::{self, Panel, Series},
+    failure::Failure,
+    load, text,
+};
 
 /// Steps that one line and one row of the log are the mean of.
 const WINDOW: usize = 50;
@@ -43,6 +48,7 @@ pub async fn run(args: TrainArgs) -> Result<(), Failure> {
             if let Some(out) = &args.out {
                 trainer.export(out).await?;
             }
+            curves(&args.dir)?;
             saved = Instant::now();
         }
         if stop {
@@ -62,6 +68,47 @@ struct Recent {
     scales: Vec<f64>,
     labels: [(usize, usize); 4],
     kinds: Vec<(usize, usize)>,
+}
+
+/// Columns of the log that one panel shows, and its title.
+const PANELS: [(&str, &[&str]); 4] = [
+    ("losses", &["answers", "dense", "hint"]),
+    ("dense labels right, %", &["kind_label", "color_label", "number_label", "word_label"]),
+    ("answers right, %", &["number", "word", "whose", "color", "shape", "count", "exist"]),
+    ("balance loss, share kept", &["balance", "kept"]),
+];
+
+/// Draws the log: every row a point, at the steps of all stages together.
+fn curves(dir: &Path) -> Result<(), Failure> {
+    let Ok(log) = std::fs::read_to_string(dir.join("log.csv")) else { return Ok(()) };
+    let mut lines = log.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let Some(head) = lines.next() else { return Ok(()) };
+    let (mut rows, mut before, mut last) = (Vec::new(), 0.0, ("", 0.0));
+    for row in lines.filter(|row| row.len() == head.len()) {
+        let step: f64 = row[1].parse().unwrap_or(0.0);
+        if row[0] != last.0 {
+            before += last.1;
+        }
+        last = (row[0], step);
+        rows.push((before + step, row));
+    }
+    let series = |name: &&str| {
+        let at = head.iter().position(|h| h == name);
+        let point = |(x, row): &(f64, Vec<&str>)| Some((*x, row.get(at?)?.parse().ok()?));
+        Series { name: (*name).to_owned(), points: rows.iter().filter_map(point).collect(), right_axis: false }
+    };
+    let panel = |(title, names): (&str, &[&str])| Panel {
+        title: title.to_owned(),
+        x_label: "step".to_owned(),
+        series: names.iter().map(series).filter(|s| !s.points.is_empty()).collect(),
+    };
+    let panels: Vec<Panel> = PANELS.map(panel).into_iter().filter(|p| !p.series.is_empty()).collect();
+    if panels.is_empty() {
+        return Ok(());
+    }
+    let png = chart::panels("Training", &panels).and_then(|c| c.png()).map_err(Failure::Chart)?;
+    let file = dir.join("curves.png");
+    std::fs::write(&file, png).map_err(|why| Failure::Write { file: file.display().to_string(), why })
 }
 
 fn percent((right, all): (usize, usize)) -> String {

@@ -3,6 +3,8 @@
 //! On a GPU they are plain tensor operations. On the CPU each is one pass in place over all threads; `fovea-benches
 //! elements` shows what that gains: 5.2 and 3.9 times on two threads.
 
+#![cfg_attr(feature = "libtorch", allow(deprecated, reason = "burn will drop LibTorch; until then it trains fastest on a CPU"))]
+
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
 #[cfg(feature = "train")]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Kind, ObjectKind};
+use crate::names::{Color, Kind, ObjectKind};
 use crate::object::Object;
 use crate::random::Random;
 
@@ -95,6 +95,8 @@ fn exist(objects: &[Object], random: &mut Random) -> Option<Question> {
     }
     let (kind, yes) = (random.pick(&types), random.chance(0.5));
     let named: Vec<&Object> = shapes.into_iter().filter(|shape| (shape.kind == kind) == yes).collect();
-    let question = format!("is there a {} {}?", random.pick(&named).color.name(), kind.name());
+    let color = random.pick(&named).color;
+    let article = if color == Color::Orange { "an" } else { "a" };
+    let question = format!("is there {article} {} {}?", color.name(), kind.name());
     Some(Question::new(Kind::Exist, None, question, if yes { "yes" } else { "no" }))
 }

@@ -41,11 +41,14 @@ fn stage(task: Task, steps: usize, batch: usize) -> Stage {
     }
 }
 
-/// Weights under which scales differ from region to region: the selector's own start is too small for that.
+/// Weights under which scales differ from region to region: what all regions have in common cancels out.
 fn weights(config: &crate::Config) -> Result<Vec<u8>> {
     let mut all = first_weights(config, 7);
     for tensor in all.iter_mut().filter(|t| t.name == "scale_selector.weight") {
-        tensor.values.iter_mut().for_each(|v| *v *= 1000.0);
+        for row in tensor.values.chunks_exact_mut(config.vision.patches().pow(2)) {
+            let mean = row.iter().sum::<f32>() / row.len() as f32;
+            row.iter_mut().for_each(|v| *v -= mean);
+        }
     }
     Ok(safetensors(&all, false)?)
 }
