@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageStat
 
 HERE = Path(__file__).resolve().parent
-PICTURE = HERE.parent / "native-demo" / "pictures" / "shirts.png"
+PICTURE = HERE / "meadow.png"
 QUESTION = "What number is on the red shirt?"
 SHIRT = (148, 285)                                     # centre of the red shirt, in the picture's pixels
 PATCHES, MAP, WINDOW = 24, (36, 48), 4                 # patches of a tile's side; map (rows, columns); a region's side
