@@ -4,9 +4,6 @@ use std::borrow::Cow;
 
 use fovea_runtime::source::Source;
 
-/// Whether the embedded checkpoint is trained. Its weights are random until one is: the words mean nothing.
-pub const TRAINED: bool = false;
-
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         [$(($name, include_bytes!(concat!("../demo/", $name)).as_slice())),*]

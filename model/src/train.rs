@@ -1,8 +1,8 @@
 //! Training (Sec. 3.2 "Objective", Sec. 9): stages in, a checkpoint of the published layout out.
 //!
 //! The parts are those that inference runs; only the way through them is written for batches and gradients. What is
-//! drawn in a step depends on the run's seed and the step's number alone, and the state is whole on disk after every
-//! save: a run that was killed goes on as if it had not been.
+//! drawn in a step depends on the scenes' numbers, the run's seed and the step's number alone, and the state is whole on
+//! disk after every save: a run that was killed goes on as if it had not been.
 //!
 //! The way of a step: `batch` (scenes to numbers) · `sequence` (which row goes where) · `forward` · `losses` ·
 //! `optimise`; `network` names and stores the weights, `labels` are the dense labels' classes, `config` the run's file.
@@ -20,12 +20,13 @@ mod tests;
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use burn::tensor::{Device, Tensor};
-use fovea_runtime::source::Source;
-use fovea_scenes::Kind;
+use fovea_runtime::{Scale, source::Source};
+use fovea_scenes::{CANVASES, Kind, PATCH, TILE};
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -34,7 +35,7 @@ use self::{
     network::Network,
     optimise::{Optimisers, rates},
 };
-use crate::{checkpoint::Blueprint, error::Error};
+use crate::{checkpoint::Blueprint, config::Config, error::Error};
 
 pub use config::{Rates, Stage, Task, TextPruning, TrainConfig, Vision};
 
@@ -90,6 +91,18 @@ pub struct Trainer {
 }
 
 const STATE: &str = "state.json";
+/// What a checkpoint has besides weights.
+const BLUEPRINT: [&str; 9] = [
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
 
 impl Trainer {
     /// Opens a run in `dir`: where it stopped, or at its start.
@@ -103,6 +116,7 @@ impl Trainer {
             let why = format!("expected layers below {}, got {:?}", model.text.n_layers, stage.text);
             return Err(Error::Config { key: format!("stage {}: text.layers", stage.name), why });
         }
+        drawn_for(model)?;
         let device = device.autodiff();
         fs::create_dir_all(dir).map_err(|e| broken(dir, &e))?;
         let (at, state) = match fs::read(dir.join(STATE)) {
@@ -110,7 +124,10 @@ impl Trainer {
                 let at: At = serde_json::from_slice(&json).map_err(|e| broken(&dir.join(STATE), &e))?;
                 (at, Some(dir.join(format!("at-{}", at.total))))
             }
-            Err(_) => (At::default(), None),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                (At { drills: config.first, scenes: config.first, ..At::default() }, None)
+            }
+            Err(e) => return Err(broken(&dir.join(STATE), &e)),
         };
         let bytes = match (&state, &config.start) {
             (Some(state), _) => read(&state.join("weights.safetensors"))?,
@@ -139,10 +156,10 @@ impl Trainer {
     /// One step. None where all stages are done.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] where the loss is not; nothing is changed then.
+    /// [`Error::Training`] where loss or gradient is not finite; nothing is changed then.
     pub async fn step(&mut self) -> Result<Option<Step>, Error> {
         let Some(stage) = self.config.stages.get(self.at.stage).cloned() else { return Ok(None) };
-        let Some(network) = self.network.take() else { return Ok(None) };
+        let Some(network) = &self.network else { return Err(Error::Training("an earlier step failed".into())) };
         let mut told = Step { stage: self.at.stage, step: self.at.step, ..Step::default() };
         let batch = self.batch(&stage)?;
         let config = &self.blueprint.config;
@@ -192,40 +209,42 @@ impl Trainer {
             told.answers = Some(add(losses::cross_entropy(logits.clone(), &targets, &self.device), 1.0));
             told.kinds = by_kind(logits, &batch, s);
         }
-        told.kept = passed.kept;
+        told.kept = passed.kept.map(|kept| {
+            let all: Vec<&Vec<bool>> = kept.iter().flatten().collect();
+            let share = |kept: &&Vec<bool>| kept.iter().filter(|k| **k).count() as f64 / kept.len().max(1) as f64;
+            all.iter().map(share).sum::<f64>() / all.len().max(1) as f64
+        });
         if let Some(loss) = loss {
-            if !value(&loss).is_finite() {
-                self.network = Some(network);
-                return Err(Error::NotFinite { stage: "the loss" });
+            let size = value(&loss);
+            if !size.is_finite() {
+                return Err(Error::Training(format!("expected a finite loss, got {size}; try lower rates")));
             }
             let rates = rates(stage.rates, stage.share(self.at.step));
-            let (network, norm) = self.optimisers.step(network, loss.backward(), rates);
-            told.norm = norm;
-            self.network = Some(network);
-        } else {
-            self.network = Some(network);
+            let gradients = self.optimisers.gradients(network, loss.backward(), rates)?;
+            told.norm = gradients.norm;
+            // The optimiser takes the network whole, and gives it back.
+            if let Some(network) = self.network.take() {
+                self.network = Some(self.optimisers.step(network, gradients, rates));
+            }
         }
         self.at.step += 1;
         self.at.total += 1;
-        if self.at.step == stage.steps {
+        match stage.task {
+            Task::Drill => self.at.drills += stage.batch as u64,
+            Task::Scenes => self.at.scenes += stage.batch as u64,
+        }
+        if self.at.step >= stage.steps {
             self.at = At { stage: self.at.stage + 1, step: 0, ..self.at };
         }
         Ok(Some(told))
     }
 
-    fn batch(&mut self, stage: &Stage) -> Result<Batch, Error> {
+    fn batch(&self, stage: &Stage) -> Result<Batch, Error> {
         let patches = self.blueprint.config.vision.patches();
         let maker = Maker { tiles: &self.blueprint.tiles, prompter: &self.blueprint.prompter, patches };
-        let count = stage.batch as u64;
         match stage.task {
-            Task::Drill => {
-                self.at.drills += count;
-                maker.drill(stage, self.at.drills - count)
-            }
-            Task::Scenes => {
-                self.at.scenes += count;
-                maker.scenes(stage, self.at.scenes - count)
-            }
+            Task::Drill => maker.drill(stage, self.at.drills),
+            Task::Scenes => maker.scenes(stage, self.at.scenes),
         }
     }
 
@@ -244,10 +263,10 @@ impl Trainer {
         let fresh = self.dir.join("state.json.new");
         write(&fresh, &json)?;
         fs::rename(&fresh, self.dir.join(STATE)).map_err(|e| broken(&fresh, &e))?;
-        let own = dir.file_name();
         for entry in fs::read_dir(&self.dir).map_err(|e| broken(&self.dir, &e))?.flatten() {
             let name = entry.file_name();
-            if name.to_string_lossy().starts_with("at-") && Some(name.as_os_str()) != own {
+            let total = name.to_str().and_then(|n| n.strip_prefix("at-")).and_then(|n| n.parse::<u64>().ok());
+            if total.is_some_and(|total| total != self.at.total) {
                 // A leftover does no harm.
                 let _ = fs::remove_dir_all(entry.path());
             }
@@ -265,15 +284,43 @@ impl Trainer {
         let mut stored = network.stored(&self.blueprint.config);
         stored.retain(|t| !network::only_for_training(&t.name));
         write(&dir.join("model.safetensors"), &network::safetensors(&stored, true)?)?;
-        for entry in fs::read_dir(&self.config.model).map_err(|e| broken(&self.config.model, &e))?.flatten() {
-            let (from, to) = (entry.path(), dir.join(entry.file_name()));
-            let wanted = from.extension().is_some_and(|e| e == "json" || e == "jinja");
-            if wanted && from != to {
-                fs::copy(&from, &to).map_err(|e| broken(&to, &e))?;
+        let whole = |path: &Path| path.canonicalize().map_err(|e| broken(path, &e));
+        // A file copied onto itself is emptied.
+        if whole(&self.config.model)? != whole(dir)? {
+            for name in BLUEPRINT.iter().filter(|name| self.config.model.join(name).is_file()) {
+                fs::copy(self.config.model.join(name), dir.join(name)).map_err(|e| broken(&dir.join(name), &e))?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether scenes are laid out for this model: labels and questions rest on their geometry.
+fn drawn_for(model: &Config) -> Result<(), Error> {
+    let wrong = |key: &str, why: String| Err(Error::Config { key: format!("config.json: {key}"), why });
+    let (side, patch) = (model.vision.side, model.vision.patch);
+    if (side, patch) != (TILE, PATCH) {
+        return wrong(
+            "vision_config",
+            format!("expected tiles of {TILE} in patches of {PATCH}, got {side} and {patch}"),
+        );
+    }
+    let canvases: Vec<_> = CANVASES.iter().map(|(rows, cols)| (rows * TILE, cols * TILE)).collect();
+    if model.pinpoints != canvases {
+        return wrong("image_grid_pinpoints", format!("expected {canvases:?}, got {:?}", model.pinpoints));
+    }
+    let focus = &model.focus;
+    if focus.score_rope || !focus.thumbnail {
+        return wrong("focus", "expected score_rope off and the thumbnail kept: training knows no other way".into());
+    }
+    let whole = Scale::new(1, 1);
+    if !focus.scales.contains(&whole) || focus.scales.iter().any(|s| s.drops()) {
+        return wrong(
+            "focus.scales",
+            format!("expected {whole} among them and none that drops, got {:?}", focus.scales),
+        );
+    }
+    Ok(())
 }
 
 /// Right and all answers of each kind.

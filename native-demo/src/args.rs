@@ -86,6 +86,11 @@ fn keep(text: &str) -> Result<Keep, String> {
     }
 }
 
+fn count(text: &str) -> Result<usize, String> {
+    let within = text.parse().ok().filter(|n| (1..=1_000_000).contains(n));
+    within.ok_or_else(|| "expected a whole number from 1 to 1000000".to_owned())
+}
+
 fn device(text: &str) -> Result<DeviceChoice, String> {
     text.parse().map_err(|e: fovea_runtime::Error| e.to_string())
 }
@@ -253,10 +258,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
     /// How many held-out scenes.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count)]
     pub scenes: usize,
     /// Pictures that are answered afresh in every mode, in turn, for the speed.
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
     pub timed: usize,
     /// Instead of the table: what one setting does.
     #[arg(long, value_enum)]
@@ -279,7 +284,7 @@ pub struct ScenesArgs {
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
     /// How many.
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
     pub count: usize,
     /// Where pictures and `questions.jsonl` go.
     #[arg(long, value_name = "DIR")]

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use fovea_model::{AskOptions, Conversation, Event, Model, Stage, Statistics, Turn, demo, overlay};
+use fovea_model::{AskOptions, Conversation, Event, Model, Stage, Statistics, Turn, overlay};
 use futures_util::{StreamExt, pin_mut};
 use serde_json::{Value, json};
 
@@ -38,8 +38,10 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
 
 /// What the user should know before reading the answer.
 fn notes(args: &AskArgs, model: &Model) {
-    if args.model.is_none() && !demo::TRAINED {
-        text::note("note: this is the demo checkpoint, whose weights are random: the words of the answer mean nothing");
+    if args.model.is_none() {
+        text::note(
+            "note: the demo checkpoint knows drawn plates, shirts, signs and shapes, and no photographs; --model DIR takes another",
+        );
     }
     if !model.has_selector() && args.options().vision {
         text::note(

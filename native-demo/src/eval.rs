@@ -48,7 +48,7 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
     };
     let about = page::About::of(&args, &model, &samples);
     if let Some(study) = args.study {
-        let found = studies::run(study, &model, &samples, &cancel, progress).await?;
+        let found = studies::run(study, &model, &samples, args.timed, &cancel, progress).await?;
         bar.finish_and_clear();
         if args.json {
             let report = json!({ "study": study.name(), "about": about, "rows": found.rows });
@@ -58,8 +58,8 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
         }
         return save(args.png.as_deref(), found.chart);
     }
-    let timed = args.timed.min(samples.len() * 4);
-    let (rows, answers) = modes::run(&model, &samples, &modes::four(&cancel), timed, progress).await?;
+    let modes = modes::four(modes::longest(&samples), &cancel);
+    let (rows, answers) = modes::run(&model, &samples, &modes, args.timed, progress).await?;
     bar.finish_and_clear();
     if let Some(file) = &args.wrong {
         let wrong = page::wrong(&samples, &answers);

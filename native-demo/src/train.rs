@@ -31,18 +31,21 @@ pub async fn run(args: TrainArgs) -> Result<(), Failure> {
     };
     let mut trainer = Trainer::open(config, &args.dir, device).await?;
     let cancel = load::interruptible();
-    let every = Duration::from_secs_f64(args.every.clamp(0.05, 1e6) * 60.0);
+    let every = Duration::from_secs_f64(args.every.max(0.05).min(1e6) * 60.0);
     let (mut saved, mut steps) = (Instant::now(), 0);
+    if let Some(next) = trainer.next() {
+        forget(&args.dir, trainer.stages(), next)?;
+    }
     let mut recent = Recent::new();
     while let Some(step) = trainer.step().await? {
         steps += 1;
         recent.add(step);
         let ended = trainer.next().is_none_or(|(_, step)| step == 0);
-        if recent.count == WINDOW || ended {
+        let stop = cancel.is_cancelled() || args.steps.is_some_and(|most| steps >= most);
+        if recent.count == WINDOW || ended || stop {
             recent.tell(trainer.stages(), &args.dir)?;
             recent = Recent::new();
         }
-        let stop = cancel.is_cancelled() || args.steps.is_some_and(|most| steps >= most);
         if stop || ended || saved.elapsed() > every {
             trainer.save()?;
             if let Some(out) = &args.out {
@@ -54,6 +57,9 @@ pub async fn run(args: TrainArgs) -> Result<(), Failure> {
         if stop {
             break;
         }
+    }
+    if let (0, Some(out)) = (steps, &args.out) {
+        trainer.export(out).await?;
     }
     Ok(())
 }
@@ -77,6 +83,22 @@ const PANELS: [(&str, &[&str]); 4] = [
     ("answers right, %", &["number", "word", "whose", "color", "shape", "count", "exist"]),
     ("balance loss, share kept", &["balance", "kept"]),
 ];
+
+/// Leaves rows of steps out of the log that a killed run did not save, and that come again.
+fn forget(dir: &Path, stages: &[Stage], (stage, step): (usize, usize)) -> Result<(), Failure> {
+    let file = dir.join("log.csv");
+    let Ok(log) = std::fs::read_to_string(&file) else { return Ok(()) };
+    let saved = |line: &&str| {
+        let mut cells = line.split(',');
+        let (name, at) = (cells.next(), cells.next().and_then(|at| at.parse::<usize>().ok()));
+        let Some(index) = stages.iter().position(|s| Some(s.name.as_str()) == name) else {
+            return name == Some("stage");
+        };
+        index < stage || index == stage && at.is_some_and(|at| at <= step)
+    };
+    let kept: String = log.lines().filter(saved).map(|line| line.to_owned() + "\n").collect();
+    std::fs::write(&file, kept).map_err(|why| Failure::Write { file: file.display().to_string(), why })
+}
 
 /// Draws the log: every row a point, at the steps of all stages together.
 fn curves(dir: &Path) -> Result<(), Failure> {

@@ -3,12 +3,15 @@
 //! On a GPU they are plain tensor operations. On the CPU each is one pass in place over all threads; `fovea-benches
 //! elements` shows what that gains: 5.2 and 3.9 times on two threads.
 
-#![cfg_attr(feature = "libtorch", allow(deprecated, reason = "burn will drop LibTorch; until then it trains fastest on a CPU"))]
+#![cfg_attr(
+    feature = "libtorch",
+    allow(deprecated, reason = "burn will drop LibTorch; until then it trains fastest on a CPU")
+)]
 
-use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{DType, Tensor};
 #[cfg(feature = "train")]
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::tensor::{DType, Tensor};
 use burn_wgpu::CubeBackend;
 
 use crate::Error;

@@ -22,4 +22,4 @@ pub mod weights;
 
 pub use device::{DeviceChoice, DeviceInfo, OpenDevice};
 pub use error::Error;
-pub use fovea_shaders::{Keep, Scale, TokenBox, compact, regions};
+pub use fovea_shaders::{Cell, Keep, Scale, TokenBox, compact, regions, top_k};

@@ -2,7 +2,7 @@
 //!
 //! Everything that says which row goes where is worked out here, on the host; the device only gathers.
 
-use fovea_scenes::{Kind, ObjectKind, Question, Scene, Split};
+use fovea_scenes::{Kind, Question, Scene, Split};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -20,7 +20,7 @@ pub(super) struct Shown {
     /// Its first tile, the thumbnail.
     pub first_tile: usize,
     pub grid: Grid,
-    /// What each patch of the map (Hx, Wx) belongs to: text, other, or nothing. Feeds the hint.
+    /// The object that each patch of the map (Hx, Wx) belongs to, by index. Feeds the hint.
     pub owners: Vec<Option<usize>>,
     /// Whether each object carries text.
     pub has_text: Vec<bool>,
@@ -58,8 +58,8 @@ pub(super) struct Maker<'a> {
     pub patches: usize,
 }
 
-/// The random numbers of one step: drawn from the run's seed and the step's number alone, so that a run that was
-/// stopped goes on as if it had not been.
+/// The random numbers of one step, or of one scene: they depend on two numbers alone, so that a run that was stopped
+/// goes on as if it had not been.
 pub(super) fn dice(seed: u64, step: u64) -> ChaCha8Rng {
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     dice.set_stream(step + 1);
@@ -130,8 +130,7 @@ impl Maker<'_> {
     fn scene(&self, scene: &Scene, questions: usize, dice: &mut ChaCha8Rng) -> Result<Part, Error> {
         let picture = picture(scene)?;
         let cut = tiles(&picture, self.tiles)?;
-        let grid =
-            Grid::of(picture.height(), picture.width(), &self.tiles.pinpoints, self.tiles.side, self.patches);
+        let grid = Grid::of(picture.height(), picture.width(), &self.tiles.pinpoints, self.tiles.side, self.patches);
         let p = self.patches;
         let canvas = scene.patch_owners();
         let owner = |y: usize, x: usize| canvas.get(y * grid.cols * p + x).copied().flatten();
@@ -258,5 +257,3 @@ pub(super) enum Wish {
     Middle,
     Fine,
 }
-
-const _: () = assert!(ObjectKind::ALL.len() < 256);

@@ -12,11 +12,15 @@ use crate::error::Error;
 pub struct TrainConfig {
     /// Directory of `config.json`, tokenizer and template, relative to this file.
     pub model: PathBuf,
-    /// Weights to start from instead of random ones, relative to this file.
+    /// Weights to start from instead of random ones, relative to this file: `weights.safetensors` of another run's state.
     #[serde(default)]
     pub start: Option<PathBuf>,
-    /// Seed of the first weights, and of everything drawn later.
+    /// Seed of the first weights, and of each step's layer and thresholds.
     pub seed: u64,
+    /// Number of the first drill and of the first scene; no run sees one twice. A run that starts from another's weights
+    /// goes on behind it.
+    #[serde(default)]
+    pub first: u64,
     /// What is done, in order.
     pub stages: Vec<Stage>,
 }
@@ -137,7 +141,14 @@ impl TrainConfig {
         if config.stages.is_empty() {
             return Err(wrong("stages", "expected at least one, got none".into()));
         }
-        for stage in &config.stages {
+        for (i, stage) in config.stages.iter().enumerate() {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if !stage.name.chars().all(plain) || config.stages[..i].iter().any(|s| s.name == stage.name) {
+                return Err(wrong(
+                    "stages",
+                    format!("expected names of [A-Za-z0-9_-], none twice, got {:?}", stage.name),
+                ));
+            }
             let key = |name: &str| format!("stage {}: {name}", stage.name);
             if stage.steps == 0 || stage.batch == 0 || stage.batch > 4096 {
                 let got = format!("{} steps of {}", stage.steps, stage.batch);
@@ -146,15 +157,11 @@ impl TrainConfig {
             if !(1..=64).contains(&stage.questions) {
                 return Err(wrong(&key("questions"), format!("expected 1 to 64, got {}", stage.questions)));
             }
-            let numbers = [
-                stage.rates.tower,
-                stage.rates.text,
-                stage.rates.selector,
-                stage.end,
-                stage.dense,
-                stage.balance,
-                stage.hint,
-            ];
+            if !(0.0..=1.0).contains(&stage.end) {
+                return Err(wrong(&key("end"), format!("expected a share from 0 to 1, got {}", stage.end)));
+            }
+            let numbers =
+                [stage.rates.tower, stage.rates.text, stage.rates.selector, stage.dense, stage.balance, stage.hint];
             if let Some(got) = numbers.iter().find(|n| !(0.0..=1e3).contains(*n)) {
                 return Err(wrong(&key("rates and weights"), format!("expected numbers from 0 to 1000, got {got}")));
             }

@@ -1,7 +1,8 @@
 //! The model's way with gradients, for a whole batch at once: what `focus` computes for one question, without caches.
 
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use fovea_runtime::Scale;
+use fovea_runtime::{Keep, Scale, top_k};
 
 use super::{
     batch::{Batch, below, between},
@@ -14,7 +15,6 @@ use crate::{
     config::{Config, TextConfig},
     decoder::DecoderLayer,
     error::Error,
-    linear::{Linear, product},
     rope::{Rope, Rotation},
 };
 use rand_chacha::rand_core::Rng;
@@ -34,8 +34,8 @@ pub(super) struct Passed {
     pub logits: Option<Tensor<2>>,
     /// Tokens, targets and masks.
     pub sequences: Option<Sequences>,
-    /// Mean share of the visual tokens that questions kept, where they were pruned.
-    pub kept: Option<f64>,
+    /// Which visual tokens each scene's questions kept, where they were pruned.
+    pub kept: Option<Vec<Vec<Vec<bool>>>>,
 }
 
 /// Positions' cosines and sines for every place of the context.
@@ -45,6 +45,10 @@ impl Positions {
     pub fn new(config: &TextConfig, device: &Device) -> Self {
         let all: Vec<usize> = (0..config.context.min(4096)).collect();
         Self(Rope::new(config).at(&all, device))
+    }
+
+    fn len(&self) -> usize {
+        self.0.tables().0.dims()[0]
     }
 
     /// (scenes, 1, tokens, d_head / 2) each.
@@ -102,23 +106,25 @@ impl Network {
         let s = arrange(batch, p, window, scales, &choice, stage.vision == Vision::Thumbnail);
         let embedded = self.embedded(rows, &s, scales, selector.as_ref(), &choice, device);
         let (scenes, tokens) = (batch.shown.len(), s.prefix + s.text);
+        if tokens > positions.len() {
+            return Err(Error::TooLong { need: tokens, have: positions.len() });
+        }
         let rotation = positions.at(&s.positions, scenes);
-
         let mut hidden = embedded;
         let shape = [scenes, 1, s.text, tokens];
         let upload = |mask: Vec<f32>| Tensor::<4>::from_data(TensorData::new(mask, shape), device);
         let mut mask = upload(s.mask(None));
         let causal = causal(s.prefix, device);
         let pruned_at = stage.text.map(|t| t.layers[0] + below(dice, t.layers[1] - t.layers[0] + 1));
-        let mut kept_share = None;
+        let mut kept = None;
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             if let (Some(pruning), true) = (stage.text, pruned_at == Some(i)) {
                 let importance = layer.importance(&hidden, &s, &config.text, scenes, device)?;
                 let gammas: Vec<Vec<f64>> =
                     batch.asked.iter().map(|a| a.iter().map(|_| between(dice, pruning.gamma)).collect()).collect();
-                let (kept, share) = survivors(&importance, &gammas);
-                kept_share = Some(share);
-                mask = upload(s.mask(Some(&kept)));
+                let survivors = survivors(&importance, &gammas);
+                mask = upload(s.mask(Some(&survivors)));
+                kept = Some(survivors);
             }
             hidden = layer.forward_batch(hidden, scenes, s.prefix, &rotation, &causal, &mask, &config.text);
         }
@@ -126,7 +132,7 @@ impl Network {
         let c_rows = hidden.reshape([scenes, tokens, c]).narrow(1, s.prefix, s.text).reshape([scenes * s.text, c]);
         let at: Vec<i32> = s.targets.iter().map(|(row, _)| *row as i32).collect();
         let logits = self.decoder.logits_of(c_rows.select(0, ints(&at, device)));
-        Ok(Passed { features, selector, choice, logits: Some(logits), sequences: Some(s), kept: kept_share })
+        Ok(Passed { features, selector, choice, logits: Some(logits), sequences: Some(s), kept })
     }
 
     /// Eq. 1's Z: every region's max-pooled features against its picture's thumbnail, through the selector.
@@ -179,11 +185,17 @@ impl Network {
         let Some(logits) = selector else { return tokens };
         let chosen: Vec<i32> = choice.iter().map(|&c| c as i32).collect();
         let chosen = ints(&chosen, device).reshape([choice.len(), 1]);
-        let winning = activation::softmax(logits.clone(), 1).gather(1, chosen);
-        let gate = winning.clone() / winning.detach();
-        let gate = Tensor::cat(vec![gate, Tensor::ones([1, 1], device)], 0);
+        let gate = Tensor::cat(vec![gate(logits.clone(), chosen), Tensor::ones([1, 1], device)], 0);
         tokens * gate.select(0, ints(&s.gates, device))
     }
+}
+
+/// Eq. 2: `p / stop_gradient(p)`, p the probability of the chosen scale. One, with a gradient.
+///
+/// `logits` (regions, scales), `chosen` (regions, 1) -> (regions, 1).
+pub(super) fn gate(logits: Tensor<2>, chosen: Tensor<2, Int>) -> Tensor<2> {
+    let winning = activation::softmax(logits, 1).gather(1, chosen);
+    winning.clone() / winning.detach()
 }
 
 /// (scenes * tokens, heads * d_head) -> (scenes, heads, tokens, d_head).
@@ -260,17 +272,16 @@ impl DecoderLayer {
         scenes: usize,
         device: &Device,
     ) -> Result<Vec<Vec<Vec<f32>>>, Error> {
-        let plain = |linear: &Linear, x: &Tensor<2>| {
-            let y = product(x.clone(), linear.weight.val().inner());
-            linear.bias.as_ref().map_or(y.clone(), |bias| y + bias.val().inner().unsqueeze())
-        };
-        let gamma = self.input_layernorm.gamma.val().inner();
+        let layer = self.valid();
         let x = hidden.clone().inner();
-        let size = (x.clone().square().mean_dim(1) + self.input_layernorm.epsilon).sqrt();
-        let x = x / size * gamma.unsqueeze();
         let visual = s.prefix - s.before;
-        let query = split(plain(&self.q_proj, &x), scenes, config.n_heads).narrow(2, s.prefix, s.text);
-        let key = split(plain(&self.k_proj, &x), scenes, config.n_kv_heads).narrow(2, s.before, visual);
+        // (heads, scenes * tokens, d_head) -> (scenes, heads, tokens, d_head)
+        let apart = |x: Tensor<3>| {
+            let [heads, rows, d] = x.dims();
+            x.reshape([heads, scenes, rows / scenes, d]).swap_dims(0, 1)
+        };
+        let query = apart(layer.score_query(x.clone(), None, config)).narrow(2, s.prefix, s.text);
+        let key = apart(layer.score_key(x, None, config)).narrow(2, s.before, visual);
         let there: Vec<f32> = s
             .lengths
             .iter()
@@ -281,7 +292,7 @@ impl DecoderLayer {
         let key = for_every_head(key, config.n_heads);
         let scores = (query / (config.d_head as f64).sqrt()).matmul(key.swap_dims(2, 3)) + there;
         let best = activation::softmax(scores, 3).max_dim(1).reshape([scenes, s.text, visual]);
-        let best: Vec<f32> = best.into_data().try_into_vec().unwrap_or_default();
+        let best: Vec<f32> = best.into_data().iter::<f32>().collect();
         let mut all = Vec::with_capacity(scenes);
         for b in 0..scenes {
             let questions = s.segments[b].iter().flatten().max().map_or(0, |q| q + 1);
@@ -302,34 +313,12 @@ impl DecoderLayer {
     }
 }
 
-/// Eq. 9 for every question: which visual tokens stay, and their mean share.
-fn survivors(importance: &[Vec<Vec<f32>>], gammas: &[Vec<f64>]) -> (Vec<Vec<Vec<bool>>>, f64) {
-    let (mut share, mut count) = (0.0, 0.0);
-    let kept = importance
-        .iter()
-        .zip(gammas)
-        .map(|(questions, gammas)| {
-            let one = |(scores, gamma): (&Vec<f32>, &f64)| {
-                let mut order: Vec<usize> = (0..scores.len()).collect();
-                order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-                let total: f64 = scores.iter().map(|&v| f64::from(v)).sum();
-                let mut kept = vec![false; scores.len()];
-                let mut sum = 0.0;
-                for i in order {
-                    kept[i] = true;
-                    sum += f64::from(scores[i]);
-                    if sum > gamma * total {
-                        break;
-                    }
-                }
-                kept
-            };
-            questions.iter().zip(gammas).map(one).collect::<Vec<_>>()
-        })
-        .collect::<Vec<_>>();
-    for kept in kept.iter().flatten() {
-        share += kept.iter().filter(|k| **k).count() as f64 / kept.len().max(1) as f64;
-        count += 1.0;
-    }
-    (kept, share / f64::max(count, 1.0))
+/// Eq. 9 for every question: which visual tokens stay.
+fn survivors(importance: &[Vec<Vec<f32>>], gammas: &[Vec<f64>]) -> Vec<Vec<Vec<bool>>> {
+    let one = |(scores, &gamma): (&Vec<f32>, &f64)| {
+        let mut kept = vec![false; scores.len()];
+        top_k(scores, Keep::Gamma(gamma)).into_iter().for_each(|i| kept[i] = true);
+        kept
+    };
+    importance.iter().zip(gammas).map(|(questions, gammas)| questions.iter().zip(gammas).map(one).collect()).collect()
 }

@@ -19,6 +19,13 @@ pub(super) struct Optimisers {
     groups: [(Vec<ParamId>, ModuleOptimizer); 3],
 }
 
+/// Gradients of one step by group.
+pub(super) struct Clipped {
+    groups: Vec<GradientsParams>,
+    /// Their norm before clipping.
+    pub norm: f64,
+}
+
 /// Files that the optimisers' moments lie in.
 const FILES: [&str; 3] = ["tower.bpk", "text.bpk", "selector.bpk"];
 
@@ -39,23 +46,36 @@ impl Optimisers {
         Self { groups: [of(0), of(1), of(2)] }
     }
 
-    /// One step: the network after it, and the gradient's norm before clipping.
-    pub fn step(&mut self, mut network: Network, mut grads: Gradients, rates: [f64; 3]) -> (Network, f64) {
-        let mut taken: Vec<GradientsParams> =
-            self.groups.iter().map(|(ids, _)| GradientsParams::from_params(&mut grads, &network, ids)).collect();
-        let mut norm = Norm { grads: &taken, sum: None };
-        network.visit(&mut norm);
-        let squares: Vec<f32> = norm.sum.map_or_else(Vec::new, |s| s.into_data().try_into_vec().unwrap_or_default());
-        let norm = f64::from(squares.first().copied().unwrap_or(0.0)).sqrt();
-        if norm > CLIP {
-            network.visit(&mut Scaled { grads: &mut taken, by: CLIP / norm });
+    /// The groups' gradients, scaled so that their norm over all groups that learn is at most [`CLIP`].
+    ///
+    /// # Errors
+    /// [`Error::Training`] where the norm is not finite.
+    pub fn gradients(&self, network: &Network, mut grads: Gradients, rates: [f64; 3]) -> Result<Clipped, Error> {
+        let mut groups: Vec<GradientsParams> = Vec::with_capacity(3);
+        for ((ids, _), rate) in self.groups.iter().zip(rates) {
+            let learns = if rate > 0.0 { ids.as_slice() } else { &[] };
+            groups.push(GradientsParams::from_params(&mut grads, network, learns));
         }
-        for (((_, optimiser), grads), rate) in self.groups.iter_mut().zip(taken).zip(rates) {
-            if rate > 0.0 && !grads.is_empty() {
+        let mut norm = Norm { grads: &groups, sum: None };
+        network.visit(&mut norm);
+        let norm = norm.sum.map_or(0.0, |s| s.into_data().iter::<f64>().next().unwrap_or(f64::NAN)).sqrt();
+        if !norm.is_finite() {
+            return Err(Error::Training(format!("expected a finite gradient, got a norm of {norm}; try lower rates")));
+        }
+        if norm > CLIP {
+            network.visit(&mut Scaled { grads: &mut groups, by: CLIP / norm });
+        }
+        Ok(Clipped { groups, norm })
+    }
+
+    /// The network after one step.
+    pub fn step(&mut self, mut network: Network, gradients: Clipped, rates: [f64; 3]) -> Network {
+        for (((_, optimiser), grads), rate) in self.groups.iter_mut().zip(gradients.groups).zip(rates) {
+            if !grads.is_empty() {
                 network = optimiser.step(rate, network, grads);
             }
         }
-        (network, norm)
+        network
     }
 
     pub fn save(&self, dir: &Path) -> Result<(), Error> {

@@ -4,16 +4,14 @@
 //! embedding of every token of the vocabulary. A sequence is the text before the picture and its visual tokens, filled
 //! up to the longest of the batch, then the questions one after another, filled up as well.
 
-use fovea_runtime::{Scale, TokenBox};
+use fovea_runtime::{Cell, Scale, TokenBox, compact};
 
 use super::batch::{Asked, Batch, Shown, Wish, grid_row, wished_scale};
 
-/// A map's regions in raster order: patches (y0, x0, y1, x1).
+/// A map's regions in raster order: patches (y0, x0, y1, x1), the last of a row and of a column cut by the edge.
 pub(super) fn regions(height: usize, width: usize, window: usize) -> Vec<TokenBox> {
-    let starts = |n: usize| (0..n).step_by(window);
-    starts(height)
-        .flat_map(|y| starts(width).map(move |x| [y, x, (y + window).min(height), (x + window).min(width)]))
-        .collect()
+    let corners = fovea_runtime::regions(height, width, window).into_iter();
+    corners.map(|(y, x)| [y, x, (y + window).min(height), (x + window).min(width)]).collect()
 }
 
 /// Rows of the features under a box of the map, row by row, filled up with the first to `count`.
@@ -26,34 +24,13 @@ pub(super) fn rows_under(shown: &Shown, patches: usize, at: TokenBox, count: usi
     rows
 }
 
-/// A visual token of the map: where it lies, its scale, and its region in the batch. A newline has no scale.
-struct Token {
-    at: TokenBox,
-    scale: Option<usize>,
-    region: usize,
-}
-
-/// One picture's tokens in scanline order, newlines after every row that holds one.
-fn tokens(shown: &Shown, window: usize, scales: &[Scale], choice: &[usize], first_region: usize) -> Vec<Token> {
-    let (height, width) = (shown.grid.height, shown.grid.width);
-    let mut all = Vec::new();
-    for (i, [y0, x0, y1, x1]) in regions(height, width, window).into_iter().enumerate() {
-        let scale = scales[choice[i]];
-        if scale.drops() {
-            continue;
-        }
-        for y in (y0..y1).step_by(scale.rows) {
-            for x in (x0..x1).step_by(scale.cols) {
-                let at = [y, x, (y + scale.rows).min(y1), (x + scale.cols).min(x1)];
-                all.push(Token { at, scale: Some(choice[i]), region: first_region + i });
-            }
-        }
-    }
-    let mut held = vec![false; height];
-    all.iter().for_each(|t| held[t.at[0]] = true);
-    all.extend((0..height).filter(|&y| held[y]).map(|y| Token { at: [y, width, y + 1, width], scale: None, region: 0 }));
-    all.sort_by_key(|t| (t.at[0], t.at[1]));
-    all
+/// Where a visual token's row lies, before it is known how many pooled rows there are.
+enum Row {
+    /// A row of the features.
+    Feature(usize),
+    /// A pooled token: its scale, and its number among that scale's.
+    Pooled(usize, usize),
+    Newline,
 }
 
 /// The batch's input of the text model, as indices.
@@ -101,31 +78,31 @@ pub(super) fn arrange(
     let (p2, feature_rows) = (patches * patches, batch.tiles * patches * patches);
     let mut pooled: Vec<Vec<i32>> = vec![Vec::new(); scales.len()];
     let mut first_region = 0;
-    // (scale, index among that scale's pooled tokens or row of the features, gate) of every visual token
-    let mut visual: Vec<Vec<(Option<usize>, usize, Option<usize>)>> = Vec::new();
+    // Every visual token's row, and its region where it has one.
+    let mut visual: Vec<Vec<(Row, Option<usize>)>> = Vec::new();
     for shown in &batch.shown {
         let thumbnail = shown.first_tile * p2;
-        let mut tokens_of: Vec<_> = (thumbnail..thumbnail + p2).map(|row| (None, row, None)).collect();
-        let count = regions(shown.grid.height, shown.grid.width, window).len();
-        if !thumbnail_only {
-            for token in tokens(shown, window, scales, &choice[first_region..], first_region) {
-                match token.scale {
-                    // The newline's place is known only once all pooled tokens are.
-                    None => tokens_of.push((None, usize::MAX, None)),
-                    Some(s) if scales[s] == Scale::new(1, 1) => {
-                        let row = rows_under(shown, patches, token.at, 1)[0] as usize;
-                        tokens_of.push((None, row, Some(token.region)));
-                    }
-                    Some(s) => {
-                        let kernel = scales[s].rows * scales[s].cols;
-                        tokens_of.push((Some(s), pooled[s].len() / kernel, Some(token.region)));
-                        pooled[s].extend(rows_under(shown, patches, token.at, kernel));
-                    }
-                }
+        let mut tokens: Vec<_> = (thumbnail..thumbnail + p2).map(|row| (Row::Feature(row), None)).collect();
+        let (height, width) = (shown.grid.height, shown.grid.width);
+        let count = regions(height, width, window).len();
+        let chosen = &choice[first_region..first_region + count];
+        let cells = if thumbnail_only { Vec::new() } else { compact(height, width, window, scales, chosen) };
+        for (at, cell) in cells {
+            let Cell::Pooled { region, .. } = cell else {
+                tokens.push((Row::Newline, None));
+                continue;
+            };
+            let (s, gate) = (chosen[region], Some(first_region + region));
+            let kernel = scales[s].rows * scales[s].cols;
+            if kernel == 1 {
+                tokens.push((Row::Feature(rows_under(shown, patches, at, 1)[0] as usize), gate));
+            } else {
+                tokens.push((Row::Pooled(s, pooled[s].len() / kernel), gate));
+                pooled[s].extend(rows_under(shown, patches, at, kernel));
             }
         }
         first_region += count;
-        visual.push(tokens_of);
+        visual.push(tokens);
     }
     let mut starts = Vec::with_capacity(scales.len());
     let mut next = feature_rows;
@@ -161,11 +138,11 @@ pub(super) fn arrange(
             s.rows.push((embedding + id as usize) as i32);
             s.gates.push(no_gate as i32);
         }
-        for &(scale, at, gate) in visual {
-            s.rows.push(match scale {
-                Some(scale) => starts[scale] + at,
-                None if at == usize::MAX => newline,
-                None => at,
+        for (row, gate) in visual {
+            s.rows.push(match row {
+                Row::Feature(row) => *row,
+                Row::Pooled(scale, at) => starts[*scale] + at,
+                Row::Newline => newline,
             } as i32);
             s.gates.push(gate.unwrap_or(no_gate) as i32);
         }
@@ -224,7 +201,7 @@ impl Sequences {
     }
 }
 
-/// The scale that each region of the batch should have by the hint, as an index into `scales` ordered by fineness.
+/// The scale that each region of the batch should have by the hint, as an index into `scales`.
 pub(super) fn wishes(batch: &Batch, window: usize, scales: &[Scale]) -> Vec<usize> {
     let mut by_size: Vec<usize> = (0..scales.len()).collect();
     by_size.sort_by_key(|&i| std::cmp::Reverse(scales[i].rows * scales[i].cols));

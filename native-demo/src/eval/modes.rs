@@ -10,15 +10,18 @@ use serde::Serialize;
 use super::samples::{Asked, Sample};
 use crate::failure::Failure;
 
-/// Longest answer: no right one is longer.
-pub const LONGEST: usize = 8;
+/// Tokens that answers may have: one more than the longest right one has characters. Whatever is longer is wrong.
+pub fn longest(samples: &[Sample]) -> usize {
+    let characters = samples.iter().flat_map(|s| &s.asked).map(|a| a.answer.chars().count());
+    characters.max().unwrap_or(0) + 2
+}
 
 /// Right answers of some questions.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Score {
     /// Share of the answers that are right to the letter.
     pub exact_match: f64,
-    /// Its standard error, `sqrt(p (1 - p) / n)`.
+    /// Its standard error, `sqrt(p (1 - p) / n)`: as if questions about one picture told nothing of each other.
     pub standard_error: f64,
     /// How many questions.
     pub questions: usize,
@@ -57,12 +60,13 @@ pub struct Row {
     /// Of the scenes' objects: the share of their map tokens that were kept, for the queried one and for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<Kept>,
-    /// Share of the regions at each scale, over regions with text, with shapes alone, and with neither.
+    /// Share of the regions at each scale, by what lies on them: `background`, `shapes`, `one text`, `several texts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scales: Option<BTreeMap<String, Vec<f64>>>,
 }
 
-/// Shares of map tokens that the text-guided sampler kept.
+/// Shares of map tokens that the text-guided sampler kept, over all questions about an object. A token that lies on the
+/// queried object and on another counts as the queried one's.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Kept {
     /// On the object asked about.
@@ -83,21 +87,16 @@ pub struct Mode {
 }
 
 /// The four rows of the paper's table.
-pub fn four(cancel: &fovea_model::Cancel) -> Vec<Mode> {
+pub fn four(max_new_tokens: usize, cancel: &fovea_model::Cancel) -> Vec<Mode> {
     let mode = |name: &str, vision, text| Mode {
         name: name.to_owned(),
-        options: AskOptions { vision, text, max_new_tokens: LONGEST, cancel: cancel.clone(), ..AskOptions::default() },
+        options: AskOptions { vision, text, max_new_tokens, cancel: cancel.clone(), ..AskOptions::default() },
     };
-    vec![
-        mode("none", false, false),
-        mode("vision", true, false),
-        mode("text", false, true),
-        mode("both", true, true),
-    ]
+    vec![mode("none", false, false), mode("vision", true, false), mode("text", false, true), mode("both", true, true)]
 }
 
-/// Every mode over every sample. `timed` samples are answered afresh for the speed, modes in turn, so that what else the
-/// machine does meets all alike.
+/// Every mode over every sample. Then `timed` questions are answered afresh for the speed: in every mode in turn, each
+/// time another first, so that what else the machine does, and what only the first run of a size costs, meets all alike.
 pub async fn run(
     model: &Arc<Model>,
     samples: &[Sample],
@@ -105,28 +104,10 @@ pub async fn run(
     timed: usize,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
-    let mut seconds = vec![0.0; modes.len()];
-    let steps = samples.len() * modes.len() + timed * modes.len();
+    let steps = (samples.len() + timed) * modes.len();
     let mut done = 0;
-    // Once for nothing: the first run of each mode makes pipelines and buffers.
-    let first = samples.first().and_then(|s| s.asked.first().map(|a| (s, a)));
+    let mut all = Vec::new();
     for mode in modes {
-        if let Some((sample, asked)) = first {
-            answer(&mut model.look_at(sample.picture.clone()), asked, mode).await?;
-        }
-    }
-    for sample in samples.iter().cycle().take(timed) {
-        let Some(asked) = sample.asked.first() else { continue };
-        for (mode, seconds) in modes.iter().zip(&mut seconds) {
-            let start = Instant::now();
-            answer(&mut model.look_at(sample.picture.clone()), asked, mode).await?;
-            *seconds += start.elapsed().as_secs_f64();
-            done += 1;
-            progress(done, steps);
-        }
-    }
-    let (mut rows, mut all) = (Vec::new(), Vec::new());
-    for (mode, seconds) in modes.iter().zip(seconds) {
         let mut answers = Vec::new();
         for (index, sample) in samples.iter().enumerate() {
             let mut conversation = model.look_at(sample.picture.clone());
@@ -134,15 +115,35 @@ pub async fn run(
                 let turn = answer(&mut conversation, asked, mode).await?;
                 let text = model.decode(&turn.answer_ids)?;
                 let right = text.trim() == asked.answer.trim();
-                answers.push(Answer { sample: index, kind: asked.kind.clone(), target: asked.target, text, right, turn });
+                answers.push(Answer {
+                    sample: index,
+                    kind: asked.kind.clone(),
+                    target: asked.target,
+                    text,
+                    right,
+                    turn,
+                });
             }
             done += 1;
             progress(done, steps);
         }
-        rows.push(row(mode, &answers, samples, timed as f64 / seconds));
         all.push(answers);
     }
-    Ok((rows, all))
+    let mut seconds = vec![0.0; modes.len()];
+    for (i, sample) in samples.iter().cycle().take(timed).enumerate() {
+        let Some(asked) = sample.asked.get(i % sample.asked.len().max(1)) else { continue };
+        for turn in 0..modes.len() {
+            let at = (i + turn) % modes.len();
+            let start = Instant::now();
+            answer(&mut model.look_at(sample.picture.clone()), asked, &modes[at]).await?;
+            seconds[at] += start.elapsed().as_secs_f64();
+            done += 1;
+            progress(done, steps);
+        }
+    }
+    let speed = |seconds: f64| timed as f64 / seconds;
+    let rows = modes.iter().zip(&all).zip(seconds).map(|((mode, answers), s)| row(mode, answers, samples, speed(s)));
+    Ok((rows.collect(), all))
 }
 
 /// What came of one question.
@@ -186,10 +187,7 @@ fn row(mode: &Mode, answers: &[Answer], samples: &[Sample], samples_per_s: f64) 
     }
     Row {
         mode: mode.name.clone(),
-        tokens: [
-            mean(&|a| a.turn.statistics.tokens.vision as f64),
-            mean(&|a| a.turn.statistics.tokens.text as f64),
-        ],
+        tokens: [mean(&|a| a.turn.statistics.tokens.vision as f64), mean(&|a| a.turn.statistics.tokens.text as f64)],
         equivalent_share: mean(&|a| a.turn.statistics.equivalent_share),
         samples_per_s,
         exact_match: all.exact_match,

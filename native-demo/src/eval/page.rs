@@ -12,6 +12,7 @@ use crate::{
     args::EvalArgs,
     chart::{self, Chart},
     failure::Failure,
+    text,
 };
 
 /// What was asked of what, on what.
@@ -33,7 +34,7 @@ impl About {
         let asked: usize = samples.iter().map(|s| s.asked.len()).sum();
         let from = match &args.dir {
             Some(dir) => dir.display().to_string(),
-            None => format!("held-out scenes {} to {}", args.seed, args.seed + args.scenes as u64 - 1),
+            None => format!("held-out scenes {} to {}", args.seed, args.seed.wrapping_add(args.scenes as u64 - 1)),
         };
         Self {
             model: args.model.as_ref().map_or("the demo checkpoint".to_owned(), |m| m.display().to_string()),
@@ -83,7 +84,8 @@ fn cells(rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
                 format!("{:.2}x", r.samples_per_s / slowest),
                 with_error(r.exact_match, r.standard_error),
             ];
-            let of = |k: &String| r.kinds.get(k).map_or("-".to_owned(), |s| with_error(s.exact_match, s.standard_error));
+            let of =
+                |k: &String| r.kinds.get(k).map_or("-".to_owned(), |s| with_error(s.exact_match, s.standard_error));
             cells.extend(kinds.iter().map(of));
             cells
         })
@@ -167,7 +169,8 @@ pub fn wrong(samples: &[Sample], answers: &[Vec<Answer>]) -> String {
     for answer in last {
         let Some((i, asked)) = asked.next() else { break };
         if !answer.right {
-            lines += &format!("{i}\t{}\t{}\t{}\t{}\n", answer.kind, asked.question, asked.answer, answer.text.trim());
+            let cells = [&answer.kind, &asked.question, &asked.answer, &answer.text].map(|t| text::line(t.trim()));
+            lines += &format!("{i}\t{}\n", cells.join("\t"));
         }
     }
     lines

@@ -1,7 +1,7 @@
 //! Enters: answers about drawn scenes, whose objects' places are known. Leaves: what was kept of the object asked about,
 //! and which scales regions with text got.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{
     modes::{Answer, Kept},
@@ -22,14 +22,22 @@ fn on(owners: &[Option<usize>], looked: &fovea_model::Looked, [y0, x0, y1, x1]: 
     objects
 }
 
-/// Mean shares of the map's tokens that were kept; a newline is no token here. None where no picture is a scene.
+/// Who owns each patch of a scene's canvas; None where the model lays pictures on other canvases than scenes are drawn for.
+fn owners(scene: &fovea_scenes::Scene, looked: &fovea_model::Looked) -> Option<Vec<Option<usize>>> {
+    let owners = scene.patch_owners();
+    let grid = looked.grid;
+    (owners.len() == grid.rows * grid.cols * grid.patches * grid.patches).then_some(owners)
+}
+
+/// Shares of the map's tokens that were kept, over all questions; a newline is no token here. None where no picture is a
+/// scene.
 pub fn kept(answers: &[Answer], samples: &[Sample]) -> Option<Kept> {
     // (kept, all) of queried, others, background
     let mut counts = [(0usize, 0usize); 3];
     for answer in answers {
         let (Some(scene), Some(target)) = (&samples[answer.sample].scene, answer.target) else { continue };
         let looked = &answer.turn.looked;
-        let owners = scene.patch_owners();
+        let Some(owners) = owners(scene, looked) else { continue };
         let mut stays = vec![false; looked.thumbnail + looked.boxes.len()];
         looked.kept.iter().for_each(|&i| stays[i] = true);
         for (i, token) in looked.boxes.iter().enumerate() {
@@ -54,16 +62,15 @@ pub fn kept(answers: &[Answer], samples: &[Sample]) -> Option<Kept> {
 /// Shares of the regions at each scale, in the order of the config, by what lies on them. None where no picture is a scene.
 pub fn scales(answers: &[Answer], samples: &[Sample]) -> Option<BTreeMap<String, Vec<f64>>> {
     let mut counts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for answer in answers {
         let Some(scene) = &samples[answer.sample].scene else { continue };
         // The scales depend on the picture alone.
-        if seen.contains(&answer.sample) {
+        if !seen.insert(answer.sample) {
             continue;
         }
-        seen.push(answer.sample);
         let looked = &answer.turn.looked;
-        let owners = scene.patch_owners();
+        let Some(owners) = owners(scene, looked) else { continue };
         let (height, width, window) = (looked.grid.height, looked.grid.width, looked.window);
         let across = width.div_ceil(window).max(1);
         for (i, &choice) in looked.choice.iter().enumerate() {
@@ -84,5 +91,5 @@ pub fn scales(answers: &[Answer], samples: &[Sample]) -> Option<BTreeMap<String,
         let all = counts.iter().sum::<usize>().max(1) as f64;
         counts.into_iter().map(|c| c as f64 / all).collect()
     };
-    (!seen.is_empty()).then(|| counts.into_iter().map(|(group, c)| (group.to_owned(), shares(c))).collect())
+    (!counts.is_empty()).then(|| counts.into_iter().map(|(group, c)| (group.to_owned(), shares(c))).collect())
 }

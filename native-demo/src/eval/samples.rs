@@ -1,6 +1,7 @@
 //! Enters: a seed, or a folder with a `questions.jsonl`. Leaves: pictures, each with its questions and right answers.
 
 use std::{
+    collections::HashMap,
     fs,
     io::Write,
     path::{Component, Path},
@@ -10,7 +11,7 @@ use fovea_model::Picture;
 use fovea_scenes::{Scene, Split};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, load, text};
 
 /// Longest `questions.jsonl` that is read, bytes.
 const LONGEST: u64 = 64 << 20;
@@ -78,31 +79,38 @@ pub fn scenes(seed: u64, count: usize) -> Result<Vec<Sample>, Failure> {
 pub fn folder(dir: &Path) -> Result<Vec<Sample>, Failure> {
     let file = dir.join("questions.jsonl");
     let broken = |why: String| Failure::Questions { file: file.display().to_string(), why };
-    let size = fs::metadata(&file).map_err(|e| broken(e.to_string()))?.len();
-    if size > LONGEST {
-        return Err(broken(format!("expected at most {LONGEST} bytes, got {size}")));
+    let found = fs::metadata(&file).map_err(|e| broken(e.to_string()))?;
+    if !found.is_file() || found.len() > LONGEST {
+        return Err(broken(format!("expected a file of at most {LONGEST} bytes, got {}", found.len())));
     }
-    let text = fs::read_to_string(&file).map_err(|e| broken(e.to_string()))?;
-    let mut samples: Vec<(String, Sample)> = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    let read = fs::read_to_string(&file).map_err(|e| broken(e.to_string()))?;
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (number, line) in read.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let line: Line = serde_json::from_str(line).map_err(|e| broken(format!("line {}: {e}", number + 1)))?;
         let plain = Path::new(&line.image).components().all(|c| matches!(c, Component::Normal(_)));
         if !plain {
-            return Err(broken(format!("line {}: expected a picture within the folder, got {:?}", number + 1, line.image)));
+            return Err(broken(format!(
+                "line {}: expected a picture within the folder, got {:?}",
+                number + 1,
+                line.image
+            )));
         }
-        let asked = Asked { question: line.question, answer: line.answer, kind: line.kind, target: None };
-        match samples.iter_mut().find(|(image, _)| *image == line.image) {
-            Some((_, sample)) => sample.asked.push(asked),
+        let kind = text::line(&line.kind);
+        let asked = Asked { question: line.question, answer: line.answer, kind, target: None };
+        match known.get(&line.image) {
+            Some(&index) => samples[index].asked.push(asked),
             None => {
-                let picture = crate::load::picture(&dir.join(&line.image))?;
-                samples.push((line.image, Sample { picture, asked: vec![asked], scene: None }));
+                let picture = load::picture(&dir.join(&line.image))?;
+                known.insert(line.image, samples.len());
+                samples.push(Sample { picture, asked: vec![asked], scene: None });
             }
         }
     }
     if samples.is_empty() {
         return Err(broken("expected at least one question, got none".into()));
     }
-    Ok(samples.into_iter().map(|(_, sample)| sample).collect())
+    Ok(samples)
 }
 
 /// Writes `count` held-out scenes from `seed` on as PNG files, and their questions.

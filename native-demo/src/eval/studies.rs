@@ -8,7 +8,7 @@ use fovea_runtime::Keep;
 use serde::Serialize;
 
 use super::{
-    modes::{self, LONGEST, Mode, Row},
+    modes::{self, Mode, Row},
     samples::Sample,
 };
 use crate::{
@@ -63,14 +63,16 @@ pub async fn run(
     study: Study,
     model: &Arc<Model>,
     samples: &[Sample],
+    timed: usize,
     cancel: &Cancel,
     progress: impl FnMut(usize, usize),
 ) -> Result<Studied, Failure> {
+    let max_new_tokens = modes::longest(samples);
     let with = |keep: Option<Keep>, layer: Option<usize>, text: bool| AskOptions {
         text,
         keep,
         layer,
-        max_new_tokens: LONGEST,
+        max_new_tokens,
         cancel: cancel.clone(),
         ..AskOptions::default()
     };
@@ -91,7 +93,7 @@ pub async fn run(
     };
     let modes: Vec<Mode> =
         settings.iter().map(|(x, options)| Mode { name: format!("{label} {x}"), options: options.clone() }).collect();
-    let timed = if study == Study::Scales { 1 } else { samples.len().min(32) };
+    let timed = if study == Study::Scales { 1 } else { timed };
     let (rows, answers) = modes::run(model, samples, &modes, timed, progress).await?;
     if study == Study::Scales {
         return scales(&answers[0], model);

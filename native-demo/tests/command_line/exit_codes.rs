@@ -45,6 +45,9 @@ fn settings_give_2_and_name_themselves() {
         (vec!["sing"], vec!["sing"]),
         (vec!["plan", "--image", "0x3"], vec!["0x3", "WIDTHxHEIGHT"]),
         (vec!["plan", "--image", "20000x20000"], vec!["16384"]),
+        (vec!["scenes"], vec!["--out"]),
+        (vec!["train"], vec!["<CONFIG>", "--dir"]),
+        (vec!["eval", "--study", "tides"], vec!["tides", "gamma"]),
         (vec!["trace"], vec!["--model", "--image", "--prompt", "--out"]),
         (vec!["completions", "tcsh"], vec!["tcsh"]),
     ] {

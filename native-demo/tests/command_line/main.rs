@@ -6,6 +6,7 @@
 //! | `trace` | traces that equal PyTorch's |
 //! | `reports` | `inspect`, `plan`, `doctor` |
 //! | `conformance` | the report as text, JSON and HTML, and reports side by side |
+//! | `scenes` | drawn scenes, right answers counted, a short training run |
 //! | `exit_codes` | what goes wrong, and the code and the sentence it gets |
 //! | `streams` | Ctrl-C, and outputs that are closed or full |
 //! | `readme` | the first command of README.md |
@@ -19,5 +20,6 @@ mod exit_codes;
 mod program;
 mod readme;
 mod reports;
+mod scenes;
 mod streams;
 mod trace;

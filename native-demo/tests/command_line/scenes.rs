@@ -1,0 +1,111 @@
+//! `fovea scenes`, `fovea eval` and `fovea train`.
+
+use std::{fs, path::Path};
+
+use crate::program::{fovea, on_cpu, repository};
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+#[test]
+fn a_seed_always_draws_the_same_scenes() {
+    let drawn = |seed: &str| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let ran = fovea(&["scenes", "--seed", seed, "--count", "2", "--out", text(dir.path())]);
+        ran.expect_code(0);
+        let mut files: Vec<_> =
+            fs::read_dir(dir.path()).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+        files.sort();
+        assert_eq!(files.len(), 3, "two pictures and their questions (got, expected)");
+        files.iter().map(|f| fs::read(f).expect("a file")).collect::<Vec<_>>()
+    };
+    assert!(drawn("5") == drawn("5"), "expected the same bytes from the same seed");
+    assert!(drawn("5") != drawn("6"), "expected other bytes from another seed");
+}
+
+/// The answers in `native-demo/pictures/questions.jsonl` were read off the pictures by eye.
+#[test]
+fn the_example_pictures_are_answered() {
+    let pictures = repository().join("native-demo/pictures");
+    let report = on_cpu(&["eval", text(&pictures), "--timed", "2", "--json"]).json();
+    let rows = report["rows"].as_array().expect("rows");
+    let modes: Vec<&str> = rows.iter().map(|r| r["mode"].as_str().expect("a mode")).collect();
+    assert_eq!(modes, ["none", "vision", "text", "both"], "modes (got, expected)");
+    for row in rows {
+        let right = row["exact_match"].as_f64().expect("a share");
+        assert!(right * 15.0 > 12.5, "{}: expected 13 of 15 right, got {row:#}", row["mode"]);
+        assert!(row["samples_per_s"].as_f64().is_some_and(|s| s > 0.0), "expected a speed, got {row:#}");
+        assert_eq!(row["kinds"].as_object().expect("kinds").len(), 7, "kinds (got, expected)");
+    }
+    let share = |i: usize| rows[i]["equivalent_share"].as_f64().expect("a share");
+    assert_eq!(share(0), 1.0, "share without samplers (got, expected)");
+    assert!(
+        share(3) < 0.4 && share(3) < share(1) && share(3) < share(2),
+        "expected fewer tokens with both: {report:#}"
+    );
+}
+
+#[test]
+fn held_out_scenes_are_evaluated_and_drawn() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let png = dir.path().join("table.png");
+    let ran = on_cpu(&["eval", "--scenes", "3", "--timed", "1", "--png", text(&png)]);
+    let lines: Vec<&str> = ran.stdout().lines().collect();
+    assert!(lines[0].contains("held-out scenes 0 to 2"), "expected what was asked, got {}", lines[0]);
+    for mode in ["none", "vision", "text", "both"] {
+        assert!(lines.iter().any(|l| l.starts_with(mode)), "expected a row `{mode}`, got {}", ran.stdout());
+    }
+    assert!(ran.stdout().contains("kept of the queried object"), "expected what was kept, got {}", ran.stdout());
+    let bytes = fs::read(&png).expect("a picture");
+    assert!(bytes.starts_with(b"\x89PNG"), "expected a PNG file");
+    for study in ["gamma", "layers", "budget", "scales"] {
+        let figure = dir.path().join(study);
+        on_cpu(&["eval", "--scenes", "1", "--timed", "1", "--study", study, "--png", text(&figure)]);
+        assert!(fs::read(&figure).expect("a figure").starts_with(b"\x89PNG"), "{study}: expected a PNG file");
+    }
+}
+
+#[test]
+fn broken_questions_give_4_and_say_where() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("questions.jsonl");
+    let eval = || fovea(&["eval", text(dir.path()), "--device", "cpu"]);
+    eval().expect_error(4, &["questions.jsonl"]);
+    for (line, words) in [
+        ("", vec!["at least one question"]),
+        ("{\"image\": 3}", vec!["line 1"]),
+        (r#"{"image": "../a.png", "question": "?", "answer": "1"}"#, vec!["line 1", "within the folder"]),
+        (r#"{"image": "/etc/passwd", "question": "?", "answer": "1"}"#, vec!["line 1", "within the folder"]),
+        (r#"{"image": "none.png", "question": "?", "answer": "1"}"#, vec!["none.png"]),
+    ] {
+        fs::write(&file, line).expect("a file");
+        eval().expect_error(4, &words);
+    }
+}
+
+#[test]
+fn a_short_training_run_leaves_a_checkpoint_and_goes_on() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let config = dir.path().join("run.json");
+    let model = repository().join("model/demo");
+    let stages =
+        r#"[{"name": "drill", "task": "drill", "steps": 3, "batch": 2, "rates": {"tower": 0.001}, "dense": 1.0}]"#;
+    let run = format!(r#"{{"model": {:?}, "seed": 1, "stages": {stages}}}"#, model.canonicalize().expect("the demo"));
+    fs::write(&config, run).expect("a file");
+    let (state, out) = (dir.path().join("state"), dir.path().join("out"));
+    let train = |steps: &str| {
+        let (config, state, out) = (text(&config), text(&state), text(&out));
+        on_cpu(&["train", config, "--dir", state, "--out", out, "--steps", steps])
+    };
+    train("2");
+    assert!(state.join("at-2/weights.safetensors").is_file(), "expected a state after two steps");
+    train("9");
+    assert!(state.join("at-3").is_dir() && !state.join("at-2").exists(), "expected one state, after three steps");
+    let log = fs::read_to_string(state.join("log.csv")).expect("a log");
+    assert!(log.lines().last().is_some_and(|l| l.starts_with("drill,3,")), "expected a row of step 3, got {log}");
+    fovea(&["inspect", text(&out)]).expect_code(0);
+
+    fs::write(&config, "{}").expect("a file");
+    fovea(&["train", text(&config), "--dir", text(&state), "--device", "cpu"]).expect_error(3, &["run.json"]);
+}
