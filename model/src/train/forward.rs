@@ -19,8 +19,9 @@ use crate::{
 };
 use rand_chacha::rand_core::Rng;
 
-/// What a masked score is lowered by: its exponential is 0, and sums of it stay finite.
-pub(super) const FAR_BELOW: f32 = -1e4;
+/// What a masked score is lowered by: its exponential is beyond what f32 adds up, and yet no underflow, which libraries
+/// take a slow path for.
+pub(super) const FAR_BELOW: f32 = -60.0;
 
 /// What a pass gives the losses.
 pub(super) struct Passed {
