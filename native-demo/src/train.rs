@@ -31,7 +31,8 @@ pub async fn run(args: TrainArgs) -> Result<(), Failure> {
     };
     let mut trainer = Trainer::open(config, &args.dir, device).await?;
     let cancel = load::interruptible();
-    let every = Duration::from_secs_f64(args.every.max(0.05).min(1e6) * 60.0);
+    let minutes = if args.every.is_nan() { 0.05 } else { args.every.clamp(0.05, 1e6) };
+    let every = Duration::from_secs_f64(minutes * 60.0);
     let (mut saved, mut steps) = (Instant::now(), 0);
     if let Some(next) = trainer.next() {
         forget(&args.dir, trainer.stages(), next)?;

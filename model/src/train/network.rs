@@ -156,7 +156,7 @@ fn waves(patches: usize, d: usize) -> Vec<f32> {
         values.extend((0..d).map(|i| {
             let along = if i < 2 * quarter { at / patches } else { at % patches };
             let angle = along as f64 * (patches as f64 * 4.0).powf(-((i % quarter) as f64) / quarter as f64);
-            0.5 * (if i / quarter % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+            0.5 * (if (i / quarter).is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
         }));
     }
     values
