@@ -131,7 +131,7 @@ impl Trainer {
         };
         let bytes = match (&state, &config.start) {
             (Some(state), _) => read(&state.join("weights.safetensors"))?,
-            (None, Some(start)) => read(start)?,
+            (None, Some(start)) => network::with_heads(read(start)?, model, config.seed)?,
             (None, None) => network::safetensors(&network::first_weights(model, config.seed), false)?,
         };
         let network = Network::load(&network::open(bytes).await?, model, &device).await?;
@@ -334,7 +334,8 @@ fn by_kind(logits: &Tensor<2>, batch: &Batch, s: &sequence::Sequences) -> Vec<(u
     }
     let mut kinds = vec![(0, 0); Kind::ALL.len()];
     for ((b, q), right) in right {
-        let kind = Kind::ALL.iter().position(|k| *k == batch.asked[b][q].kind).unwrap_or_default();
+        let asked = batch.asked[b][q].kind;
+        let Some(kind) = Kind::ALL.iter().position(|k| Some(*k) == asked) else { continue };
         kinds[kind].0 += usize::from(right);
         kinds[kind].1 += 1;
     }

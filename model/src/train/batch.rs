@@ -2,7 +2,7 @@
 //!
 //! Everything that says which row goes where is worked out here, on the host; the device only gathers.
 
-use fovea_scenes::{Kind, Question, Scene, Split};
+use fovea_scenes::{Color, Kind, Question, Scene, Split};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -14,6 +14,9 @@ use crate::{error::Error, grid::Grid, picture::Picture, prompt::Prompter, tiles:
 
 /// One in so many background patches is a label: most of a picture is background, and says little.
 const BACKGROUND: u64 = 6;
+
+/// Asks for everything at once. Only training does: one such answer binds every object's color, kind and text together.
+const LIST: &str = "what is there?";
 
 /// A picture's place in a batch.
 pub(super) struct Shown {
@@ -28,7 +31,8 @@ pub(super) struct Shown {
 
 /// One question, from the first token after the picture to the last but one of the answer.
 pub(super) struct Asked {
-    pub kind: Kind,
+    /// None for the list of everything.
+    pub kind: Option<Kind>,
     pub ids: Vec<u32>,
     /// How many of `ids` are the question's.
     pub prompt: usize,
@@ -121,13 +125,13 @@ impl Maker<'_> {
             .into_par_iter()
             .map(|i| {
                 let scene = Scene::new(Split::Train, first + i);
-                self.scene(&scene, stage.questions, &mut dice(first + i, 1))
+                self.scene(&scene, stage, &mut dice(first + i, 1))
             })
             .collect();
         Ok(self.together(parts?))
     }
 
-    fn scene(&self, scene: &Scene, questions: usize, dice: &mut ChaCha8Rng) -> Result<Part, Error> {
+    fn scene(&self, scene: &Scene, stage: &Stage, dice: &mut ChaCha8Rng) -> Result<Part, Error> {
         let picture = picture(scene)?;
         let cut = tiles(&picture, self.tiles)?;
         let grid = Grid::of(picture.height(), picture.width(), &self.tiles.pinpoints, self.tiles.side, self.patches);
@@ -160,17 +164,21 @@ impl Maker<'_> {
             }
         }
         let has_text = scene.objects().iter().map(|o| o.kind.has_text()).collect();
-        let asked = pick(scene.questions(), questions, dice).iter().map(|q| self.ask(q)).collect::<Result<_, _>>()?;
+        let picked = pick(scene.questions(), stage.questions, dice);
+        let mut asked = picked.iter().map(|q| self.ask(&q.question, &q.answer, Some(q.kind))).collect::<Result<Vec<_>, _>>()?;
+        if stage.list {
+            asked.push(self.ask(LIST, &list(scene), None)?);
+        }
         Ok(Part { pixels: cut.pixel_values, tiles: cut.count, grid, owners, has_text, labels, asked })
     }
 
-    fn ask(&self, question: &Question) -> Result<Asked, Error> {
-        let prompt = self.prompter.encode(&question.question)?;
-        let answer = self.prompter.answer_ids(&question.answer)?;
+    fn ask(&self, question: &str, answer: &str, kind: Option<Kind>) -> Result<Asked, Error> {
+        let prompt = self.prompter.encode(question)?;
+        let answer = self.prompter.answer_ids(answer)?;
         let mut ids = prompt.after().to_vec();
         let asked = ids.len();
         ids.extend(&answer[..answer.len() - 1]);
-        Ok(Asked { kind: question.kind, ids, prompt: asked, answer })
+        Ok(Asked { kind, ids, prompt: asked, answer })
     }
 
     fn together(&self, parts: Vec<Part>) -> Batch {
@@ -218,6 +226,25 @@ fn label(
         None if dice.next_u64().is_multiple_of(BACKGROUND) => to.push((row, Label::BACKGROUND)),
         None => {}
     }
+}
+
+/// Every object in reading order, by bands of a region's height: `a red plate 47, an orange star`.
+fn list(scene: &Scene) -> String {
+    let mut order: Vec<usize> = (0..scene.objects().len()).collect();
+    let middle = |i: usize| {
+        let [x0, y0, x1, y1] = scene.objects()[i].content_bounds();
+        [(y0 + y1) / 2.0, (x0 + x1) / 2.0]
+    };
+    order.sort_by(|&a, &b| {
+        let ([ya, xa], [yb, xb]) = (middle(a), middle(b));
+        (ya / 32.0).floor().total_cmp(&(yb / 32.0).floor()).then(xa.total_cmp(&xb))
+    });
+    let name = |i: usize| {
+        let object = &scene.objects()[i];
+        let article = if object.color == Color::Orange { "an" } else { "a" };
+        format!("{article} {} {} {}", object.color.name(), object.kind.name(), object.text.to_lowercase())
+    };
+    order.into_iter().map(|i| name(i).trim_end().to_owned()).collect::<Vec<_>>().join(", ")
 }
 
 /// `n` of the questions, kinds drawn evenly, none twice.

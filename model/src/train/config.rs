@@ -12,7 +12,7 @@ use crate::error::Error;
 pub struct TrainConfig {
     /// Directory of `config.json`, tokenizer and template, relative to this file.
     pub model: PathBuf,
-    /// Weights to start from instead of random ones, relative to this file: `weights.safetensors` of another run's state.
+    /// Weights to start from instead of random ones, relative to this file: another run's, or a checkpoint's.
     #[serde(default)]
     pub start: Option<PathBuf>,
     /// Seed of the first weights, and of each step's layer and thresholds.
@@ -97,6 +97,9 @@ pub struct Stage {
     /// Questions asked about each scene.
     #[serde(default = "questions")]
     pub questions: usize,
+    /// Whether each scene's objects are also listed.
+    #[serde(default)]
+    pub list: bool,
     /// Which visual tokens the text model sees.
     #[serde(default)]
     pub vision: Vision,

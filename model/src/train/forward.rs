@@ -19,9 +19,9 @@ use crate::{
 };
 use rand_chacha::rand_core::Rng;
 
-/// What a masked score is lowered by: its exponential is beyond what f32 adds up, and yet no underflow, which libraries
-/// take a slow path for.
-pub(super) const FAR_BELOW: f32 = -60.0;
+/// What a masked score is lowered by: its exponential is beyond what f32 adds up, yet neither an underflow, for which
+/// libraries take a slow path, nor so small that gradients times it are subnormal, for which processors do.
+pub(super) const FAR_BELOW: f32 = -40.0;
 
 /// What a pass gives the losses.
 pub(super) struct Passed {

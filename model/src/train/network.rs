@@ -10,7 +10,7 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::borrow::Cow;
 
 use super::labels::HEAD;
@@ -168,6 +168,27 @@ fn normal(random: &mut impl Rng) -> f64 {
     let mut next = || random.next_u64();
     let (a, b) = (1.0 - uniform(&mut next), uniform(&mut next));
     (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+}
+
+/// A file of weights to start from, in f32, with heads for the dense labels where it has none: a finished checkpoint can
+/// be trained on.
+pub(super) fn with_heads(bytes: Vec<u8>, config: &Config, seed: u64) -> Result<Vec<u8>, Error> {
+    let broken = |why: String| Error::Training(format!("the weights to start from: {why}"));
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
+    let mut all = Vec::new();
+    for (name, view) in file.tensors() {
+        let values: Vec<f32> = match view.dtype() {
+            Dtype::F32 => view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::F16 => view.data().as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::BF16 => view.data().as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            other => return Err(broken(format!("expected floats in `{name}`, got {other:?}"))),
+        };
+        all.push(Stored { name, shape: view.shape().to_vec(), values });
+    }
+    if !all.iter().any(|t| only_for_training(&t.name)) {
+        all.extend(first_weights(config, seed).into_iter().filter(|t| only_for_training(&t.name)));
+    }
+    safetensors(&all, false)
 }
 
 /// A safetensors file of `tensors`.

@@ -33,6 +33,7 @@ fn stage(task: Task, steps: usize, batch: usize) -> Stage {
         warmup: 1,
         end: 0.1,
         questions: 3,
+        list: false,
         vision: Vision::Selected,
         text: None,
         dense: 0.2,
@@ -213,7 +214,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() -> Result {
             seed: 3,
             stages: vec![
                 stage(Task::Drill, 2, 4),
-                Stage { name: "more".into(), text: Some(text), ..stage(Task::Scenes, 2, 2) },
+                Stage { name: "more".into(), list: true, text: Some(text), ..stage(Task::Scenes, 2, 2) },
             ],
         };
         let whole = tempfile::tempdir()?;
@@ -229,6 +230,10 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() -> Result {
         }
         let out = Checkpoint::open(Source::directory(whole.path().join("out"))?).await?;
         assert!(out.selector);
+        // What was written can be trained on.
+        let start = Some(whole.path().join("out/model.safetensors"));
+        let further = TrainConfig { start, first: 100, ..config };
+        assert_eq!(steps(&further, tempfile::tempdir()?.path(), 1).await?.len(), 1);
         Ok(())
     })
 }
