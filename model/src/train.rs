@@ -184,7 +184,7 @@ impl Trainer {
                 sequences: None,
                 kept: None,
             },
-            Task::Scenes => {
+            Task::Primer | Task::Scenes => {
                 let mut dice = dice(self.config.seed, self.at.total);
                 network.pass(&batch, &stage, config, &self.positions, &mut dice, &self.device).await?
             }
@@ -231,7 +231,7 @@ impl Trainer {
         self.at.total += 1;
         match stage.task {
             Task::Drill => self.at.drills += stage.batch as u64,
-            Task::Scenes => self.at.scenes += stage.batch as u64,
+            Task::Primer | Task::Scenes => self.at.scenes += stage.batch as u64,
         }
         if self.at.step >= stage.steps {
             self.at = At { stage: self.at.stage + 1, step: 0, ..self.at };
@@ -244,7 +244,7 @@ impl Trainer {
         let maker = Maker { tiles: &self.blueprint.tiles, prompter: &self.blueprint.prompter, patches };
         match stage.task {
             Task::Drill => maker.drill(stage, self.at.drills),
-            Task::Scenes => maker.scenes(stage, self.at.scenes),
+            Task::Primer | Task::Scenes => maker.scenes(stage, self.at.scenes),
         }
     }
 

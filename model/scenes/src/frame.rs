@@ -50,6 +50,12 @@ impl Frame {
         Self::new(CANVASES[0], (2 * TILE, 2 * TILE), scale)
     }
 
+    /// A frame for a primer: two tiles, filled.
+    pub(crate) fn primer(random: &mut Random) -> Self {
+        let canvas = random.pick(&[(1, 2), (2, 1)]);
+        Self::new(canvas, (canvas.1 * TILE, canvas.0 * TILE), random.pick(&DRILL_SCALES))
+    }
+
     /// A frame for a reading drill: one tile, filled.
     pub(crate) fn drill(random: &mut Random) -> Self {
         Self::new((1, 1), (TILE, TILE), random.pick(&DRILL_SCALES))

@@ -189,6 +189,23 @@ impl Layout {
         }
     }
 
+    /// A primer: two tiles, one or two texts of one type of carrier, one or two shapes of different types.
+    pub(crate) fn primer(random: &mut Random) -> Self {
+        loop {
+            let frame = Frame::primer(random);
+            let kind = random.pick(&ObjectKind::CARRIERS);
+            let types = random.shuffled(&ObjectKind::SHAPES);
+            let (texts, shapes) = (1 + random.below(2), 1 + random.below(2));
+            let style = Style::new(random, false);
+            let mut placing = Placing::new(frame);
+            let Some(group) = group(random, kind, texts, style) else { continue };
+            let placed = group.into_iter().all(|object| placing.scatter(random, object));
+            if placed && placing.shapes(random, &types[..shapes], style) {
+                return Self { frame, objects: placing.finish(), counted: random.pick(&types) };
+            }
+        }
+    }
+
     /// A reading drill: one tile, as full of texts as it gets, and a few shapes.
     pub(crate) fn drill(random: &mut Random) -> Self {
         let frame = Frame::drill(random);

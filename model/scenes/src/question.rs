@@ -31,9 +31,11 @@ impl Question {
 }
 
 /// All questions that can be asked about the objects.
-pub(crate) fn all(objects: &[Object], counted: ObjectKind, random: &mut Random) -> Vec<Question> {
+///
+/// `least`: types of shapes that there are at least, where a type is asked for.
+pub(crate) fn all(objects: &[Object], counted: ObjectKind, random: &mut Random, least: usize) -> Vec<Question> {
     let mut questions = about_texts(objects);
-    questions.extend(about_shapes(objects, random));
+    questions.extend(about_shapes(objects, random, least));
     let count = objects.iter().filter(|object| object.kind == counted).count();
     let question = format!("how many {}s are there?", counted.name());
     questions.push(Question::new(Kind::Count, None, question, &count.to_string()));
@@ -52,7 +54,7 @@ fn about_texts(objects: &[Object]) -> Vec<Question> {
         let question = format!("what {what} is on the {} {}?", object.color.name(), object.kind.name());
         questions.push(Question::new(kind, Some(index), question, &object.text));
     }
-    for (index, object) in objects.iter().enumerate().take(MAIN) {
+    for (index, object) in objects.iter().enumerate().take(MAIN).filter(|(_, object)| object.kind.has_text()) {
         let question = format!("what color is the {} with {}?", object.kind.name(), object.text.to_lowercase());
         questions.push(Question::new(Kind::Whose, Some(index), question, object.color.name()));
     }
@@ -60,7 +62,7 @@ fn about_texts(objects: &[Object]) -> Vec<Question> {
 }
 
 /// The colors of shapes that are the only ones of their type, and the types of shapes, by their color.
-fn about_shapes(objects: &[Object], random: &mut Random) -> Vec<Question> {
+fn about_shapes(objects: &[Object], random: &mut Random, least: usize) -> Vec<Question> {
     let shapes: Vec<(usize, &Object)> =
         objects.iter().enumerate().filter(|(_, object)| !object.kind.has_text()).collect();
     let of = |kind: ObjectKind| shapes.iter().filter(|(_, shape)| shape.kind == kind).count();
@@ -72,7 +74,7 @@ fn about_shapes(objects: &[Object], random: &mut Random) -> Vec<Question> {
         questions.push(Question::new(Kind::Color, Some(index), question, shape.color.name()));
     }
     // one shape a type, or the commonest type would be the best guess
-    for kind in ObjectKind::SHAPES.into_iter().filter(|_| types >= 3) {
+    for kind in ObjectKind::SHAPES.into_iter().filter(|_| types >= least) {
         let of_kind: Vec<(usize, &Object)> = shapes.iter().copied().filter(|(_, shape)| shape.kind == kind).collect();
         if of_kind.is_empty() {
             continue;

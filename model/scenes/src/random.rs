@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Drill = 4,
     /// The table of noise that all pictures share.
     Noise = 5,
+    /// Layout and drawing of a primer.
+    Primer = 6,
 }
 
 /// A stream of numbers.

@@ -12,6 +12,8 @@ use crate::random::{Purpose, Random};
 
 /// How many of a patch's 64 sampled points an object must cover to own it.
 const OWNED: usize = 6;
+/// How many types of shapes a scene has at least where one is asked for.
+const LEAST: usize = 3;
 
 /// A picture, what is in it, and questions about it.
 #[derive(Debug, Clone)]
@@ -20,6 +22,7 @@ pub struct Scene {
     frame: Frame,
     objects: Vec<Object>,
     counted: ObjectKind,
+    least: usize,
     picture: RgbImage,
 }
 
@@ -46,10 +49,20 @@ impl Scene {
         Self::drawn(seed, layout, &mut random)
     }
 
+    /// The primer with this index: two tiles with one or two texts and one or two shapes, so that a question's answer is
+    /// one of few. For training only: its questions can be guessed.
+    #[must_use]
+    pub fn primer(index: u64) -> Self {
+        let seed = index.wrapping_mul(2);
+        let mut random = Random::new(seed, Purpose::Primer);
+        let layout = Layout::primer(&mut random);
+        Self { least: 1, ..Self::drawn(seed, layout, &mut random) }
+    }
+
     fn drawn(seed: u64, layout: Layout, random: &mut Random) -> Self {
         let Layout { frame, objects, counted } = layout;
         let picture = draw::draw(&frame, &objects, random);
-        Self { seed, frame, objects, counted, picture }
+        Self { seed, frame, objects, counted, least: LEAST, picture }
     }
 
     /// The picture.
@@ -97,7 +110,7 @@ impl Scene {
     /// All questions that the scene offers. For scenes, not for drills: those are to be read, not asked about.
     #[must_use]
     pub fn questions(&self) -> Vec<Question> {
-        question::all(&self.objects, self.counted, &mut Random::new(self.seed, Purpose::Questions))
+        question::all(&self.objects, self.counted, &mut Random::new(self.seed, Purpose::Questions), self.least)
     }
 
     /// One question of each kind that the scene offers, chosen evenly among those of its kind.

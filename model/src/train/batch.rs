@@ -9,7 +9,7 @@ use rand_chacha::{
 };
 use rayon::prelude::*;
 
-use super::{config::Stage, labels::Label};
+use super::{config::{Stage, Task}, labels::Label};
 use crate::{error::Error, grid::Grid, picture::Picture, prompt::Prompter, tiles::TileConfig, tiles::tiles};
 
 /// One in so many background patches is a label: most of a picture is background, and says little.
@@ -124,7 +124,10 @@ impl Maker<'_> {
         let parts: Result<Vec<Part>, Error> = (0..stage.batch as u64)
             .into_par_iter()
             .map(|i| {
-                let scene = Scene::new(Split::Train, first + i);
+                let scene = match stage.task {
+                    Task::Primer => Scene::primer(first + i),
+                    _ => Scene::new(Split::Train, first + i),
+                };
                 self.scene(&scene, stage, &mut dice(first + i, 1))
             })
             .collect();

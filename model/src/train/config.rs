@@ -31,6 +31,8 @@ pub struct TrainConfig {
 pub enum Task {
     /// Single tiles full of text and shapes: the vision tower alone, by the dense labels.
     Drill,
+    /// Scenes of few objects with questions: the whole model learns to look for what is asked.
+    Primer,
     /// Whole scenes with questions: the whole model.
     Scenes,
 }
