@@ -9,7 +9,10 @@ use rand_chacha::{
 };
 use rayon::prelude::*;
 
-use super::{config::{Stage, Task}, labels::Label};
+use super::{
+    config::{Stage, Task},
+    labels::Label,
+};
 use crate::{error::Error, grid::Grid, picture::Picture, prompt::Prompter, tiles::TileConfig, tiles::tiles};
 
 /// One in so many background patches is a label: most of a picture is background, and says little.
@@ -168,7 +171,8 @@ impl Maker<'_> {
         }
         let has_text = scene.objects().iter().map(|o| o.kind.has_text()).collect();
         let picked = pick(scene.questions(), stage.questions, dice);
-        let mut asked = picked.iter().map(|q| self.ask(&q.question, &q.answer, Some(q.kind))).collect::<Result<Vec<_>, _>>()?;
+        let mut asked =
+            picked.iter().map(|q| self.ask(&q.question, &q.answer, Some(q.kind))).collect::<Result<Vec<_>, _>>()?;
         if stage.list {
             asked.push(self.ask(LIST, &list(scene), None)?);
         }

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn recipe() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("recipe")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo")
 }
 
 fn stage(task: Task, steps: usize, batch: usize) -> Stage {
