@@ -232,3 +232,26 @@ fn questions_are_lines_of_json() -> Result<(), serde_json::Error> {
     }
     Ok(())
 }
+
+#[test]
+fn primers_hold_few_objects_and_ask_about_them() {
+    for index in 0..60 {
+        let scene = Scene::primer(index);
+        let (rows, columns) = scene.canvas();
+        assert_eq!(rows * columns, 2, "primer {index}: tiles (got, expected)");
+        let texts = scene.objects().iter().filter(|object| object.kind.has_text()).count();
+        let shapes = scene.objects().len() - texts;
+        assert!(
+            (1..=2).contains(&texts) && (1..=2).contains(&shapes),
+            "primer {index}: {texts} texts, {shapes} shapes"
+        );
+        let questions = scene.questions();
+        for kind in [Kind::Whose, Kind::Color, Kind::Shape, Kind::Count] {
+            assert!(questions.iter().any(|question| question.kind == kind), "primer {index}: expected {kind:?}");
+        }
+        for question in questions.iter().filter(|question| question.kind == Kind::Whose) {
+            let target = question.target.map(|target| scene.objects()[target].kind.has_text());
+            assert_eq!(target, Some(true), "primer {index}: {} (got, expected)", question.question);
+        }
+    }
+}

@@ -16,7 +16,7 @@ const USAGE: [(&[&str], &[&str]); 21] = [
     (&["--keep", "-3"], &["--keep", "-3", "ratio"]),
     (&["--keep", "some"], &["--keep", "some", "ratio"]),
     (&["--gamma", "0.5", "--keep", "3"], &["--gamma", "--keep"]),
-    (&["--layer", "99"], &["layer", "from 0 to 5", "got 99"]),
+    (&["--layer", "99"], &["layer", "from 0 to 7", "got 99"]),
     (&["--layer", "first"], &["--layer", "first"]),
     (&["--max-new-tokens", "0"], &["max-new-tokens", "at least 1", "got 0"]),
     (&["--max-new-tokens", "18446744073709551615"], &["8192"]),
