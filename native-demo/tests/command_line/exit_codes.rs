@@ -19,7 +19,7 @@ const USAGE: [(&[&str], &[&str]); 21] = [
     (&["--layer", "99"], &["layer", "from 0 to 7", "got 99"]),
     (&["--layer", "first"], &["--layer", "first"]),
     (&["--max-new-tokens", "0"], &["max-new-tokens", "at least 1", "got 0"]),
-    (&["--max-new-tokens", "18446744073709551615"], &["8192"]),
+    (&["--max-new-tokens", "18446744073709551615"], &["2048"]),
     (&["--temperature", "-1"], &["temperature", "got -1"]),
     (&["--temperature", "inf"], &["temperature", "got inf"]),
     (&["--top-p", "0"], &["top-p", "got 0"]),
