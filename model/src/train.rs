@@ -360,7 +360,7 @@ fn broken(file: &Path, why: &dyn std::fmt::Display) -> Error {
 
 /// LibTorch's CPU.
 #[cfg(feature = "libtorch")]
-#[allow(deprecated, reason = "burn will drop LibTorch; until then nothing trains faster on a CPU")]
+#[allow(deprecated, reason = "burn will drop LibTorch; until then it serves long runs on a CPU")]
 pub fn libtorch() -> Device {
     Device::libtorch()
 }

@@ -5,7 +5,7 @@
 
 #![cfg_attr(
     feature = "libtorch",
-    allow(deprecated, reason = "burn will drop LibTorch; until then it trains fastest on a CPU")
+    allow(deprecated, reason = "burn will drop LibTorch; until then it serves long runs on a CPU")
 )]
 
 #[cfg(feature = "train")]

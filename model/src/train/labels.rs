@@ -1,7 +1,7 @@
 //! The dense labels: what the generator knows of every patch, as classes for the vision tower's warming up.
 //!
-//! This is supervision that the paper does not have; without it a tower of this size does not learn to read from
-//! questions alone (our choice, and named in the model card).
+//! This is supervision that the paper does not have: its tower is CLIP and can read, ours starts from nothing (our choice,
+//! and named in the model card).
 
 use fovea_scenes::{Color, Object, ObjectKind, WORDS};
 
