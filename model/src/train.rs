@@ -64,8 +64,10 @@ pub struct Step {
     pub dense: Option<f64>,
     /// Eq. 5 without alpha.
     pub balance: Option<f64>,
-    /// The hint's cross entropy.
+    /// The cross entropy of the scales' hint.
     pub hint: Option<f64>,
+    /// The loss of the hint of where to look.
+    pub look: Option<f64>,
     /// The gradient's norm before clipping.
     pub norm: f64,
     /// Share of the regions at each scale.
@@ -87,6 +89,7 @@ pub struct Trainer {
     optimisers: Optimisers,
     positions: Positions,
     at: At,
+    begun_at_random: usize,
     dir: PathBuf,
 }
 
@@ -129,9 +132,14 @@ impl Trainer {
             }
             Err(e) => return Err(broken(&dir.join(STATE), &e)),
         };
+        let mut begun_at_random = 0;
         let bytes = match (&state, &config.start) {
             (Some(state), _) => read(&state.join("weights.safetensors"))?,
-            (None, Some(start)) => network::with_heads(read(start)?, model, config.seed)?,
+            (None, Some(start)) => {
+                let (weights, at_random) = network::completed(read(start)?, model, config.seed)?;
+                begun_at_random = at_random;
+                weights
+            }
             (None, None) => network::safetensors(&network::first_weights(model, config.seed), false)?,
         };
         let network = Network::load(&network::open(bytes).await?, model, &device).await?;
@@ -140,12 +148,19 @@ impl Trainer {
             optimisers = optimisers.load(state)?;
         }
         let positions = Positions::new(&model.text, &device.clone().inner());
-        Ok(Self { config, blueprint, device, network: Some(network), optimisers, positions, at, dir: dir.to_owned() })
+        let dir = dir.to_owned();
+        let network = Some(network);
+        Ok(Self { config, blueprint, device, network, optimisers, positions, at, begun_at_random, dir })
     }
 
     /// The stages.
     pub fn stages(&self) -> &[Stage] {
         &self.config.stages
+    }
+
+    /// How many tensors the file that the run starts from has not, or has in another shape.
+    pub fn begun_at_random(&self) -> usize {
+        self.begun_at_random
     }
 
     /// Stage and step that come next; none at the end.
@@ -177,12 +192,13 @@ impl Trainer {
         };
         let passed = match stage.task {
             Task::Drill => Passed {
-                features: network.features(&batch, config, &self.device).await?,
+                features: network.features(&batch, stage.frozen, config, &self.device).await?,
                 selector: None,
                 choice: Vec::new(),
                 logits: None,
                 sequences: None,
                 kept: None,
+                importance: None,
             },
             Task::Primer | Task::Scenes => {
                 let mut dice = dice(self.config.seed, self.at.total);
@@ -203,6 +219,10 @@ impl Trainer {
             told.hint = Some(add(hint, stage.hint));
             let share = |i| passed.choice.iter().filter(|&&c| c == i).count() as f64 / passed.choice.len() as f64;
             told.scales = (0..scales.len()).map(share).collect();
+        }
+        if let (Some(importance), Some(s)) = (&passed.importance, &passed.sequences) {
+            let part = losses::look(importance, s.aims(&batch), &self.device);
+            told.look = part.map(|part| add(part, stage.look));
         }
         if let (Some(logits), Some(s)) = (&passed.logits, &passed.sequences) {
             let targets: Vec<usize> = s.targets.iter().map(|(_, id)| *id as usize).collect();

@@ -30,6 +30,12 @@ pub async fn run(args: TrainArgs) -> Result<(), Failure> {
         choice => OpenDevice::open(&choice.parse()?).await?.device,
     };
     let mut trainer = Trainer::open(config, &args.dir, device).await?;
+    if trainer.begun_at_random() > 0 {
+        text::note(&format!(
+            "{} tensors are not in the weights to start from and begin at random",
+            trainer.begun_at_random()
+        ));
+    }
     let cancel = load::interruptible();
     let minutes = if args.every.is_nan() { 0.05 } else { args.every.clamp(0.05, 1e6) };
     let every = Duration::from_secs_f64(minutes * 60.0);
@@ -70,8 +76,8 @@ struct Recent {
     since: Instant,
     count: usize,
     last: Step,
-    /// Answers, dense, balance, hint, norm, kept: sum and count.
-    sums: [(f64, f64); 6],
+    /// Answers, dense, balance, hint, look, norm, kept: sum and count.
+    sums: [(f64, f64); 7],
     scales: Vec<f64>,
     labels: [(usize, usize); 4],
     kinds: Vec<(usize, usize)>,
@@ -79,7 +85,7 @@ struct Recent {
 
 /// Columns of the log that one panel shows, and its title.
 const PANELS: [(&str, &[&str]); 4] = [
-    ("losses", &["answers", "dense", "hint"]),
+    ("losses", &["answers", "dense", "hint", "look"]),
     ("dense labels right, %", &["kind_label", "color_label", "number_label", "word_label"]),
     ("answers right, %", &["number", "word", "whose", "color", "shape", "count", "exist"]),
     ("balance loss, share kept", &["balance", "kept"]),
@@ -144,7 +150,7 @@ impl Recent {
             since: Instant::now(),
             count: 0,
             last: Step::default(),
-            sums: [(0.0, 0.0); 6],
+            sums: [(0.0, 0.0); 7],
             scales: Vec::new(),
             labels: [(0, 0); 4],
             kinds: vec![(0, 0); Kind::ALL.len()],
@@ -152,7 +158,7 @@ impl Recent {
     }
 
     fn add(&mut self, step: Step) {
-        let values = [step.answers, step.dense, step.balance, step.hint, Some(step.norm), step.kept];
+        let values = [step.answers, step.dense, step.balance, step.hint, step.look, Some(step.norm), step.kept];
         for (sum, value) in self.sums.iter_mut().zip(values) {
             if let Some(value) = value {
                 *sum = (sum.0 + value, sum.1 + 1.0);
@@ -185,7 +191,7 @@ impl Recent {
             .map(|(kind, k)| format!("{} {k}", kind.name()))
             .collect();
         text::note(&format!(
-            "{} {}/{} | {:.1}/s, about {} min left | answers {} dense {} hint {} norm {} scales [{}] kept {} | labels {} | {}",
+            "{} {}/{} | {:.1}/s, about {} min left | answers {} dense {} hint {} look {} norm {} scales [{}] kept {} | labels {} | {}",
             stage.name,
             self.last.step + 1,
             stage.steps,
@@ -195,8 +201,9 @@ impl Recent {
             means[1],
             means[3],
             means[4],
-            scales.join(" "),
             means[5],
+            scales.join(" "),
+            means[6],
             labels.join(" "),
             named.join(" "),
         ));
@@ -206,7 +213,8 @@ impl Recent {
         let mut log = OpenOptions::new().create(true).append(true).open(&file).map_err(failed)?;
         if fresh {
             let kinds: Vec<&str> = Kind::ALL.iter().map(|k| k.name()).collect();
-            let head = "stage,step,answers,dense,balance,hint,norm,kept,kind_label,color_label,number_label,word_label";
+            let head =
+                "stage,step,answers,dense,balance,hint,look,norm,kept,kind_label,color_label,number_label,word_label";
             writeln!(log, "{head},{},scales", kinds.join(",")).map_err(failed)?;
         }
         writeln!(

@@ -20,14 +20,29 @@ pub struct Question {
     pub answer: String,
     /// Its kind.
     pub kind: Kind,
-    /// The object that it is about, by index; `None` where it is about no single one.
-    pub target: Option<usize>,
+    /// The objects that it is about, by index: all of the type that is counted; where it asks whether something is there,
+    /// that, or all of its type where it is not.
+    pub about: Vec<usize>,
 }
 
 impl Question {
-    fn new(kind: Kind, target: Option<usize>, question: String, answer: &str) -> Self {
-        Self { question, answer: answer.to_lowercase(), kind, target }
+    fn new(kind: Kind, about: Vec<usize>, question: String, answer: &str) -> Self {
+        Self { question, answer: answer.to_lowercase(), kind, about }
     }
+
+    /// The one object that it is about, by index; `None` where it counts, or asks whether something is there.
+    #[must_use]
+    pub fn target(&self) -> Option<usize> {
+        match self.kind {
+            Kind::Count | Kind::Exist => None,
+            _ => self.about.first().copied(),
+        }
+    }
+}
+
+/// The objects of one type, by index.
+fn of_kind(objects: &[Object], kind: ObjectKind) -> Vec<usize> {
+    (0..objects.len()).filter(|&index| objects[index].kind == kind).collect()
 }
 
 /// All questions that can be asked about the objects.
@@ -36,9 +51,10 @@ impl Question {
 pub(crate) fn all(objects: &[Object], counted: ObjectKind, random: &mut Random, least: usize) -> Vec<Question> {
     let mut questions = about_texts(objects);
     questions.extend(about_shapes(objects, random, least));
-    let count = objects.iter().filter(|object| object.kind == counted).count();
+    let counting = of_kind(objects, counted);
+    let count = counting.len().to_string();
     let question = format!("how many {}s are there?", counted.name());
-    questions.push(Question::new(Kind::Count, None, question, &count.to_string()));
+    questions.push(Question::new(Kind::Count, counting, question, &count));
     for _ in 0..EXIST {
         questions.extend(exist(objects, random));
     }
@@ -52,11 +68,11 @@ fn about_texts(objects: &[Object]) -> Vec<Question> {
         let (kind, what) =
             if object.kind == ObjectKind::Sign { (Kind::Word, "word") } else { (Kind::Number, "number") };
         let question = format!("what {what} is on the {} {}?", object.color.name(), object.kind.name());
-        questions.push(Question::new(kind, Some(index), question, &object.text));
+        questions.push(Question::new(kind, vec![index], question, &object.text));
     }
     for (index, object) in objects.iter().enumerate().take(MAIN).filter(|(_, object)| object.kind.has_text()) {
         let question = format!("what color is the {} with {}?", object.kind.name(), object.text.to_lowercase());
-        questions.push(Question::new(Kind::Whose, Some(index), question, object.color.name()));
+        questions.push(Question::new(Kind::Whose, vec![index], question, object.color.name()));
     }
     questions
 }
@@ -71,7 +87,7 @@ fn about_shapes(objects: &[Object], random: &mut Random, least: usize) -> Vec<Qu
     // a scene has three shapes at least, and no two of one color
     for &(index, shape) in shapes.iter().filter(|(_, shape)| of(shape.kind) == 1) {
         let question = format!("what color is the {}?", shape.kind.name());
-        questions.push(Question::new(Kind::Color, Some(index), question, shape.color.name()));
+        questions.push(Question::new(Kind::Color, vec![index], question, shape.color.name()));
     }
     // one shape a type, or the commonest type would be the best guess
     for kind in ObjectKind::SHAPES.into_iter().filter(|_| types >= least) {
@@ -81,7 +97,7 @@ fn about_shapes(objects: &[Object], random: &mut Random, least: usize) -> Vec<Qu
         }
         let (index, shape) = random.pick(&of_kind);
         let question = format!("what shape is {}?", shape.color.name());
-        questions.push(Question::new(Kind::Shape, Some(index), question, shape.kind.name()));
+        questions.push(Question::new(Kind::Shape, vec![index], question, shape.kind.name()));
     }
     questions
 }
@@ -98,7 +114,11 @@ fn exist(objects: &[Object], random: &mut Random) -> Option<Question> {
     let (kind, yes) = (random.pick(&types), random.chance(0.5));
     let named: Vec<&Object> = shapes.into_iter().filter(|shape| (shape.kind == kind) == yes).collect();
     let color = random.pick(&named).color;
+    let mut about = of_kind(objects, kind);
+    if yes {
+        about.retain(|&index| objects[index].color == color);
+    }
     let article = if color == Color::Orange { "an" } else { "a" };
     let question = format!("is there {article} {} {}?", color.name(), kind.name());
-    Some(Question::new(Kind::Exist, None, question, if yes { "yes" } else { "no" }))
+    Some(Question::new(Kind::Exist, about, question, if yes { "yes" } else { "no" }))
 }

@@ -128,6 +128,14 @@ impl Scene {
         picked
     }
 
+    /// The patch of the canvas that the middle of an object's box lies in, (row, column).
+    #[must_use]
+    pub fn middle_patch(&self, object: usize) -> (usize, usize) {
+        let [x0, y0, x1, y1] = self.objects[object].content_bounds();
+        let patch = |low: f32, high: f32, offset: usize| ((low + high) / 2.0 + offset as f32) as usize / PATCH;
+        (patch(y0, y1, self.frame.offset.1), patch(x0, x1, self.frame.offset.0))
+    }
+
     /// Which object each patch of the whole canvas shows, padding included, row by row: the one that covers most of it,
     /// if that is 6 of 64 sampled points at least.
     #[must_use]

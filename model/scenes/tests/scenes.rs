@@ -131,7 +131,7 @@ fn answers_are_right_and_the_only_ones() {
     for scene in scenes(MANY) {
         for question in scene.questions() {
             assert_eq!(answered(&question, &scene), [question.answer.as_str()], "{question:?}");
-            assert_eq!(question.target.is_none(), matches!(question.kind, Kind::Count | Kind::Exist));
+            assert_eq!(question.target().is_none(), matches!(question.kind, Kind::Count | Kind::Exist));
             if question.kind == Kind::Exist {
                 let words: Vec<&str> = question.question.trim_end_matches('?').split(' ').collect();
                 let shapes = || scene.objects().iter().filter(|object| !object.kind.has_text());
@@ -250,7 +250,7 @@ fn primers_hold_few_objects_and_ask_about_them() {
             assert!(questions.iter().any(|question| question.kind == kind), "primer {index}: expected {kind:?}");
         }
         for question in questions.iter().filter(|question| question.kind == Kind::Whose) {
-            let target = question.target.map(|target| scene.objects()[target].kind.has_text());
+            let target = question.target().map(|target| scene.objects()[target].kind.has_text());
             assert_eq!(target, Some(true), "primer {index}: {} (got, expected)", question.question);
         }
     }

@@ -26,8 +26,10 @@ pub(super) struct Shown {
     /// Its first tile, the thumbnail.
     pub first_tile: usize,
     pub grid: Grid,
-    /// The object that each patch of the map (Hx, Wx) belongs to, by index. Feeds the hint.
+    /// The object that each patch of the map (Hx, Wx) belongs to, by index. Feeds the hints.
     pub owners: Vec<Option<usize>>,
+    /// The same for the thumbnail's patches (P, P).
+    pub thumbnail: Vec<Option<usize>>,
     /// Whether each object carries text.
     pub has_text: Vec<bool>,
 }
@@ -36,6 +38,8 @@ pub(super) struct Shown {
 pub(super) struct Asked {
     /// None for the list of everything.
     pub kind: Option<Kind>,
+    /// The objects that it is about, by index. Feeds the hint of where to look.
+    pub about: Vec<usize>,
     pub ids: Vec<u32>,
     /// How many of `ids` are the question's.
     pub prompt: usize,
@@ -88,6 +92,7 @@ struct Part {
     tiles: usize,
     grid: Grid,
     owners: Vec<Option<usize>>,
+    thumbnail: Vec<Option<usize>>,
     has_text: Vec<bool>,
     labels: Vec<(usize, Label)>,
     asked: Vec<Asked>,
@@ -108,13 +113,17 @@ impl Maker<'_> {
                     tiles: 1,
                     grid: Grid { rows: 0, cols: 0, patches: self.patches, top: 0, left: 0, height: 0, width: 0 },
                     owners: Vec::new(),
+                    thumbnail: Vec::new(),
                     has_text: Vec::new(),
                     labels: Vec::new(),
                     asked: Vec::new(),
                 };
                 let mut dice = dice(first + i, 0);
+                let middles = middles(&scene);
                 for (row, owner) in scene.patch_owners().into_iter().enumerate() {
-                    label(&mut part.labels, &scene, row, owner, true, &mut dice);
+                    let at = (row / self.patches, row % self.patches);
+                    let middle = owner.is_some_and(|o| middles[o] == at);
+                    label(&mut part.labels, &scene, row, (owner, middle), true, &mut dice);
                 }
                 Ok(part)
             })
@@ -144,10 +153,12 @@ impl Maker<'_> {
         let p = self.patches;
         let canvas = scene.patch_owners();
         let owner = |y: usize, x: usize| canvas.get(y * grid.cols * p + x).copied().flatten();
-        let mut labels = Vec::new();
+        let (mut labels, middles) = (Vec::new(), middles(scene));
         for y in 0..grid.rows * p {
             for x in 0..grid.cols * p {
-                label(&mut labels, scene, grid_row(&grid, y, x), owner(y, x), true, dice);
+                let owner = owner(y, x);
+                let middle = owner.is_some_and(|o| middles[o] == (y, x));
+                label(&mut labels, scene, grid_row(&grid, y, x), (owner, middle), true, dice);
             }
         }
         let owners: Vec<Option<usize>> = (0..grid.height)
@@ -155,6 +166,7 @@ impl Maker<'_> {
             .map(|(y, x)| owner(grid.top + y, grid.left + x))
             .collect();
         // A patch of the thumbnail shows what most of the patches under it show.
+        let mut thumbnail = Vec::with_capacity(p * p);
         for y in 0..p {
             for x in 0..p {
                 let rows = y * grid.height / p..((y + 1) * grid.height).div_ceil(p);
@@ -166,26 +178,34 @@ impl Maker<'_> {
                     }
                 }
                 let most = (0..seen.len()).max_by_key(|&i| (seen[i], seen.len() - i)).filter(|&i| seen[i] > 0);
-                label(&mut labels, scene, y * p + x, most, false, dice);
+                let place = |at: usize, cut: usize, length: usize| at.saturating_sub(cut) * p / length.max(1);
+                let middle = most.is_some_and(|o| {
+                    let (v, u) = middles[o];
+                    (place(v, grid.top, grid.height), place(u, grid.left, grid.width)) == (y, x)
+                });
+                label(&mut labels, scene, y * p + x, (most, middle), false, dice);
+                thumbnail.push(most);
             }
         }
         let has_text = scene.objects().iter().map(|o| o.kind.has_text()).collect();
         let picked = pick(scene.questions(), stage.questions, dice);
-        let mut asked =
-            picked.iter().map(|q| self.ask(&q.question, &q.answer, Some(q.kind))).collect::<Result<Vec<_>, _>>()?;
-        if stage.list {
-            asked.push(self.ask(LIST, &list(scene), None)?);
+        let mut asked = Vec::with_capacity(picked.len() + 1);
+        for q in picked {
+            asked.push(Asked { kind: Some(q.kind), about: q.about, ..self.ask(&q.question, &q.answer)? });
         }
-        Ok(Part { pixels: cut.pixel_values, tiles: cut.count, grid, owners, has_text, labels, asked })
+        if stage.list {
+            asked.push(self.ask(LIST, &list(scene))?);
+        }
+        Ok(Part { pixels: cut.pixel_values, tiles: cut.count, grid, owners, thumbnail, has_text, labels, asked })
     }
 
-    fn ask(&self, question: &str, answer: &str, kind: Option<Kind>) -> Result<Asked, Error> {
+    fn ask(&self, question: &str, answer: &str) -> Result<Asked, Error> {
         let prompt = self.prompter.encode(question)?;
         let answer = self.prompter.answer_ids(answer)?;
         let mut ids = prompt.after().to_vec();
         let asked = ids.len();
         ids.extend(&answer[..answer.len() - 1]);
-        Ok(Asked { kind, ids, prompt: asked, answer })
+        Ok(Asked { kind: None, about: Vec::new(), ids, prompt: asked, answer })
     }
 
     fn together(&self, parts: Vec<Part>) -> Batch {
@@ -199,6 +219,7 @@ impl Maker<'_> {
                 first_tile: batch.tiles,
                 grid: part.grid,
                 owners: part.owners,
+                thumbnail: part.thumbnail,
                 has_text: part.has_text,
             });
             batch.tiles += part.tiles;
@@ -220,16 +241,22 @@ fn picture(scene: &Scene) -> Result<Picture, Error> {
     Picture::from_rgb(image.width() as usize, image.height() as usize, image.as_raw().clone())
 }
 
+/// The patch (row, column) of the canvas that each object's middle lies in.
+fn middles(scene: &Scene) -> Vec<(usize, usize)> {
+    (0..scene.objects().len()).map(|object| scene.middle_patch(object)).collect()
+}
+
+/// Labels a row by the object that it shows, and whether it is its middle.
 fn label(
     to: &mut Vec<(usize, Label)>,
     scene: &Scene,
     row: usize,
-    owner: Option<usize>,
+    (owner, middle): (Option<usize>, bool),
     readable: bool,
     dice: &mut impl Rng,
 ) {
     match owner {
-        Some(i) => to.push((row, Label::of(&scene.objects()[i], readable))),
+        Some(i) => to.push((row, Label::of(&scene.objects()[i], middle, readable))),
         None if dice.next_u64().is_multiple_of(BACKGROUND) => to.push((row, Label::BACKGROUND)),
         None => {}
     }

@@ -12,7 +12,8 @@ use crate::error::Error;
 pub struct TrainConfig {
     /// Directory of `config.json`, tokenizer and template, relative to this file.
     pub model: PathBuf,
-    /// Weights to start from instead of random ones, relative to this file: another run's, or a checkpoint's.
+    /// Weights to start from instead of random ones, relative to this file: another run's, or a checkpoint's. Tensors
+    /// that it has not, or has in another shape, begin at random.
     #[serde(default)]
     pub start: Option<PathBuf>,
     /// Seed of the first weights, and of each step's layer and thresholds.
@@ -108,6 +109,10 @@ pub struct Stage {
     /// The text-guided sampler; none: every visual token stays in every layer.
     #[serde(default)]
     pub text: Option<TextPruning>,
+    /// Whether the vision tower stays as it is, which spares the way back through it. The dense labels' heads learn all
+    /// the same.
+    #[serde(default)]
+    pub frozen: bool,
     /// Weight of the dense labels' loss.
     #[serde(default)]
     pub dense: f64,
@@ -117,6 +122,10 @@ pub struct Stage {
     /// Weight of the hint: cross entropy of the selector's logits to the scales that the generator would pick.
     #[serde(default)]
     pub hint: f64,
+    /// Weight of the hint of where to look: the importance that the text-guided sampler's layer gives the tokens of the
+    /// objects asked about.
+    #[serde(default)]
+    pub look: f64,
 }
 
 fn warmup() -> usize {
@@ -165,8 +174,8 @@ impl TrainConfig {
             if !(0.0..=1.0).contains(&stage.end) {
                 return Err(wrong(&key("end"), format!("expected a share from 0 to 1, got {}", stage.end)));
             }
-            let numbers =
-                [stage.rates.tower, stage.rates.text, stage.rates.selector, stage.dense, stage.balance, stage.hint];
+            let Rates { tower, text, selector } = stage.rates;
+            let numbers = [tower, text, selector, stage.dense, stage.balance, stage.hint, stage.look];
             if let Some(got) = numbers.iter().find(|n| !(0.0..=1e3).contains(*n)) {
                 return Err(wrong(&key("rates and weights"), format!("expected numbers from 0 to 1000, got {got}")));
             }

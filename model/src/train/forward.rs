@@ -37,6 +37,8 @@ pub(super) struct Passed {
     pub sequences: Option<Sequences>,
     /// Which visual tokens each scene's questions kept, where they were pruned.
     pub kept: Option<Vec<Vec<Vec<bool>>>>,
+    /// (scenes, questions, visual tokens), Eq. 8, where there is a hint of where to look.
+    pub importance: Option<Tensor<3>>,
 }
 
 /// Positions' cosines and sines for every place of the context.
@@ -67,12 +69,23 @@ fn ints(values: &[i32], device: &Device) -> Tensor<1, Int> {
 }
 
 impl Network {
-    /// The tower alone: (tiles * P*P, d_vision).
-    pub async fn features(&self, batch: &Batch, config: &Config, device: &Device) -> Result<Tensor<2>, Error> {
+    /// The tower alone, without a way back where it is `frozen`: (tiles * P*P, d_vision).
+    pub async fn features(
+        &self,
+        batch: &Batch,
+        frozen: bool,
+        config: &Config,
+        device: &Device,
+    ) -> Result<Tensor<2>, Error> {
         let side = config.vision.side;
         let pixels = TensorData::new(batch.pixels.clone(), [batch.tiles, 3, side, side]);
-        let pixels = Tensor::from_data(pixels, device);
-        let features = self.tower.forward(pixels, &config.vision, &Cancel::default()).await?;
+        let features = if frozen {
+            let pixels = Tensor::from_data(pixels, &device.clone().inner());
+            Tensor::from_inner(self.tower.valid().forward(pixels, &config.vision, &Cancel::default()).await?)
+        } else {
+            let pixels = Tensor::from_data(pixels, device);
+            self.tower.forward(pixels, &config.vision, &Cancel::default()).await?
+        };
         let [tiles, patches, d] = features.dims();
         Ok(features.reshape([tiles * patches, d]))
     }
@@ -87,7 +100,7 @@ impl Network {
         dice: &mut impl Rng,
         device: &Device,
     ) -> Result<Passed, Error> {
-        let features = self.features(batch, config, device).await?;
+        let features = self.features(batch, stage.frozen, config, device).await?;
         let (p, c) = (config.vision.patches(), config.text.d_model);
         let rows = self.projector.forward(features.clone().unsqueeze::<3>(), config).reshape([batch.tiles * p * p, c]);
 
@@ -117,10 +130,20 @@ impl Network {
         let mut mask = upload(s.mask(None));
         let causal = causal(s.prefix, device);
         let pruned_at = stage.text.map(|t| t.layers[0] + below(dice, t.layers[1] - t.layers[0] + 1));
-        let mut kept = None;
+        let looked_at = pruned_at.or(config.focus.text_layer).filter(|_| stage.look > 0.0);
+        let (mut kept, mut looked) = (None, None);
         for (i, layer) in self.decoder.layers.iter().enumerate() {
+            if looked_at == Some(i) {
+                looked = Some(layer.importance(&hidden, &s, &config.text, device));
+            }
             if let (Some(pruning), true) = (stage.text, pruned_at == Some(i)) {
-                let importance = layer.importance(&hidden, &s, &config.text, scenes, device)?;
+                let importance = match &looked {
+                    Some(importance) => importance.clone().inner(),
+                    None => {
+                        layer.valid().importance(&hidden.clone().inner(), &s, &config.text, &device.clone().inner())
+                    }
+                };
+                let importance = s.by_question(importance, batch);
                 let gammas: Vec<Vec<f64>> =
                     batch.asked.iter().map(|a| a.iter().map(|_| between(dice, pruning.gamma)).collect()).collect();
                 let survivors = survivors(&importance, &gammas);
@@ -133,7 +156,7 @@ impl Network {
         let c_rows = hidden.reshape([scenes, tokens, c]).narrow(1, s.prefix, s.text).reshape([scenes * s.text, c]);
         let at: Vec<i32> = s.targets.iter().map(|(row, _)| *row as i32).collect();
         let logits = self.decoder.logits_of(c_rows.select(0, ints(&at, device)));
-        Ok(Passed { features, selector, choice, logits: Some(logits), sequences: Some(s), kept })
+        Ok(Passed { features, selector, choice, logits: Some(logits), sequences: Some(s), kept, importance: looked })
     }
 
     /// Eq. 1's Z: every region's max-pooled features against its picture's thumbnail, through the selector.
@@ -264,53 +287,27 @@ impl DecoderLayer {
         hidden + self.down_proj.forward(gated)
     }
 
-    /// Eq. 7 and 8 for every question of a batch, without gradients: importance (scene, question, visual token).
-    fn importance(
-        &self,
-        hidden: &Tensor<2>,
-        s: &Sequences,
-        config: &TextConfig,
-        scenes: usize,
-        device: &Device,
-    ) -> Result<Vec<Vec<Vec<f32>>>, Error> {
-        let layer = self.valid();
-        let x = hidden.clone().inner();
-        let visual = s.prefix - s.before;
+    /// Eq. 7 and 8 for every question of a batch: importance (scenes, questions, visual tokens).
+    fn importance(&self, hidden: &Tensor<2>, s: &Sequences, config: &TextConfig, device: &Device) -> Tensor<3> {
+        let (scenes, visual) = (s.lengths.len(), s.prefix - s.before);
         // (heads, scenes * tokens, d_head) -> (scenes, heads, tokens, d_head)
         let apart = |x: Tensor<3>| {
             let [heads, rows, d] = x.dims();
             x.reshape([heads, scenes, rows / scenes, d]).swap_dims(0, 1)
         };
-        let query = apart(layer.score_query(x.clone(), None, config)).narrow(2, s.prefix, s.text);
-        let key = apart(layer.score_key(x, None, config)).narrow(2, s.before, visual);
+        let query = apart(self.score_query(hidden.clone(), None, config)).narrow(2, s.prefix, s.text);
+        let key = apart(self.score_key(hidden.clone(), None, config)).narrow(2, s.before, visual);
         let there: Vec<f32> = s
             .lengths
             .iter()
             .flat_map(|&n| (0..visual).map(move |j| if s.before + j < n { 0.0 } else { FAR_BELOW }))
             .collect();
-        let inner = device.clone().inner();
-        let there = Tensor::<4>::from_data(TensorData::new(there, [scenes, 1, 1, visual]), &inner);
+        let there = Tensor::<4>::from_data(TensorData::new(there, [scenes, 1, 1, visual]), device);
         let key = for_every_head(key, config.n_heads);
         let scores = (query / (config.d_head as f64).sqrt()).matmul(key.swap_dims(2, 3)) + there;
         let best = activation::softmax(scores, 3).max_dim(1).reshape([scenes, s.text, visual]);
-        let best: Vec<f32> = best.into_data().iter::<f32>().collect();
-        let mut all = Vec::with_capacity(scenes);
-        for b in 0..scenes {
-            let questions = s.segments[b].iter().flatten().max().map_or(0, |q| q + 1);
-            let mut importance = vec![vec![0.0f32; s.lengths[b] - s.before]; questions];
-            let mut counts = vec![0.0f32; questions];
-            for t in 0..s.text {
-                let (Some(q), true) = (s.segments[b][t], s.prompts[b][t]) else { continue };
-                counts[q] += 1.0;
-                let row = &best[(b * s.text + t) * visual..][..visual];
-                importance[q].iter_mut().zip(row).for_each(|(sum, v)| *sum += v);
-            }
-            for (importance, count) in importance.iter_mut().zip(counts) {
-                importance.iter_mut().for_each(|v| *v /= count.max(1.0));
-            }
-            all.push(importance);
-        }
-        Ok(all)
+        let averages = TensorData::new(s.averages(), [scenes, s.questions(), s.text]);
+        Tensor::<3>::from_data(averages, device).matmul(best)
     }
 }
 

@@ -13,8 +13,10 @@ pub(super) const COLORS: usize = Color::ALL.len();
 pub(super) const PLACES: usize = 4;
 /// Classes of one place.
 pub(super) const DIGITS: usize = 11;
-/// All classes: kind, colour, places, word.
-pub(super) const HEAD: usize = KINDS + COLORS + PLACES * DIGITS + WORDS.len();
+/// Classes of whether a patch is its object's middle one: by them objects can be counted.
+pub(super) const MIDDLE: usize = 2;
+/// All classes: kind, colour, places, word, middle.
+pub(super) const HEAD: usize = KINDS + COLORS + PLACES * DIGITS + WORDS.len() + MIDDLE;
 
 /// What one patch shows.
 #[derive(Clone, Copy, Debug)]
@@ -23,14 +25,15 @@ pub(super) struct Label {
     pub color: Option<usize>,
     pub places: Option<[usize; PLACES]>,
     pub word: Option<usize>,
+    pub middle: Option<usize>,
 }
 
 impl Label {
     /// Nothing but background.
-    pub const BACKGROUND: Self = Self { kind: 0, color: None, places: None, word: None };
+    pub const BACKGROUND: Self = Self { kind: 0, color: None, places: None, word: None, middle: None };
 
-    /// What a patch of `object` shows; its text only where it can be read.
-    pub fn of(object: &Object, readable: bool) -> Self {
+    /// What a patch of `object` shows, its middle one or another; its text only where it can be read.
+    pub fn of(object: &Object, middle: bool, readable: bool) -> Self {
         let place = |of: &[ObjectKind]| of.iter().position(|k| *k == object.kind).unwrap_or_default();
         let number = matches!(object.kind, ObjectKind::Plate | ObjectKind::Shirt);
         let digits = || {
@@ -45,6 +48,7 @@ impl Label {
             color: Color::ALL.iter().position(|c| *c == object.color),
             places: (number && readable).then(digits),
             word: WORDS.iter().position(|w| readable && *w == object.text),
+            middle: Some(usize::from(middle)),
         }
     }
 }

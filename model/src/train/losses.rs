@@ -1,11 +1,13 @@
-//! What is minimised: the answers' cross entropy, Eq. 5's balance, and the two named extras, dense labels and hint.
+//! What is minimised: the answers' cross entropy, Eq. 5's balance, and the named extras: dense labels, and the hints of
+//! scales and of where to look.
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use super::{
     batch::Batch,
-    labels::{COLORS, DIGITS, KINDS, Label, PLACES},
+    labels::{COLORS, DIGITS, HEAD, KINDS, Label, MIDDLE, PLACES},
     network::DenseHeads,
+    sequence::Aims,
 };
 
 /// Weight of a background patch in the kinds' cross entropy: most patches are one.
@@ -29,8 +31,29 @@ pub(super) fn balance(selector: &Tensor<2>, choice: &[usize], device: &Device) -
     (activation::softmax(selector.clone(), 1).mean_dim(0) * share).sum()
 }
 
-/// The dense labels' cross entropies, summed: kind, colour, each place of a number, word. Also how many were right of
-/// how many, in that order, numbers counted whole.
+/// Weight of importance on other objects in the hint of where to look: above what a token that does not know yet which of
+/// three objects is meant would win by a guess.
+const OTHERS: f64 = 4.0;
+
+/// The hint of where to look, a mean over the questions that have an aim: `KL(U || I) + 4 sum_others I`, I a question's
+/// importance (Eq. 8) over its sum, U even over the tokens of the objects asked about. Our choice.
+///
+/// `importance` (scenes, questions, visual tokens). None where no question has an aim.
+pub(super) fn look(importance: &Tensor<3>, aims: Aims, device: &Device) -> Option<Tensor<1>> {
+    if aims.count == 0 {
+        return None;
+    }
+    let shape = importance.dims();
+    let upload = |values: Vec<f32>| Tensor::<3>::from_data(TensorData::new(values, shape), device);
+    // Scenes with fewer questions than the most have rows of zeros, which are nobody's.
+    let share = importance.clone() / (importance.clone().sum_dim(2) + 1e-9);
+    let missed = (share.clone() + 1e-8).log() * upload(aims.wanted);
+    let strayed = share * upload(aims.others);
+    Some((strayed.sum() * OTHERS - missed.sum() - aims.entropy) / aims.count as f64)
+}
+
+/// The dense labels' cross entropies, summed: kind, colour, each place of a number, word, middle. Also how many of the
+/// first four were right of how many, numbers counted whole.
 pub(super) fn dense(
     features: &Tensor<2>,
     batch: &Batch,
@@ -79,8 +102,9 @@ pub(super) fn dense(
     right[2] = count(&whole);
     let (rows, targets) = with(&|l| l.word);
     let from = KINDS + COLORS + PLACES * DIGITS;
-    let words = super::labels::HEAD - from;
-    right[3] = count(&head(from, words, &rows, &targets));
+    right[3] = count(&head(from, HEAD - MIDDLE - from, &rows, &targets));
+    let (rows, targets) = with(&|l| l.middle);
+    head(HEAD - MIDDLE, MIDDLE, &rows, &targets);
     let mut total = losses.into_iter().reduce(|a, b| a + b)?;
     let (rows, targets) = with(&|l| (l.kind == 0).then_some(0));
     if !rows.is_empty() {

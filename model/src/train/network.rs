@@ -170,25 +170,29 @@ fn normal(random: &mut impl Rng) -> f64 {
     (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
 }
 
-/// A file of weights to start from, in f32, with heads for the dense labels where it has none: a finished checkpoint can
-/// be trained on.
-pub(super) fn with_heads(bytes: Vec<u8>, config: &Config, seed: u64) -> Result<Vec<u8>, Error> {
+/// A file of weights to start from, in f32. Tensors that it has not, or has in another shape, are the first weights: a
+/// finished checkpoint, which lacks the heads of the dense labels, can be trained on, and a part can be built anew. Also
+/// how many of them there are.
+pub(super) fn completed(bytes: Vec<u8>, config: &Config, seed: u64) -> Result<(Vec<u8>, usize), Error> {
     let broken = |why: String| Error::Training(format!("the weights to start from: {why}"));
     let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
-    let mut all = Vec::new();
-    for (name, view) in file.tensors() {
-        let values: Vec<f32> = match view.dtype() {
+    let mut all = first_weights(config, seed);
+    let mut left = all.len();
+    for tensor in &mut all {
+        let Ok(view) = file.tensor(&tensor.name) else { continue };
+        if view.shape() != tensor.shape {
+            continue;
+        }
+        left -= 1;
+        let name = &tensor.name;
+        tensor.values = match view.dtype() {
             Dtype::F32 => view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Dtype::F16 => view.data().as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
             Dtype::BF16 => view.data().as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
             other => return Err(broken(format!("expected floats in `{name}`, got {other:?}"))),
         };
-        all.push(Stored { name, shape: view.shape().to_vec(), values });
     }
-    if !all.iter().any(|t| only_for_training(&t.name)) {
-        all.extend(first_weights(config, seed).into_iter().filter(|t| only_for_training(&t.name)));
-    }
-    safetensors(&all, false)
+    Ok((safetensors(&all, false)?, left))
 }
 
 /// A safetensors file of `tensors`.

@@ -4,6 +4,7 @@
 //! embedding of every token of the vocabulary. A sequence is the text before the picture and its visual tokens, filled
 //! up to the longest of the batch, then the questions one after another, filled up as well.
 
+use burn::tensor::Tensor;
 use fovea_runtime::{Cell, Scale, TokenBox, compact};
 
 use super::batch::{Asked, Batch, Shown, Wish, grid_row, wished_scale};
@@ -22,6 +23,15 @@ pub(super) fn rows_under(shown: &Shown, patches: usize, at: TokenBox, count: usi
     let mut rows: Vec<i32> = (y0..y1).flat_map(|y| (x0..x1).map(move |x| (y, x))).map(|(y, x)| row(y, x)).collect();
     rows.resize(count, rows[0]);
     rows
+}
+
+/// The objects under a box of the map, none twice.
+fn objects_under(shown: &Shown, [y0, x0, y1, x1]: TokenBox) -> Vec<usize> {
+    let under = (y0..y1).flat_map(|y| (x0..x1).map(move |x| y * shown.grid.width + x));
+    let mut objects: Vec<usize> = under.filter_map(|i| shown.owners[i]).collect();
+    objects.sort_unstable();
+    objects.dedup();
+    objects
 }
 
 /// Where a visual token's row lies, before it is known how many pooled rows there are.
@@ -59,6 +69,8 @@ pub(super) struct Sequences {
     pub targets: Vec<(usize, u32)>,
     /// The scene and question of every target.
     pub owners: Vec<(usize, usize)>,
+    /// For every visual token of every scene: the objects that it shows.
+    pub shown: Vec<Vec<Vec<usize>>>,
 }
 
 /// Fills up to few lengths: libraries compile or tune a product for every shape they see.
@@ -80,14 +92,18 @@ pub(super) fn arrange(
     let mut first_region = 0;
     // Every visual token's row, and its region where it has one.
     let mut visual: Vec<Vec<(Row, Option<usize>)>> = Vec::new();
+    let mut shows = Vec::with_capacity(batch.shown.len());
     for shown in &batch.shown {
         let thumbnail = shown.first_tile * p2;
         let mut tokens: Vec<_> = (thumbnail..thumbnail + p2).map(|row| (Row::Feature(row), None)).collect();
+        let mut objects: Vec<Vec<usize>> = shown.thumbnail.iter().map(|o| o.iter().copied().collect()).collect();
         let (height, width) = (shown.grid.height, shown.grid.width);
         let count = regions(height, width, window).len();
         let chosen = &choice[first_region..first_region + count];
         let cells = if thumbnail_only { Vec::new() } else { compact(height, width, window, scales, chosen) };
         for (at, cell) in cells {
+            // A newline's box is empty.
+            objects.push(objects_under(shown, at));
             let Cell::Pooled { region, .. } = cell else {
                 tokens.push((Row::Newline, None));
                 continue;
@@ -103,6 +119,7 @@ pub(super) fn arrange(
         }
         first_region += count;
         visual.push(tokens);
+        shows.push(objects);
     }
     let mut starts = Vec::with_capacity(scales.len());
     let mut next = feature_rows;
@@ -129,6 +146,7 @@ pub(super) fn arrange(
         prompts: Vec::new(),
         targets: Vec::new(),
         owners: Vec::new(),
+        shown: shows,
         lengths,
     };
     for (b, (visual, asked)) in visual.iter().zip(&batch.asked).enumerate() {
@@ -172,7 +190,76 @@ pub(super) fn arrange(
     s
 }
 
+/// Where questions should look: over (scenes, questions, visual tokens).
+pub(super) struct Aims {
+    /// Even shares of the tokens that show an object asked about; zeros for a question about none.
+    pub wanted: Vec<f32>,
+    /// One for a token that shows other objects alone.
+    pub others: Vec<f32>,
+    /// Sum over the questions with an aim of the logarithm of how many tokens share it.
+    pub entropy: f64,
+    /// Questions with an aim.
+    pub count: usize,
+}
+
 impl Sequences {
+    /// The most questions of a scene.
+    pub fn questions(&self) -> usize {
+        self.segments.iter().flatten().flatten().max().map_or(0, |q| q + 1)
+    }
+
+    /// What averages over the text tokens of each question: (scenes, questions, text).
+    pub fn averages(&self) -> Vec<f32> {
+        let questions = self.questions();
+        let mut all = vec![0.0; self.segments.len() * questions * self.text];
+        for (b, (segments, prompts)) in self.segments.iter().zip(&self.prompts).enumerate() {
+            for q in 0..questions {
+                let its = |t: &usize| segments[*t] == Some(q) && prompts[*t];
+                let count = (0..self.text).filter(its).count() as f32;
+                for t in (0..self.text).filter(its) {
+                    all[(b * questions + q) * self.text + t] = 1.0 / count;
+                }
+            }
+        }
+        all
+    }
+
+    /// Importance (scenes, questions, visual tokens) on the host, without what only fills up.
+    pub fn by_question(&self, importance: Tensor<3>, batch: &Batch) -> Vec<Vec<Vec<f32>>> {
+        let [_, questions, visual] = importance.dims();
+        let values: Vec<f32> = importance.into_data().iter::<f32>().collect();
+        let of = |b: usize, q: usize| {
+            let first = (b * questions + q) * visual;
+            values[first..first + self.lengths[b] - self.before].to_vec()
+        };
+        let scenes = batch.asked.iter().enumerate();
+        scenes.map(|(b, asked)| (0..asked.len()).map(|q| of(b, q)).collect()).collect()
+    }
+
+    /// Where each question of `batch` should look.
+    pub fn aims(&self, batch: &Batch) -> Aims {
+        let (questions, visual) = (self.questions(), self.prefix - self.before);
+        let size = self.shown.len() * questions * visual;
+        let mut aims = Aims { wanted: vec![0.0; size], others: vec![0.0; size], entropy: 0.0, count: 0 };
+        for (b, (shown, asked)) in self.shown.iter().zip(&batch.asked).enumerate() {
+            for (q, asked) in asked.iter().enumerate() {
+                let shows = |i: &usize| shown[*i].iter().any(|o| asked.about.contains(o));
+                let wanted: Vec<usize> = (0..shown.len()).filter(shows).collect();
+                if wanted.is_empty() {
+                    continue;
+                }
+                let first = (b * questions + q) * visual;
+                wanted.iter().for_each(|i| aims.wanted[first + i] = 1.0 / wanted.len() as f32);
+                for i in (0..shown.len()).filter(|i| !shown[*i].is_empty() && !shows(i)) {
+                    aims.others[first + i] = 1.0;
+                }
+                aims.entropy += (wanted.len() as f64).ln();
+                aims.count += 1;
+            }
+        }
+        aims
+    }
+
     /// What is added to the attention scores of the questions, (scenes, text, prefix + text): 0 where a place may
     /// look, far below where not. `kept` tells the visual tokens that a question has left, all where it is None.
     pub fn mask(&self, kept: Option<&Vec<Vec<Vec<bool>>>>) -> Vec<f32> {

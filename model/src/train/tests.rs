@@ -11,7 +11,8 @@ use super::{
     batch::{Maker, dice},
     forward::Positions,
     losses,
-    network::{Network, first_weights, open, safetensors},
+    network::{Network, completed, first_weights, open, safetensors},
+    sequence::Aims,
 };
 use crate::{AskOptions, Blueprint, Cancel, Checkpoint, Error, Event, Model, Picture, Precision};
 use fovea_runtime::source::Source;
@@ -36,9 +37,11 @@ fn stage(task: Task, steps: usize, batch: usize) -> Stage {
         list: false,
         vision: Vision::Selected,
         text: None,
+        frozen: false,
         dense: 0.2,
         balance: 0.1,
         hint: 0.1,
+        look: 0.1,
     }
 }
 
@@ -178,6 +181,62 @@ fn the_gate_is_one_and_has_the_gradient_of_log_p() -> Result {
     Ok(())
 }
 
+/// The hint of where to look by hand: importance (1, 1, 2) of three tokens, the last two of them wanted, so shares of
+/// 1/4, 1/4, 1/2 against 0, 1/2, 1/2: KL = ln(2) / 2, and a quarter on another object, four times.
+#[test]
+fn the_hint_of_where_to_look_is_a_divergence_and_what_strays() -> Result {
+    let device = Device::flex().autodiff();
+    let importance = Tensor::<3>::from_data([[[1.0f32, 1.0, 2.0], [1.0, 1.0, 2.0]]], &device);
+    let aims = Aims {
+        wanted: vec![0.0, 0.5, 0.5, 0.0, 0.0, 0.0],
+        others: vec![1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        entropy: 2f64.ln(),
+        count: 1,
+    };
+    let loss = losses::look(&importance, aims, &device).ok_or("no loss")?;
+    let loss: Vec<f32> = loss.inner().into_data().try_into_vec()?;
+    let expected = 2f32.ln() / 2.0 + 1.0;
+    assert!((loss[0] - expected).abs() < 1e-5, "expected {expected}, got {}", loss[0]);
+    Ok(())
+}
+
+/// What questions should look at: every token with a patch of their objects, in even shares, and no other.
+#[test]
+fn aims_are_the_tokens_of_the_objects_asked_about() -> Result {
+    pollster::block_on(async {
+        let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        let (tiles, prompter) = (&blueprint.tiles, &blueprint.prompter);
+        let maker = Maker { tiles, prompter, patches: blueprint.config.vision.patches() };
+        let batch = maker.scenes(&Stage { questions: 12, ..stage(Task::Scenes, 1, 2) }, 8)?;
+        let focus = &blueprint.config.focus;
+        let regions =
+            batch.shown.iter().map(|s| super::sequence::regions(s.grid.height, s.grid.width, focus.window).len());
+        // Every region at its finest scale: the map's tokens are patches with a newline after each row.
+        let choice = vec![2; regions.sum()];
+        let s = super::sequence::arrange(&batch, maker.patches, focus.window, &focus.scales, &choice, false);
+        let aims = s.aims(&batch);
+        let (visual, mut told) = (s.prefix - s.before, 0);
+        for (b, (shown, asked)) in batch.shown.iter().zip(&batch.asked).enumerate() {
+            for (q, asked) in asked.iter().enumerate() {
+                let about = |owner: &Option<usize>| owner.is_some_and(|o| asked.about.contains(&o));
+                let rows = shown.owners.chunks(shown.grid.width);
+                let map = rows.flat_map(|row| row.iter().map(about).chain([false]));
+                let wanted: Vec<bool> = shown.thumbnail.iter().map(about).chain(map).collect();
+                let count = wanted.iter().filter(|w| **w).count();
+                let got = &aims.wanted[(b * s.questions() + q) * visual..][..visual];
+                for (i, got) in got.iter().enumerate() {
+                    let wanted = wanted.get(i).copied().unwrap_or(false);
+                    let expected = if wanted { 1.0 / count as f32 } else { 0.0 };
+                    assert_eq!(*got, expected, "scene {b}, question {q}, token {i}");
+                }
+                told += usize::from(count > 0);
+            }
+        }
+        assert!(told > 10 && told == aims.count, "{told} questions with an aim, got {}", aims.count);
+        Ok(())
+    })
+}
+
 /// -log softmax by hand: logits (0, ln 3), targets 0 and 1: (ln 4 + ln 4/3) / 2.
 #[test]
 fn cross_entropy_is_the_mean_over_rows() -> Result {
@@ -234,6 +293,31 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() -> Result {
         let start = Some(whole.path().join("out/model.safetensors"));
         let further = TrainConfig { start, first: 100, ..config };
         assert_eq!(steps(&further, tempfile::tempdir()?.path(), 1).await?.len(), 1);
+        Ok(())
+    })
+}
+
+/// What a file of weights lacks, or has in another shape, begins at random; all else is the file's.
+#[test]
+fn weights_to_start_from_are_completed() -> Result {
+    pollster::block_on(async {
+        let config = Blueprint::open(&Source::directory(recipe())?).await?.config;
+        let mut file = first_weights(&config, 7);
+        let (last, fresh) = (file.len() - 1, first_weights(&config, 8));
+        file.remove(last);
+        let head: usize = file[0].shape[1..].iter().product();
+        file[0].shape[0] -= 1;
+        let short = file[0].values.len() - head;
+        file[0].values.truncate(short);
+        let (bytes, at_random) = completed(safetensors(&file, false)?, &config, 8)?;
+        assert_eq!(at_random, 2);
+        let got = safetensors::SafeTensors::deserialize(&bytes)?;
+        for (i, new) in fresh.iter().enumerate() {
+            let expected = if i == 0 || i == last { new } else { &file[i] };
+            let view = got.tensor(&expected.name)?;
+            let bytes: Vec<u8> = expected.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            assert!(view.shape() == expected.shape && view.data() == bytes, "{}", expected.name);
+        }
         Ok(())
     })
 }

@@ -64,10 +64,10 @@ pub fn scenes(seed: u64, count: usize) -> Result<Vec<Sample>, Failure> {
             let asked = scene.one_of_each().into_iter();
             let asked = asked
                 .map(|q| Asked {
+                    target: q.target(),
                     question: q.question,
                     answer: q.answer,
                     kind: q.kind.name().to_owned(),
-                    target: q.target,
                 })
                 .collect();
             Ok(Sample { picture, asked, scene: Some(scene) })
