@@ -1,18 +1,27 @@
-//! The engine in real browsers: every case in a worker of the page, on the browser's WebGPU.
+//! The engine in real browsers, in a worker, on the browser's WebGPU: every case on the conformance page, and on the
+//! demo's an answer beside the CPU's, of its own model and of one that came from a server that behaves badly.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
 };
 
+use fovea_model::{AskOptions, Picture, demo};
 use fovea_tests::{
     browser::{Browser, report},
-    device::{REQUIRE, skip},
+    device::{REQUIRE, cpu, skip},
     golden::fixtures,
+    run::{ask, fixture, load, picture},
+    unreliable::{Trouble, Unreliable},
 };
-use fovea_web_bundle::{BundleError, build};
+use fovea_web_bundle::{
+    BundleError, build, root,
+    serve::{Call, Reply, file_of},
+};
+use serde_json::{Value as Json, json};
 
 /// What the page gets of the fixtures.
 const SENT: [&str; 12] = [
@@ -43,23 +52,124 @@ fn every_case_in_firefox() {
     every_case_in(Browser::Firefox);
 }
 
+#[test]
+fn the_demos_answer_in_chromium() {
+    the_demos_answer_in(Browser::Chromium);
+}
+
+#[test]
+fn the_demos_answer_in_firefox() {
+    the_demos_answer_in(Browser::Firefox);
+}
+
+#[test]
+fn a_model_from_a_bad_server_in_chromium() {
+    a_model_from_a_bad_server_in(Browser::Chromium);
+}
+
+#[test]
+fn a_model_from_a_bad_server_in_firefox() {
+    a_model_from_a_bad_server_in(Browser::Firefox);
+}
+
 fn every_case_in(browser: Browser) {
     let name = browser.name();
-    if browser.executable().is_none() {
-        return absent(&format!("every case in {name}: expected it in PATH, found none"));
-    }
-    let page = match page() {
-        Ok(page) => page,
-        Err(why @ BundleError::NoTarget { .. }) => return absent(&format!("every case in {name}: {why}")),
-        Err(why) => panic!("expected the page, got: {why}"),
-    };
+    let Some(page) = page_in(browser, "every case") else { return };
     // What an earlier run left would be taken for this one's.
     let kept = target().join("conformance").join(format!("{name}.json"));
     fs::remove_file(&kept).ok();
-    let report = report(browser, page, &files(), TIMEOUT).unwrap_or_else(|why| panic!("{name}: {why}"));
+    let files = files();
+    let report = report(browser, page, "conformance.html?report", &|call| fixture_of(&files, call), TIMEOUT);
+    let report = report.unwrap_or_else(|why| panic!("{name}: {why}"));
     fs::write(&kept, format!("{report:#}\n")).expect("a place for the report");
     let verdict = &report["verdict"];
     assert!(verdict["pass"] == true, "{name}: expected to pass, got {:#}\nin {}", verdict["failures"], kept.display());
+}
+
+/// What the page asks by itself (`self-run.js`) gets the decisions and the answer that it gets on the CPU.
+fn the_demos_answer_in(browser: Browser) {
+    let name = browser.name();
+    let Some(page) = page_in(browser, "the demo's answer") else { return };
+    let report = report(browser, page, "index.html?report", &|_| None, TIMEOUT);
+    let report = report.unwrap_or_else(|why| panic!("{name}: {why}"));
+    let bytes = fs::read(root().join("native-demo/pictures/rack.png")).expect("the example");
+    let picture = Picture::decode(&bytes).expect("a picture");
+    let model = load(demo::source(), cpu()).expect("the demo checkpoint");
+    let asked = ask(&mut model.look_at(picture), "What word is on the blue sign?", &AskOptions::default());
+    let turn = asked.expect("an answer");
+    let expected = json!({
+        "tokens": turn.statistics.tokens,
+        "choice": *turn.looked.choice,
+        "kept": turn.looked.kept,
+        "answer_ids": turn.answer_ids,
+    });
+    for key in ["tokens", "choice", "kept", "answer_ids"] {
+        assert_eq!(report[key], expected[key], "{name}: {key} (got, expected)");
+    }
+    no_long_tasks(browser, &report);
+}
+
+/// The page downloads `tiny-0` from a server that cuts, breaks and holds back chunks and ignores a range, is stopped and
+/// killed on the way (`models-run.js`), and fetches no chunk more often than that explains; the model answers as on the
+/// CPU. Of the sharded `seven-0`, which has no manifest, it finds the files by itself.
+fn a_model_from_a_bad_server_in(browser: Browser) {
+    const CHUNK: u64 = 128 << 10;
+    let name = browser.name();
+    let Some(page) = page_in(browser, "a model from a bad server") else { return };
+    let troubles = [Trouble::Cut, Trouble::Broken, Trouble::Held, Trouble::Held, Trouble::Whole];
+    let server = Unreliable::new(&fixtures().join("tiny-0"), CHUNK, (1..).zip(troubles));
+    let before = |call: &Call| match call.path.split_once('/') {
+        Some(("model", file)) => Some(server.answer(call, file)),
+        Some(("plain", file)) => {
+            Some(file_of(&fixtures().join("seven-0"), &Call { path: file.to_owned(), ..call.clone() }))
+        }
+        _ => (call.path == "model-picture.png").then(|| Reply::File(fixtures().join("pictures/48x48-96.png"))),
+    };
+    let report = report(browser, page, "index.html?report=models", &before, TIMEOUT);
+    let report = report.unwrap_or_else(|why| panic!("{name}: {why}"));
+    // The first is asked for as well by who looks at the header, in two steps; each trouble costs a request; and from
+    // the fifth on all of them come by the one that was answered with everything.
+    let asked = server.asked();
+    assert_eq!(asked, [3, 2, 2, 2, 2, 1], "{name}: requests for weights by chunk (got, expected)");
+    for (key, words) in
+        [("needed", "WebGPU"), ("stopped", " of 1.4 MiB"), ("resumed", " of 1.4 MiB"), ("plain", "0.8 MiB")]
+    {
+        assert!(report[key].as_str().is_some_and(|told| told.contains(words)), "{name}: {key}: {}", report[key]);
+    }
+    // The case "tiny-stops": its answer ends by itself, with margins.
+    let model = fixture("tiny-0", cpu());
+    let asked = ask(&mut model.look_at(picture("48x48-96.png")), "Is it a shirt?", &AskOptions::default());
+    let turn = asked.expect("an answer");
+    let expected = json!({ "tokens": turn.statistics.tokens, "answer_ids": turn.answer_ids });
+    for key in ["tokens", "answer_ids"] {
+        assert_eq!(report[key], expected[key], "{name}: {key} (got, expected)");
+    }
+    no_long_tasks(browser, &report);
+}
+
+/// Only Chromium tells of them.
+fn no_long_tasks(browser: Browser, report: &Json) {
+    if browser == Browser::Chromium {
+        let tasks = &report["long_tasks"];
+        assert_eq!(*tasks, json!([]), "{}: the page's tasks above 50 ms (got, expected)", browser.name());
+    }
+}
+
+/// The page's folder; None where `what` can't be tested in this browser, and then that is told.
+fn page_in(browser: Browser, what: &str) -> Option<&'static Path> {
+    let what = format!("{what} in {}", browser.name());
+    if browser.executable().is_none() {
+        absent(&format!("{what}: expected it in PATH, found none"));
+        return None;
+    }
+    match page() {
+        Ok(page) => Some(page),
+        Err(why @ BundleError::NoTarget { .. }) => {
+            absent(&format!("{what}: {why}"));
+            None
+        }
+        Err(why) => panic!("expected the page, got: {why}"),
+    }
 }
 
 /// Says that something is not tested here.
@@ -88,19 +198,27 @@ fn page() -> Result<&'static Path, &'static BundleError> {
     made.as_ref().map(PathBuf::as_path)
 }
 
+/// What the conformance page gets of the fixtures: the list of their names, or one of them.
+fn fixture_of(files: &BTreeMap<String, PathBuf>, call: &Call) -> Option<Reply> {
+    Some(match call.path.strip_prefix("fixtures/")? {
+        "index.json" => Reply::Json(Json::from_iter(files.keys().map(String::as_str)).to_string()),
+        name => files.get(name).map_or(Reply::Missing, |path| Reply::File(path.clone())),
+    })
+}
+
 /// The fixtures that the page gets: their names, with slashes, and where they lie.
-fn files() -> Vec<(String, PathBuf)> {
-    let mut found = Vec::new();
+fn files() -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
     for sent in SENT {
         let path = fixtures().join(sent);
         if path.is_file() {
-            found.push((sent.to_owned(), path));
+            found.insert(sent.to_owned(), path);
             continue;
         }
         for entry in fs::read_dir(&path).unwrap_or_else(|e| panic!("expected {}, got: {e}", path.display())) {
             let file = entry.unwrap_or_else(|e| panic!("{}: {e}", path.display())).path();
             let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            found.push((format!("{sent}/{name}"), file));
+            found.insert(format!("{sent}/{name}"), file);
         }
     }
     found

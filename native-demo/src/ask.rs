@@ -40,7 +40,7 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
 fn notes(args: &AskArgs, model: &Model) {
     if args.model.is_none() {
         text::note(
-            "note: the demo checkpoint is half trained: it knows drawn plates, shirts, signs and shapes, and is wrong more often than right",
+            "note: the demo checkpoint knows drawn scenes of plates, shirts, signs and shapes, and nothing else; choose another with --model",
         );
     }
     if !model.has_selector() && args.options().vision {

@@ -4,7 +4,6 @@
 //! A browser gets a home of its own that is gone afterwards, and never outlives the test.
 
 use std::{
-    collections::BTreeMap,
     env,
     fs::{self, File},
     io::{self, Write},
@@ -18,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fovea_web_bundle::serve::{Call, Reply, Server, file_of};
+use fovea_web_bundle::serve::{Call, Method, Reply, Server, file_of};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
@@ -131,6 +130,9 @@ impl Browser {
     }
 }
 
+/// What answers requests before the page's folder does; None where that is left to the folder.
+pub type Before<'a> = &'a (dyn Fn(&Call) -> Option<Reply> + Sync);
+
 /// What the page told.
 enum Told {
     /// A line of progress.
@@ -139,35 +141,28 @@ enum Told {
     End(Result<Json, String>),
 }
 
-/// Opens `page`'s `conformance.html` and returns what it reports. Fixtures are served under their names; where there are
-/// none, the folder's own are.
+/// Opens an `address` in the folder `page` that asks for a report, and returns that.
 ///
 /// One browser runs at a time: two on one CPU would each look hung. `timeout` begins when this one does.
 ///
 /// # Errors
 /// A sentence: the page's own, or that the browser did not start, ended, or took too long.
-pub fn report(
-    browser: Browser,
-    page: &Path,
-    fixtures: &[(String, PathBuf)],
-    timeout: Duration,
-) -> Result<Json, String> {
+pub fn report(browser: Browser, page: &Path, address: &str, before: Before, timeout: Duration) -> Result<Json, String> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let fixtures: BTreeMap<&str, &Path> = fixtures.iter().map(|(name, path)| (name.as_str(), path.as_path())).collect();
     let server = Server::listen(0).map_err(|e| e.to_string())?;
     let (tell, told) = channel();
     thread::scope(|scope| {
         let _stop = Stop(&server);
-        scope.spawn(|| server.run(|call| answer(call, page, &fixtures, &tell)));
-        let mut running = Running::start(browser, &server.url("conformance.html?report"))?;
+        scope.spawn(|| server.run(|call| answer(call, page, before, &tell)));
+        let mut running = Running::start(browser, &server.url(address))?;
         running.listen(&told, timeout)
     })
 }
 
-/// The server's answer: the page's posts are taken, fixtures come from their list, all else from the folder.
-fn answer(call: &Call, page: &Path, fixtures: &BTreeMap<&str, &Path>, tell: &Sender<Told>) -> Reply {
-    if call.post {
+/// The server's answer: the page's posts are taken, then whoever comes before the folder is asked, then the folder.
+fn answer(call: &Call, page: &Path, before: Before, tell: &Sender<Told>) -> Reply {
+    if call.method == Method::Post {
         let told = match call.path.as_str() {
             "progress" => Told::Line(call.body.clone()),
             "report" => Told::End(reported(&call.body)),
@@ -177,15 +172,7 @@ fn answer(call: &Call, page: &Path, fixtures: &BTreeMap<&str, &Path>, tell: &Sen
         let _ = tell.send(told);
         return Reply::Taken;
     }
-    match call.path.strip_prefix("fixtures/") {
-        Some("index.json") if !fixtures.is_empty() => {
-            Reply::Json(Json::from_iter(fixtures.keys().copied()).to_string())
-        }
-        Some(name) if !fixtures.is_empty() => {
-            fixtures.get(name).map_or(Reply::Missing, |path| Reply::File(path.to_path_buf()))
-        }
-        _ => file_of(page, call),
-    }
+    before(call).unwrap_or_else(|| file_of(page, call))
 }
 
 /// The report out of what the page posted.

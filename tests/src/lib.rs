@@ -8,7 +8,7 @@
 //! | `kernels` | the operations on every device to the twins, over the table of `fovea-conformance` |
 //! | `stages` | every stage of every case on every device to the PyTorch traces |
 //! | `reflect` | every kernel's text to what its host is told of it, and through naga's back ends |
-//! | `web` | the table and every whole run in real browsers |
+//! | `web` | the table and every whole run in real browsers, the demo page, models from a server that behaves badly |
 //! | `device_loss` | a GPU that goes away at any point |
 //! | `identities` | runs that must agree with each other: reused against fresh, one naming against another |
 //! | `geometry` | token counts, resized and decoded pictures |
@@ -23,5 +23,6 @@ pub mod checkpoint;
 pub mod device;
 pub mod golden;
 pub mod run;
+pub mod unreliable;
 
 pub use fovea_conformance::{closeness, numbers};

@@ -1,22 +1,12 @@
 // The page around the worker: shows what it tells, and with `?report` also sends it to the server the page came from.
 
-const at = (id) => document.getElementById(id);
-const reporting = new URLSearchParams(location.search).has('report');
+import { at, copies, make } from './dom.js';
+import { poster } from './post.js';
+
 const started = performance.now();
 const worker = new Worker('./worker.js', { type: 'module' });
+const post = poster((sentence) => end(sentence));
 let ended = false;
-
-// Lines arrive in the order they were told in, and the end after all of them. Where nobody takes them, nobody waits
-// for the rest either.
-let posts = Promise.resolve();
-function post(to, type, body) {
-  if (!reporting) return;
-  const send = async () => {
-    const answer = await fetch(to, { method: 'POST', headers: { 'content-type': type }, body });
-    if (!answer.ok) throw new Error(`${to}: expected to be taken, got ${answer.status}`);
-  };
-  posts = posts.then(send).catch((why) => end(`The report was not taken: ${why.message}.`));
-}
 
 function line(text) {
   const seconds = ((performance.now() - started) / 1000).toFixed(1).padStart(6);
@@ -24,7 +14,7 @@ function line(text) {
   const below = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
   log.append(`${seconds} s  ${text}\n`);
   if (below) log.scrollTop = log.scrollHeight;
-  post('progress', 'text/plain', text);
+  post('progress', text);
 }
 
 // The end, once: a sentence, and how the page looks under it.
@@ -39,7 +29,7 @@ function end(sentence, state = 'fail') {
 }
 
 function fail(sentence) {
-  if (end(sentence)) post('report', 'application/json', JSON.stringify({ error: sentence }));
+  if (end(sentence)) post('report', { error: sentence });
 }
 
 function show(text) {
@@ -57,14 +47,12 @@ function show(text) {
   }
   if (!end(pass ? 'Pass: all is as expected.' : `Fail: ${failures.length} not as expected.`, pass ? 'pass' : 'fail')) return;
   for (const failure of failures) {
-    const item = document.createElement('li');
-    item.textContent = typeof failure === 'string' ? failure : JSON.stringify(failure);
-    at('failures').append(item);
+    at('failures').append(make('li', {}, typeof failure === 'string' ? failure : JSON.stringify(failure)));
   }
   at('failures').hidden = failures.length === 0;
   at('report').textContent = JSON.stringify(report, null, 2);
   at('result').hidden = false;
-  post('report', 'application/json', JSON.stringify({ report }));
+  post('report', { report });
 }
 
 worker.addEventListener('message', ({ data }) => {
@@ -81,14 +69,4 @@ worker.addEventListener('message', ({ data }) => {
 worker.addEventListener('error', (event) => fail(`The worker stopped: ${event.message || 'it did not load'}.`));
 worker.addEventListener('messageerror', () => fail('The worker told something that can\'t be read.'));
 
-at('copy').addEventListener('click', async () => {
-  try {
-    await navigator.clipboard.writeText(at('report').textContent);
-    at('copy').textContent = 'Copied';
-  } catch {
-    // Not allowed: the text is selected, and the reader copies it.
-    getSelection().selectAllChildren(at('report'));
-    at('copy').textContent = 'Selected';
-  }
-  setTimeout(() => { at('copy').textContent = 'Copy report'; }, 2000);
-});
+copies(at('copy'), at('report'));

@@ -1,50 +1,22 @@
-// All wasm and GPU work: finds the GPU, fetches the fixtures, runs the engine over them.
+// All wasm and GPU work of the conformance page: finds the GPU, fetches the fixtures, runs the engine over them.
 //
 // Tells the page objects with one key: `line` and `device` as it goes, and one `report` (JSON as text) or `error` (a
 // sentence) at the end.
 
+import { gpu } from './gpu.js';
+import { onTrap, overhear, sentence } from './worker-common.js';
+
 const tell = (what) => self.postMessage(what);
+const fail = (why) => tell({ error: sentence(why) });
+overhear((line) => tell({ line }));
+onTrap(fail);
 
-// A panic in wasm is a line on the console and then a bare trap, so that line belongs to the sentence about it. And
-// nobody reads the console of a browser without a window.
-let complaint = '';
-for (const level of ['error', 'warn']) {
-  const original = console[level].bind(console);
-  console[level] = (...words) => {
-    original(...words);
-    const text = words.map(String).join(' ');
-    if (level === 'error') complaint = text;
-    tell({ line: `console: ${text}` });
-  };
-}
-
-function fail(why) {
-  const words = why instanceof Error ? `${why.name}: ${why.message}` : String(why);
-  tell({ error: complaint && !words.includes(complaint) ? `${words} (the console says: ${complaint})` : words });
-}
-
-// A trap in a future leaves its promise open for ever; it shows up only here.
-self.addEventListener('error', (event) => {
-  event.preventDefault();
-  fail(event.error ?? event.message);
-});
-self.addEventListener('unhandledrejection', (event) => {
-  event.preventDefault();
-  fail(event.reason);
-});
-
-// The name of the GPU, as far as the browser tells it.
+// The GPU in words, as far as the browser tells.
 async function device() {
-  if (!navigator.gpu) {
-    throw 'This browser has no WebGPU here: expected navigator.gpu, got nothing. It needs https or localhost, and a browser that has it switched on.';
-  }
-  const adapter = await navigator.gpu.requestAdapter();
-  if (!adapter) throw 'This browser has WebGPU, but no adapter: expected one, got null.';
-  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
-  const name = [vendor, architecture, device, description].filter(Boolean).join(' ') || 'a GPU that the browser does not name';
-  const has = ['shader-f16', 'subgroups'].map((feature) => `${feature} ${adapter.features.has(feature) ? 'yes' : 'no'}`);
-  const binding = `largest binding ${adapter.limits.maxStorageBufferBindingSize / 2 ** 20} MiB`;
-  return [name, isFallbackAdapter ? 'software' : 'hardware', ...has, binding].join(', ');
+  const { why, name, software, f16, subgroups, binding } = await gpu();
+  if (why) throw why;
+  const has = Object.entries({ 'shader-f16': f16, subgroups }).map(([feature, there]) => `${feature} ${there ? 'yes' : 'no'}`);
+  return [name, software ? 'software' : 'hardware', ...has, `largest binding ${binding / 2 ** 20} MiB`].join(', ');
 }
 
 // A file that was sent with the page; null where it was not.

@@ -51,14 +51,23 @@ fn of_kind(objects: &[Object], kind: ObjectKind) -> Vec<usize> {
 pub(crate) fn all(objects: &[Object], counted: ObjectKind, random: &mut Random, least: usize) -> Vec<Question> {
     let mut questions = about_texts(objects);
     questions.extend(about_shapes(objects, random, least));
-    let counting = of_kind(objects, counted);
-    let count = counting.len().to_string();
-    let question = format!("how many {}s are there?", counted.name());
-    questions.push(Question::new(Kind::Count, counting, question, &count));
+    questions.push(count(objects, counted));
     for _ in 0..EXIST {
         questions.extend(exist(objects, random));
     }
     questions
+}
+
+/// How many shapes of one type there are.
+fn count(objects: &[Object], kind: ObjectKind) -> Question {
+    let counting = of_kind(objects, kind);
+    let count = counting.len().to_string();
+    Question::new(Kind::Count, counting, format!("how many {}s are there?", kind.name()), &count)
+}
+
+/// How many shapes there are of each type but the counted one. Their numbers can be guessed: one or two are the rule.
+pub(crate) fn other_counts(objects: &[Object], counted: ObjectKind) -> Vec<Question> {
+    ObjectKind::SHAPES.into_iter().filter(|&kind| kind != counted).map(|kind| count(objects, kind)).collect()
 }
 
 /// What stands on what, and what it stands on.

@@ -113,6 +113,13 @@ impl Scene {
         question::all(&self.objects, self.counted, &mut Random::new(self.seed, Purpose::Questions), self.least)
     }
 
+    /// Questions for training only, beyond [`Scene::questions`]: how many shapes there are of the types that are not the
+    /// counted one. Their answers are not balanced.
+    #[must_use]
+    pub fn questions_to_practise(&self) -> Vec<Question> {
+        question::other_counts(&self.objects, self.counted)
+    }
+
     /// One question of each kind that the scene offers, chosen evenly among those of its kind.
     #[must_use]
     pub fn one_of_each(&self) -> Vec<Question> {

@@ -188,7 +188,8 @@ impl Maker<'_> {
             }
         }
         let has_text = scene.objects().iter().map(|o| o.kind.has_text()).collect();
-        let picked = pick(scene.questions(), stage.questions, dice);
+        let all = scene.questions().into_iter().chain(scene.questions_to_practise()).collect();
+        let picked = pick(all, stage.questions, dice);
         let mut asked = Vec::with_capacity(picked.len() + 1);
         for q in picked {
             asked.push(Asked { kind: Some(q.kind), about: q.about, ..self.ask(&q.question, &q.answer)? });

@@ -143,7 +143,7 @@ fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
 
 /// The question whose ids these are.
 fn scene_question(scene: &fovea_scenes::Scene, blueprint: &Blueprint, asked: &super::batch::Asked) -> Result<String> {
-    for question in scene.questions() {
+    for question in scene.questions().into_iter().chain(scene.questions_to_practise()) {
         let ids = blueprint.prompter.encode(&question.question)?;
         if ids.after() == &asked.ids[..asked.prompt] {
             return Ok(question.question);
@@ -328,7 +328,8 @@ fn the_vocabulary_holds_every_question_and_answer() -> Result {
     pollster::block_on(async {
         let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
         for index in 0..40 {
-            for q in fovea_scenes::Scene::new(fovea_scenes::Split::Train, index).questions() {
+            let scene = fovea_scenes::Scene::new(fovea_scenes::Split::Train, index);
+            for q in scene.questions().into_iter().chain(scene.questions_to_practise()) {
                 let prompt = blueprint.prompter.encode(&q.question)?;
                 assert!(!prompt.ids.contains(&0), "an unknown token in {:?}", q.question);
                 assert_eq!(blueprint.prompter.decode(&blueprint.prompter.answer_ids(&q.answer)?)?, q.answer);

@@ -24,8 +24,7 @@ fn a_seed_always_draws_the_same_scenes() {
     assert!(drawn("5") != drawn("6"), "expected other bytes from another seed");
 }
 
-/// The answers in `native-demo/pictures/questions.jsonl` were read off the pictures by eye. The demo checkpoint is not
-/// finished: how many it knows is not asked for yet, but one at least.
+/// The answers in `native-demo/pictures/questions.jsonl` were read off the pictures by eye.
 #[test]
 fn the_example_pictures_are_asked_in_every_mode() {
     let pictures = repository().join("native-demo/pictures");
@@ -35,7 +34,7 @@ fn the_example_pictures_are_asked_in_every_mode() {
     assert_eq!(modes, ["none", "vision", "text", "both"], "modes (got, expected)");
     for row in rows {
         let right = row["exact_match"].as_f64().expect("a share");
-        assert!(right > 0.0 && right <= 1.0, "{}: expected some of 15 right, got {row:#}", row["mode"]);
+        assert!(right >= 0.8, "{}: expected 12 of 15 right at least, got {row:#}", row["mode"]);
         assert!(row["samples_per_s"].as_f64().is_some_and(|s| s > 0.0), "expected a speed, got {row:#}");
         assert_eq!(row["kinds"].as_object().expect("kinds").len(), 7, "kinds (got, expected)");
     }

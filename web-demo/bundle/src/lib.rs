@@ -1,9 +1,10 @@
-//! Makes the static folder of the page: the engine as wasm, its bindings, and the page's own files.
+//! Makes the static folder of the pages: the engine as wasm, its bindings, the pages' own files, and example pictures.
 //!
 //! wasm-bindgen runs as a library of the version that the engine is compiled with, so nothing has to be installed and
 //! the two can't differ. No file of the folder needs a header, a bundler or a server of its own.
 
 mod error;
+mod manifest;
 pub mod serve;
 mod sizes;
 
@@ -18,6 +19,7 @@ use serde_json::Value as Json;
 use wasm_bindgen_cli_support::Bindgen;
 
 pub use error::BundleError;
+pub use manifest::{CHUNK, MANIFEST, manifest};
 pub use sizes::{Size, sizes};
 
 /// What the engine is compiled for.
@@ -32,14 +34,16 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
-/// Makes the folder `out`: the page's files, and in `pkg` the engine and its bindings. What else lies there stays.
+/// Makes the folder `out`: the pages' files, in `pkg` the engine and its bindings, in `pictures` the examples. What else
+/// lies there stays.
 ///
 /// # Errors
 /// [`BundleError::NoTarget`] where Rust lacks [`TARGET`]; else what the step that failed says.
 pub fn build(out: &Path) -> Result<(), BundleError> {
     target()?;
     bind(&compile()?, &out.join("pkg"))?;
-    copy(&root().join("web-demo/page"), out)
+    copy(&root().join("web-demo/page"), out)?;
+    copy(&root().join("native-demo/pictures"), &out.join("pictures"))
 }
 
 /// Whether Rust has a standard library for [`TARGET`].

@@ -1,10 +1,14 @@
 //! `fovea-web-bundle`: makes the static folder of the page, tells what it weighs, and serves it on request.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use fovea_web_bundle::{
-    BundleError, Size, build, root,
+    BundleError, CHUNK, MANIFEST, Size, build, manifest, root,
     serve::{Server, file_of},
     sizes,
 };
@@ -19,16 +23,28 @@ struct Cli {
     /// Serve the folder to this machine's browsers, until stopped.
     #[arg(long, value_name = "PORT")]
     serve: Option<u16>,
+    /// Instead: write into the checkpoint's folder DIR a fovea.json, by which pages that download it check every chunk.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "serve"])]
+    manifest: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    match cli.manifest.as_deref().map_or_else(|| run(&cli), write_manifest) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fovea-web-bundle: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn write_manifest(folder: &Path) -> Result<(), BundleError> {
+    let path = folder.join(MANIFEST);
+    let text = manifest(folder, CHUNK)?.to_string();
+    fs::write(&path, text).map_err(|why| BundleError::File { path: path.clone(), why })?;
+    println!("{}", path.display());
+    Ok(())
 }
 
 fn run(cli: &Cli) -> Result<(), BundleError> {
@@ -47,7 +63,9 @@ fn run(cli: &Cli) -> Result<(), BundleError> {
     }
     if let Some(port) = cli.serve {
         let server = Server::listen(port)?;
-        println!("{}", server.url("conformance.html"));
+        for page in ["index.html", "conformance.html"] {
+            println!("{}", server.url(page));
+        }
         server.run(|call| file_of(&out, call));
     }
     Ok(())

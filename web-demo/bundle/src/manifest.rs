@@ -1,0 +1,78 @@
+//! The manifest of a checkpoint, `fovea.json`: what every chunk of its files hashes to, so that a page that downloads them
+//! tells a broken chunk from a good one, and fetches it alone once more.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path,
+};
+
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+
+use crate::BundleError;
+
+/// What the manifest is called, beside the files that it is of.
+pub const MANIFEST: &str = "fovea.json";
+
+/// Bytes of a chunk, where nobody wants others. It is held in memory by who downloads it.
+pub const CHUNK: u64 = 16 << 20;
+
+/// Files of a checkpoint, by the ends of their names; which of them a page takes is its own affair.
+const ENDS: [&str; 3] = [".json", ".jinja", ".safetensors"];
+
+/// The manifest of the files in `folder`, in chunks of `chunk` bytes: `{"chunk", "files": [{"name", "size", "chunks"}]}`, where
+/// `chunks` are SHA-256 in hexadecimal digits.
+///
+/// # Errors
+/// [`BundleError::File`] where the folder or a file can't be read.
+pub fn manifest(folder: &Path, chunk: u64) -> Result<Json, BundleError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|why| BundleError::file(folder, why))? {
+        let path = entry.map_err(|why| BundleError::file(folder, why))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_file() && name != MANIFEST && ENDS.iter().any(|end| name.ends_with(end)) {
+            let (size, chunks) = hashes(&path, chunk).map_err(|why| BundleError::file(&path, why))?;
+            files.push((name, size, chunks));
+        }
+    }
+    files.sort();
+    let files: Vec<Json> =
+        files.into_iter().map(|(name, size, chunks)| json!({ "name": name, "size": size, "chunks": chunks })).collect();
+    Ok(json!({ "chunk": chunk, "files": files }))
+}
+
+/// The size of a file, and the hash of each of its chunks.
+fn hashes(path: &Path, chunk: u64) -> io::Result<(u64, Vec<String>)> {
+    let mut file = File::open(path)?;
+    let (mut size, mut hashes, mut bytes) = (0, Vec::new(), Vec::new());
+    loop {
+        bytes.clear();
+        let read = file.by_ref().take(chunk).read_to_end(&mut bytes)?;
+        if read == 0 {
+            return Ok((size, hashes));
+        }
+        size += read as u64;
+        hashes.push(format!("{:x}", Sha256::digest(&bytes)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_hashed_apart_and_other_files_are_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in [("config.json", "abcabcab"), (MANIFEST, "{}"), ("notes.md", "abc")] {
+            fs::write(folder.path().join(name), text).expect("a file");
+        }
+        let made = manifest(folder.path(), 3).expect("a manifest");
+        // The first is FIPS 180-2's own example.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let ab = "fb8e20fc2e4c3f248c60c39bd652f3c1347298bb977b8b4d5903b85055620603";
+        let file = json!({ "name": "config.json", "size": 8, "chunks": [abc, abc, ab] });
+        assert_eq!(made, json!({ "chunk": 3, "files": [file] }));
+        assert!(manifest(&folder.path().join("none"), 3).is_err());
+    }
+}

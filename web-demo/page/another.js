@@ -1,0 +1,156 @@
+// Models other than the demo's: a folder, read where it is, or an address, from which the browser keeps the files. What a
+// model needs is told before anything is downloaded.
+
+import { at, make } from './dom.js';
+import { gpu } from './gpu.js';
+import { picked } from './models.js';
+import { needs, showNeeds } from './needs.js';
+import { size, wait } from './numbers.js';
+import { Store } from './store.js';
+
+const store = new Store();
+let use;
+let running = null;
+// The address that was looked at last.
+let seen = '';
+
+// Wires the section. `choose` is given the model to use, { name, files }, or null for the demo's. Returns what takes a promise
+// of a model, such as one that was dropped.
+export function another(choose) {
+  use = choose;
+  at('another').addEventListener('toggle', () => showKept().catch(complain));
+  at('folder').addEventListener('change', () => {
+    take(Promise.resolve(picked(at('folder').files)));
+    // So that the same folder can be picked again.
+    at('folder').value = '';
+  });
+  at('from').addEventListener('submit', (event) => {
+    event.preventDefault();
+    alone((signal) => look(at('address').value, signal));
+  });
+  at('download').addEventListener('click', () => alone((signal) => download(seen, signal)));
+  at('leave').addEventListener('click', () => running?.abort());
+  return take;
+}
+
+function say(sentence, kind = '') {
+  at('model-status').textContent = sentence;
+  at('model-status').dataset.kind = kind;
+}
+
+function complain(why) {
+  if (why?.name === 'AbortError') say('Stopped. What has come is kept.');
+  else say(why?.message ?? String(why), 'fail');
+}
+
+// Does one thing while nothing else can be begun. What is kept is shown anew after it.
+async function alone(work) {
+  if (running) {
+    say('Wait until this is done, or stop it.');
+    return;
+  }
+  const before = document.activeElement;
+  running = new AbortController();
+  at('shelf').disabled = true;
+  say('');
+  try {
+    await work(running.signal);
+  } catch (why) {
+    complain(why);
+  }
+  running = null;
+  await showKept().catch(complain);
+  at('shelf').disabled = false;
+  if (document.activeElement === at('leave')) {
+    const back = at('shelf').contains(before) ? before : at('another').querySelector('summary');
+    back.focus();
+  }
+  at('under-way').hidden = true;
+}
+
+// Shows that something is under way, how far as a share where that is known, and in words.
+function goes(words, share) {
+  // Whoever pressed a button of the shelf finds the one to stop.
+  const focus = document.activeElement;
+  const lost = at('under-way').hidden && (focus === document.body || at('shelf').contains(focus));
+  at('under-way').hidden = false;
+  if (lost) at('leave').focus();
+  if (share === undefined) at('downloaded').removeAttribute('value');
+  else at('downloaded').value = share;
+  at('downloaded-is').textContent = words;
+}
+
+async function show(words, model) {
+  showNeeds(at('candidate-needs'), at('candidate-todo'), needs(await gpu(), model));
+  at('candidate-needs').caption.textContent = words;
+  at('candidate').hidden = false;
+}
+
+// Uses a model whose files are here.
+function take(promised) {
+  at('another').open = true;
+  return alone(async (signal) => {
+    goes('Looking at the files.');
+    const { name, files } = await promised;
+    await show(`What ${name} needs`, { weights: await store.weigh(files, { signal }) });
+    at('download').hidden = true;
+    use({ name, files });
+  });
+}
+
+// Looks at what lies under an address.
+async function look(address, signal) {
+  goes('Looking at what is there.');
+  const { url, missing, weights } = await store.survey(address, { signal });
+  seen = url;
+  await show(`What ${nameOf(url)} needs`, { weights, missing, room: await store.room() });
+  at('download').textContent = missing > 0 ? `Download ${size(missing)}` : 'All of it is here: check it';
+  at('download').hidden = false;
+}
+
+// Downloads what is missing of a model, and checks what is here of it.
+async function download(url, signal) {
+  at('candidate').hidden = true;
+  goes('Looking at what is there.');
+  await store.download(url, {
+    signal,
+    onProgress({ stage, name, there, total, rate, eta }) {
+      const words = [`${size(there)} of ${size(total)}`];
+      if (rate !== null) words.push(`${size(rate)} a second`, `${wait(eta)} left`);
+      goes(`${stage === 'checking' ? 'Checking' : 'Fetching'} ${name}: ${words.join(', ')}`, there / total);
+    },
+  });
+  say(`All of ${nameOf(url)} is here.`);
+}
+
+// What is kept, and what can be done with it.
+async function showKept() {
+  const models = await store.list();
+  at('kept').replaceChildren(
+    entry('The demo model', 'part of this page', [['Use', () => use(null)]]),
+    ...models.map(({ url, total, there, whole }) => {
+      const name = nameOf(url);
+      const load = async () => use({ name, files: await store.files(url) });
+      const fetch = (signal) => download(url, signal);
+      const forget = async () => {
+        await store.remove(url);
+        say(`${name} is deleted.`);
+      };
+      return whole
+        ? entry(name, size(total), [['Use', load], ['Check', fetch], ['Delete', forget]])
+        : entry(name, `${size(there)} of ${size(total)}`, [['Go on', fetch], ['Delete', forget]]);
+    }),
+  );
+}
+
+function entry(name, words, acts) {
+  const buttons = acts.map(([act, work]) => {
+    const button = make('button', { type: 'button', ariaLabel: `${act}: ${name}` }, act);
+    button.addEventListener('click', () => alone(work));
+    return button;
+  });
+  return make('li', {}, make('span', {}, name), make('span', { className: 'soft' }, words), ...buttons);
+}
+
+// An address as people call it.
+const nameOf = (url) => url.replace(/^https?:\/\//, '').replace(/\/(resolve\/main\/)?$/, '');

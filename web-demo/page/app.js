@@ -1,0 +1,298 @@
+// The demo: a picture, a question, the answer as it comes, and what the model looked at for it.
+
+import { another } from './another.js';
+import { at, copies, make } from './dom.js';
+import { address, examples, file } from './examples.js';
+import { gpu } from './gpu.js';
+import { intake } from './intake.js';
+import { needs, showNeeds } from './needs.js';
+import { duration, mebibytes, showComparison, showCost, showTokens } from './numbers.js';
+import { poster, reporting, run } from './post.js';
+import { longTasks, selfRun } from './self-run.js';
+import { REPLACED, Session } from './session.js';
+import { showOverlay, showPicture } from './view.js';
+
+// How long a slider rests before what it says is carried out, in milliseconds.
+const REST = 60;
+
+const tasks = reporting ? longTasks() : null;
+const post = poster((sentence) => show(sentence, 'fail'));
+const session = new Session((why) => {
+  restarted = ` The engine had to be started again: ${why}`;
+  at('answer').textContent = '';
+  say(`Starting again, and asking the same: ${why}`);
+});
+
+// The model that was chosen, { name, files }; null stands for the demo's.
+let model = null;
+let pictures = new Map();
+// Opens the picture that was chosen last once more.
+let reopen = () => {};
+// The last question that was answered: the question, the answer (`done`), what was `looked` at, and by which `settings`.
+let last = null;
+let running = new AbortController();
+let current = Promise.resolve();
+let resting = 0;
+let restarted = '';
+
+function show(sentence, kind) {
+  at('status').textContent = sentence;
+  at('status').dataset.kind = kind;
+}
+
+function say(sentence, kind = '') {
+  show(sentence, kind);
+  post('progress', sentence);
+}
+
+function fail(why) {
+  if (why?.name === 'AbortError') {
+    say('Stopped.');
+    return;
+  }
+  const sentence = why?.message ?? String(why);
+  say(sentence, 'fail');
+  post('report', { error: sentence });
+}
+
+function become(state) {
+  document.body.dataset.state = state;
+  at('asking').disabled = state === 'loading';
+  at('settings').disabled = state === 'busy';
+  at('stop').disabled = state !== 'busy';
+  at('answer').ariaBusy = String(state === 'busy');
+}
+
+// One thing at a time: what is under way is stopped, and what waited is forgotten, before the next begins. While it does,
+// the page is in `state`.
+function instead(state, work) {
+  clearTimeout(resting);
+  running.abort(REPLACED);
+  const { signal } = running = new AbortController();
+  current = current.then(async () => {
+    if (signal.aborted) return;
+    become(state);
+    try {
+      await work(signal);
+    } catch (why) {
+      // What was replaced has nothing more to say.
+      if (signal.reason !== REPLACED) fail(why);
+    }
+    become(session.isOpen ? 'ready' : 'loading');
+  });
+  return current;
+}
+
+// The engine.
+
+async function load(cpu) {
+  at('rescue').hidden = true;
+  at('loading').hidden = false;
+  at('loading').value = 0;
+  const options = async () => {
+    if (!cpu) await findGpu();
+    say(`Loading ${model?.name ?? 'the demo model'}.`);
+    return {
+      cpu,
+      files: model?.files,
+      // Tests compare with f32.
+      dtype: reporting ? 'f32' : 'auto',
+      onProgress: ({ stage, done, total }) => { at('loading').value = (done / total + (stage === 'loading')) / 2; },
+      onLine: (line) => post('progress', line),
+    };
+  };
+  try {
+    const about = await session.start(options());
+    settle(about);
+    say(`Ready, on ${about.device}: ${mebibytes(about.weight_bytes)} of weights in ${about.dtype}.`);
+  } catch (why) {
+    // Who took this one's place shows what comes.
+    if (why === REPLACED) return;
+    fail(why);
+    at('rescue').hidden = cpu || why.code === 'checkpoint';
+  }
+  at('loading').hidden = true;
+}
+
+// Loads another model than before, and opens the same picture with it.
+function use(chosen) {
+  model = chosen;
+  last = null;
+  at('demo-note').hidden = model !== null;
+  load(false);
+  reopen();
+}
+
+// Shows what this browser has; an error where that is no GPU.
+async function findGpu() {
+  const found = await gpu();
+  showNeeds(at('needs'), at('needs-todo'), needs(found));
+  if (found.why) throw new Error(found.why);
+}
+
+// Lets the settings say what the checkpoint says.
+function settle({ layers, selector, focus }) {
+  at('vision').checked = selector;
+  at('vision').disabled = !selector;
+  at('gamma').value = focus.gamma;
+  at('layer').max = layers - 1;
+  at('layer').value = focus.text_layer ?? layers - 1;
+  told();
+}
+
+// The picture.
+
+async function openExample(name) {
+  return open({ blob: await file(name), words: `The example ${name}`, questions: pictures.get(name), example: name });
+}
+
+const openOwn = (blob) => open({ blob, words: `Your picture ${blob.name}`, questions: [], example: null });
+
+// Opens a picture. An example is known to be one and is shown at once; another the engine may still refuse.
+function open(picture) {
+  reopen = () => open(picture);
+  const { blob, words, questions, example } = picture;
+  const present = async () => {
+    last = null;
+    at('answer').textContent = '';
+    at('tokens').replaceChildren();
+    at('after').hidden = true;
+    at('question').value = questions[0] ?? '';
+    at('chips').replaceChildren(...questions.map((question) => {
+      const chip = make('button', { type: 'button' }, question);
+      chip.addEventListener('click', () => ask(question));
+      return make('li', {}, chip);
+    }));
+    for (const button of at('examples').querySelectorAll('button')) button.ariaPressed = String(button.value === example);
+    await showPicture(blob, words);
+  };
+  return instead('loading', async () => {
+    if (example) await present();
+    await session.open(blob);
+    if (!example) {
+      await present();
+      say('Ready.');
+    }
+  });
+}
+
+// The question.
+
+const settings = () => ({
+  vision: at('vision').checked,
+  text: at('text').checked,
+  gamma: at('gamma').valueAsNumber,
+  layer: at('layer').valueAsNumber,
+});
+
+function ask(question) {
+  at('question').value = question;
+  return instead('busy', async (signal) => {
+    const asked = settings();
+    let looked = null;
+    // Where this is stopped, the engine may have looked already.
+    if (last) last.settings = {};
+    at('answer').textContent = '';
+    at('compared').hidden = true;
+    restarted = '';
+    say('Answering.');
+    const started = performance.now();
+    const done = await session.ask(question, { ...asked, signal }, (event) => {
+      if (event.token) at('answer').append(event.token.text);
+      if (event.looked) {
+        looked = event.looked;
+        showTokens(looked.tokens);
+      }
+    });
+    say(`Answered in ${duration(performance.now() - started)}.${restarted}`);
+    last = { question, done, looked, settings: asked };
+    showCost(done);
+    at('json').textContent = JSON.stringify(done, null, 2);
+    at('after').hidden = false;
+    await overlay();
+  });
+}
+
+// Draws what was looked at.
+async function overlay() {
+  const { question, looked: { tokens } } = last;
+  const words = `What the model looked at for "${question}": ${tokens.text} of ${tokens.vision} tokens stay, bright; the rest is dark.`;
+  await showOverlay(await session.overlay(), words);
+}
+
+// Shows what would be looked at by other settings, without an answer. Another gamma alone computes nothing anew.
+function relook() {
+  return instead('ready', async (signal) => {
+    const now = settings();
+    const deep = ['vision', 'text', 'layer'].some((key) => now[key] !== last.settings[key]);
+    last.looked = deep ? await session.look(last.question, { ...now, signal }) : await session.keep(now.gamma);
+    last.settings = now;
+    showTokens(last.looked.tokens);
+    await overlay();
+    say('Shown is what these settings would look at; the answer is still that of before.');
+  });
+}
+
+function told() {
+  at('gamma-is').value = at('gamma').valueAsNumber.toFixed(2);
+  at('layer-is').value = `${at('layer').value} of ${Number(at('layer').max) + 1}`;
+  at('gamma').disabled = at('layer').disabled = !at('text').checked;
+}
+
+function compare() {
+  const { question } = last;
+  return instead('busy', async (signal) => {
+    const set = settings();
+    say('Asking twice, each time from the picture on.');
+    const answers = await session.compare(question, [
+      { ...set, signal },
+      { ...set, vision: false, text: false, signal },
+    ]);
+    showComparison(['with the samplers as set', 'with all tokens'], answers);
+    at('compared').hidden = false;
+    say('Compared.');
+  });
+}
+
+// What can be done on the page.
+
+at('form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  ask(at('question').value);
+});
+at('stop').addEventListener('click', () => {
+  running.abort();
+  at('question').focus();
+});
+at('settings').addEventListener('input', () => {
+  told();
+  clearTimeout(resting);
+  if (last) resting = setTimeout(relook, REST);
+});
+at('compare').addEventListener('click', compare);
+at('cpu').addEventListener('click', () => {
+  load(true);
+  reopen();
+});
+copies(at('copy'), at('json'));
+intake([at('file'), at('camera')], openOwn, another(use));
+
+async function begin() {
+  load(false);
+  pictures = await examples();
+  at('examples').replaceChildren(...[...pictures.keys()].map((name) => {
+    const picture = make('img', { src: address(name), alt: `Example ${name}` });
+    const button = make('button', { type: 'button', value: name, ariaPressed: 'false' }, picture);
+    button.addEventListener('click', () => openExample(name).catch(fail));
+    return make('li', {}, button);
+  }));
+  if (!reporting) {
+    await openExample(pictures.keys().next().value);
+    return;
+  }
+  const page = { open: openExample, openOwn, ask, last: () => last, say };
+  const runOf = run === 'models' ? (await import('./models-run.js')).modelsRun : selfRun;
+  post('report', { report: await runOf(page, tasks) });
+}
+
+begin().catch(fail);

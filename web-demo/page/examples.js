@@ -1,0 +1,26 @@
+// The example pictures that come with the page, and what can be asked about each.
+
+const FOLDER = 'pictures';
+
+// Names of pictures, each with its questions, in the order of the list.
+export async function examples() {
+  const lines = (await (await sent(`${FOLDER}/questions.jsonl`)).text()).split('\n').filter(Boolean);
+  const pictures = new Map();
+  for (const { image, question } of lines.map((line) => JSON.parse(line))) {
+    pictures.set(image, [...(pictures.get(image) ?? []), question]);
+  }
+  return pictures;
+}
+
+export const address = (name) => `${FOLDER}/${encodeURIComponent(name)}`;
+
+// The file of a picture.
+export async function file(name) {
+  return (await sent(address(name))).blob();
+}
+
+async function sent(from) {
+  const answer = await fetch(from);
+  if (!answer.ok) throw new Error(`${from}: expected it to be sent, got ${answer.status}`);
+  return answer;
+}

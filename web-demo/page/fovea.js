@@ -1,0 +1,81 @@
+// Fovea for any page: an engine in a worker of its own, pictures, questions, and what was looked at. Its types are in
+// fovea.d.ts; `index.html` is made with it.
+
+import { FoveaError } from './error.js';
+import { Link } from './link.js';
+
+export { FoveaError };
+
+export class Fovea {
+  #link;
+  about;
+
+  constructor(link, about) {
+    this.#link = link;
+    this.about = about;
+  }
+
+  static async create({ cpu = false, dtype = 'auto', files, signal, onProgress, onLine } = {}) {
+    signal?.throwIfAborted();
+    const worker = new Worker(new URL('./engine-worker.js', import.meta.url), { type: 'module' });
+    const link = new Link(worker, onLine);
+    const leave = () => link.end(signal.reason);
+    signal?.addEventListener('abort', leave);
+    try {
+      return new Fovea(link, await link.call({ call: 'create', cpu, dtype, files }, { onEvent: onProgress }));
+    } catch (why) {
+      link.end(why);
+      throw why;
+    } finally {
+      signal?.removeEventListener('abort', leave);
+    }
+  }
+
+  async lookAt(picture, { signal } = {}) {
+    const bytes = new Uint8Array(picture instanceof Blob ? await picture.arrayBuffer() : picture);
+    const call = { call: 'lookAt', picture: bytes };
+    return new Sight(this.#link, await this.#link.call(call, { signal, transfer: [bytes.buffer] }));
+  }
+
+  dispose() {
+    this.#link.end(new FoveaError('The engine was disposed of.', 'disposed'));
+  }
+}
+
+// A picture that can be asked about.
+class Sight {
+  #link;
+  #sight;
+
+  constructor(link, sight) {
+    this.#link = link;
+    this.#sight = sight;
+  }
+
+  ask(question, { signal, ...options } = {}) {
+    return this.#link.events(this.#question('ask', question, options), { signal });
+  }
+
+  look(question, { signal, ...options } = {}) {
+    return this.#link.call(this.#question('look', question, options), { signal });
+  }
+
+  keep(gamma) {
+    return this.#link.call({ call: 'keep', sight: this.#sight, gamma });
+  }
+
+  async overlay() {
+    const png = await this.#link.call({ call: 'overlay', sight: this.#sight });
+    return new Blob([png], { type: 'image/png' });
+  }
+
+  // With the engine gone the picture is as well.
+  close() {
+    return this.#link.call({ call: 'close', sight: this.#sight }).catch(() => {});
+  }
+
+  #question(call, question, { maxNewTokens, ...options }) {
+    const asked = JSON.stringify({ ...options, max_new_tokens: maxNewTokens });
+    return { call, sight: this.#sight, question: String(question), options: asked };
+  }
+}

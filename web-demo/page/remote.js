@@ -1,0 +1,122 @@
+// What there is of a checkpoint under the address of a folder: its files' names and sizes, and how each is told from a
+// changed one.
+//
+// A manifest beside the files, `fovea.json`, says all that, and what every chunk hashes to; `fovea-web-bundle --manifest`
+// writes one. Without, every name that a checkpoint may have is asked for.
+
+import { unlike } from './error.js';
+import { INDEX, SETTINGS, SINGLE, belongs } from './models.js';
+import { RemoteFile, request, validator } from './range.js';
+import { weightFiles } from './safetensors.js';
+
+const MANIFEST = 'fovea.json';
+// Bytes of a manifest that are read.
+const MOST = 32 << 20;
+
+// Bytes that are fetched, hashed and written at once; a manifest may choose others between these.
+const CHUNK = 16 << 20;
+const [FEWEST_BYTES, MOST_BYTES] = [64 << 10, 32 << 20];
+
+const NEEDED = ['config.json', 'tokenizer.json'];
+const HINT = 'It must be the address of a folder; on Hugging Face it ends in /resolve/main/.';
+
+// The address of a folder, in the one way that it is written here.
+//
+// Errors: `address` where a page can't fetch from there.
+export function address(text) {
+  let url;
+  try {
+    url = new URL(text);
+  } catch {
+    throw unlike('address', 'the address', 'one such as https://example.org/model/', `\`${text}\``);
+  }
+  if (url.protocol !== 'https:' && url.origin !== self.location.origin) {
+    throw unlike('address', 'the address', 'https', url.protocol, 'A page may fetch from nowhere else.');
+  }
+  return `${url.origin}${url.pathname.replace(/\/*$/, '/')}`;
+}
+
+// The files of a checkpoint, small ones first: { name, size, chunk, validator, hashes }. `hashes` are the SHA-256 of its
+// chunks as the manifest has them; where there is none they are null, and the `validator` tells of a change, if the
+// server has one.
+//
+// Errors: `missing` where something that every checkpoint has is not there, `manifest` or `checkpoint` where a list of files is
+// broken, `server` where a size is not told, and those of `RemoteFile`.
+export async function plan(url, signal) {
+  const [manifest] = await look(url, [MANIFEST], signal);
+  const files = manifest.size ? await listed(url, manifest, signal) : await found(url, signal);
+  return files.sort((a, b) => a.size - b.size);
+}
+
+// Files on a server as the engine reads a checkpoint.
+export const remote = (url, files, signal) => ({
+  sizes: new Map(files.map(({ name, size }) => [name, size])),
+  async read(name, offset, length) {
+    const bytes = new Uint8Array(length);
+    const file = new RemoteFile(`${url}${name}`, null, signal);
+    await file.fill(bytes, offset);
+    file.close();
+    return bytes;
+  },
+});
+
+// Sizes and validators of files; a `status` alone where there is no such file.
+function look(url, names, signal) {
+  return Promise.all(names.map(async (name) => {
+    // A range lets the server tell the size of the file, not of something compressed.
+    const answer = await request(`${url}${name}`, { method: 'HEAD', range: '0-', signal });
+    const { ok, status, headers } = answer;
+    if (!ok) return { name, status };
+    const told = headers.get('content-length');
+    const size = Number(told);
+    if (!Number.isSafeInteger(size) || size < 1) {
+      throw unlike('server', `${url}${name}`, 'a size as Content-Length', told ?? 'none');
+    }
+    return { name, size, validator: validator(answer), chunk: CHUNK, hashes: null };
+  }));
+}
+
+async function found(url, signal) {
+  const looked = new Map((await look(url, [...SETTINGS, SINGLE, INDEX], signal)).map((file) => [file.name, file]));
+  const there = () => [...looked.values()].filter(({ size }) => size);
+  const weights = await weightFiles(remote(url, there(), signal));
+  const shards = weights.filter((name) => !looked.has(name));
+  for (const file of await look(url, shards, signal)) looked.set(file.name, file);
+  // Where there is an index, a single file beside it is another copy.
+  if (!weights.includes(SINGLE)) looked.delete(SINGLE);
+  for (const name of [...NEEDED, ...weights]) {
+    const { size, status } = looked.get(name);
+    if (!size) throw unlike('missing', `${url}${name}`, 'a file', `status ${status}`, HINT);
+  }
+  return there();
+}
+
+async function listed(url, { size }, signal) {
+  const broken = (expected, got) => unlike('manifest', `${url}${MANIFEST}`, expected, got);
+  if (size > MOST) throw broken(`at most ${MOST} bytes`, size);
+  const text = new TextDecoder().decode(await remote(url, [], signal).read(MANIFEST, 0, size));
+  let manifest;
+  try {
+    manifest = JSON.parse(text);
+  } catch (why) {
+    throw broken('JSON', why.message);
+  }
+  const { chunk = CHUNK, files } = manifest ?? {};
+  if (!Number.isInteger(chunk) || chunk < FEWEST_BYTES || chunk > MOST_BYTES) {
+    throw broken(`a \`chunk\` of ${FEWEST_BYTES} to ${MOST_BYTES} bytes`, chunk);
+  }
+  if (!Array.isArray(files)) throw broken('a list `files`', typeof files);
+  const wanted = new Map();
+  for (const { name, size, chunks } of files.filter((file) => belongs(file?.name))) {
+    const hashed = Array.isArray(chunks) && chunks.length === Math.ceil(size / chunk) && chunks.every(isHash);
+    if (!Number.isSafeInteger(size) || size < 1 || !hashed) {
+      throw broken(`for ${name} a \`size\`, and in \`chunks\` the SHA-256 of every ${chunk} bytes`, 'something else');
+    }
+    wanted.set(name, { name, size, validator: null, chunk, hashes: chunks });
+  }
+  const missing = NEEDED.find((name) => !wanted.has(name));
+  if (missing) throw broken(missing, 'a list without it');
+  return [...wanted.values()];
+}
+
+const isHash = (text) => typeof text === 'string' && /^[0-9a-f]{64}$/.test(text);

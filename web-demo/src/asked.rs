@@ -1,0 +1,86 @@
+//! How a question is to be answered, as JavaScript says it, and how to stop the answer.
+
+use fovea_model::{AskOptions, Cancel, Error};
+use fovea_runtime::Keep;
+use serde::Deserialize;
+use wasm_bindgen::prelude::*;
+
+/// Stops the answer that it was given to, within a layer or a token.
+#[wasm_bindgen]
+#[derive(Default)]
+pub struct Stop {
+    cancel: Cancel,
+}
+
+#[wasm_bindgen]
+impl Stop {
+    /// One that stops nothing yet.
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Stop {
+        Stop::default()
+    }
+
+    /// Stops.
+    pub fn stop(&self) {
+        self.cancel.cancel();
+    }
+}
+
+/// The keys of the options; what is left out is as [`AskOptions`] has it.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Asked {
+    vision: bool,
+    text: bool,
+    gamma: Option<f64>,
+    layer: Option<usize>,
+    max_new_tokens: usize,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        let AskOptions { vision, text, layer, max_new_tokens, .. } = AskOptions::default();
+        Self { vision, text, gamma: None, layer, max_new_tokens }
+    }
+}
+
+/// The options of a question, from JSON. Whether their values make sense is checked when it is asked.
+///
+/// # Errors
+/// [`Error::Option`] for JSON that is no object, a key that is none, or a value of another type.
+pub fn options(json: &str, stop: &Stop) -> Result<AskOptions, Error> {
+    let asked: Asked = serde_json::from_str(json).map_err(|why| Error::Option {
+        option: "options",
+        expected: "an object of vision, text, gamma, layer and max_new_tokens".into(),
+        got: why.to_string(),
+    })?;
+    Ok(AskOptions {
+        vision: asked.vision,
+        text: asked.text,
+        keep: asked.gamma.map(Keep::Gamma),
+        layer: asked.layer,
+        max_new_tokens: asked.max_new_tokens,
+        cancel: stop.cancel.clone(),
+        ..AskOptions::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_as_usual_and_what_is_wrong_is_named() {
+        let read = |json| options(json, &Stop::default());
+        let usual = read("{}").expect("options");
+        assert_eq!((usual.vision, usual.text, usual.layer, usual.keep), (true, true, None, None));
+        let some = read(r#"{"vision": false, "gamma": 0.5, "layer": 3, "max_new_tokens": 7}"#).expect("options");
+        assert_eq!((some.vision, some.text, some.layer), (false, true, Some(3)));
+        assert_eq!((some.keep, some.max_new_tokens), (Some(Keep::Gamma(0.5)), 7));
+        let wrong = [("", "EOF"), ("7", "invalid type"), (r#"{"gama": 1}"#, "gama"), (r#"{"layer": -1}"#, "-1")];
+        for (json, named) in wrong {
+            let why = read(json).expect_err(json).to_string();
+            assert!(why.starts_with("options: expected an object") && why.contains(named), "{json}: {why}");
+        }
+    }
+}
