@@ -9,9 +9,11 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-// Rows whose first cell is their name, under names of columns where there are some. A caption stays.
+// Rows whose first cell is their name, under names of columns where there are some; one without a name is no header. A
+// caption stays.
 export function table(element, rows, columns) {
-  const head = columns && make('thead', {}, make('tr', {}, ...columns.map((words) => make('th', { scope: 'col' }, words))));
+  const name = (words) => (words ? make('th', { scope: 'col' }, words) : make('td'));
+  const head = columns && make('thead', {}, make('tr', {}, ...columns.map(name)));
   const body = make('tbody', {}, ...rows.map(([words, ...cells]) => {
     return make('tr', {}, make('th', { scope: 'row' }, words), ...cells.map((cell) => make('td', {}, cell)));
   }));

@@ -109,12 +109,15 @@ export interface Done {
   dtype: 'f32' | 'f16';
 }
 
-/** Stages as they end, what was looked at once, tokens as they come, and the whole last. */
-export type AskEvent =
-  | { stage: Stage; milliseconds: number }
-  | { looked: Looked }
-  | { token: { id: number; text: string } }
-  | { done: Done };
+/** Stages as they end, what was looked at once, tokens as they come, and the whole last. An event is one of them. */
+export type AskEvent = {
+  stage?: Stage;
+  /** How long the stage took. */
+  milliseconds?: number;
+  looked?: Looked;
+  token?: { id: number; text: string };
+  done?: Done;
+};
 
 /**
  * What went wrong, as a sentence. `worker`: the engine stopped, `device-lost`: the GPU did; after both a new engine must be

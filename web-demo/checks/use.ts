@@ -1,0 +1,29 @@
+// The API as a page would use it: `tsc --noEmit` holds it to `page/fovea.d.ts`.
+
+import { Fovea, FoveaError } from '../page/fovea.js';
+import type { Looked } from '../page/fovea.js';
+
+export async function answer(picture: Blob, question: string, signal: AbortSignal): Promise<string> {
+  const engine = await Fovea.create({ signal, onProgress: ({ done, total }) => console.log(done / total) });
+  try {
+    const sight = await engine.lookAt(picture, { signal });
+    let text = '';
+    const options = { vision: true, text: true, gamma: 0.5, layer: 2, maxNewTokens: 8, signal };
+    for await (const event of sight.ask(question, options)) {
+      if (event.token) text += event.token.text;
+      if (event.done) console.log(event.done.tokens.stock, event.done.equivalent_share);
+    }
+    const looked: Looked = await sight.keep(0.25);
+    const drawn: Blob = await sight.overlay();
+    return `${text} ${looked.kept.length} ${drawn.size}`;
+  } catch (why) {
+    if (why instanceof FoveaError && why.code === 'device-lost') return 'the GPU was lost';
+    throw why;
+  } finally {
+    engine.dispose();
+  }
+}
+
+export function folder(files: FileList): Promise<Fovea> {
+  return Fovea.create({ files: new Map([...files].map((file) => [file.name, file])), cpu: true });
+}
