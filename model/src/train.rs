@@ -119,6 +119,12 @@ impl Trainer {
             let why = format!("expected layers below {}, got {:?}", model.text.n_layers, stage.text);
             return Err(Error::Config { key: format!("stage {}: text.layers", stage.name), why });
         }
+        // A hint that nothing would come of is a mistake in the file.
+        let blind = |s: &&Stage| s.task == Task::Drill || s.text.is_none() && model.focus.text_layer.is_none();
+        if let Some(stage) = config.stages.iter().filter(|s| s.look > 0.0).find(blind) {
+            let why = "expected questions, and a text_layer in `text` or the model's `focus`, got none".to_owned();
+            return Err(Error::Config { key: format!("stage {}: look", stage.name), why });
+        }
         drawn_for(model)?;
         let device = device.autodiff();
         fs::create_dir_all(dir).map_err(|e| broken(dir, &e))?;

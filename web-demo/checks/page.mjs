@@ -24,6 +24,8 @@ const browser = await chromium.launch({ executablePath, args: FLAGS });
 // A page of the folder; complaints of the browser, such as about its policy, are collected.
 async function open(name, options) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  context.setDefaultTimeout(SLOW.timeout);
+  context.setDefaultNavigationTimeout(SLOW.timeout);
   const page = await context.newPage();
   const complaints = [];
   page.on('pageerror', (why) => complaints.push(why.message));

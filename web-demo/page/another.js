@@ -18,7 +18,7 @@ let seen = '';
 // of a model, such as one that was dropped.
 export function another(choose) {
   use = choose;
-  at('another').addEventListener('toggle', () => showKept().catch(complain));
+  at('another').addEventListener('toggle', showKept);
   at('folder').addEventListener('change', () => {
     take(Promise.resolve(picked(at('folder').files)));
     // So that the same folder can be picked again.
@@ -59,9 +59,9 @@ async function alone(work) {
     complain(why);
   }
   running = null;
-  await showKept().catch(complain);
+  await showKept();
   at('shelf').disabled = false;
-  if (document.activeElement === at('leave')) {
+  if ([at('leave'), document.body].includes(document.activeElement)) {
     const back = at('shelf').contains(before) ? before : at('another').querySelector('summary');
     back.focus();
   }
@@ -125,7 +125,8 @@ async function download(url, signal) {
 
 // What is kept, and what can be done with it.
 async function showKept() {
-  const models = await store.list();
+  // Where nothing can be kept there is still the demo model to go back to.
+  const models = await store.list().catch(() => []);
   at('kept').replaceChildren(
     entry('The demo model', 'part of this page', [['Use', () => use(null)]]),
     ...models.map(({ url, total, there, whole }) => {

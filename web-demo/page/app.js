@@ -2,6 +2,7 @@
 
 import { another } from './another.js';
 import { at, copies, make } from './dom.js';
+import { FoveaError } from './error.js';
 import { address, examples, file } from './examples.js';
 import { gpu } from './gpu.js';
 import { intake } from './intake.js';
@@ -18,6 +19,8 @@ const REST = 60;
 const tasks = reporting ? longTasks() : null;
 const post = poster((sentence) => show(sentence, 'fail'));
 const session = new Session((why) => {
+  // What comes back has looked at nothing yet.
+  if (last) last.settings = {};
   restarted = ` The engine had to be started again: ${why}`;
   at('answer').textContent = '';
   say(`Starting again, and asking the same: ${why}`);
@@ -26,6 +29,8 @@ const session = new Session((why) => {
 // The model that was chosen, { name, files }; null stands for the demo's.
 let model = null;
 let pictures = new Map();
+// How many pictures were chosen so far.
+let chosen = 0;
 // Opens the picture that was chosen last once more.
 let reopen = () => {};
 // The last question that was answered: the question, the answer (`done`), what was `looked` at, and by which `settings`.
@@ -58,7 +63,7 @@ function fail(why) {
 function become(state) {
   document.body.dataset.state = state;
   at('asking').disabled = state === 'loading';
-  at('settings').disabled = state === 'busy';
+  at('settings').disabled = state !== 'ready';
   at('stop').disabled = state !== 'busy';
   at('answer').ariaBusy = String(state === 'busy');
 }
@@ -76,7 +81,10 @@ function instead(state, work) {
       await work(signal);
     } catch (why) {
       // What was replaced has nothing more to say.
-      if (signal.reason !== REPLACED) fail(why);
+      if (signal.reason !== REPLACED) {
+        fail(why);
+        at('rescue').hidden = session.isOpen || !['device', 'device-lost', 'worker'].includes(why?.code);
+      }
     }
     become(session.isOpen ? 'ready' : 'loading');
   });
@@ -115,9 +123,10 @@ async function load(cpu) {
 }
 
 // Loads another model than before, and opens the same picture with it.
-function use(chosen) {
-  model = chosen;
+function use(next) {
+  model = next;
   last = null;
+  at('after').hidden = true;
   at('demo-note').hidden = model !== null;
   load(false);
   reopen();
@@ -127,7 +136,7 @@ function use(chosen) {
 async function findGpu() {
   const found = await gpu();
   showNeeds(at('needs'), at('needs-todo'), needs(found));
-  if (found.why) throw new Error(found.why);
+  if (found.why) throw new FoveaError(found.why, 'device');
 }
 
 // Lets the settings say what the checkpoint says.
@@ -137,16 +146,24 @@ function settle({ layers, selector, focus }) {
   at('gamma').value = focus.gamma;
   at('layer').max = layers - 1;
   at('layer').value = focus.text_layer ?? layers - 1;
+  at('text').checked = focus.text_layer !== null;
   told();
 }
 
 // The picture.
 
+// Of two that are chosen soon after each other the later one counts, whichever arrives first.
 async function openExample(name) {
-  return open({ blob: await file(name), words: `The example ${name}`, questions: pictures.get(name), example: name });
+  const mine = chosen += 1;
+  const blob = await file(name);
+  if (mine !== chosen) return;
+  await open({ blob, words: `The example ${name}`, questions: pictures.get(name), example: name });
 }
 
-const openOwn = (blob) => open({ blob, words: `Your picture ${blob.name}`, questions: [], example: null });
+function openOwn(blob) {
+  chosen += 1;
+  return open({ blob, words: `Your picture ${blob.name}`, questions: [], example: null });
+}
 
 // Opens a picture. An example is known to be one and is shown at once; another the engine may still refuse.
 function open(picture) {
@@ -223,8 +240,9 @@ async function overlay() {
 // Shows what would be looked at by other settings, without an answer. Another gamma alone computes nothing anew.
 function relook() {
   return instead('ready', async (signal) => {
+    if (!last) return;
     const now = settings();
-    const deep = ['vision', 'text', 'layer'].some((key) => now[key] !== last.settings[key]);
+    const deep = !now.text || ['vision', 'text', 'layer'].some((key) => now[key] !== last.settings[key]);
     last.looked = deep ? await session.look(last.question, { ...now, signal }) : await session.keep(now.gamma);
     last.settings = now;
     showTokens(last.looked.tokens);
@@ -287,7 +305,7 @@ async function begin() {
     return make('li', {}, button);
   }));
   if (!reporting) {
-    await openExample(pictures.keys().next().value);
+    if (chosen === 0) await openExample(pictures.keys().next().value);
     return;
   }
   const page = { open: openExample, openOwn, ask, last: () => last, say };

@@ -137,7 +137,7 @@ export class Fovea {
   private constructor();
   static create(options?: CreateOptions): Promise<Fovea>;
   readonly about: About;
-  /** Opens a png, jpeg, webp, gif or bmp file. */
+  /** Opens a png, jpeg, webp, gif or bmp file. Decoding itself can't be stopped: the signal counts until it begins. */
   lookAt(picture: Blob | ArrayBuffer | Uint8Array, options?: { signal?: AbortSignal }): Promise<Sight>;
   /** Ends the worker and gives its memory back; whatever is under way is rejected. */
   dispose(): void;

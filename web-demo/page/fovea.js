@@ -32,7 +32,8 @@ export class Fovea {
   }
 
   async lookAt(picture, { signal } = {}) {
-    const bytes = new Uint8Array(picture instanceof Blob ? await picture.arrayBuffer() : picture);
+    // A copy, which the worker gets; the caller keeps its own.
+    const bytes = new Uint8Array(picture instanceof Blob ? await picture.arrayBuffer() : picture.slice(0));
     const call = { call: 'lookAt', picture: bytes };
     return new Sight(this.#link, await this.#link.call(call, { signal, transfer: [bytes.buffer] }));
   }

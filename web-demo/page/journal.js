@@ -1,15 +1,15 @@
 // One file on its way into the browser's own file system (OPFS): its bytes, and beside them a journal of the chunks that
 // are there.
 //
-// A journal is lines of JSON: what the file is to be, then `{"chunk", "sha256"}` for each chunk as it came. A line is
-// written after its chunk, so what it says is true however the writing ended; only the last may be torn, and is cut off.
+// A journal is lines of JSON: what the file is to be, then `{"chunk", "sha256"}` for each chunk as it came; the hash is null
+// for one that was found broken later. A line is written after its chunk, so what it says is true however the writing ended; only the last may be torn, and is cut off.
 
 import { unlike } from './error.js';
 
 export const SUFFIX = '.journal';
 
 // How long a file may stay locked: the tab that wrote it may just be going away.
-const PATIENCE = 3000;
+const PATIENCE = 15_000;
 const STEP = 100;
 
 const LINE = '\n'.charCodeAt(0);
@@ -43,6 +43,7 @@ export function parse(bytes) {
       break;
     }
     if (head === null) head = line;
+    else if (line.sha256 === null) hashes.delete(line.chunk);
     else hashes.set(line.chunk, line.sha256);
     end = stop + 1;
   }
@@ -125,8 +126,9 @@ export class JournalledFile {
     this.#hashes.set(index, sha256);
   }
 
-  // Takes a chunk for one that is not there. The journal needs no word of it: it would be found wrong again.
+  // Takes a chunk for one that is not there, also after this.
   forget(index) {
+    this.#note({ chunk: index, sha256: null });
     this.#hashes.delete(index);
   }
 

@@ -30,7 +30,7 @@ export async function weigh(source) {
     const { __metadata__: _, ...tensors } = await header(source, file);
     for (const [tensor, entry] of Object.entries(tensors)) {
       const { dtype, shape, data_offsets: span } = entry ?? {};
-      if (!Array.isArray(shape) || !Array.isArray(span)) {
+      if (!lengths(shape) || !lengths(span) || span.length !== 2) {
         throw unlike('checkpoint', `tensor \`${tensor}\` in ${file}`, 'a shape and data_offsets', 'something else');
       }
       const values = shape.reduce((product, side) => product * side, 1);
@@ -42,6 +42,8 @@ export async function weigh(source) {
   }
   return { ...weights, half: 2 * short > bytes };
 }
+
+const lengths = (list) => Array.isArray(list) && list.every((n) => Number.isSafeInteger(n) && n >= 0);
 
 async function header(source, file) {
   const size = source.sizes.get(file);

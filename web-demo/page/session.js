@@ -28,7 +28,7 @@ export class Session {
   }
 
   // Starts an engine by these options, which may be promised, instead of any before it: one that is still starting rejects
-  // with `REPLACED`. Returns what it is. All else waits for it, also what was called before.
+  // with `REPLACED`, and so does what waited for it. Returns what it is. All else waits for it.
   start(options) {
     this.#leave.abort(REPLACED);
     this.#leave = new AbortController();

@@ -65,7 +65,7 @@ fn count(objects: &[Object], kind: ObjectKind) -> Question {
     Question::new(Kind::Count, counting, format!("how many {}s are there?", kind.name()), &count)
 }
 
-/// How many shapes there are of each type but the counted one. Their numbers can be guessed: one or two are the rule.
+/// How many shapes there are of each type but the counted one. Their numbers can be guessed: one is the rule.
 pub(crate) fn other_counts(objects: &[Object], counted: ObjectKind) -> Vec<Question> {
     ObjectKind::SHAPES.into_iter().filter(|&kind| kind != counted).map(|kind| count(objects, kind)).collect()
 }

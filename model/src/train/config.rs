@@ -12,8 +12,8 @@ use crate::error::Error;
 pub struct TrainConfig {
     /// Directory of `config.json`, tokenizer and template, relative to this file.
     pub model: PathBuf,
-    /// Weights to start from instead of random ones, relative to this file: another run's, or a checkpoint's. Tensors
-    /// that it has not, or has in another shape, begin at random.
+    /// Weights to start from instead of random ones, relative to this file: another run's, or a checkpoint's in the names
+    /// of the hub. Tensors that it has not, or has in another shape, begin at random.
     #[serde(default)]
     pub start: Option<PathBuf>,
     /// Seed of the first weights, and of each step's layer and thresholds.

@@ -173,11 +173,14 @@ fn normal(random: &mut impl Rng) -> f64 {
 /// A file of weights to start from, in f32. Tensors that it has not, or has in another shape, are the first weights: a
 /// finished checkpoint, which lacks the heads of the dense labels, can be trained on, and a part can be built anew. Also
 /// how many of them there are.
+///
+/// # Errors
+/// [`Error::Training`] where the file is broken, or no tensor of it has the name and shape of one of the model's.
 pub(super) fn completed(bytes: Vec<u8>, config: &Config, seed: u64) -> Result<(Vec<u8>, usize), Error> {
     let broken = |why: String| Error::Training(format!("the weights to start from: {why}"));
     let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
     let mut all = first_weights(config, seed);
-    let mut left = all.len();
+    let (mut left, needed) = (all.len(), all.len());
     for tensor in &mut all {
         let Ok(view) = file.tensor(&tensor.name) else { continue };
         if view.shape() != tensor.shape {
@@ -191,6 +194,9 @@ pub(super) fn completed(bytes: Vec<u8>, config: &Config, seed: u64) -> Result<(V
             Dtype::BF16 => view.data().as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
             other => return Err(broken(format!("expected floats in `{name}`, got {other:?}"))),
         };
+    }
+    if left == needed {
+        return Err(broken("expected tensors of this model under the names of the hub, got none".into()));
     }
     Ok((safetensors(&all, false)?, left))
 }

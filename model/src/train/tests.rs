@@ -41,7 +41,7 @@ fn stage(task: Task, steps: usize, batch: usize) -> Stage {
         dense: 0.2,
         balance: 0.1,
         hint: 0.1,
-        look: 0.1,
+        look: if task == Task::Drill { 0.0 } else { 0.1 },
     }
 }
 
@@ -318,6 +318,23 @@ fn weights_to_start_from_are_completed() -> Result {
             let bytes: Vec<u8> = expected.values.iter().flat_map(|v| v.to_le_bytes()).collect();
             assert!(view.shape() == expected.shape && view.data() == bytes, "{}", expected.name);
         }
+        Ok(())
+    })
+}
+
+/// Weights of another model, and a hint of where to look where nothing is asked.
+#[test]
+fn runs_that_do_not_fit_the_model_are_refused() -> Result {
+    pollster::block_on(async {
+        let model = Blueprint::open(&Source::directory(recipe())?).await?.config;
+        let named = |name: &str| super::network::Stored { name: name.into(), shape: vec![1], values: vec![0.0] };
+        let refused = completed(safetensors(&[named("model.norm.weight")], false)?, &model, 1);
+        assert!(matches!(refused, Err(Error::Training(why)) if why.contains("names of the hub")));
+
+        let stages = vec![Stage { look: 0.1, ..stage(Task::Drill, 1, 1) }];
+        let config = TrainConfig { model: recipe(), start: None, first: 0, seed: 1, stages };
+        let refused = Trainer::open(config, tempfile::tempdir()?.path(), Device::flex()).await;
+        assert!(matches!(refused, Err(Error::Config { key, .. }) if key == "stage test: look"));
         Ok(())
     })
 }

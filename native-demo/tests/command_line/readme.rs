@@ -21,7 +21,7 @@ fn the_first_command_runs_anywhere() {
     let (_, args) = command.split_once(" -- ").expect("the program's own arguments behind --");
     // A path that README.md gives is seen from the repository.
     let args = words(args).into_iter().map(|word| match repository().join(&word) {
-        path if path.is_file() => path.to_str().expect("a path in UTF-8").to_owned(),
+        path if word.contains('/') && path.is_file() => path.to_str().expect("a path in UTF-8").to_owned(),
         _ => word,
     });
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
@@ -33,7 +33,7 @@ fn the_first_command_runs_anywhere() {
         .unwrap_or_else(|e| panic!("{command}: expected it to start, got {e}"));
     let stderr = String::from_utf8(output.stderr).expect("stderr in UTF-8");
     assert_eq!(output.status.code(), Some(0), "{command}: exit code (got, expected); stderr: {stderr}");
-    assert!(output.stdout.ends_with(b"\n") && output.stdout.len() > 1, "expected an answer, got {:?}", output.stdout);
+    assert_eq!(output.stdout, b"exit\n", "the answer (got, expected)");
 
     // What README.md shows of stderr: the note, and the numbers up to those that are times.
     let shown = |start: &str| {
@@ -44,6 +44,8 @@ fn the_first_command_runs_anywhere() {
         let expected = shown(start).expect("a line has a beginning");
         assert!(stderr.contains(expected), "expected {expected:?} as in README.md, got: {stderr}");
     }
-    // Nothing was written where it ran.
-    assert_eq!(fs::read_dir(&elsewhere).expect("a folder").count(), 0, "files left behind (got, expected)");
+    // The overlay was written where it ran, and nothing else.
+    let overlay = fs::read(elsewhere.path().join("looked.png")).expect("the overlay");
+    assert!(overlay.starts_with(b"\x89PNG"), "expected a PNG file");
+    assert_eq!(fs::read_dir(&elsewhere).expect("a folder").count(), 1, "files left behind (got, expected)");
 }

@@ -95,6 +95,21 @@ fn bind(module: &Path, pkg: &Path) -> Result<(), BundleError> {
     generate().map_err(|why| BundleError::Bind { module: module.to_owned(), why: format!("{why:#}") })
 }
 
+/// Shrinks the engine in `out` with binaryen's `wasm_opt`, in place. A trap's backtrace has no names afterwards.
+///
+/// # Errors
+/// What it says, or that it does not start.
+pub fn shrink(out: &Path, wasm_opt: &Path) -> Result<(), BundleError> {
+    let module = out.join("pkg").join(format!("{}_bg.wasm", PACKAGE[1]));
+    let mut command = Command::new(wasm_opt);
+    // What Rust compiles for by default, and browsers with WebGPU all have.
+    let features = ["bulk-memory", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
+    command.args(["-Oz", "--strip-debug", "--strip-producers", "--enable-multivalue"]);
+    command.args(features.map(|feature| format!("--enable-{feature}"))).arg(&module).arg("-o").arg(&module);
+    let status = command.status().map_err(|why| BundleError::start(&command, why))?;
+    if status.success() { Ok(()) } else { Err(BundleError::failed(&command, status)) }
+}
+
 /// Copies a folder and those in it.
 fn copy(from: &Path, to: &Path) -> Result<(), BundleError> {
     fs::create_dir_all(to).map_err(|why| BundleError::file(to, why))?;

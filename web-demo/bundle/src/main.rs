@@ -10,7 +10,7 @@ use clap::Parser;
 use fovea_web_bundle::{
     BundleError, CHUNK, MANIFEST, Size, build, manifest, root,
     serve::{Server, file_of},
-    sizes,
+    shrink, sizes,
 };
 
 /// Make the static folder of the page: the engine as wasm, its bindings, and the page's files.
@@ -20,11 +20,14 @@ struct Cli {
     /// Where the folder goes [default: target/web of the workspace].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Shrink the engine with this wasm-opt, as the npm package binaryen has it: takes minutes, and names are lost.
+    #[arg(long, value_name = "FILE")]
+    wasm_opt: Option<PathBuf>,
     /// Serve the folder to this machine's browsers, until stopped.
     #[arg(long, value_name = "PORT")]
     serve: Option<u16>,
     /// Instead: write into the checkpoint's folder DIR a fovea.json, by which pages that download it check every chunk.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "serve"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "serve", "wasm_opt"])]
     manifest: Option<PathBuf>,
 }
 
@@ -50,6 +53,9 @@ fn write_manifest(folder: &Path) -> Result<(), BundleError> {
 fn run(cli: &Cli) -> Result<(), BundleError> {
     let out = cli.out.clone().unwrap_or_else(|| root().join("target/web"));
     build(&out)?;
+    if let Some(wasm_opt) = &cli.wasm_opt {
+        shrink(&out, wasm_opt)?;
+    }
     println!("{}", out.display());
     let files = sizes(&out)?;
     let all = Size {

@@ -252,7 +252,6 @@ fn kind(path: &Path) -> &'static str {
         Some("json") => "application/json",
         Some("wasm") => "application/wasm",
         Some("png") => "image/png",
-        Some("svg") => "image/svg+xml",
         Some("jpg" | "jpeg") => "image/jpeg",
         Some("webp") => "image/webp",
         Some("svg") => "image/svg+xml",
