@@ -13,11 +13,14 @@ use crate::failure::sentence;
 /// The largest whole number that JavaScript tells from its neighbours.
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
+/// Things by the names of their files.
+type Named<T> = Vec<(String, T)>;
+
 /// The files of a Map of names to Uint8Arrays.
 ///
 /// # Errors
 /// A sentence where it is another kind of map.
-pub fn copied(files: &Map) -> Result<Vec<(String, Cow<'static, [u8]>)>, JsValue> {
+pub fn copied(files: &Map) -> Result<Named<Cow<'static, [u8]>>, JsValue> {
     entries(files, "Uint8Arrays", |_, bytes| Some(Cow::Owned(bytes.dyn_into::<Uint8Array>().ok()?.to_vec())))
 }
 
@@ -26,7 +29,7 @@ pub fn copied(files: &Map) -> Result<Vec<(String, Cow<'static, [u8]>)>, JsValue>
 ///
 /// # Errors
 /// A sentence where it is another kind of map.
-pub fn ranged(sizes: &Map, read: &Function) -> Result<Vec<(String, Box<dyn ReadAt>)>, JsValue> {
+pub fn ranged(sizes: &Map, read: &Function) -> Result<Named<Box<dyn ReadAt>>, JsValue> {
     entries(sizes, "sizes in bytes", |name, size| {
         let file = RangedFile { name: name.to_owned(), len: whole(size.as_f64()?)?, read: read.clone() };
         Some(Box::new(file) as Box<dyn ReadAt>)
@@ -34,7 +37,7 @@ pub fn ranged(sizes: &Map, read: &Function) -> Result<Vec<(String, Box<dyn ReadA
 }
 
 /// What `value` makes of each entry of a map.
-fn entries<T>(map: &Map, of: &str, value: impl Fn(&str, JsValue) -> Option<T>) -> Result<Vec<(String, T)>, JsValue> {
+fn entries<T>(map: &Map, of: &str, value: impl Fn(&str, JsValue) -> Option<T>) -> Result<Named<T>, JsValue> {
     let unlike = || sentence(format!("expected a Map of names to {of}, got another"));
     let mut found = Vec::new();
     for entry in map.entries() {

@@ -63,12 +63,15 @@ pub enum Method {
     Post,
 }
 
+/// Writes an answer by itself.
+pub type Writer = Box<dyn FnOnce(&mut TcpStream) -> io::Result<()>>;
+
 /// What a request gets.
 pub enum Reply {
     /// The bytes of this file, or the range of them that is asked for, or "not found" where it can't be read.
     File(PathBuf),
     /// Whatever this writes, from the status line on.
-    Raw(Box<dyn FnOnce(&mut TcpStream) -> io::Result<()>>),
+    Raw(Writer),
     /// This JSON.
     Json(String),
     /// Thanks.
