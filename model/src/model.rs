@@ -4,11 +4,12 @@ use std::{cell::Cell, sync::Arc};
 
 use burn::tensor::{DType, Tensor};
 use fovea_runtime::{Error as RuntimeError, OpenDevice, memory};
+use serde_json::{Value, json};
 
 use crate::{
-    cancel::Cancel, checkpoint::Checkpoint, config::Config, conversation::Conversation, decoder::Decoder, error::Error,
-    load::Loader, picture::Picture, plan::Plan, projector::Projector, prompt::Prompter, rope::Rope, tiles::TileConfig,
-    vision::VisionTower, vision_sampler::ScaleSelector,
+    answer::Turn, cancel::Cancel, checkpoint::Checkpoint, config::Config, conversation::Conversation, decoder::Decoder,
+    error::Error, load::Loader, picture::Picture, plan::Plan, projector::Projector, prompt::Prompter, rope::Rope,
+    tiles::TileConfig, vision::VisionTower, vision_sampler::ScaleSelector,
 };
 
 /// What matrices are kept in on the device.
@@ -148,6 +149,30 @@ impl Model {
         self.prompter.decode(ids)
     }
 
+    /// An answer as JSON, as `fovea ask --json` and pages tell it: `question`, `answer`, `answer_ids`, and its statistics as
+    /// `tokens`, `equivalent_share`, `timing_ms` (a key a stage, and `first_token`), `tokens_per_second`, `memory_bytes`; and
+    /// by which `device` and `dtype` it came.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where the tokenizer fails.
+    pub fn report(&self, question: &str, turn: &Turn) -> Result<Value, Error> {
+        let s = &turn.statistics;
+        let mut timing = json!(s.stage_ms);
+        timing["first_token"] = json!(s.first_token_ms);
+        Ok(json!({
+            "question": question,
+            "answer": self.decode(&turn.answer_ids)?,
+            "answer_ids": turn.answer_ids,
+            "tokens": s.tokens,
+            "equivalent_share": s.equivalent_share,
+            "timing_ms": timing,
+            "tokens_per_second": s.tokens_per_second,
+            "memory_bytes": s.memory,
+            "device": self.device.info.to_string(),
+            "dtype": self.dtype_name(),
+        }))
+    }
+
     /// Whether it has a scale selector. A stock LLaVA-NeXT has none and runs with the text-guided sampler alone.
     pub fn has_selector(&self) -> bool {
         self.selector.is_some()
@@ -156,6 +181,11 @@ impl Model {
     /// What matrices are kept in.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// The same in reports: `f32` or `f16`.
+    pub fn dtype_name(&self) -> String {
+        format!("{:?}", self.dtype).to_lowercase()
     }
 
     /// Bytes of the weights on the device.

@@ -7,7 +7,6 @@ use std::{
 
 use fovea_model::{AskOptions, Conversation, Event, Model, Stage, Statistics, Turn, overlay};
 use futures_util::{StreamExt, pin_mut};
-use serde_json::{Value, json};
 
 use crate::{args::AskArgs, failure::Failure, load, text};
 
@@ -22,7 +21,7 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
     for question in &args.questions {
         let turn = answer(&mut conversation, question, &options, args.json).await?;
         if args.json {
-            let report = report(&model, question, &turn)?;
+            let report = model.report(question, &turn)?;
             text::out(|to| writeln!(to, "{report}"))?;
         } else {
             text::note(&numbers(&turn.statistics));
@@ -107,23 +106,4 @@ fn numbers(s: &Statistics) -> String {
         text::bytes(s.memory.weights),
         text::bytes(s.memory.kv_cache),
     )
-}
-
-fn report(model: &Model, question: &str, turn: &Turn) -> Result<Value, Failure> {
-    let s = &turn.statistics;
-    let mut timing: serde_json::Map<String, Value> =
-        s.stage_ms.iter().map(|(stage, ms)| (stage.name().to_owned(), json!(ms))).collect();
-    timing.insert("first_token".into(), json!(s.first_token_ms));
-    Ok(json!({
-        "question": question,
-        "answer": model.decode(&turn.answer_ids)?,
-        "answer_ids": turn.answer_ids,
-        "tokens": s.tokens,
-        "equivalent_share": s.equivalent_share,
-        "timing_ms": timing,
-        "tokens_per_second": s.tokens_per_second,
-        "memory_bytes": s.memory,
-        "device": model.device().info.to_string(),
-        "dtype": format!("{:?}", model.dtype()).to_lowercase(),
-    }))
 }

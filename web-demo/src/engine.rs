@@ -51,7 +51,7 @@ impl Engine {
         let config = self.model.config();
         json!({
             "device": self.model.device().info.to_string(),
-            "dtype": dtype(&self.model),
+            "dtype": self.model.dtype_name(),
             "weight_bytes": self.model.weight_bytes(),
             "layers": config.text.n_layers,
             "tile": config.vision.side,
@@ -69,11 +69,6 @@ impl Engine {
     pub fn look_at(&self, picture: Vec<u8>) -> Result<Sight, JsValue> {
         Ok(Sight::new(&self.model, Picture::decode(&picture).map_err(failure)?))
     }
-}
-
-/// What matrices are kept in, as reports have it.
-pub fn dtype(model: &Model) -> String {
-    format!("{:?}", model.dtype()).to_lowercase()
 }
 
 /// Tells JavaScript of something. Where the listener throws, that is its own concern.

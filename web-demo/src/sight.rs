@@ -5,7 +5,7 @@
 
 use std::{pin::pin, sync::Arc};
 
-use fovea_model::{AskOptions, Conversation, Error, Event, Looked, Model, Picture, TokenCounts, Turn, overlay};
+use fovea_model::{AskOptions, Conversation, Error, Event, Looked, Model, Picture, TokenCounts, overlay};
 use fovea_runtime::{Keep, Scale, top_k};
 use futures_util::StreamExt;
 use js_sys::Function;
@@ -14,7 +14,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::{
     asked::{self, Stop},
-    engine::{dtype, tell},
+    engine::tell,
     failure::failure,
     hearing::hearing,
 };
@@ -90,7 +90,7 @@ impl Sight {
                 Event::Stage { stage, milliseconds } => json!({ "stage": stage, "milliseconds": milliseconds }),
                 Event::Looked(looked) => json!({ "looked": described(self.looked.insert(looked)) }),
                 Event::Token { id, text } => json!({ "token": { "id": id, "text": text } }),
-                Event::Done(turn) => json!({ "done": report(&self.model, question, &turn)? }),
+                Event::Done(turn) => json!({ "done": self.model.report(question, &turn)? }),
             };
             tell(on_event, &told);
         }
@@ -156,23 +156,4 @@ fn described(looked: &Looked) -> Value {
         "importance": looked.importance,
         "kept": looked.kept,
     })
-}
-
-/// A whole answer, as `fovea ask --json` has it.
-fn report(model: &Model, question: &str, turn: &Turn) -> Result<Value, Error> {
-    let s = &turn.statistics;
-    let mut timing = json!(s.stage_ms);
-    timing["first_token"] = json!(s.first_token_ms);
-    Ok(json!({
-        "question": question,
-        "answer": model.decode(&turn.answer_ids)?,
-        "answer_ids": turn.answer_ids,
-        "tokens": s.tokens,
-        "equivalent_share": s.equivalent_share,
-        "timing_ms": timing,
-        "tokens_per_second": s.tokens_per_second,
-        "memory_bytes": s.memory,
-        "device": model.device().info.to_string(),
-        "dtype": dtype(model),
-    }))
 }

@@ -40,7 +40,7 @@ impl About {
             model: args.model.as_ref().map_or("the demo checkpoint".to_owned(), |m| m.display().to_string()),
             questions: format!("{asked} questions about {} pictures: {from}", samples.len()),
             device: model.device().info.to_string(),
-            dtype: format!("{:?}", model.dtype()).to_lowercase(),
+            dtype: model.dtype_name(),
         }
     }
 
