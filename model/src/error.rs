@@ -1,5 +1,7 @@
 //! What can go wrong from a checkpoint and a picture to an answer.
 
+use fovea_runtime::Error as RuntimeError;
+
 /// An error of the model and all around it. Each says what was expected, what came, and where it helps what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,4 +60,33 @@ pub enum Error {
     /// The caller stopped the run.
     #[error("stopped")]
     Cancelled,
+}
+
+impl Error {
+    /// What kind of error it is, in a word that programs and bug reports can rely on: `checkpoint`, `picture`, `option`,
+    /// `too-long`, `device`, `memory`, `device-lost`, `stopped`, or `engine` for the rest.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Runtime(error) => runtime_code(error),
+            Self::Config { .. } | Self::Tokenizer { .. } => "checkpoint",
+            Self::Picture(_) => "picture",
+            Self::Option { .. } => "option",
+            Self::TooLong { .. } => "too-long",
+            Self::Cancelled => "stopped",
+            _ => "engine",
+        }
+    }
+}
+
+fn runtime_code(error: &RuntimeError) -> &'static str {
+    match error {
+        RuntimeError::NoAdapter { .. } | RuntimeError::MissingFeature { .. } | RuntimeError::SelfTest { .. } => {
+            "device"
+        }
+        RuntimeError::OutOfMemory { .. } => "memory",
+        RuntimeError::DeviceLost(_) => "device-lost",
+        RuntimeError::Io { .. } | RuntimeError::WeightFile { .. } | RuntimeError::Tensor { .. } => "checkpoint",
+        _ => "engine",
+    }
 }

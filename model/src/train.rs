@@ -113,7 +113,10 @@ impl Trainer {
     /// # Errors
     /// [`Error::Config`] and the like where the blueprint is broken; [`Error::Training`] where the state is.
     pub async fn open(config: TrainConfig, dir: &Path, device: Device) -> Result<Self, Error> {
-        let blueprint = Blueprint::open(&Source::directory(&config.model)?).await?;
+        let mut blueprint = Blueprint::open(&Source::directory(&config.model)?).await?;
+        if let Some(scales) = &config.scales {
+            blueprint.config.focus.scales = scales.iter().map(|&(rows, cols)| Scale::new(rows, cols)).collect();
+        }
         let model = &blueprint.config;
         if let Some(stage) = config.stages.iter().find(|s| s.text.is_some_and(|t| t.layers[1] >= model.text.n_layers)) {
             let why = format!("expected layers below {}, got {:?}", model.text.n_layers, stage.text);
@@ -142,7 +145,7 @@ impl Trainer {
         let bytes = match (&state, &config.start) {
             (Some(state), _) => read(&state.join("weights.safetensors"))?,
             (None, Some(start)) => {
-                let (weights, at_random) = network::completed(read(start)?, model, config.seed)?;
+                let (weights, at_random) = network::completed(read(start)?, model, config.seed, &config.anew)?;
                 begun_at_random = at_random;
                 weights
             }
@@ -317,6 +320,12 @@ impl Trainer {
                 fs::copy(self.config.model.join(name), dir.join(name)).map_err(|e| broken(&dir.join(name), &e))?;
             }
         }
+        if let Some(scales) = &self.config.scales {
+            let file = dir.join("config.json");
+            let mut json: serde_json::Value = serde_json::from_slice(&read(&file)?).map_err(|e| broken(&file, &e))?;
+            json["focus"]["scales"] = serde_json::json!(scales);
+            write(&file, format!("{json:#}").as_bytes())?;
+        }
         Ok(())
     }
 }
@@ -340,10 +349,11 @@ fn drawn_for(model: &Config) -> Result<(), Error> {
         return wrong("focus", "expected score_rope off and the thumbnail kept: training knows no other way".into());
     }
     let whole = Scale::new(1, 1);
-    if !focus.scales.contains(&whole) || focus.scales.iter().any(|s| s.drops()) {
+    let pools = |s: &Scale| (1..=focus.window).contains(&s.rows) && (1..=focus.window).contains(&s.cols);
+    if !focus.scales.contains(&whole) || !focus.scales.iter().all(pools) {
         return wrong(
             "focus.scales",
-            format!("expected {whole} among them and none that drops, got {:?}", focus.scales),
+            format!("expected {whole} among sides from 1 to {}, got {:?}", focus.window, focus.scales),
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `fovea`: ask questions about pictures on the command line, and see what the model looked at.
+//! `fovea`: ask questions about pictures on the command line or in a window, and see what the model looked at.
 //!
 //! stdout carries the answer or JSON alone; progress, notes and errors go to stderr.
 
@@ -15,12 +15,13 @@ mod plan;
 mod text;
 mod trace;
 mod train;
+mod window;
 
 use std::{panic, process::ExitCode, thread};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
-use args::{Cli, Command};
+use args::{AppArgs, Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -30,10 +31,16 @@ fn main() -> ExitCode {
     };
     // A panic is a defect or a lost device; either way the user gets a sentence and not a backtrace.
     panic::set_hook(Box::new(|_| {}));
+    let command = match cli.command {
+        Some(Command::App(args)) => return window::run(args),
+        Some(command) => command,
+        None if window::has_display() => return window::run(AppArgs::default()),
+        None => return not_run(&no_command()),
+    };
     // A thread of its own: some systems give the first one a stack that a checkpoint's template could exhaust.
     let result = thread::Builder::new()
         .stack_size(STACK)
-        .spawn(|| pollster::block_on(run(cli.command)))
+        .spawn(|| pollster::block_on(run(command)))
         .map(|worker| worker.join().unwrap_or_else(|panic| Err(Failure::from_panic(panic.as_ref()))))
         .unwrap_or_else(|why| Err(Failure::Panic(format!("no thread: {why}"))));
     match result {
@@ -43,6 +50,11 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Without a command, where no window can be opened: the help.
+fn no_command() -> clap::Error {
+    Cli::command().error(ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, Cli::command().render_help())
 }
 
 /// Bytes of stack: eight times what the longest template that is read passes in.
@@ -68,6 +80,8 @@ fn not_run(error: &clap::Error) -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
+        // The window is opened before this thread is: it wants the first one.
+        Command::App(_) => Ok(()),
         Command::Ask(args) => ask::run(args).await,
         Command::Trace(args) => trace::run(args).await,
         Command::Inspect(args) => inspect::run(args).await,

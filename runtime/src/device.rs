@@ -301,6 +301,12 @@ impl OpenDevice {
         }
     }
 
+    /// Bytes of this device's memory that its buffers take, where the driver's allocator is wgpu's own (Vulkan and DX12).
+    /// None on the CPU and elsewhere.
+    pub fn memory_in_use(&self) -> Option<u64> {
+        Some(self.gpu.as_ref()?.device.generate_allocator_report()?.total_allocated_bytes)
+    }
+
     /// Seconds to copy `bytes` from one buffer to another on this device: what memory can do. The fastest of seven; None
     /// where the device is not wgpu's.
     #[cfg(not(target_family = "wasm"))]

@@ -16,6 +16,12 @@ pub struct TrainConfig {
     /// of the hub. Tensors that it has not, or has in another shape, begin at random.
     #[serde(default)]
     pub start: Option<PathBuf>,
+    /// Beginnings of tensors' names that begin at random although the weights to start from have them.
+    #[serde(default)]
+    pub anew: Vec<String>,
+    /// Scales (rows, cols) to choose from instead of the model's own, also in the checkpoint that is written.
+    #[serde(default)]
+    pub scales: Option<Vec<(usize, usize)>>,
     /// Seed of the first weights, and of each step's layer and thresholds.
     pub seed: u64,
     /// Number of the first drill and of the first scene; no run sees one twice. A run that starts from another's weights

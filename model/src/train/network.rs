@@ -170,18 +170,26 @@ fn normal(random: &mut impl Rng) -> f64 {
     (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
 }
 
-/// A file of weights to start from, in f32. Tensors that it has not, or has in another shape, are the first weights: a
-/// finished checkpoint, which lacks the heads of the dense labels, can be trained on, and a part can be built anew. Also
-/// how many of them there are.
+/// A file of weights to start from, in f32. Tensors that it has not, has in another shape, or whose names begin as one of
+/// `anew`, are the first weights: a finished checkpoint, which lacks the heads of the dense labels, can be trained on, and
+/// a part can be built anew. Also how many of them there are.
 ///
 /// # Errors
 /// [`Error::Training`] where the file is broken, or no tensor of it has the name and shape of one of the model's.
-pub(super) fn completed(bytes: Vec<u8>, config: &Config, seed: u64) -> Result<(Vec<u8>, usize), Error> {
+pub(super) fn completed(
+    bytes: Vec<u8>,
+    config: &Config,
+    seed: u64,
+    anew: &[String],
+) -> Result<(Vec<u8>, usize), Error> {
     let broken = |why: String| Error::Training(format!("the weights to start from: {why}"));
     let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
     let mut all = first_weights(config, seed);
+    if let Some(none) = anew.iter().find(|a| !all.iter().any(|t| t.name.starts_with(a.as_str()))) {
+        return Err(broken(format!("expected `anew` to begin names of tensors, got {none:?}")));
+    }
     let (mut left, needed) = (all.len(), all.len());
-    for tensor in &mut all {
+    for tensor in all.iter_mut().filter(|t| !anew.iter().any(|a| t.name.starts_with(a.as_str()))) {
         let Ok(view) = file.tensor(&tensor.name) else { continue };
         if view.shape() != tensor.shape {
             continue;

@@ -269,6 +269,8 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() -> Result {
         let config = TrainConfig {
             model: recipe(),
             start: None,
+            anew: Vec::new(),
+            scales: None,
             first: 0,
             seed: 3,
             stages: vec![
@@ -291,13 +293,18 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() -> Result {
         assert!(out.selector);
         // What was written can be trained on.
         let start = Some(whole.path().join("out/model.safetensors"));
-        let further = TrainConfig { start, first: 100, ..config };
-        assert_eq!(steps(&further, tempfile::tempdir()?.path(), 1).await?.len(), 1);
+        let scales = vec![(4, 4), (2, 1), (1, 1), (1, 2)];
+        let further = TrainConfig { start, first: 100, scales: Some(scales.clone()), ..config };
+        let other = tempfile::tempdir()?;
+        assert_eq!(steps(&further, other.path(), 1).await?.len(), 1);
+        let out = Checkpoint::open(Source::directory(other.path().join("out"))?).await?;
+        let named: Vec<_> = out.config.focus.scales.iter().map(|s| (s.rows, s.cols)).collect();
+        assert_eq!(named, scales);
         Ok(())
     })
 }
 
-/// What a file of weights lacks, or has in another shape, begins at random; all else is the file's.
+/// What a file of weights lacks, has in another shape, or is to be made anew, begins at random; all else is the file's.
 #[test]
 fn weights_to_start_from_are_completed() -> Result {
     pollster::block_on(async {
@@ -309,11 +316,12 @@ fn weights_to_start_from_are_completed() -> Result {
         file[0].shape[0] -= 1;
         let short = file[0].values.len() - head;
         file[0].values.truncate(short);
-        let (bytes, at_random) = completed(safetensors(&file, false)?, &config, 8)?;
-        assert_eq!(at_random, 2);
+        let anew = "scale_selector.weight".to_owned();
+        let (bytes, at_random) = completed(safetensors(&file, false)?, &config, 8, std::slice::from_ref(&anew))?;
+        assert_eq!(at_random, 3);
         let got = safetensors::SafeTensors::deserialize(&bytes)?;
         for (i, new) in fresh.iter().enumerate() {
-            let expected = if i == 0 || i == last { new } else { &file[i] };
+            let expected = if i == 0 || i == last || new.name == anew { new } else { &file[i] };
             let view = got.tensor(&expected.name)?;
             let bytes: Vec<u8> = expected.values.iter().flat_map(|v| v.to_le_bytes()).collect();
             assert!(view.shape() == expected.shape && view.data() == bytes, "{}", expected.name);
@@ -328,11 +336,14 @@ fn runs_that_do_not_fit_the_model_are_refused() -> Result {
     pollster::block_on(async {
         let model = Blueprint::open(&Source::directory(recipe())?).await?.config;
         let named = |name: &str| super::network::Stored { name: name.into(), shape: vec![1], values: vec![0.0] };
-        let refused = completed(safetensors(&[named("model.norm.weight")], false)?, &model, 1);
+        let refused = completed(safetensors(&[named("model.norm.weight")], false)?, &model, 1, &[]);
         assert!(matches!(refused, Err(Error::Training(why)) if why.contains("names of the hub")));
+        let refused = completed(safetensors(&first_weights(&model, 1), false)?, &model, 1, &["selecter".into()]);
+        assert!(matches!(refused, Err(Error::Training(why)) if why.contains("selecter")));
 
         let stages = vec![Stage { look: 0.1, ..stage(Task::Drill, 1, 1) }];
-        let config = TrainConfig { model: recipe(), start: None, first: 0, seed: 1, stages };
+        let config =
+            TrainConfig { model: recipe(), start: None, anew: Vec::new(), scales: None, first: 0, seed: 1, stages };
         let refused = Trainer::open(config, tempfile::tempdir()?.path(), Device::flex()).await;
         assert!(matches!(refused, Err(Error::Config { key, .. }) if key == "stage test: look"));
         Ok(())

@@ -1,0 +1,80 @@
+//! The numbers of the selected answer: tokens, share, time by stage, speed, memory planned and used.
+
+use eframe::egui::{RichText, ScrollArea, Ui};
+use fovea_model::words;
+
+use crate::{app::App, session::Run};
+
+impl App {
+    pub(super) fn numbers(&mut self, ui: &mut Ui) {
+        ui.add_space(4.0);
+        let run = self.session.selected.and_then(|id| self.session.run(id));
+        let Some(run) = run else {
+            let text =
+                if self.session.preparing { "Looking at the picture..." } else { "Ask a question to see numbers." };
+            ui.label(RichText::new(text).weak());
+            return;
+        };
+        let mut rows = Vec::new();
+        self.tokens(run, &mut rows);
+        times(run, &mut rows);
+        self.memory(run, &mut rows);
+        ScrollArea::vertical().id_salt("numbers").max_height(120.0).show(ui, |ui| {
+            for (what, value) in rows {
+                ui.horizontal_wrapped(|ui| {
+                    ui.label(RichText::new(what).weak());
+                    ui.label(value);
+                });
+            }
+        });
+    }
+
+    fn tokens(&self, run: &Run, rows: &mut Vec<(&'static str, String)>) {
+        if let Some(s) = &run.statistics {
+            let t = s.tokens;
+            let share = 100.0 * s.equivalent_share;
+            rows.push((
+                "Visual tokens",
+                format!("{} -> {} -> {} ({share:.1} % equivalent)", t.stock, t.vision, t.text),
+            ));
+        }
+        // What the sliders would keep, where they were moved since.
+        if let (Some(shown), Some(own)) = (&self.looked, &run.looked)
+            && let Some(s) = &run.statistics
+            && (shown.kept.len() != s.tokens.text || own.kept.len() != s.tokens.text)
+        {
+            let of = shown.thumbnail + shown.boxes.len();
+            rows.push(("Shown now", format!("{} of {of} kept", shown.kept.len())));
+        }
+    }
+
+    fn memory(&self, run: &Run, rows: &mut Vec<(&'static str, String)>) {
+        if let Some(about) = self.session.about() {
+            rows.push(("Memory planned", format!("at most {}", words::bytes(about.planned))));
+        }
+        let Some(s) = &run.statistics else { return };
+        let mut used = format!("weights {}, KV {}", words::bytes(s.memory.weights), words::bytes(s.memory.kv_cache));
+        if let Some(bytes) = run.device_memory {
+            used += &format!(", device {}", words::bytes(bytes));
+        }
+        if let Some(peak) = s.memory.host_peak {
+            used += &format!(", host peak {}", words::bytes(peak));
+        }
+        rows.push(("Memory used", used));
+    }
+}
+
+fn times(run: &Run, rows: &mut Vec<(&'static str, String)>) {
+    if let Some(s) = &run.statistics {
+        let speed = s.tokens_per_second.map_or_else(String::new, |speed| format!(", then {speed:.1} tokens/s"));
+        rows.push(("First token", format!("{}{speed}", words::duration(s.first_token_ms))));
+    }
+    let stages: Vec<String> = run
+        .stages
+        .iter()
+        .map(|(stage, ms)| format!("{} {}", stage.name().replace('_', " "), words::duration(*ms)))
+        .collect();
+    if !stages.is_empty() {
+        rows.push(("By stage", stages.join(", ")));
+    }
+}

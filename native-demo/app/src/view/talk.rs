@@ -1,0 +1,142 @@
+//! Questions and answers, and the field for the next question.
+
+use eframe::egui::{CentralPanel, Color32, Frame, Key, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui};
+use fovea_model::words;
+
+use crate::{
+    app::App,
+    engine::RunId,
+    session::{Progress, Run},
+};
+
+/// What is clicked in the list of answers.
+enum Act {
+    Select(RunId),
+    Copy(RunId),
+    Compare(usize),
+}
+
+impl App {
+    pub(super) fn talk(&mut self, ui: &mut Ui) {
+        Panel::bottom("question").show(ui, |ui| self.field(ui));
+        CentralPanel::default().show(ui, |ui| {
+            ScrollArea::vertical().auto_shrink(false).stick_to_bottom(true).show(ui, |ui| self.turns(ui));
+        });
+    }
+
+    /// The field: Enter asks, Escape stops.
+    fn field(&mut self, ui: &mut Ui) {
+        ui.add_space(6.0);
+        let hint = match () {
+            () if self.session.picture.is_none() => "Open a picture first",
+            () if self.session.about().is_none() => "Waiting for the model",
+            () => "Ask about the picture",
+        };
+        let label = ui.label("Question");
+        let edit = TextEdit::singleline(&mut self.question).hint_text(hint).desired_width(f32::INFINITY);
+        let field = ui.add(edit).labelled_by(label.id);
+        if std::mem::take(&mut self.to_question) {
+            field.request_focus();
+        }
+        let entered = field.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
+        let mut asked = false;
+        ui.horizontal(|ui| {
+            let can = self.session.can_ask() && !self.question.trim().is_empty();
+            asked = ui.add_enabled_ui(can, |ui| ui.button("Ask")).inner.clicked();
+            ui.add_enabled_ui(self.session.busy.is_some(), |ui| {
+                if ui.button("Stop").clicked() {
+                    self.stop();
+                }
+            });
+            if self.session.answering() {
+                ui.spinner();
+            }
+        });
+        if asked || entered {
+            self.ask();
+            self.to_question = true;
+        }
+        ui.add_space(6.0);
+    }
+
+    fn turns(&mut self, ui: &mut Ui) {
+        let mut act = None;
+        for (i, turn) in self.session.turns.iter().enumerate() {
+            ui.add_space(4.0);
+            ui.label(&turn.question);
+            let (focused, full) = (RunId { turn: i, full: false }, RunId { turn: i, full: true });
+            match &turn.full {
+                None => self.answer(ui, focused, &turn.focused, None, &mut act),
+                Some(other) => ui.columns(2, |columns| {
+                    self.answer(&mut columns[0], focused, &turn.focused, Some("With the samplers"), &mut act);
+                    self.answer(&mut columns[1], full, other, Some("With every token"), &mut act);
+                }),
+            }
+        }
+        match act {
+            Some(Act::Select(run)) => {
+                self.session.selected = Some(run);
+                self.token = None;
+            }
+            Some(Act::Copy(run)) => {
+                self.session.selected = Some(run);
+                self.copy_answer(ui.ctx());
+            }
+            Some(Act::Compare(turn)) => self.compare(turn),
+            None => {}
+        }
+    }
+
+    fn answer(&self, ui: &mut Ui, id: RunId, run: &Run, title: Option<&str>, act: &mut Option<Act>) {
+        let selected = self.session.selected == Some(id);
+        let line = if selected { ui.visuals().selection.stroke.color } else { Color32::TRANSPARENT };
+        let frame = Frame::group(ui.style()).stroke(Stroke::new(1.5, line)).fill(ui.visuals().faint_bg_color);
+        frame.show(ui, |ui| {
+            ui.set_width(ui.available_width());
+            if let Some(title) = title {
+                ui.label(RichText::new(title).weak());
+            }
+            match &run.progress {
+                Progress::Running if run.text.is_empty() => {
+                    let at = run.stages.last().map_or_else(String::new, |(stage, _)| stage.name().replace('_', " "));
+                    ui.label(RichText::new(format!("... {at}")).weak());
+                }
+                Progress::Failed(problem) => {
+                    ui.label(RichText::new(&problem.what).color(ui.visuals().error_fg_color));
+                    ui.label(problem.then);
+                }
+                _ => {
+                    ui.label(RichText::new(run.text.trim()).size(18.0).strong());
+                }
+            }
+            if run.progress == Progress::Stopped {
+                ui.label(RichText::new("Stopped.").weak());
+            }
+            if let Some(s) = &run.statistics {
+                let (t, first) = (s.tokens, words::duration(s.first_token_ms));
+                let text = format!(
+                    "{} -> {} tokens, {:.0} %, first after {first}",
+                    t.stock,
+                    t.text,
+                    100.0 * s.equivalent_share
+                );
+                ui.label(RichText::new(text).weak());
+            }
+            ui.horizontal_wrapped(|ui| {
+                if ui.small_button("Copy").clicked() {
+                    *act = Some(Act::Copy(id));
+                }
+                let comparable = !id.full && title.is_none() && run.progress == Progress::Done;
+                if comparable {
+                    let can = self.session.can_ask();
+                    if ui.add_enabled_ui(can, |ui| ui.small_button("Compare with every token")).inner.clicked() {
+                        *act = Some(Act::Compare(id.turn));
+                    }
+                }
+                if !selected && run.looked.is_some() && ui.small_button("Show").clicked() {
+                    *act = Some(Act::Select(id));
+                }
+            });
+        });
+    }
+}

@@ -1,0 +1,216 @@
+//! A window whose engine the test plays.
+
+use std::{
+    sync::{Arc, mpsc::Receiver, mpsc::Sender},
+    time::{Duration, Instant},
+};
+
+use egui_kittest::{Harness, HarnessBuilder, SnapshotOptions};
+use fovea_app::{
+    App, Parts, Session, Settings, Theme,
+    engine::{About, Command, Engine, Event, ModelAt},
+};
+use fovea_model::{Cancel, FocusConfig, Grid, Looked};
+use fovea_runtime::{DeviceInfo, Scale, compact, device::DeviceClass};
+
+/// The window's state in a harness: an app as soon as there is a context.
+pub struct Window {
+    parts: Option<Parts>,
+    app: Option<App>,
+}
+
+/// A harness, and the engine's ends.
+pub struct Played {
+    pub harness: Harness<'static, Window>,
+    pub commands: Receiver<(Command, Cancel)>,
+    pub events: Sender<Event>,
+}
+
+/// Whether there is an adapter to draw on. `FOVEA_REQUIRE_ADAPTER` makes a missing one a failure.
+pub fn can_draw() -> bool {
+    let there = !pollster::block_on(fovea_runtime::device::adapters()).is_empty();
+    assert!(there || std::env::var_os("FOVEA_REQUIRE_ADAPTER").is_none(), "expected an adapter to draw on, found none");
+    there
+}
+
+impl Played {
+    /// A window of 1180 x 800 points.
+    pub fn new(theme: Theme) -> Self {
+        let (engine, commands, events) = Engine::wired();
+        let parts = Parts { engine, settings: Settings { theme, ..Settings::default() } };
+        let builder = Harness::builder().with_size([1180.0, 800.0]).with_max_steps(64).with_render_cursor(false);
+        let builder: HarnessBuilder<Window> = if can_draw() { builder.wgpu() } else { builder };
+        let harness = builder.build_ui_state(
+            |ui, window: &mut Window| {
+                if let Some(parts) = window.parts.take() {
+                    let app = window.app.insert(App::with(ui.ctx(), parts));
+                    app.begin(None, None);
+                }
+                if let Some(app) = &mut window.app {
+                    app.take_in(ui.ctx());
+                    app.show(ui);
+                }
+            },
+            Window { parts: Some(parts), app: None },
+        );
+        Self { harness, commands, events }
+    }
+
+    /// The app.
+    pub fn app(&mut self) -> &mut App {
+        self.harness.state_mut().app.as_mut().expect("an app after the first frame")
+    }
+
+    /// What it shows.
+    pub fn session(&mut self) -> &mut Session {
+        self.app().session_mut()
+    }
+
+    /// Draws frames until `there`, which threads may have to bring about.
+    pub fn until(&mut self, what: &str, mut there: impl FnMut(&mut Self) -> bool) {
+        let begin = Instant::now();
+        while !there(self) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "expected {what} within a minute");
+            self.harness.step();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.harness.run_steps(3);
+    }
+
+    /// The next command that is neither a list of adapters nor a plan.
+    pub fn command(&mut self) -> (Command, Cancel) {
+        let mut found = None;
+        self.until("a command", |window| {
+            found = window.commands.try_iter().find(|(c, _)| !matches!(c, Command::Adapters | Command::Plan(_)));
+            found.is_some()
+        });
+        found.expect("a command")
+    }
+
+    /// The engine tells something, and the window shows it.
+    pub fn hear(&mut self, event: Event) {
+        self.events.send(event).expect("a window that listens");
+        self.harness.run_steps(4);
+    }
+
+    /// The model is there.
+    pub fn load(&mut self) {
+        let (command, _) = self.command();
+        assert!(matches!(command, Command::Load { .. }), "expected Load first, got {command:?}");
+        self.hear(Event::Adapters(vec![gpu(), software()]));
+        self.hear(Event::Loaded(Box::new(about())));
+    }
+
+    /// A picture is there, and the engine was told to look at it.
+    pub fn open_plates(&mut self) {
+        self.open_plates_unseen();
+        let (command, _) = self.command();
+        assert!(matches!(command, Command::Look { .. }), "expected Look, got {command:?}");
+        self.hear(Event::Prepared);
+    }
+
+    /// The same while no model is there to look.
+    pub fn open_plates_unseen(&mut self) {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        plates().write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
+        let bytes = bytes.into_inner().into();
+        self.app().open(fovea_app::Origin::Bytes { name: "plates.png".into(), bytes });
+        self.until("a picture", |window| window.session().picture.is_some());
+    }
+
+    /// Whether what was looked at is drawn.
+    pub fn is_drawn(&mut self) -> bool {
+        self.app().is_drawn()
+    }
+
+    /// Compares the window with its picture of old. Where there is nothing to draw on it says so.
+    pub fn snapshot(&mut self, name: &str) {
+        if !can_draw() {
+            println!("SKIP snapshot {name}: no adapter");
+            return;
+        }
+        // Spinners and cursors stand still at a given time; drivers round a few pixels along edges differently.
+        let options = SnapshotOptions::new().max_failed_pixels(40);
+        self.harness.snapshot_options(name, &options);
+    }
+}
+
+/// Plates of flat colours on a wall: small as a snapshot.
+fn plates() -> image::RgbImage {
+    let plates =
+        [([30, 40, 110, 60], [214, 60, 52]), ([170, 90, 70, 110], [52, 98, 210]), ([50, 210, 90, 70], [60, 160, 84])];
+    image::RgbImage::from_fn(280, 326, |x, y| {
+        let on = |&([left, top, width, height], _): &([u32; 4], [u8; 3])| {
+            (left..left + width).contains(&x) && (top..top + height).contains(&y)
+        };
+        image::Rgb(plates.iter().find(|plate| on(plate)).map_or([208, 206, 200], |plate| plate.1))
+    })
+}
+
+fn adapter(name: &str, class: DeviceClass, f16: bool) -> DeviceInfo {
+    DeviceInfo {
+        name: name.into(),
+        backend: "vulkan".into(),
+        driver: "1.0".into(),
+        class,
+        f16,
+        subgroups: true,
+        max_buffer_size: 4 << 30,
+        max_binding_size: 2 << 30,
+        max_storage_buffers: 16,
+        max_workgroup_storage: 32 << 10,
+        max_workgroup_invocations: 1024,
+    }
+}
+
+/// A GPU as this machine may have none.
+pub fn gpu() -> DeviceInfo {
+    adapter("Example GPU", DeviceClass::Discrete, true)
+}
+
+fn software() -> DeviceInfo {
+    adapter("llvmpipe", DeviceClass::Software, false)
+}
+
+/// A loaded demo checkpoint.
+pub fn about() -> About {
+    About {
+        model: ModelAt::Demo,
+        device: gpu(),
+        dtype: "f16".into(),
+        selector: true,
+        layers: 8,
+        focus: FocusConfig {
+            window: 4,
+            scales: vec![Scale::new(4, 4), Scale::new(2, 2), Scale::new(1, 1)],
+            text_layer: Some(2),
+            gamma: 0.85,
+            score_rope: false,
+            thumbnail: true,
+        },
+        weights: 4_900_000,
+        planned: 19_000_000,
+        instead_of: None,
+    }
+}
+
+/// What might be looked at in a picture of 280 x 326 pixels: regions at all three scales, importance rising along the map.
+pub fn looked(text: bool) -> Looked {
+    let pinpoints = [(128, 128), (64, 128), (128, 64), (64, 192), (192, 64)];
+    let grid = Grid::of(326, 280, &pinpoints, 64, 8);
+    let scales = about().focus.scales;
+    let regions = grid.height.div_ceil(4) * grid.width.div_ceil(4);
+    let choice: Vec<usize> = (0..regions).map(|i| i % 3).collect();
+    let boxes: Vec<_> = compact(grid.height, grid.width, 4, &scales, &choice).into_iter().map(|(b, _)| b).collect();
+    let count = 64 + boxes.len();
+    Looked {
+        grid,
+        window: 4,
+        scales: Arc::new(scales),
+        choice: Arc::new(choice),
+        thumbnail: 64,
+        boxes: Arc::new(boxes),
+        importance: if text { (0..count).map(|i| i as f32 / (count * count) as f32).collect() } else { Vec::new() },
+        kept: (0..count).filter(|i| !text || i % 2 == 0).collect(),
+    }
+}
