@@ -301,10 +301,23 @@ impl OpenDevice {
         }
     }
 
-    /// Bytes of this device's memory that its buffers take, where the driver's allocator is wgpu's own (Vulkan and DX12).
-    /// None on the CPU and elsewhere.
+    /// Bytes of the device's memory that are taken: buffers in use, and pages kept for those to come. None where the device is
+    /// not wgpu's.
     pub fn memory_in_use(&self) -> Option<u64> {
-        Some(self.gpu.as_ref()?.device.generate_allocator_report()?.total_allocated_bytes)
+        self.gpu.as_ref()?;
+        Some(self.device.memory_pool_usage()?.bytes_reserved)
+    }
+
+    /// Gives back pages that no buffer lies in. Pipelines stay, so what is loaded next starts sooner.
+    pub fn release_unused(&self) {
+        if self.gpu.is_some() {
+            self.device.memory_cleanup();
+        }
+    }
+
+    /// Whether it has not been lost or closed.
+    pub fn is_alive(&self) -> bool {
+        self.gpu.as_ref().is_none_or(|gpu| gpu.watch.check().is_ok())
     }
 
     /// Seconds to copy `bytes` from one buffer to another on this device: what memory can do. The fastest of seven; None

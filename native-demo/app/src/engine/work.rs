@@ -23,13 +23,16 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 struct Work<'a> {
     events: &'a Sender<Event>,
     wake: &'a Wake,
+    /// The open device, and what was wanted. It outlives its models: CubeCL never drops a device's pipelines, so one opened
+    /// for every model would take more memory each time.
+    device: Option<(Wanted, OpenDevice)>,
     model: Option<Arc<Model>>,
     conversation: Option<Conversation>,
 }
 
 /// Does one command after another until the window is gone.
 pub fn serve(commands: &Receiver<(Command, Cancel)>, events: &Sender<Event>, wake: &Wake) {
-    let mut work = Work { events, wake, model: None, conversation: None };
+    let mut work = Work { events, wake, device: None, model: None, conversation: None };
     while let Ok((command, cancel)) = commands.recv() {
         let doing = command.doing();
         let done = catch_unwind(AssertUnwindSafe(|| pollster::block_on(work.run(command, &cancel))));
@@ -53,15 +56,39 @@ impl Work<'_> {
         (self.wake)();
     }
 
-    /// Drops the model and gives its device's memory back.
-    fn give_up(&mut self) {
+    /// Drops the model, and gives back what it took of the device.
+    fn drop_model(&mut self) {
         self.conversation = None;
-        if let Some(model) = self.model.take() {
-            let device = model.device().clone();
-            drop(model);
-            // A broken device may panic once more.
+        if self.model.take().is_some()
+            && let Some((_, device)) = &self.device
+        {
+            device.release_unused();
+        }
+    }
+
+    /// Drops everything. A broken device may panic once more.
+    fn give_up(&mut self) {
+        (self.conversation, self.model) = (None, None);
+        if let Some((_, device)) = self.device.take() {
             let _ = catch_unwind(AssertUnwindSafe(|| device.close()));
         }
+    }
+
+    /// The wanted device, and what was wanted where that is not there: the one that is open, or another in its place.
+    async fn open(&mut self, wanted: Wanted) -> Result<(OpenDevice, Option<Wanted>), Error> {
+        if let Some((open, device)) = &self.device
+            && *open == wanted
+            && device.is_alive()
+        {
+            return Ok((device.clone(), None));
+        }
+        self.give_up();
+        let (choice, instead_of) = found(&wanted).await;
+        let device = OpenDevice::open(&choice).await?;
+        // What is there instead is looked for anew the next time.
+        let opened_as = if instead_of.is_some() { Wanted::Auto } else { wanted };
+        self.device = Some((opened_as, device.clone()));
+        Ok((device, instead_of))
     }
 
     async fn run(&mut self, command: Command, cancel: &Cancel) -> Result<(), Error> {
@@ -75,14 +102,13 @@ impl Work<'_> {
                 self.tell(Event::Planned(Box::new(planned)));
             }
             Command::Load { model, device, precision } => {
-                self.give_up();
-                let (choice, instead_of) = found(&device).await;
+                self.drop_model();
                 let checkpoint = Checkpoint::open(source(&model)?).await?;
                 let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
-                let device = OpenDevice::open(&choice).await?;
+                let (device, instead_of) = self.open(device).await?;
                 let tell = |progress| self.tell(Event::Loading(progress));
                 let loaded = Model::load(checkpoint, device.clone(), precision, cancel, tell).await;
-                let loaded = loaded.inspect_err(|_| device.close())?;
+                let loaded = loaded.inspect_err(|_| device.release_unused())?;
                 let plan = if loaded.dtype_name() == "f16" { f16 } else { f32 };
                 let about = About {
                     model,
@@ -99,7 +125,7 @@ impl Work<'_> {
                 self.tell(Event::Loaded(Box::new(about)));
             }
             Command::Close => {
-                self.give_up();
+                self.drop_model();
                 self.tell(Event::Closed);
             }
             Command::Look { picture, options } => {

@@ -21,6 +21,7 @@ impl App {
         });
         ui.add_enabled_ui(self.sampling.text && self.session.about().is_some(), |ui| {
             ui.horizontal_wrapped(|ui| {
+                ui.spacing_mut().slider_width = 68.0;
                 let mut value = self.sampling.gamma.unwrap_or(gamma);
                 let slider = Slider::new(&mut value, 0.05..=1.0).text("gamma").fixed_decimals(2);
                 let what = "The fewest tokens whose share of the importance exceeds gamma stay.";

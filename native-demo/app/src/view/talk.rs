@@ -48,9 +48,6 @@ impl App {
                     self.stop();
                 }
             });
-            if self.session.answering() {
-                ui.spinner();
-            }
         });
         if asked || entered {
             self.ask();

@@ -85,6 +85,8 @@ fn before_loading_it_tells_whether_it_fits() {
     let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
     let model = ModelAt::Folder("/models/llava-next-8b".into());
     window.hear(Event::Planned(Box::new(Planned { model, f32, f16, host_available: Some(1 << 20) })));
+    window.until("five examples", |window| window.app().examples_shown() == 5);
+    window.harness.run_steps(30); // the dialog has faded in
     window.snapshot("plan");
     assert!(window.harness.query_by_label_contains("Too large: 1.0 MiB are free").is_some());
     window.harness.get_by_label("Load").click();

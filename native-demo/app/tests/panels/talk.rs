@@ -73,6 +73,7 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     assert!(options.vision && options.text && options.keep.is_none());
     let shown = Arc::new(looked(true));
     begin(&mut window, run, &shown, &["e", "x"]);
+    window.until("a drawing", Played::is_drawn);
     window.snapshot("streaming");
 
     // While it answers, Enter asks nothing more, and Escape stops.
