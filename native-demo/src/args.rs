@@ -10,16 +10,18 @@ pub use crate::eval::Study;
 
 /// Ask questions about pictures, and see what the model looked at.
 #[derive(Parser)]
-#[command(name = "fovea", version, arg_required_else_help = true)]
+#[command(name = "fovea", version)]
 pub struct Cli {
-    /// What to do.
+    /// What to do; nothing: open the window.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Open the window: ask about a picture, and see what the model looked at.
+    App(AppArgs),
     /// Answer questions about a picture.
     Ask(AskArgs),
     /// Write every stage of one greedy run in f32 as a safetensors file.
@@ -93,6 +95,19 @@ fn count(text: &str) -> Result<usize, String> {
 
 fn device(text: &str) -> Result<DeviceChoice, String> {
     text.parse().map_err(|e: fovea_runtime::Error| e.to_string())
+}
+
+/// `fovea app`.
+#[derive(Args, Default)]
+pub struct AppArgs {
+    /// A picture to open.
+    pub image: Option<PathBuf>,
+    /// A LLaVA-NeXT checkpoint directory; without it the last one, at first the embedded demo checkpoint.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// auto, cpu, wgpu, wgpu:N or wgpu:NAME; without it the last one, at first auto.
+    #[arg(long, value_parser = device)]
+    pub device: Option<DeviceChoice>,
 }
 
 /// `fovea ask`.
@@ -263,7 +278,7 @@ pub struct EvalArgs {
     /// Pictures that are answered afresh in every mode, in turn, for the speed.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
     pub timed: usize,
-    /// Instead of the table: what one setting does.
+    /// Instead of the table: another table or figure of the paper.
     #[arg(long, value_enum)]
     pub study: Option<Study>,
     /// As JSON.

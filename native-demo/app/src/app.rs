@@ -224,8 +224,11 @@ impl App {
         } else if pressed(Modifiers::COMMAND, Key::O) {
             self.dialogs.picture(ctx);
         }
-        if pressed(shifted, Key::C) {
+        if pressed(shifted, Key::A) {
             self.copy_answer(ctx);
+        }
+        if pressed(shifted, Key::R) {
+            self.copy_report(ctx);
         }
         if pressed(Modifiers::COMMAND, Key::S) && self.looked.is_some() {
             self.dialogs.png(ctx);
@@ -238,6 +241,8 @@ impl App {
         }
         if self.session.busy.is_some() && pressed(Modifiers::NONE, Key::Escape) {
             self.engine.stop();
+            // Escape also takes the keyboard from the field.
+            self.to_question = true;
         }
     }
 
@@ -366,7 +371,10 @@ impl App {
     /// Copies a report without picture and prompt.
     pub(crate) fn copy_report(&mut self, ctx: &egui::Context) {
         ctx.copy_text(report::text(&self.session));
-        self.session.notices.push(Notice::Word("The report is in the clipboard.".into()));
+        let word = Notice::Word("The report is in the clipboard.".into());
+        if !self.session.notices.contains(&word) {
+            self.session.notices.push(word);
+        }
     }
 
     fn save_png(&mut self, file: PathBuf) {

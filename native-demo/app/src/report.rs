@@ -1,4 +1,4 @@
-//! A report to copy: adapter, versions and error code, and neither picture nor prompt nor path.
+//! A report to copy: adapter, versions, counts and error codes, and neither picture nor prompt nor path.
 
 use std::fmt::Write;
 
@@ -36,6 +36,11 @@ pub fn text(session: &Session) -> String {
         ModelState::Broken { model, problem } => line("model", format!("{}, {}", kind(model), problem.code)),
         ModelState::Ready(about) => loaded(about, &mut line),
     }
+    let count = |is: fn(&Progress) -> bool| session.turns.iter().filter(|turn| is(&turn.focused.progress)).count();
+    let whole = count(|progress| *progress == Progress::Done);
+    let stopped = count(|progress| *progress == Progress::Stopped);
+    let failed = count(|progress| matches!(progress, Progress::Failed(_)));
+    line("answers", format!("{whole} whole, {stopped} stopped, {failed} failed"));
     let mut codes: Vec<&str> = session.notices.iter().filter_map(code).collect();
     codes.extend(session.turns.iter().filter_map(|turn| match &turn.focused.progress {
         Progress::Failed(problem) => Some(problem.code),

@@ -1,4 +1,5 @@
-//! Makes the static folder of the pages: the engine as wasm, its bindings, the pages' own files, and example pictures.
+//! Makes the static folder of the pages: the engine as wasm, its bindings, the pages' own files, the demo model, and example
+//! pictures.
 //!
 //! wasm-bindgen runs as a library of the version that the engine is compiled with, so nothing has to be installed and
 //! the two can't differ. No file of the folder needs a header, a bundler or a server of its own.
@@ -20,7 +21,7 @@ use wasm_bindgen_cli_support::Bindgen;
 
 pub use error::BundleError;
 pub use manifest::{CHUNK, MANIFEST, manifest};
-pub use sizes::{Size, sizes};
+pub use sizes::{MOST, Size, sizes, total};
 
 /// What the engine is compiled for.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -34,8 +35,8 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
-/// Makes the folder `out`: the pages' files, in `pkg` the engine and its bindings, in `pictures` the examples. What else
-/// lies there stays.
+/// Makes the folder `out`: the pages' files, in `pkg` the engine and its bindings, in `demo` the demo model, in `pictures`
+/// the examples. What else lies there stays.
 ///
 /// # Errors
 /// [`BundleError::NoTarget`] where Rust lacks [`TARGET`]; else what the step that failed says.
@@ -43,6 +44,7 @@ pub fn build(out: &Path) -> Result<(), BundleError> {
     target()?;
     bind(&compile()?, &out.join("pkg"))?;
     copy(&root().join("web-demo/page"), out)?;
+    copy(&root().join("model/demo"), &out.join("demo"))?;
     copy(&root().join("native-demo/pictures"), &out.join("pictures"))
 }
 
@@ -55,12 +57,13 @@ fn target() -> Result<(), BundleError> {
     if told.status.success() && Path::new(&folder).is_dir() { Ok(()) } else { Err(BundleError::NoTarget { folder }) }
 }
 
-/// Compiles the engine with the default profile, and tells where cargo put it. What cargo says goes to stderr.
+/// Compiles the engine with the workspace's profile for it, and tells where cargo put it. What cargo says goes to stderr.
 fn compile() -> Result<PathBuf, BundleError> {
     let [package, library] = PACKAGE;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "-p", package, "--target", TARGET, "--message-format", "json-render-diagnostics"])
+        .args(["build", "-p", package, "--profile", "web", "--target", TARGET])
+        .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

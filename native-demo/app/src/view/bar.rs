@@ -115,8 +115,13 @@ impl App {
             }
         }
         ui.separator();
-        if ui.button("Copy a report").on_hover_text("Adapter, versions, error codes; no picture, no question").clicked()
-        {
+        let answer = Button::new("Copy the answer").shortcut_text("Ctrl+Shift+A");
+        if ui.add_enabled(!self.session.turns.is_empty(), answer).clicked() {
+            self.copy_answer(ui.ctx());
+            ui.close();
+        }
+        let report = ui.add(Button::new("Copy a report").shortcut_text("Ctrl+Shift+R"));
+        if report.on_hover_text("Adapter, versions, error codes; no picture, no question").clicked() {
             self.copy_report(ui.ctx());
             ui.close();
         }

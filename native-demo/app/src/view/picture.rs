@@ -1,7 +1,7 @@
 //! The picture with the drawing over it: zoom, pan, and what is known of the token under the pointer.
 
 use eframe::egui::{
-    Color32, CornerRadius, Event as Input, EventFilter, Key, PointerButton, Rect, Response, Role, Sense, Stroke,
+    Color32, CornerRadius, Event as Input, EventFilter, Id, Key, PointerButton, Rect, Response, Role, Sense, Stroke,
     StrokeKind, Tooltip, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
 
@@ -18,7 +18,9 @@ impl App {
             _ => plain.id(),
         };
         let size = plain.size_vec2();
-        let response = ui.allocate_response(ui.available_size(), Sense::click_and_drag());
+        let (_, place) = ui.allocate_space(ui.available_size());
+        // An id of its own: one by its place would lose the keyboard when a notice appears above.
+        let response = ui.interact(place, Id::unique("picture"), Sense::click_and_drag());
         let window = response.rect;
         self.move_lens(ui, &response, size);
         let at = self.lens.rect(window, size);

@@ -1,6 +1,6 @@
 //! Questions and answers, and the field for the next question.
 
-use eframe::egui::{CentralPanel, Color32, Frame, Key, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui};
+use eframe::egui::{CentralPanel, Color32, Frame, Id, Key, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui};
 use fovea_model::words;
 
 use crate::{
@@ -33,7 +33,9 @@ impl App {
             () => "Ask about the picture",
         };
         let label = ui.label("Question");
-        let edit = TextEdit::singleline(&mut self.question).hint_text(hint).desired_width(f32::INFINITY);
+        // An id of its own: one by its place would lose the keyboard when a notice appears above.
+        let edit = TextEdit::singleline(&mut self.question).id(Id::unique("typed question")).hint_text(hint);
+        let edit = edit.desired_width(f32::INFINITY);
         let field = ui.add(edit).labelled_by(label.id);
         if std::mem::take(&mut self.to_question) {
             field.request_focus();

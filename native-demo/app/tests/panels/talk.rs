@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use eframe::egui::Role;
 use egui_kittest::kittest::{NodeT, Queryable};
 use fovea_app::{
-    Problem, Progress, Theme,
+    Notice, Problem, Progress, Theme,
     engine::{Command, Doing, Event, RunId},
 };
 use fovea_model::{
@@ -75,6 +75,14 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     begin(&mut window, run, &shown, &["e", "x"]);
     window.until("a drawing", Played::is_drawn);
     window.snapshot("streaming");
+
+    // A notice above does not take the keyboard away.
+    window.session().notices.push(Notice::Word("Something to know.".into()));
+    window.harness.run_steps(2);
+    assert!(window.harness.get_by_label("Question").is_focused(), "expected the field to keep the keyboard");
+    window.harness.get_by_label("Dismiss").click();
+    window.harness.run_steps(2);
+    assert!(window.session().notices.is_empty());
 
     // While it answers, Enter asks nothing more, and Escape stops.
     type_and_enter(&mut window, "And now?");

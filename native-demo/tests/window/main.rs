@@ -1,0 +1,110 @@
+//! One real window under Xvfb, driven as a user drives it: by dropping a file, typing, and the clipboard. The engine runs on
+//! the first adapter, a software one where there is no GPU.
+#![cfg(target_os = "linux")]
+
+mod clipboard;
+mod drop;
+mod hands;
+mod screen;
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use hands::Hands;
+use screen::Screen;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Waits for `there`, at most `seconds`.
+fn until<T>(what: &str, seconds: u64, mut there: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = there()? {
+            return Ok(found);
+        }
+        if begin.elapsed() > Duration::from_secs(seconds) {
+            return Err(format!("expected {what} within {seconds} s").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The program; it never outlives the test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const QUESTION: &str = "What word is on the blue sign?";
+
+#[test]
+fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
+    let Some(screen) = Screen::open()? else {
+        assert!(std::env::var_os("FOVEA_REQUIRE_DISPLAY").is_none(), "expected Xvfb, found none");
+        println!("SKIP: no Xvfb");
+        return Ok(());
+    };
+    let settings = tempfile::tempdir()?;
+    let begin = Instant::now();
+    let mut program = Program(
+        Command::new(env!("CARGO_BIN_EXE_fovea"))
+            .args(["app", "--device", "wgpu"])
+            .env("DISPLAY", screen.name())
+            .env_remove("WAYLAND_DISPLAY")
+            .env("XDG_CONFIG_HOME", settings.path())
+            .env("XDG_RUNTIME_DIR", std::env::temp_dir())
+            .stdin(Stdio::null())
+            .spawn()?,
+    );
+    let hands = Hands::on(&screen)?;
+    let window = until("a window", 60, || hands.window("Fovea"))?;
+    println!("window after {:.2} s", begin.elapsed().as_secs_f64());
+    hands.focus(window)?;
+
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("pictures/rack.png");
+    drop::file(&hands, window, &picture.canonicalize()?)?;
+    until("the picture's name in the title", 60, || hands.window("rack.png - Fovea"))?;
+
+    let told = |part: &'static str| {
+        let hands = &hands;
+        let mut last = None;
+        let found = until(part, 60, || {
+            hands.press(&[hands::CONTROL, hands::SHIFT, u32::from(b'r')])?;
+            last = clipboard::text(hands, 500)?;
+            Ok(last.clone().filter(|report| report.contains(part)))
+        });
+        found.map_err(|why| format!("{why}; the last report: {last:?}"))
+    };
+    let report = told("demo checkpoint, 8 layers")?;
+    assert!(!report.contains("rack.png"), "expected a report without the picture's name, got {report}");
+
+    hands.type_text(QUESTION)?;
+    hands.press(&[hands::ENTER])?;
+    // A frame for the question; a device that has compiled next to nothing yet needs far longer for the answer.
+    std::thread::sleep(Duration::from_millis(150));
+    hands.press(&[hands::ESCAPE])?;
+    told("answers: 0 whole, 1 stopped")?;
+
+    hands.type_text(QUESTION)?;
+    hands.press(&[hands::ENTER])?;
+    told("answers: 1 whole, 1 stopped")?;
+    let mut copied = None;
+    let answer = until("the answer in the clipboard", 20, || {
+        hands.press(&[hands::CONTROL, hands::SHIFT, u32::from(b'a')])?;
+        copied = clipboard::text(&hands, 500)?;
+        Ok(copied.clone().filter(|text| text == "exit"))
+    });
+    answer.map_err(|why| format!("{why}, got {copied:?}"))?;
+
+    hands.close(window)?;
+    let status = until("the program's end", 60, || Ok(program.0.try_wait()?))?;
+    assert!(status.success(), "expected success after the window was closed, got {status}");
+    Ok(())
+}
