@@ -114,6 +114,8 @@ fn the_demos_answer_in(browser: Browser) {
     for key in ["tokens", "choice", "kept", "answer_ids"] {
         assert_eq!(report[key], expected[key], "{name}: {key} (got, expected)");
     }
+    // Without a GPU the page goes on with the CPU.
+    assert!(report["device"].as_str().is_some_and(|d| d.contains("webgpu")), "{name}: device: {}", report["device"]);
     no_long_tasks(browser, &report);
 }
 
@@ -206,7 +208,7 @@ fn page() -> Result<&'static Path, &'static BundleError> {
     static PAGE: OnceLock<Result<PathBuf, BundleError>> = OnceLock::new();
     let made = PAGE.get_or_init(|| {
         let folder = target().join("conformance/page");
-        build(&folder).map(|()| folder)
+        build(&folder, "dev").map(|()| folder)
     });
     made.as_ref().map(PathBuf::as_path)
 }

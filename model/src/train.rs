@@ -128,7 +128,8 @@ impl Trainer {
             let why = "expected questions, and a text_layer in `text` or the model's `focus`, got none".to_owned();
             return Err(Error::Config { key: format!("stage {}: look", stage.name), why });
         }
-        drawn_for(model)?;
+        let regions = config.stages.iter().any(|s| s.task != Task::Drill && s.vision != Vision::Thumbnail);
+        drawn_for(model, regions)?;
         let device = device.autodiff();
         fs::create_dir_all(dir).map_err(|e| broken(dir, &e))?;
         let (at, state) = match fs::read(dir.join(STATE)) {
@@ -330,8 +331,9 @@ impl Trainer {
     }
 }
 
-/// Whether scenes are laid out for this model: labels and questions rest on their geometry.
-fn drawn_for(model: &Config) -> Result<(), Error> {
+/// Whether scenes are laid out for this model: labels and questions rest on their geometry. Its scales count only where
+/// `regions` of the map are seen at all.
+fn drawn_for(model: &Config, regions: bool) -> Result<(), Error> {
     let wrong = |key: &str, why: String| Err(Error::Config { key: format!("config.json: {key}"), why });
     let (side, patch) = (model.vision.side, model.vision.patch);
     if (side, patch) != (TILE, PATCH) {
@@ -350,7 +352,7 @@ fn drawn_for(model: &Config) -> Result<(), Error> {
     }
     let whole = Scale::new(1, 1);
     let pools = |s: &Scale| (1..=focus.window).contains(&s.rows) && (1..=focus.window).contains(&s.cols);
-    if !focus.scales.contains(&whole) || !focus.scales.iter().all(pools) {
+    if regions && (!focus.scales.contains(&whole) || !focus.scales.iter().all(pools)) {
         return wrong(
             "focus.scales",
             format!("expected {whole} among sides from 1 to {}, got {:?}", focus.window, focus.scales),

@@ -300,6 +300,18 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() -> Result {
         let out = Checkpoint::open(Source::directory(other.path().join("out"))?).await?;
         let named: Vec<_> = out.config.focus.scales.iter().map(|s| (s.rows, s.cols)).collect();
         assert_eq!(named, scales);
+        // A scale that drops its region makes a model of the thumbnail alone; nothing else can be trained with it.
+        let alone = |vision| TrainConfig {
+            scales: Some(vec![(0, 0)]),
+            stages: vec![Stage { vision, ..stage(Task::Scenes, 1, 2) }],
+            ..further.clone()
+        };
+        let refused = Trainer::open(alone(Vision::Selected), other.path(), Device::flex()).await;
+        assert!(matches!(refused, Err(Error::Config { key, .. }) if key == "config.json: focus.scales"));
+        let thumbnail = tempfile::tempdir()?;
+        assert_eq!(steps(&alone(Vision::Thumbnail), thumbnail.path(), 1).await?.len(), 1);
+        let out = Checkpoint::open(Source::directory(thumbnail.path().join("out"))?).await?;
+        assert!(out.selector && out.config.focus.scales.iter().all(|s| s.drops()));
         Ok(())
     })
 }

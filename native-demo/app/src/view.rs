@@ -23,7 +23,7 @@ impl App {
         }
         Panel::right("talk").default_size(390.0).min_size(300.0).show(ui, |ui| self.talk(ui));
         if self.session.picture.is_some() {
-            Panel::bottom("looked").exact_size(136.0).show(ui, |ui| {
+            Panel::bottom("looked").exact_size(150.0).show(ui, |ui| {
                 ui.columns(2, |columns| {
                     self.samplers(&mut columns[0]);
                     self.numbers(&mut columns[1]);

@@ -56,6 +56,14 @@ pub enum BundleError {
         /// The system's words.
         why: io::Error,
     },
+    /// The folder is too heavy.
+    #[error("expected everything but weights to have at most {most} bytes after gzip, got {got}")]
+    Heavy {
+        /// What is allowed.
+        most: u64,
+        /// What there is.
+        got: u64,
+    },
     /// The port can't be had.
     #[error("expected to listen on 127.0.0.1:{port}, got: {why}")]
     Listen {

@@ -36,13 +36,14 @@ pub fn root() -> PathBuf {
 }
 
 /// Makes the folder `out`: the pages' files, in `pkg` the engine and its bindings, in `demo` the demo model, in `pictures`
-/// the examples. What else lies there stays.
+/// the examples. What else lies there stays. The engine is compiled with a `profile` of the workspace: `dev`, or `small` to
+/// be published.
 ///
 /// # Errors
 /// [`BundleError::NoTarget`] where Rust lacks [`TARGET`]; else what the step that failed says.
-pub fn build(out: &Path) -> Result<(), BundleError> {
+pub fn build(out: &Path, profile: &str) -> Result<(), BundleError> {
     target()?;
-    bind(&compile()?, &out.join("pkg"))?;
+    bind(&compile(profile)?, &out.join("pkg"))?;
     copy(&root().join("web-demo/page"), out)?;
     copy(&root().join("model/demo"), &out.join("demo"))?;
     copy(&root().join("native-demo/pictures"), &out.join("pictures"))
@@ -57,12 +58,12 @@ fn target() -> Result<(), BundleError> {
     if told.status.success() && Path::new(&folder).is_dir() { Ok(()) } else { Err(BundleError::NoTarget { folder }) }
 }
 
-/// Compiles the engine with the workspace's profile for it, and tells where cargo put it. What cargo says goes to stderr.
-fn compile() -> Result<PathBuf, BundleError> {
+/// Compiles the engine with a profile of the workspace, and tells where cargo put it. What cargo says goes to stderr.
+fn compile(profile: &str) -> Result<PathBuf, BundleError> {
     let [package, library] = PACKAGE;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "-p", package, "--profile", "web", "--target", TARGET])
+        .args(["build", "-p", package, "--profile", profile, "--target", TARGET])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root())
         .stdin(Stdio::null())

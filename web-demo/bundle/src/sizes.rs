@@ -9,6 +9,9 @@ use flate2::{Compression, write::GzEncoder};
 
 use crate::BundleError;
 
+/// Bytes after gzip that everything but weights is meant to stay within: who only tries the page should not wait for it.
+pub const MOST: u64 = 4_000_000;
+
 /// What one file weighs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -18,6 +21,19 @@ pub struct Size {
     pub raw: u64,
     /// Its bytes after gzip, as most hosts send it.
     pub gzipped: u64,
+}
+
+impl Size {
+    /// Whether it is a model's weights.
+    pub fn is_weights(&self) -> bool {
+        self.file.extension().is_some_and(|e| e == "safetensors")
+    }
+}
+
+/// What these files weigh together, under a name for them.
+pub fn total<'a>(name: &str, files: impl IntoIterator<Item = &'a Size>) -> Size {
+    let zero = Size { file: name.into(), raw: 0, gzipped: 0 };
+    files.into_iter().fold(zero, |sum, s| Size { raw: sum.raw + s.raw, gzipped: sum.gzipped + s.gzipped, ..sum })
 }
 
 /// The files of a folder and of those in it, by name.
@@ -76,11 +92,17 @@ mod tests {
         fs::create_dir(folder.path().join("pkg"))?;
         fs::write(folder.path().join("pkg/zeros"), [0; 100_000])?;
         fs::write(folder.path().join("empty"), [])?;
+        fs::write(folder.path().join("a.safetensors"), [7; 10])?;
         let sizes = sizes(folder.path())?;
         let names: Vec<_> = sizes.iter().map(|s| (s.file.as_path(), s.raw)).collect();
-        assert_eq!(names, [(Path::new("empty"), 0), (Path::new("pkg/zeros"), 100_000)]);
+        assert_eq!(
+            names,
+            [(Path::new("a.safetensors"), 10), (Path::new("empty"), 0), (Path::new("pkg/zeros"), 100_000)]
+        );
         // A thousandth is the best that deflate can; header and trailer of gzip are 18 bytes.
-        assert!((100..200).contains(&sizes[1].gzipped), "expected about 115 bytes, got {}", sizes[1].gzipped);
+        assert!((100..200).contains(&sizes[2].gzipped), "expected about 115 bytes, got {}", sizes[2].gzipped);
+        let rest = total("the rest", sizes.iter().filter(|s| !s.is_weights()));
+        assert_eq!((rest.raw, rest.gzipped), (100_000, sizes[1].gzipped + sizes[2].gzipped));
         Ok(())
     }
 }

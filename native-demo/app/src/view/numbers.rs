@@ -19,7 +19,7 @@ impl App {
         self.tokens(run, &mut rows);
         times(run, &mut rows);
         self.memory(run, &mut rows);
-        ScrollArea::vertical().id_salt("numbers").max_height(120.0).show(ui, |ui| {
+        ScrollArea::vertical().id_salt("numbers").max_height(134.0).show(ui, |ui| {
             for (what, value) in rows {
                 ui.horizontal_wrapped(|ui| {
                     ui.label(RichText::new(what).weak());
