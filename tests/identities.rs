@@ -1,5 +1,5 @@
 //! Runs that must agree with each other, on the CPU: what is reused with what is fresh, what is stopped with what never
-//! was, one spelling of a checkpoint with another.
+//! was, one spelling of a checkpoint with another. Scales drawn from a seed run on every device.
 //!
 //! Where the same operations run on the same numbers, the bits must be the same. Where a matrix product is cut in
 //! another place (the question on its own, or together with the picture), sums may round differently, and logits are
@@ -12,11 +12,11 @@ use std::{
 };
 
 use fovea_model::{AskOptions, Cancel, Error, Model, Naming, Pick, Picture, Stage, Turn, trace::trace};
-use fovea_runtime::Keep;
+use fovea_runtime::{Keep, TokenBox, compact};
 use fovea_tests::{
     checkpoint::Files,
     closeness::{compare, same_bits},
-    device::cpu,
+    device::{all, cpu},
     golden::{floats, indices},
     run::{ask, fixture, load, open, options, picture},
 };
@@ -168,10 +168,16 @@ fn settings_changed_between_questions_give_what_fresh_runs_give() {
     let mut conversation = model.look_at(image.clone());
     let base = || options(4);
     let layer = |layer| AskOptions { layer: Some(layer), ..base() };
+    let drawn = |seed| AskOptions { random_scales: Some(seed), ..base() };
     let steps = [
         ("as configured", base()),
         ("vision off", AskOptions { vision: false, ..base() }),
         ("vision on again", base()),
+        ("scales drawn", drawn(1)),
+        ("scales drawn anew", drawn(2)),
+        ("drawn scales, another layer", AskOptions { layer: Some(3), ..drawn(2) }),
+        ("vision off beside a seed", AskOptions { vision: false, ..drawn(2) }),
+        ("scales selected again", base()),
         ("layer up", layer(4)),
         ("layer down", layer(1)),
         ("the first layer", layer(0)),
@@ -187,6 +193,41 @@ fn settings_changed_between_questions_give_what_fresh_runs_give() {
         let got = ask(&mut conversation, SHIRT, &options).unwrap();
         agree(what, &fresh(&model, &image, SHIRT, &options), &got);
     }
+}
+
+#[test]
+fn drawn_scales_follow_their_seed_on_every_device() {
+    let image = picture("200x200-0.png");
+    let mut everywhere = Vec::new();
+    for open in all("drawn scales") {
+        let model = fixture("tiny-0", open);
+        let mut conversation = model.look_at(image.clone());
+        let mut run = |random_scales| {
+            ask(&mut conversation, SHIRT, &AskOptions { random_scales, ..options(2) }).expect("an answer")
+        };
+        let before = run(None);
+        let drawn: Vec<Turn> = (0..24).map(|seed| run(Some(seed))).collect();
+        agree("the same seed again", &drawn[7], &run(Some(7)));
+        let seventh = AskOptions { random_scales: Some(7), ..options(2) };
+        agree("a fresh run of a seed", &drawn[7], &fresh(&model, &image, SHIRT, &seventh));
+        agree("the selector again", &before, &run(None));
+        let choices: Vec<_> = drawn.iter().map(|turn| turn.looked.choice.clone()).collect();
+        assert!(choices.windows(2).all(|two| two[0] != two[1]), "expected another draw from every seed");
+        // 16 regions a draw: 384 in all, of which a third is 128, with a standard deviation of 9.
+        for scale in 0..3 {
+            let count = choices.iter().flat_map(|c| c.iter()).filter(|&&c| c == scale).count();
+            assert!((92..=164).contains(&count), "scale {scale}: expected about 128 of 384, got {count}");
+        }
+        // What was drawn is what is emitted.
+        for turn in &drawn {
+            let (choice, scales) = (&turn.looked.choice, &turn.looked.scales);
+            let boxes: Vec<TokenBox> = compact(16, 16, 4, scales, choice).into_iter().map(|(b, _)| b).collect();
+            assert_eq!(*turn.looked.boxes, boxes, "tokens at the drawn scales (got, expected)");
+            assert!(!turn.answer_ids.is_empty(), "expected an answer");
+        }
+        everywhere.push(choices);
+    }
+    assert!(everywhere.windows(2).all(|two| two[0] == two[1]), "expected the same draws on every device");
 }
 
 /// Polls `events` at most `most` times; whether it came to its end, and its error.

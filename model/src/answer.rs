@@ -12,6 +12,9 @@ use crate::{cancel::Cancel, error::Error, grid::Grid, pick::Pick, prompt::Prompt
 pub struct AskOptions {
     /// Whether the vision-guided sampler is on. Without a selector it is off.
     pub vision: bool,
+    /// Seed of a scale drawn evenly for every region, where the vision-guided sampler is on: the paper's random
+    /// sampling (Table 6), the same for the same seed and size of the map. None: the selector chooses.
+    pub random_scales: Option<u64>,
     /// Whether the text-guided sampler is on.
     pub text: bool,
     /// Its budget; None: the checkpoint's gamma.
@@ -34,6 +37,7 @@ impl Default for AskOptions {
     fn default() -> Self {
         Self {
             vision: true,
+            random_scales: None,
             text: true,
             keep: None,
             layer: None,
@@ -121,7 +125,7 @@ pub struct Looked {
     pub window: usize,
     /// The scales that regions chose from.
     pub scales: Arc<Vec<Scale>>,
-    /// Index of every region's scale, raster order; empty without the vision-guided sampler.
+    /// Index of every region's scale, chosen or drawn, raster order; empty without the vision-guided sampler.
     pub choice: Arc<Vec<usize>>,
     /// How many visual tokens are the thumbnail's; they come first.
     pub thumbnail: usize,

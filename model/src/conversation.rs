@@ -17,6 +17,7 @@ use web_time::Instant;
 
 use crate::{
     answer::{AskOptions, Event, Looked, MemoryBytes, Stage, Statistics, TokenCounts, Turn},
+    cancel::Cancel,
     error::Error,
     focus::{Features, Prefix, Visual},
     grid::Grid,
@@ -26,6 +27,7 @@ use crate::{
     prompt::Prompt,
     text_sampler::Kept,
     tiles::{Tiles, tiles},
+    vision_sampler::Chooser,
 };
 
 /// A conversation on one picture.
@@ -33,11 +35,26 @@ pub struct Conversation {
     pub(crate) model: Arc<Model>,
     picture: Picture,
     pub(crate) grid: Grid,
+    /// What the vision tower is to see, until it has.
+    tiles: Option<Tiles>,
     pub(crate) features: Option<Features>,
-    /// The visual tokens, and whether the vision-guided sampler made them.
-    pub(crate) visual: Option<(bool, Visual)>,
+    /// The visual tokens, and who chose their scales.
+    pub(crate) visual: Option<(Chooser, Visual)>,
     /// The picture's way through the lower layers, and the text before it.
     prefix: Option<(Vec<u32>, Prefix)>,
+}
+
+/// How far a question needs the picture to have come.
+struct Way<'a> {
+    /// The text before the picture.
+    before: &'a [u32],
+    /// Tokens of prompt and answer, beside the picture's.
+    around: usize,
+    /// Who chooses the scales.
+    chooser: Chooser,
+    /// Layers that the picture goes through on its own.
+    depth: usize,
+    cancel: &'a Cancel,
 }
 
 /// Time spent in each stage, without what the caller takes between two events.
@@ -75,7 +92,7 @@ impl Conversation {
         // The model's list of canvases; the processor's is the same, or the checkpoint was refused.
         let pinpoints = &model.config.pinpoints;
         let grid = Grid::of(picture.height(), picture.width(), pinpoints, model.config.vision.side, patches);
-        Self { model, picture, grid, features: None, visual: None, prefix: None }
+        Self { model, picture, grid, tiles: None, features: None, visual: None, prefix: None }
     }
 
     /// The picture.
@@ -118,55 +135,24 @@ impl Conversation {
                 let expected = format!("ids below the vocabulary's {}", config.text.vocab);
                 Err(Error::Option { option: "forced", expected, got: bad.to_string() })?;
             }
-            let vision = options.vision && model.has_selector();
-            // Where the default layer lies beyond the last, nothing is pruned.
-            let layer = options.text.then_some(options.layer.or(config.focus.text_layer)).flatten();
+            let chooser = self.chooser(options);
+            let layer = self.pruned_layer(options);
             let depth = layer.unwrap_or(n_layers);
             let mut clock = Clock::start();
 
             let prompt = model.prompter.encode(question)?;
             let around = (prompt.ids.len() - 1).saturating_add(options.max_new_tokens);
-            // Before anything is computed: all tokens without the sampler, at least the thumbnail's with it.
-            let thumbnail = self.grid.patches * self.grid.patches;
-            let least = match (config.focus.thumbnail, vision) {
-                (true, false) => self.grid.stock_tokens(),
-                (true, true) => thumbnail,
-                (false, _) => 1,
-            };
-            self.check_length(around.saturating_add(least))?;
+            self.check_least(around, chooser)?;
             yield clock.end(Stage::Prompt);
             clock.resume();
 
-            if self.features.is_none() {
-                let tiles = self.tiles()?;
-                yield clock.end(Stage::Tiles);
-                clock.resume();
-                self.features = Some(model.device.guard(model.look(&tiles, self.grid, cancel)).await?);
-                yield clock.end(Stage::VisionTower);
+            let way = Way { before: prompt.before(), around, chooser, depth, cancel };
+            while let Some(stage) = self.advance(&way).await? {
+                yield clock.end(stage);
                 clock.resume();
             }
-            if self.visual.as_ref().is_none_or(|(sampled, _)| *sampled != vision) {
-                let Some(features) = &self.features else { return };
-                let visual = model.device.guard(model.sample(features, vision)).await?;
-                self.prefix = None;
-                self.visual = Some((vision, visual));
-                yield clock.end(Stage::VisionSampler);
-                clock.resume();
-            }
-            let Some((_, visual)) = &self.visual else { return };
+            let (Some((_, visual)), Some((_, prefix))) = (&self.visual, &self.prefix) else { return };
             let n = visual.tokens.dims()[0];
-            self.check_length(around.saturating_add(n))?;
-
-            // A shallower question than the last needs what entered its layer, which is gone: start again.
-            self.prefix.take_if(|(before, p)| before != prompt.before() || p.depth > depth);
-            let fresh = || (prompt.before().to_vec(), model.prefix(prompt.before(), visual));
-            let (_, prefix) = self.prefix.get_or_insert_with(fresh);
-            if prefix.depth < depth {
-                model.device.guard(model.image_prefill(prefix, depth, cancel)).await?;
-                yield clock.end(Stage::ImagePrefill);
-                clock.resume();
-            }
-            let prefix = &*prefix;
 
             let asked = model.device.guard(model.question_prefill(prefix, prompt.after(), cancel)).await?;
             let kept = match layer {
@@ -246,6 +232,83 @@ impl Conversation {
             };
             yield Event::Done(Box::new(Turn { prompt, looked, answer_ids, step_logits, statistics }));
         }
+    }
+
+    /// Computes what the first question would have to wait for and no question changes: features, visual tokens, and
+    /// their way through the lower layers. For a caller whose user still looks at the picture or types; asking does it
+    /// too. Does nothing where all of it is there.
+    ///
+    /// # Errors
+    /// As [`Conversation::ask`].
+    pub async fn prepare(&mut self, options: &AskOptions) -> Result<(), Error> {
+        let n_layers = self.model.config.text.n_layers;
+        options.check(n_layers)?;
+        let chooser = self.chooser(options);
+        let depth = self.pruned_layer(options).unwrap_or(n_layers);
+        // Any question will do: what stands before the picture is the template's.
+        let prompt = self.model.prompter.encode("?")?;
+        let around = (prompt.ids.len() - 1).saturating_add(options.max_new_tokens);
+        self.check_least(around, chooser)?;
+        let way = Way { before: prompt.before(), around, chooser, depth, cancel: &options.cancel };
+        while self.advance(&way).await?.is_some() {}
+        Ok(())
+    }
+
+    /// Takes the next step of what depends on the picture alone, and tells which it was; None where nothing is left to do.
+    async fn advance(&mut self, way: &Way<'_>) -> Result<Option<Stage>, Error> {
+        let model = self.model.clone();
+        if self.features.is_none() {
+            // Taken, not borrowed: tiles are of no use once there are features, and are large.
+            let Some(tiles) = self.tiles.take() else {
+                self.tiles = Some(self.tiles()?);
+                return Ok(Some(Stage::Tiles));
+            };
+            self.features = Some(model.device.guard(model.look(&tiles, self.grid, way.cancel)).await?);
+            return Ok(Some(Stage::VisionTower));
+        }
+        if let Some(features) = self.features.as_ref()
+            && self.visual.as_ref().is_none_or(|(by, _)| *by != way.chooser)
+        {
+            let visual = model.device.guard(model.sample(features, way.chooser)).await?;
+            self.prefix = None;
+            self.visual = Some((way.chooser, visual));
+            return Ok(Some(Stage::VisionSampler));
+        }
+        let Some((_, visual)) = &self.visual else { return Ok(None) };
+        self.check_length(way.around.saturating_add(visual.tokens.dims()[0]))?;
+        // A shallower question than the last needs what entered its layer, which is gone: start again.
+        self.prefix.take_if(|(before, p)| before != way.before || p.depth > way.depth);
+        let fresh = || (way.before.to_vec(), model.prefix(way.before, visual));
+        let (_, prefix) = self.prefix.get_or_insert_with(fresh);
+        if prefix.depth < way.depth {
+            model.device.guard(model.image_prefill(prefix, way.depth, way.cancel)).await?;
+            return Ok(Some(Stage::ImagePrefill));
+        }
+        Ok(None)
+    }
+
+    /// Who chooses the scales. Without a selector nobody does.
+    fn chooser(&self, options: &AskOptions) -> Chooser {
+        match options.random_scales {
+            _ if !(options.vision && self.model.has_selector()) => Chooser::Off,
+            None => Chooser::Selector,
+            Some(seed) => Chooser::Random(seed),
+        }
+    }
+
+    /// The layer whose input the text-guided sampler prunes. Where the default lies beyond the last, nothing is pruned.
+    fn pruned_layer(&self, options: &AskOptions) -> Option<usize> {
+        options.text.then_some(options.layer.or(self.model.config.focus.text_layer)).flatten()
+    }
+
+    /// Before anything is computed: all tokens without the sampler, at least the thumbnail's with it.
+    fn check_least(&self, around: usize, chooser: Chooser) -> Result<(), Error> {
+        let least = match (self.model.config.focus.thumbnail, chooser.samples()) {
+            (true, false) => self.grid.stock_tokens(),
+            (true, true) => self.grid.patches * self.grid.patches,
+            (false, _) => 1,
+        };
+        self.check_length(around.saturating_add(least))
     }
 
     fn check_length(&self, need: usize) -> Result<(), Error> {

@@ -30,7 +30,7 @@ use crate::{
     rope::Rotation,
     text_sampler::{Kept, text_guided},
     tiles::Tiles,
-    vision_sampler::{every_box, every_token, vision_guided},
+    vision_sampler::{Chooser, every_box, every_token, vision_guided},
 };
 
 /// What the vision tower makes of a picture, independent of every setting.
@@ -104,12 +104,16 @@ impl Model {
     }
 
     /// Features -> visual tokens: with the vision-guided sampler, or every token as LLaVA-NeXT has them.
-    pub(crate) async fn sample(&self, features: &Features, vision: bool) -> Result<Visual, Error> {
+    pub(crate) async fn sample(&self, features: &Features, chooser: Chooser) -> Result<Visual, Error> {
         let (newline, grid) = (self.newline.clone(), features.grid);
-        let selector = self.selector.as_ref().filter(|_| vision);
+        let (selector, random) = match chooser {
+            Chooser::Off => (None, None),
+            Chooser::Selector => (self.selector.as_ref(), None),
+            Chooser::Random(seed) => (self.selector.as_ref(), Some(seed)),
+        };
         let (high, reads, boxes) = match (selector, &features.map) {
             (Some(selector), Some(map)) => {
-                let s = vision_guided(map, &features.thumbnail, newline, selector, &self.config.focus).await?;
+                let s = vision_guided(map, &features.thumbnail, newline, selector, &self.config.focus, random).await?;
                 let reads = Transaction::default().register(s.logits).register(s.choice);
                 (s.tokens, Some(s.boxes.into_iter().fold(reads, Transaction::register)), Vec::new())
             }

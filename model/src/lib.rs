@@ -60,6 +60,7 @@ pub mod trace;
 pub mod train;
 mod vision;
 mod vision_sampler;
+pub mod words;
 
 pub use answer::{AskOptions, Event, Looked, MemoryBytes, Stage, Statistics, TokenCounts, Turn};
 pub use cancel::Cancel;

@@ -13,6 +13,7 @@ use crate::{answer::Looked, error::Error, picture::Picture, resize::bicubic};
 
 mod canvas;
 mod colours;
+pub mod heat;
 mod legend;
 mod lettering;
 mod scales;
@@ -195,16 +196,53 @@ impl Map<'_> {
     }
 }
 
+/// `picture` in the size that it is drawn in, with nothing over it.
+///
+/// # Errors
+/// [`Error::Picture`] where it can't be resized.
+pub fn plain(picture: &Picture) -> Result<Picture, Error> {
+    let from = [picture.width(), picture.height()];
+    let longer = from[0].max(from[1]);
+    let target = longer.clamp(LEAST, MOST) as f64;
+    let to = from.map(|side| ((side as f64 * target / longer as f64).round() as usize).max(SLIMMEST));
+    bicubic(picture, to[0], to[1])
+}
+
+/// Draws what the model looked at over `picture`, in the size of [`plain`] and without a legend, for a window that has its
+/// own.
+///
+/// # Errors
+/// As [`plain`].
+pub fn bare(picture: &Picture, looked: &Looked) -> Result<Picture, Error> {
+    let drawn = plain(picture)?;
+    let to = [drawn.width(), drawn.height()];
+    let mut canvas = Canvas::filled(to[0], to[1], GROUND);
+    let from = [picture.width(), picture.height()];
+    Map { looked, fates: &fates(looked), from, to, left: 0 }.paint(&mut canvas, &drawn);
+    canvas.picture()
+}
+
+/// The scales that regions chose from, the coarsest first: index, and the colour of its lines (red, green, blue).
+pub fn scale_colours(looked: &Looked) -> Vec<(usize, [u8; 3])> {
+    let fineness = Fineness::of(&looked.scales);
+    fineness.order().map(|index| (index, fineness.colour(index))).collect()
+}
+
+/// What the heat of a kept token looks like on grey (red, green, blue): `rank` 0 for the least important that was kept, 1 for
+/// the most; None for a dropped one.
+pub fn heat_colour(rank: Option<f32>) -> [u8; 3] {
+    let grey = [128; 3];
+    rank.map_or_else(|| colours::dimmed(grey), |rank| colours::heated(grey, rank))
+}
+
 /// Draws what the model looked at over `picture`, with a legend below.
 ///
 /// # Errors
 /// [`Error::Picture`] where the drawing would be above a picture's limits.
 pub fn draw(picture: &Picture, looked: &Looked) -> Result<Picture, Error> {
     let from = [picture.width(), picture.height()];
-    let longer = from[0].max(from[1]);
-    let target = longer.clamp(LEAST, MOST) as f64;
-    let to = from.map(|side| ((side as f64 * target / longer as f64).round() as usize).max(SLIMMEST));
-    let drawn = bicubic(picture, to[0], to[1])?;
+    let drawn = plain(picture)?;
+    let to = [drawn.width(), drawn.height()];
     let fates = fates(looked);
     let size = (to[0] as f32 / LEAST as f32).clamp(1.0, 1.6);
     let legend = Legend { looked, fates: &fates, picture: &drawn, size };

@@ -67,13 +67,13 @@ pub async fn trace(conversation: &mut Conversation, question: &str, options: &As
     }
     let mut trace = Trace::new();
     if let Some(turn) = turn {
-        stages(&mut trace, conversation, options.vision).await?;
+        stages(&mut trace, conversation).await?;
         outcome(&mut trace, &turn);
     }
     Ok(trace)
 }
 
-async fn stages(trace: &mut Trace, conversation: &Conversation, vision: bool) -> Result<(), Error> {
+async fn stages(trace: &mut Trace, conversation: &Conversation) -> Result<(), Error> {
     let tiles = conversation.tiles()?;
     put(trace, "pixel_values", &[tiles.count, 3, tiles.side, tiles.side], tiles.pixel_values);
     let Some(features) = &conversation.features else { return Ok(()) };
@@ -84,8 +84,8 @@ async fn stages(trace: &mut Trace, conversation: &Conversation, vision: bool) ->
         None => Vec::new(),
     };
     put(trace, "feature_map", &[features.grid.height, features.grid.width, c], map);
-    let Some((sampled, visual)) = &conversation.visual else { return Ok(()) };
-    if vision && *sampled {
+    let Some((chooser, visual)) = &conversation.visual else { return Ok(()) };
+    if chooser.samples() {
         let scales = conversation.model.config().focus.scales.len();
         put(trace, "scale_logits", &[visual.choice.len(), scales], visual.scale_logits.clone());
         put_indices(trace, "scale_choice", &[visual.choice.len()], &visual.choice);

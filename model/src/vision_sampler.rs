@@ -4,7 +4,11 @@ use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 use fovea_runtime::{
     Scale, TokenBox,
-    sampler_ops::{compact, region_pool, scale_select},
+    sampler_ops::{compact, indices, region_pool, scale_select},
+};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
 };
 
 use crate::{
@@ -35,12 +39,38 @@ impl ScaleSelector {
     }
 }
 
+/// Who chooses the scale of every region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chooser {
+    /// Nobody: there is no sampler, and every token is LLaVA-NeXT's own.
+    Off,
+    /// The selector (Eq. 1).
+    Selector,
+    /// An even draw from this seed: the paper's random sampling (Table 6).
+    Random(u64),
+}
+
+impl Chooser {
+    /// Whether there is a sampler.
+    pub fn samples(self) -> bool {
+        self != Self::Off
+    }
+}
+
+/// An even draw of a scale for each of `regions`, as indices below `scales`, which is not 0: the same for the same
+/// three numbers, on every machine.
+fn drawn(seed: u64, regions: usize, scales: usize) -> Vec<usize> {
+    let mut dice = ChaCha8Rng::seed_from_u64(seed);
+    // The high half of a product: even but for a bias of 2^-32 times the number of scales.
+    (0..regions).map(|_| ((u64::from(dice.next_u32()) * scales as u64) >> 32) as usize).collect()
+}
+
 /// What the sampler made of a map, on the device.
 #[derive(Clone, Debug)]
 pub(crate) struct Sampled {
     /// (N', C): the kept tokens in scanline order, newlines included. None where there is no token.
     pub tokens: Option<Tensor<2>>,
-    /// Z, (regions, scales).
+    /// Z, (regions, scales); the selector's also where the choice was drawn.
     pub logits: Tensor<2>,
     /// The index of every region's scale, raster order.
     pub choice: Tensor<1, Int>,
@@ -48,7 +78,8 @@ pub(crate) struct Sampled {
     pub boxes: Option<Tensor<2, Int>>,
 }
 
-/// Eq. 1: every region keeps its tokens at the scale with the largest logit; equal logits: the first.
+/// Eq. 1: every region keeps its tokens at the scale with the largest logit; equal logits: the first. With `random`, a
+/// seed, at a scale that was drawn instead ([`Chooser::Random`]).
 ///
 /// `map` (Hx, Wx, C), not empty; `thumbnail` (P*P, C); `newline` (C), all f32.
 pub(crate) async fn vision_guided(
@@ -57,6 +88,7 @@ pub(crate) async fn vision_guided(
     newline: Tensor<1>,
     selector: &ScaleSelector,
     focus: &FocusConfig,
+    random: Option<u64>,
 ) -> Result<Sampled, Error> {
     // The whole region first: what the selector sees. Single patches are in the map, and need no pooling.
     let mut pooled_at = vec![Scale::new(focus.window, focus.window)];
@@ -67,7 +99,14 @@ pub(crate) async fn vision_guided(
     }
     let pooled = region_pool(map.clone(), focus.window, &pooled_at)?;
     let (weight, bias) = (selector.weight.val(), selector.bias.val());
-    let (logits, choice) = scale_select(pooled.scale(0), thumbnail.clone(), weight, bias)?;
+    let (logits, selected) = scale_select(pooled.scale(0), thumbnail.clone(), weight, bias)?;
+    let choice = match random {
+        None => selected,
+        Some(seed) => {
+            let (regions, scales) = (selected.dims()[0], focus.scales.len());
+            indices(&drawn(seed, regions, scales), scales, &map.device())?
+        }
+    };
     let compacted = compact(map.clone(), &pooled, newline, choice.clone(), &focus.scales).await?;
     let (tokens, boxes) = compacted.map(|c| (c.tokens, c.boxes)).unzip();
     Ok(Sampled { tokens, logits, choice, boxes })
@@ -94,4 +133,27 @@ pub(crate) fn every_token(map: Option<&Tensor<3>>, height: usize, newline: Tenso
 /// The patches of [`every_token`]'s tokens.
 pub(crate) fn every_box(height: usize, width: usize) -> Vec<TokenBox> {
     (0..height).flat_map(|y| (0..=width).map(move |x| [y, x, y + 1, (x + 1).min(width)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::drawn;
+
+    #[test]
+    fn draws_are_even_and_depend_on_the_seed_alone() {
+        for scales in [1, 2, 3, 7] {
+            let choice = drawn(5, 10_000, scales);
+            assert_eq!(choice, drawn(5, 10_000, scales), "{scales} scales: a second draw (got, expected)");
+            let even = 10_000 / scales;
+            for scale in 0..scales {
+                let count = choice.iter().filter(|&&c| c == scale).count();
+                // A share's standard deviation is 0.005 at most; a wrong end of the range would be off by far more.
+                assert!(count.abs_diff(even) <= 200, "scale {scale} of {scales}: expected about {even}, got {count}");
+            }
+            assert!(choice.iter().all(|&c| c < scales), "expected indices below {scales}");
+        }
+        assert_ne!(drawn(5, 100, 3), drawn(6, 100, 3), "draws of two seeds");
+        // A larger map begins like a smaller one: nothing but the number of regions differs.
+        assert_eq!(drawn(5, 100, 3)[..40], drawn(5, 40, 3), "the first 40 of 100 (got, expected)");
+    }
 }

@@ -1,5 +1,5 @@
-//! Enters: numbers that training and evaluation report, and their names. Leaves: tables, lines and bars, as RGB pixels or
-//! a PNG file.
+//! Enters: numbers that training and evaluation report, and their names. Leaves: tables, lines, bars and
+//! rows of pictures, as RGB pixels or a PNG file.
 //!
 //! Everything is drawn three times as large and averaged down, which makes edges and letters smooth. The one font is
 //! compiled in, so that a chart looks the same everywhere; it has printable ASCII and ± – → × γ.
@@ -9,6 +9,7 @@ use std::io::Cursor;
 use image::{ImageFormat, RgbImage};
 
 mod bars;
+mod gallery;
 mod legend;
 mod lines;
 mod plot;
@@ -17,6 +18,7 @@ mod table;
 mod ticks;
 
 pub use bars::stacked_bars;
+pub use gallery::{ColourBar, GalleryRow, gallery};
 pub use lines::{lines, panels};
 pub use table::table;
 

@@ -1,8 +1,10 @@
 //! `fovea eval`: how many answers are right, for how many tokens and at what speed; `fovea scenes` writes the pictures.
 //!
-//! `samples` (what is asked) · `modes` (the table) · `places` (what was kept of the object asked about) · `studies` (the
-//! paper's other tables and figures) · `page` (as text).
+//! `samples` (what is asked) · `modes` (the table) · `places` (what tokens show, and what was kept of the object asked
+//! about) · `studies` (the paper's other tables and figures) · `maps` (one of them: importance by layer) · `page` (as
+//! text).
 
+mod maps;
 mod modes;
 mod page;
 mod places;
@@ -12,10 +14,10 @@ mod studies;
 use std::{fs, io::IsTerminal, path::Path};
 
 use fovea_model::AskOptions;
-pub use studies::Study;
-
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use serde_json::json;
+pub use studies::Study;
 
 use crate::{
     args::{EvalArgs, ScenesArgs},
@@ -23,13 +25,16 @@ use crate::{
     failure::Failure,
     load, text,
 };
+use modes::Row;
+use page::About;
+use studies::Studied;
 
 /// Writes held-out scenes and their questions.
 pub fn scenes(args: &ScenesArgs) -> Result<(), Failure> {
     samples::write(args.seed, args.count, &args.out)
 }
 
-/// Answers every question in every mode, and tells how that went.
+/// Answers every question in every mode, or as a study has it, and tells how that went.
 pub async fn run(args: EvalArgs) -> Result<(), Failure> {
     let samples = match &args.dir {
         Some(dir) => samples::folder(dir)?,
@@ -46,17 +51,19 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     };
-    let about = page::About::of(&args, &model, &samples);
+    let about = About::of(&args, &model, &samples);
     if let Some(study) = args.study {
         let found = studies::run(study, &model, &samples, args.timed, &cancel, progress).await?;
         bar.finish_and_clear();
-        if args.json {
-            let report = json!({ "study": study.name(), "about": about, "rows": found.rows });
-            text::out(|to| writeln!(to, "{report}"))?;
-        } else {
-            text::out(|to| to.write_all(page::studied(&about, &found.rows).as_bytes()))?;
-        }
-        return save(args.png.as_deref(), found.chart);
+        return match found {
+            Studied::Rows(rows, chart) => {
+                told(&args, &about, &rows, || page::studied(&about, &rows))?;
+                save(args.png.as_deref(), || Ok(chart))
+            }
+            Studied::Table(rows) => {
+                table(&args, &about, &rows, "Tokens, speed and right answers by who chooses the scales")
+            }
+        };
     }
     let modes = modes::four(modes::longest(&samples), &cancel);
     let (rows, answers) = modes::run(&model, &samples, &modes, args.timed, progress).await?;
@@ -65,20 +72,35 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
         let wrong = page::wrong(&samples, &answers);
         fs::write(file, wrong).map_err(|why| Failure::Write { file: file.display().to_string(), why })?;
     }
-    if args.json {
-        let report = json!({ "about": about, "rows": rows });
-        text::out(|to| writeln!(to, "{report}"))?;
-    } else {
-        text::out(|to| to.write_all(page::table(&about, &rows).as_bytes()))?;
-    }
-    match &args.png {
-        Some(file) => save(Some(file), Some(page::chart(&about, &rows)?)),
-        None => Ok(()),
-    }
+    table(&args, &about, &rows, "Tokens, speed and right answers by sampler")
 }
 
-fn save(file: Option<&Path>, chart: Option<Chart>) -> Result<(), Failure> {
-    let (Some(file), Some(chart)) = (file, chart) else { return Ok(()) };
-    let png = chart.png().map_err(Failure::Chart)?;
+/// Tells a table, and draws it where a file is named.
+fn table(args: &EvalArgs, about: &About, rows: &[Row], title: &str) -> Result<(), Failure> {
+    told(args, about, rows, || page::table(about, rows))?;
+    save(args.png.as_deref(), || page::chart(title, about, rows))
+}
+
+/// Rows on stdout: as JSON, or as `page` has them.
+fn told(
+    args: &EvalArgs,
+    about: &About,
+    rows: &(impl Serialize + ?Sized),
+    page: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if !args.json {
+        return text::out(|to| to.write_all(page().as_bytes()));
+    }
+    let mut report = json!({ "about": about, "rows": rows });
+    if let Some(study) = args.study {
+        report["study"] = json!(study.name());
+    }
+    text::out(|to| writeln!(to, "{report}"))
+}
+
+/// Writes a figure where a file is named for it.
+fn save(file: Option<&Path>, chart: impl FnOnce() -> Result<Chart, Failure>) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let png = chart()?.png().map_err(Failure::Chart)?;
     fs::write(file, png).map_err(|why| Failure::Write { file: file.display().to_string(), why })
 }

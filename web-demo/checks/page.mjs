@@ -1,103 +1,319 @@
-// The page as a person uses it, in headless Chromium: by keyboard alone, stopped and asked again, and free of what axe
-// finds wrong. `node page.mjs ADDRESS [FOLDER]` of a served page; screenshots go to the folder. Needs the packages
-// playwright-core and axe-core, and Chromium in PATH.
+// The page as a person uses it, in headless Chromium: by keyboard alone, stopped and asked again, pointed at, with a camera,
+// without WebGPU, without anything that an engine needs, with a GPU that is lost, and free of what axe finds wrong.
+//
+//     node page.mjs ADDRESS [--only NAME] [--shots FOLDER]
+//
+// ADDRESS is a served page, NAME a function below; screenshots go to FOLDER. Needs the packages playwright-core and axe-core
+// where it is run from, and Chromium in PATH.
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { createRequire } from 'node:module';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
 
-const [address, folder] = process.argv.slice(2);
-// The packages lie where this is run from.
-const { resolve } = createRequire(join(process.cwd(), 'page.mjs'));
-const { chromium } = (await import(pathToFileURL(resolve('playwright-core')))).default;
-const FLAGS = ['--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--disable-gpu-watchdog',
-  '--disable-dev-shm-usage', '--disable-quic', '--disable-background-networking', '--disable-component-update',
-  '--disable-extensions', '--disable-sync', '--no-first-run'];
-// Two cores draw what a GPU would.
-const SLOW = { timeout: 300_000 };
+import { GPU, SLOW, axe, launch, open } from './chromium.mjs';
+import { shoot } from './shot.mjs';
 
-const executablePath = execFileSync('which', ['chromium'], { encoding: 'utf8' }).trim();
-const browser = await chromium.launch({ executablePath, args: FLAGS });
-
-// A page of the folder; complaints of the browser, such as about its policy, are collected.
-async function open(name, options) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
-  context.setDefaultTimeout(SLOW.timeout);
-  context.setDefaultNavigationTimeout(SLOW.timeout);
-  const page = await context.newPage();
-  const complaints = [];
-  page.on('pageerror', (why) => complaints.push(why.message));
-  page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
-  await page.goto(new URL(name, address).href);
-  return { page, complaints, close: () => context.close() };
-}
+const { values: { only, shots }, positionals: [address] } = parseArgs({
+  allowPositionals: true,
+  options: { only: { type: 'string' }, shots: { type: 'string' } },
+});
+const QUESTION = 'What word is on the blue sign?';
+const ANSWER = 'exit';
+// With a GPU that is drawn by the CPU, which otherwise would be left alone.
+const PAGE = 'index.html?gpu';
 
 const ready = (page) => page.waitForFunction(() => document.body.dataset.state === 'ready', null, SLOW);
-const shot = (page, name) => folder && page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
+const text = (page, id) => page.textContent(`#${id}`);
 
-async function byKeyboard() {
-  const { page, complaints, close } = await open('index.html');
+async function shot(page, name) {
+  if (!shots) return;
+  await page.evaluate(() => scrollTo(0, 0));
+  await shoot(page, join(shots, `web-${name}.png`));
+}
+
+// Waits until the status begins with `words`; a failure that it tells ends that.
+async function says(page, words) {
+  await page.waitForFunction((start) => {
+    const { textContent, dataset } = document.getElementById('status');
+    return textContent.startsWith(start) || dataset.kind === 'fail';
+  }, words, SLOW);
+  const told = await text(page, 'status');
+  assert.ok(told.startsWith(words), `expected the status to begin with ${words}, got ${told}`);
+}
+
+async function asked(page) {
+  await page.fill('#question', QUESTION);
+  await page.press('#question', 'Enter');
+}
+
+async function answered(page) {
+  await says(page, 'Answered');
+  await ready(page);
+  assert.equal(await text(page, 'answer'), ANSWER, 'the answer (got, expected)');
+}
+
+async function byKeyboard(browser) {
+  const { page, complaints, close } = await open(browser, address, PAGE);
+  await page.waitForFunction(() => document.querySelectorAll('#examples img').length > 0, null, SLOW);
+  await page.waitForFunction(() => [...document.images].every(({ id, naturalWidth }) => naturalWidth > 0 || id === 'overlay'), null, SLOW);
   await shot(page, 'loading');
   await ready(page);
   await shot(page, 'start');
+  await scan(page, 'ready');
   const focused = () => page.evaluate(() => document.activeElement?.id ?? '');
   for (let i = 0; i < 40 && await focused() !== 'question'; i += 1) await page.keyboard.press('Tab');
   assert.equal(await focused(), 'question', 'what Tab reaches (got, expected)');
   await page.keyboard.press('ControlOrMeta+A');
-  await page.keyboard.type('What word is on the blue sign?');
+  await page.keyboard.type(QUESTION);
 
   // Stopped while it is answered, which the first time takes seconds of compiling shaders.
   await page.keyboard.press('Enter');
   await page.waitForFunction(() => document.body.dataset.state === 'busy', null, SLOW);
   await page.click('#stop');
   await ready(page);
-  assert.equal(await page.textContent('#status'), 'Stopped.', 'the status after a stop (got, expected)');
+  assert.equal(await text(page, 'status'), 'Stopped.', 'the status after a stop (got, expected)');
 
   await page.focus('#question');
   await page.keyboard.press('Enter');
-  await page.waitForFunction(() => document.getElementById('status').textContent.startsWith('Answered'), null, SLOW);
-  await ready(page);
-  assert.equal(await page.textContent('#answer'), 'exit', 'the answer (got, expected)');
+  await answered(page);
   await page.check('#show-overlay', { force: true });
   await page.waitForFunction(() => document.getElementById('overlay').naturalWidth > 0, null, SLOW);
+  await pointed(page);
   await shot(page, 'answer');
+  await scan(page, 'an answer');
 
   // A smaller gamma keeps fewer tokens, at once.
-  const kept = async () => Number((await page.textContent('#tokens')).match(/\d+$/)[0]);
+  const kept = async () => Number((await text(page, 'tokens')).match(/\d+$/)[0]);
   const before = await kept();
   await page.focus('#gamma');
   for (let i = 0; i < 8; i += 1) await page.keyboard.press('PageDown');
-  await page.waitForFunction(() => document.getElementById('status').textContent.startsWith('Shown'), null, SLOW);
+  await says(page, 'Shown');
   assert.ok(await kept() < before, `expected fewer tokens than ${before}, got ${await kept()}`);
 
   await page.setInputFiles('#file', { name: 'notes.txt', mimeType: 'image/png', buffer: Buffer.from('no picture') });
   await page.waitForFunction(() => document.getElementById('status').dataset.kind === 'fail', null, SLOW);
   await shot(page, 'error');
+  await scan(page, 'an error');
   assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
   await close();
 }
 
-async function accessible() {
-  for (const colorScheme of ['light', 'dark']) {
-    for (const name of ['index.html', 'conformance.html']) {
-      // The scanner is a script that the page's policy would refuse.
-      const { page, close } = await open(name, { colorScheme, bypassCSP: true });
-      if (name === 'index.html') await ready(page);
-      await page.addScriptTag({ path: resolve('axe-core/axe.min.js') });
-      const wrong = await page.evaluate(async () => (await globalThis.axe.run()).violations.map(
-        ({ id, impact, nodes }) => ({ id, impact, where: nodes.map(({ html }) => html) }),
-      ));
-      assert.deepEqual(wrong, [], `${name}, ${colorScheme}: what axe finds (got, expected)`);
-      await close();
+// The page's own thread has no task above 50 ms while it loads, answers and draws. On cores that also run the engine and
+// draw for the GPU a task may be held up, and takes longer than its work: so what counts is the time that the thread ran.
+async function unblocked(browser) {
+  const { page, longTasks, close } = await open(browser, address, 'icon.svg');
+  await browser.startTracing(page, { categories: ['toplevel'] });
+  await page.goto(new URL(PAGE, address).href);
+  await ready(page);
+  await asked(page);
+  await answered(page);
+  await page.focus('#gamma');
+  await page.keyboard.press('PageDown');
+  await says(page, 'Shown');
+  const held = await longTasks();
+  const { traceEvents: events } = JSON.parse(await browser.stopTracing());
+  const main = new Set(events.filter(({ name, args }) => name === 'thread_name' && args.name === 'CrRendererMain').map(({ pid, tid }) => `${pid} ${tid}`));
+  const tasks = events.filter(({ name, pid, tid }) => name.endsWith('RunTask') && main.has(`${pid} ${tid}`));
+  assert.ok(tasks.length > 100, `expected the tasks of the page's thread, got ${tasks.length}`);
+  const [wall, run] = ['dur', 'tdur'].map((key) => Math.max(...tasks.map((task) => task[key] ?? 0)) / 1000);
+  console.log(`longtask: ${held.map(({ ms }) => `${ms} ms`).join(', ') || 'none'}; of ${tasks.length} tasks the longest takes ${wall} ms, and none runs for more than ${run} ms`);
+  assert.ok(run > 0 && run < 50, `expected no task to run for 50 ms, got ${run}`);
+  await close();
+}
+
+// A token tells where it lies, how important it is and what became of it: to the keys, and to the pointer.
+async function pointed(page) {
+  const told = () => text(page, 'token');
+  const rank = async () => Number((await told()).match(/rank (\d+) of/)?.[1]);
+  const press = async (key) => {
+    await page.keyboard.press(key);
+    return told();
+  };
+  await page.focus('#show-overlay');
+  await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'probe', 'what follows the switch (got, expected)');
+  const first = await told();
+  const whole = /^Token \d+ of \d+, kept: patch rows? .*, columns? .* \(pixels \d+ to \d+ across, \d+ to \d+ down\), scale \dx\d, importance [\d.]+ %, rank \d+ of \d+\.$/;
+  assert.match(first, whole, 'the most important token');
+  const most = await rank();
+  await press('PageDown');
+  assert.ok(await rank() > most, `expected a rank below ${most}, got ${await told()}`);
+  assert.equal(await press('PageUp'), first, 'the token before (got, expected)');
+  // There and back, as far as it goes.
+  let moved = 0;
+  for (const [there, back] of [['Right', 'Left'], ['Left', 'Right'], ['Down', 'Up'], ['Up', 'Down']]) {
+    const seen = [first];
+    for (let now = await press(`Arrow${there}`); now !== seen.at(-1); now = await press(`Arrow${there}`)) seen.push(now);
+    moved += seen.length - 1;
+    // Where it went over tokens of other sizes, the way is the same.
+    for (const before of seen.slice(0, -1).reverse()) {
+      assert.equal(await press(`Arrow${back}`), before, `the token before, going ${back} (got, expected)`);
     }
+  }
+  assert.ok(moved >= 4, `expected at least four tokens around, got ${moved}`);
+  assert.match(await press('End'), /dropped/, 'the least important token');
+  assert.equal(await press('Escape'), '', 'what is told after Escape (got, expected)');
+
+  const { x, y, width, height } = await page.locator('#probe').boundingBox();
+  for (const [across, down] of [[0.02, 0.02], [0.3, 0.6], [0.8, 0.15]]) {
+    const at = [x + across * width, y + down * height];
+    await page.mouse.move(...at);
+    const [left, right, top, bottom] = (await told()).match(/pixels (\d+) to (\d+) across, (\d+) to (\d+) down/).slice(1).map(Number);
+    const mark = await page.locator('#mark').boundingBox();
+    const inside = mark.x - 1 <= at[0] && at[0] <= mark.x + mark.width + 1 && mark.y - 1 <= at[1] && at[1] <= mark.y + mark.height + 1;
+    assert.ok(inside, `expected the mark around ${at}, got ${JSON.stringify(mark)}`);
+    const shown = [(right - left) / (bottom - top), mark.width / mark.height];
+    assert.ok(Math.abs(shown[0] / shown[1] - 1) < 0.1, `expected the mark in the shape of its pixels, got ${shown}`);
   }
 }
 
+// A picture of a camera is opened like any other.
+async function photographed() {
+  const browser = await launch('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream');
+  const { page, complaints, close } = await open(browser, address, 'index.html');
+  await page.click('#webcam');
+  await page.waitForFunction(() => document.getElementById('viewed').videoWidth > 0, null, SLOW);
+  const light = await page.evaluateHandle(() => document.getElementById('viewed').srcObject.getTracks()[0]);
+  await page.click('#snap');
+  await page.waitForFunction(() => document.getElementById('picture').alt === 'Your picture of the camera', null, SLOW);
+  assert.ok(await page.evaluate(() => document.getElementById('picture').naturalWidth) > 0, 'expected a picture of the camera');
+  assert.equal(await light.evaluate((track) => track.readyState), 'ended', 'the camera after it (got, expected)');
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
+  await browser.close();
+}
+
+// Without WebGPU, or with a GPU that is drawn by the CPU, the page says so, and what to do, and answers on the CPU.
+async function withoutGpu() {
+  const cases = [
+    [['--disable-gpu'], /no adapter.*Without it the model runs on the CPU/],
+    [GPU, /GPU is drawn by the CPU, so the model runs on the CPU itself/],
+  ];
+  for (const [flags, words] of cases) {
+    const browser = await launch(...flags);
+    const { page, close } = await open(browser, address, 'index.html');
+    await ready(page);
+    assert.match(await text(page, 'needs-todo'), words, 'what is said of the GPU');
+    await asked(page);
+    await answered(page);
+    assert.match(await text(page, 'cost'), /\(cpu\)/, 'the device');
+    await close();
+    await browser.close();
+  }
+}
+
+// Without WebAssembly a recording is played, and says that it is one.
+async function withoutEngine(browser) {
+  const before = (page) => page.addInitScript(() => { delete globalThis.WebAssembly; });
+  const { page, complaints, close } = await open(browser, address, 'index.html', { before });
+  await page.waitForFunction(() => document.getElementById('overlay').naturalWidth > 0, null, SLOW);
+  assert.match(await text(page, 'status'), /expected WebAssembly, got nothing/, 'the status');
+  assert.match(await text(page, 'recording'), /nothing is computed here.*recorded/s, 'what is said of the recording');
+  for (const id of ['recording', 'recorded']) assert.ok(await page.isVisible(`#${id}`), `expected ${id} to be seen`);
+  assert.ok(await page.isDisabled('#question'), 'expected no question to be taken');
+  await page.click(`#recording-questions button:text-is("${QUESTION}")`);
+  await page.waitForFunction((answer) => document.getElementById('answer').textContent === answer, ANSWER, SLOW);
+  await page.waitForFunction(() => document.getElementById('overlay').alt.startsWith('Recorded'), null, SLOW);
+  await shot(page, 'recording');
+  await scan(page, 'a recording');
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
+}
+
+// The worker's GPU is destroyed when the first token of an answer has come. Only the first worker's: `route` puts this
+// before its script.
+const DESTROYED = `{
+  const devices = [];
+  const request = GPUAdapter.prototype.requestDevice;
+  GPUAdapter.prototype.requestDevice = async function (...given) {
+    const device = await request.apply(this, given);
+    devices.push(device);
+    return device;
+  };
+  const tell = self.postMessage.bind(self);
+  self.postMessage = (message, ...rest) => {
+    tell(message, ...rest);
+    if (message.event?.token) devices.forEach((device) => device.destroy());
+  };
+}`;
+
+async function lostWhileAnswering(browser) {
+  let workers = 0;
+  const before = (page) => page.route('**/engine-worker.js', async (route) => {
+    workers += 1;
+    if (workers > 1) return route.continue();
+    const response = await route.fetch();
+    return route.fulfill({ response, body: `${DESTROYED}${await response.text()}` });
+  });
+  const { page, close } = await open(browser, address, PAGE, { before });
+  await ready(page);
+  await asked(page);
+  await answered(page);
+  assert.match(await text(page, 'status'), /The engine had to be started again/, 'the status');
+  assert.equal(workers, 2, 'workers (got, expected)');
+  await close();
+}
+
+// The browser's GPU process crashes while the page waits for a question.
+async function lostBetweenQuestions() {
+  const browser = await launch(...GPU);
+  let workers = 0;
+  const before = async (page) => page.on('worker', () => { workers += 1; });
+  const { page, close } = await open(browser, address, PAGE, { before });
+  await ready(page);
+  await asked(page);
+  await answered(page);
+  const started = workers;
+  await (await browser.newBrowserCDPSession()).send('Browser.crashGpuProcess');
+  await asked(page);
+  await page.waitForFunction(() => document.body.dataset.state === 'busy', null, SLOW);
+  await answered(page);
+  assert.match(await text(page, 'status'), /The engine had to be started again/, 'the status');
+  assert.equal(workers - started, 1, 'workers after the crash (got, expected)');
+  await close();
+  await browser.close();
+}
+
+// What axe finds wrong, in light and dark.
+async function scan(page, where) {
+  // The scanner is evaluated, since the page's policy refuses it as a script.
+  await page.evaluate(await readFile(axe(), 'utf8'));
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+    const wrong = await page.evaluate(async () => (await globalThis.axe.run()).violations.map(
+      ({ id, impact, nodes }) => ({ id, impact, where: nodes.map(({ html }) => html) }),
+    ));
+    assert.deepEqual(wrong, [], `${where}, ${colorScheme}: what axe finds (got, expected)`);
+  }
+  await page.emulateMedia({ colorScheme: null, reducedMotion: null });
+}
+
+// What no other check scans.
+async function accessible(browser) {
+  for (const name of [PAGE, 'conformance.html']) {
+    const { page, close } = await open(browser, address, name);
+    await scan(page, `${name} as it loads`);
+    if (name === PAGE) {
+      await page.evaluate(() => document.getElementById('viewfinder').showModal());
+      await scan(page, 'the camera');
+    }
+    await close();
+  }
+}
+
+const checks = {
+  byKeyboard, unblocked, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+};
+assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
+const browser = await launch(...GPU);
 try {
-  await byKeyboard();
-  await accessible();
+  for (const [name, check] of Object.entries(checks)) {
+    if (only && only !== name) continue;
+    const started = performance.now();
+    await check(browser);
+    console.log(`${name}: ok, ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  }
   console.log('page: ok');
 } finally {
   await browser.close();

@@ -1,7 +1,7 @@
 // The API as a page would use it: `tsc --noEmit` holds it to `page/fovea.d.ts`.
 
-import { Fovea, FoveaError } from '../page/fovea.js';
-import type { Looked } from '../page/fovea.js';
+import { Fovea, FoveaError, visualTokens } from '../page/fovea.js';
+import type { Looked, VisualToken } from '../page/fovea.js';
 
 export async function answer(picture: Blob, question: string, signal: AbortSignal): Promise<string> {
   const engine = await Fovea.create({ signal, onProgress: ({ done, total }) => console.log(done / total) });
@@ -26,4 +26,12 @@ export async function answer(picture: Blob, question: string, signal: AbortSigna
 
 export function folder(files: FileList): Promise<Fovea> {
   return Fovea.create({ files: new Map([...files].map((file) => [file.name, file])), cpu: true });
+}
+
+export async function tokens(engine: Fovea, picture: Blob): Promise<string[]> {
+  const sight = await engine.lookAt(picture);
+  await sight.prepare({ layer: 2 });
+  const looked = await sight.look('What word is on the sign?');
+  const kept: VisualToken[] = visualTokens(looked).filter(({ part, kept }) => part === 'map' && kept);
+  return kept.map(({ rect, scale, rank }) => `${rect?.join(' ')} ${scale ?? 'no scale'} ${rank ?? 'no rank'}`);
 }

@@ -1,20 +1,26 @@
 // The demo: a picture, a question, the answer as it comes, and what the model looked at for it.
 
 import { another } from './another.js';
+import { camera } from './camera.js';
 import { at, copies, make } from './dom.js';
-import { FoveaError } from './error.js';
 import { address, examples, file } from './examples.js';
 import { gpu } from './gpu.js';
 import { intake } from './intake.js';
 import { needs, showNeeds } from './needs.js';
 import { duration, mebibytes, showComparison, showCost, showTokens } from './numbers.js';
 import { poster, reporting, run } from './post.js';
+import { playRecording, stopRecording } from './recording.js';
 import { longTasks, selfRun } from './self-run.js';
 import { REPLACED, Session } from './session.js';
 import { showOverlay, showPicture } from './view.js';
 
 // How long a slider rests before what it says is carried out, in milliseconds.
 const REST = 60;
+
+// What is said of a GPU that is none, and whether it is used all the same, as tests want it.
+const SOFTWARE = 'This browser\'s GPU is drawn by the CPU, so the model runs on the CPU itself: the same answers, sooner. A browser with hardware '
+  + 'acceleration switched on has a real one.';
+const anyGpu = reporting || new URLSearchParams(location.search).has('gpu');
 
 const tasks = reporting ? longTasks() : null;
 const post = poster((sentence) => show(sentence, 'fail'));
@@ -36,6 +42,8 @@ let reopen = () => {};
 // The last question that was answered: the question, the answer (`done`), what was `looked` at, and by which `settings`.
 let last = null;
 let running = new AbortController();
+// What is computed ahead of a question.
+let ahead = new AbortController();
 let current = Promise.resolve();
 let resting = 0;
 let restarted = '';
@@ -96,12 +104,14 @@ function instead(state, work) {
 async function load(cpu) {
   at('rescue').hidden = true;
   at('loading').hidden = false;
-  at('loading').value = 0;
+  // How far, nobody knows before the first word of the engine.
+  at('loading').removeAttribute('value');
+  stopRecording();
   const options = async () => {
-    if (!cpu) await findGpu();
-    say(`Loading ${model?.name ?? 'the demo model'}.`);
+    const onCpu = cpu || !await findGpu();
+    say(`Loading ${model?.name ?? 'the demo model'}${onCpu ? ' on the CPU' : ''}.`);
     return {
-      cpu,
+      cpu: onCpu,
       files: model?.files,
       // Tests compare with f32.
       dtype: reporting ? 'f32' : 'auto',
@@ -117,7 +127,8 @@ async function load(cpu) {
     // Who took this one's place shows what comes.
     if (why === REPLACED) return;
     fail(why);
-    at('rescue').hidden = cpu || why.code === 'checkpoint';
+    at('rescue').hidden = cpu || ['checkpoint', 'unsupported'].includes(why?.code);
+    if (!reporting && !model && ['engine', 'worker', 'unsupported'].includes(why?.code)) playRecording().catch(fail);
   }
   at('loading').hidden = true;
 }
@@ -132,11 +143,13 @@ function use(next) {
   reopen();
 }
 
-// Shows what this browser has; an error where that is no GPU.
+// Shows what this browser has, and what to do where that is no GPU. Returns whether it is one to be used.
 async function findGpu() {
   const found = await gpu();
+  const usable = !found.why && (!found.software || anyGpu);
   showNeeds(at('needs'), at('needs-todo'), needs(found));
-  if (found.why) throw new FoveaError(found.why, 'device');
+  if (found.software && !usable) at('needs-todo').replaceChildren(make('li', {}, SOFTWARE));
+  return usable;
 }
 
 // Lets the settings say what the checkpoint says.
@@ -168,6 +181,7 @@ function openOwn(blob) {
 // Opens a picture. An example is known to be one and is shown at once; another the engine may still refuse.
 function open(picture) {
   reopen = () => open(picture);
+  ahead.abort(REPLACED);
   const { blob, words, questions, example } = picture;
   const present = async () => {
     last = null;
@@ -190,7 +204,15 @@ function open(picture) {
       await present();
       say('Ready.');
     }
+    prepare();
   });
+}
+
+// Computes what no question changes while the reader thinks of one. Whatever goes wrong, the question will tell.
+function prepare() {
+  ahead.abort(REPLACED);
+  const { signal } = ahead = new AbortController();
+  session.prepare({ ...settings(), signal }).catch(() => {});
 }
 
 // The question.
@@ -234,7 +256,7 @@ function ask(question) {
 async function overlay() {
   const { question, looked: { tokens } } = last;
   const words = `What the model looked at for "${question}": ${tokens.text} of ${tokens.vision} tokens stay, bright; the rest is dark.`;
-  await showOverlay(await session.overlay(), words);
+  await showOverlay(await session.overlay(), words, last.looked);
 }
 
 // Shows what would be looked at by other settings, without an answer. Another gamma alone computes nothing anew.
@@ -280,12 +302,16 @@ at('form').addEventListener('submit', (event) => {
 });
 at('stop').addEventListener('click', () => {
   running.abort();
+  // A question waits for what is computed ahead of it.
+  ahead.abort();
   at('question').focus();
 });
 at('settings').addEventListener('input', () => {
   told();
   clearTimeout(resting);
-  if (last) resting = setTimeout(relook, REST);
+  // Computed ahead with other settings, it would be of no use.
+  ahead.abort(REPLACED);
+  resting = setTimeout(last ? relook : prepare, REST);
 });
 at('compare').addEventListener('click', compare);
 at('cpu').addEventListener('click', () => {
@@ -294,6 +320,7 @@ at('cpu').addEventListener('click', () => {
 });
 copies(at('copy'), at('json'));
 intake([at('file'), at('camera')], openOwn, another(use));
+camera(openOwn, fail);
 
 async function begin() {
   load(false);

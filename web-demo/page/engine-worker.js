@@ -4,6 +4,7 @@
 // { id, error }. { stop: id } is heard at any time. Also tells { line } of the console, and { broken }, a sentence, once
 // it is of no more use.
 
+import { held } from './held.js';
 import { source } from './models.js';
 import { onTrap, overhear, sentence } from './worker-common.js';
 
@@ -11,6 +12,13 @@ const tell = (what, transfer = []) => self.postMessage(what, transfer);
 const broken = (why) => tell({ broken: sentence(why) });
 overhear((line) => tell({ line }));
 onTrap(broken);
+
+// Fetched and compiled while the page still finds the model's files. Whether that went well is told by `create`.
+const loading = (async () => {
+  const wasm = await import('./pkg/fovea_web.js');
+  return { wasm, memory: (await wasm.default()).memory };
+})();
+loading.catch(() => {});
 
 let wasm;
 let memory;
@@ -21,15 +29,9 @@ const stops = new Map();
 
 const calls = {
   async create({ cpu, dtype, files }, event) {
-    wasm = await import('./pkg/fovea_web.js');
-    ({ memory } = await wasm.default());
-    const progress = (text) => event(JSON.parse(text));
-    if (files) {
-      const { sizes, read } = source(files);
-      engine = await wasm.Engine.open(sizes, read, cpu, dtype, progress);
-    } else {
-      engine = await wasm.Engine.demo(cpu, dtype, progress);
-    }
+    ({ wasm, memory } = await loading);
+    const { sizes, read } = source(files);
+    engine = await wasm.Engine.open(sizes, read, cpu, dtype, (text) => event(JSON.parse(text)));
     return JSON.parse(engine.about());
   },
 
@@ -39,10 +41,14 @@ const calls = {
     return sight;
   },
 
+  prepare({ sight, options }, event, stop) {
+    return at(sight).prepare(options, stop);
+  },
+
   ask({ sight, question, options }, event, stop) {
     return at(sight).ask(question, options, stop, (text) => {
       const told = JSON.parse(text);
-      if (told.done) told.done.memory_bytes.wasm = memory.buffer.byteLength;
+      if (told.done) Object.assign(told.done.memory_bytes, { gpu: held(), wasm: memory.buffer.byteLength });
       event(told);
     });
   },
@@ -93,6 +99,6 @@ self.addEventListener('message', ({ data }) => {
     stops.get(data.stop)?.stop();
     return;
   }
-  if (data.call === 'ask' || data.call === 'look') stops.set(data.id, new wasm.Stop());
+  if (['prepare', 'ask', 'look'].includes(data.call)) stops.set(data.id, new wasm.Stop());
   last = last.then(() => run(data));
 });

@@ -19,7 +19,8 @@ export async function file(name) {
   return (await sent(address(name))).blob();
 }
 
-async function sent(from) {
+// What is sent from an address of the page.
+export async function sent(from) {
   const answer = await fetch(from);
   if (!answer.ok) throw new Error(`${from}: expected it to be sent, got ${answer.status}`);
   return answer;

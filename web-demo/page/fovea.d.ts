@@ -8,7 +8,7 @@ export interface CreateOptions {
   dtype?: 'auto' | 'f32' | 'f16';
   /**
    * A LLaVA-NeXT checkpoint's files by name, such as those of `<input type="file" webkitdirectory>`; without them the demo
-   * checkpoint. They are read by `Blob.slice`, a few MiB at a time, and again by the next engine that is given them.
+   * checkpoint, from the folder `demo` beside this file. They are read by `Blob.slice`, a few MiB at a time, and again by the next engine that is given them.
    */
   files?: Map<string, Blob>;
   /** Ends the loading. */
@@ -84,11 +84,40 @@ export interface Looked {
   thumbnail: number;
   /** Patches of each token after the thumbnail's: y0, x0 inclusive; y1, x1 exclusive. A newline's lie right of the map. */
   boxes: [number, number, number, number][];
+  /** The same in the picture's pixels: left, top, right, bottom. Null for a newline. */
+  rects: ([number, number, number, number] | null)[];
+  /** Width and height of the picture. */
+  picture: [number, number];
+  /** Width and height that `overlay` draws the picture in: at the top of the drawing, in the middle. */
+  drawn: [number, number];
   /** Importance of every visual token; empty without the text-guided sampler. */
   importance: number[];
   /** Indices of the visual tokens that the upper layers saw, rising. */
   kept: number[];
 }
+
+/** One of the visual tokens that were looked at. */
+export interface VisualToken {
+  /** Its place among all visual tokens. */
+  index: number;
+  /** The thumbnail's tokens come first; a newline ends a row of the map. */
+  part: 'thumbnail' | 'map' | 'newline';
+  /** Its patches, as in `Looked.boxes`; null for the thumbnail's. */
+  box: [number, number, number, number] | null;
+  /** Its pixels, as in `Looked.rects`; null where it is not on the map. */
+  rect: [number, number, number, number] | null;
+  /** The scale of its region, such as `4x4`; null off the map, and without the vision-guided sampler. */
+  scale: string | null;
+  /** How much it mattered to the question; null without the text-guided sampler. */
+  importance: number | null;
+  /** Its place by importance among all visual tokens, 1 for the most important; null alike. */
+  rank: number | null;
+  /** Whether the upper layers saw it. */
+  kept: boolean;
+}
+
+/** What was looked at, token by token, in the order of `Looked.importance`. */
+export function visualTokens(looked: Looked): VisualToken[];
 
 /** A part of the way to an answer; one that was reused from an earlier question is left out. */
 export type Stage =
@@ -104,7 +133,8 @@ export interface Done {
   equivalent_share: number;
   timing_ms: Partial<Record<Stage, number>> & { first_token: number };
   tokens_per_second: number | null;
-  memory_bytes: { weights: number; kv_cache: number; host_peak: number | null; wasm: number };
+  /** `gpu`: all buffers that the engine has there, null on the CPU. `wasm`: the memory of the module, which never shrinks. */
+  memory_bytes: { weights: number; kv_cache: number; host_peak: number | null; gpu: number | null; wasm: number };
   device: string;
   dtype: 'f32' | 'f16';
 }
@@ -121,12 +151,12 @@ export type AskEvent = {
 
 /**
  * What went wrong, as a sentence. `worker`: the engine stopped, `device-lost`: the GPU did; after both a new engine must be
- * created. An abort rejects with the signal's reason instead.
+ * created. `unsupported`: the browser lacks what no engine runs without. An abort rejects with the signal's reason instead.
  */
 export class FoveaError extends Error {
   readonly code:
     | 'option' | 'too-long' | 'picture' | 'checkpoint' | 'device' | 'device-lost' | 'memory' | 'stopped' | 'engine'
-    | 'worker' | 'disposed';
+    | 'worker' | 'unsupported' | 'disposed';
   /** What was expected and what came, where the error is told of a value apart from its sentence. */
   readonly expected?: string;
   readonly got?: string;
@@ -145,6 +175,12 @@ export class Fovea {
 
 /** A picture that can be asked about. Calls are carried out one after another. */
 export interface Sight {
+  /**
+   * Computes what no question changes, while nobody waits for it, and on a GPU answers a question that nobody hears, once
+   * for an engine, so that its pipelines are there: then the first question is answered sooner. A question that is asked
+   * meanwhile waits for it.
+   */
+  prepare(options?: AskOptions): Promise<void>;
   /** Answers a question. What depends on the picture alone is computed once. Leaving the loop stops the answer. */
   ask(question: string, options?: AskOptions): AsyncGenerator<AskEvent, void, void>;
   /** Only finds what would be looked at. */

@@ -1,10 +1,15 @@
 // Fovea for any page: an engine in a worker of its own, pictures, questions, and what was looked at. Its types are in
 // fovea.d.ts; `index.html` is made with it.
 
+import { demo } from './demo.js';
 import { FoveaError } from './error.js';
 import { Link } from './link.js';
 
 export { FoveaError };
+export { visualTokens } from './tokens.js';
+
+// What no engine runs without.
+const NEEDED = ['WebAssembly', 'Worker'];
 
 export class Fovea {
   #link;
@@ -17,12 +22,15 @@ export class Fovea {
 
   static async create({ cpu = false, dtype = 'auto', files, signal, onProgress, onLine } = {}) {
     signal?.throwIfAborted();
+    const missing = NEEDED.find((name) => !(name in globalThis));
+    if (missing) throw new FoveaError(`This browser can't run the engine: expected ${missing}, got nothing.`, 'unsupported');
     const worker = new Worker(new URL('./engine-worker.js', import.meta.url), { type: 'module' });
     const link = new Link(worker, onLine);
     const leave = () => link.end(signal.reason);
     signal?.addEventListener('abort', leave);
     try {
-      return new Fovea(link, await link.call({ call: 'create', cpu, dtype, files }, { onEvent: onProgress }));
+      const call = { call: 'create', cpu, dtype, files: files ?? await demo() };
+      return new Fovea(link, await link.call(call, { onEvent: onProgress }));
     } catch (why) {
       link.end(why);
       throw why;
@@ -53,12 +61,16 @@ class Sight {
     this.#sight = sight;
   }
 
+  prepare({ signal, ...options } = {}) {
+    return this.#link.call(this.#asked('prepare', options), { signal });
+  }
+
   ask(question, { signal, ...options } = {}) {
-    return this.#link.events(this.#question('ask', question, options), { signal });
+    return this.#link.events({ ...this.#asked('ask', options), question: String(question) }, { signal });
   }
 
   look(question, { signal, ...options } = {}) {
-    return this.#link.call(this.#question('look', question, options), { signal });
+    return this.#link.call({ ...this.#asked('look', options), question: String(question) }, { signal });
   }
 
   keep(gamma) {
@@ -75,8 +87,7 @@ class Sight {
     return this.#link.call({ call: 'close', sight: this.#sight }).catch(() => {});
   }
 
-  #question(call, question, { maxNewTokens, ...options }) {
-    const asked = JSON.stringify({ ...options, max_new_tokens: maxNewTokens });
-    return { call, sight: this.#sight, question: String(question), options: asked };
+  #asked(call, { maxNewTokens, ...options }) {
+    return { call, sight: this.#sight, options: JSON.stringify({ ...options, max_new_tokens: maxNewTokens }) };
   }
 }

@@ -19,7 +19,7 @@ export function needs(gpu, { weights, missing, room } = {}) {
     what: 'WebGPU',
     need: 'any',
     have: gpu.why ? 'none' : `${gpu.name}${gpu.software ? ', which is drawn by the CPU, and slow' : ''}`,
-    todo: gpu.why && `${gpu.why} Without it, a model runs on the CPU, slowly.`,
+    todo: gpu.why && `${gpu.why} Without it the model runs on the CPU: the same answers, slower.`,
   }];
   if (!gpu.why) rows.push(...ofGpu(gpu, weights));
   if (missing !== undefined) rows.push({

@@ -40,14 +40,16 @@ export function showTokens(tokens) {
 export function showCost(done) {
   const { first_token: first, ...stages } = done.timing_ms;
   const named = Object.entries(STAGES).filter(([key]) => key in stages);
-  const { weights, kv_cache: cache, wasm } = done.memory_bytes;
+  const { weights, kv_cache: cache, wasm, gpu } = done.memory_bytes;
   table(at('cost'), [
     ['equivalent share of the tokens', percent(done.equivalent_share)],
     ['to the first token', duration(first)],
     ...named.map(([key, words]) => [`… ${words}`, duration(stages[key])]),
     ['tokens a second after it', rate(done.tokens_per_second)],
     ['weights and KV cache', `${mebibytes(weights)} (${done.dtype}), ${mebibytes(cache)}`],
-    ['memory of wasm', mebibytes(wasm)],
+    // On the CPU there is no GPU's, and a recorded run has neither.
+    ...(gpu ? [['buffers on the GPU', mebibytes(gpu)]] : []),
+    ...(wasm ? [['memory of wasm', mebibytes(wasm)]] : []),
     ['device', done.device],
   ]);
 }

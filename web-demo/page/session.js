@@ -33,6 +33,8 @@ export class Session {
     this.#leave.abort(REPLACED);
     this.#leave = new AbortController();
     this.#options = options;
+    // Whoever waits is told how it ended; there may be nobody yet.
+    this.#starting.catch(() => {});
     this.#starting = this.#start(this.#leave.signal);
     this.#begin(this.#starting);
     return this.#starting;
@@ -46,6 +48,12 @@ export class Session {
       this.#sight = sight;
     });
     this.#picture = picture;
+  }
+
+  // Computes what no question changes. Where that fails, or the engine is lost meanwhile, the question finds out.
+  async prepare(options) {
+    await this.#starting;
+    await this.#sight?.prepare(options);
   }
 
   // Answers a question; returns the whole answer.

@@ -1,8 +1,8 @@
 //! A model on a device: what a page opens once.
 
-use std::sync::Arc;
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
-use fovea_model::{Cancel, Checkpoint, Error, LoadProgress, Model, Picture, Precision, demo};
+use fovea_model::{Cancel, Checkpoint, Error, LoadProgress, Model, Picture, Precision};
 use fovea_runtime::{DeviceChoice, Error as RuntimeError, OpenDevice, source::Source};
 use js_sys::{Function, Map};
 use serde_json::{Value, json};
@@ -14,26 +14,20 @@ use crate::{failure::failure, files::ranged, sight::Sight};
 #[wasm_bindgen]
 pub struct Engine {
     model: Arc<Model>,
+    rehearsed: Rc<Cell<bool>>,
 }
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens the browser's GPU, or with `cpu` its CPU, and loads the demo checkpoint.
+    /// Opens the browser's GPU, or with `cpu` its CPU, and loads a checkpoint: a Map of its files' names to their sizes in
+    /// bytes, and what reads them by range, `read(name, offset, length)`, which returns a promise of a Uint8Array of that
+    /// length.
     ///
     /// Matrices are kept as `dtype` says: `auto`, `f32` or `f16`. `on_progress` is told, as JSON, `stage` (`checking`, then
     /// `loading`), and the bytes `done` of `total`.
     ///
     /// # Errors
     /// Rejects with an `Error` that has a `code`.
-    pub async fn demo(cpu: bool, dtype: String, on_progress: Function) -> Result<Engine, JsValue> {
-        load(demo::source(), cpu, &dtype, &on_progress).await.map_err(failure)
-    }
-
-    /// The same with another checkpoint: a Map of its files' names to their sizes in bytes, and what reads them by range,
-    /// `read(name, offset, length)`, which returns a promise of a Uint8Array of that length.
-    ///
-    /// # Errors
-    /// As [`Engine::demo`].
     pub async fn open(
         sizes: Map,
         read: Function,
@@ -67,7 +61,7 @@ impl Engine {
     /// Throws an `Error` with the code `picture`.
     #[wasm_bindgen(js_name = lookAt)]
     pub fn look_at(&self, picture: Vec<u8>) -> Result<Sight, JsValue> {
-        Ok(Sight::new(&self.model, Picture::decode(&picture).map_err(failure)?))
+        Ok(Sight::new(&self.model, &self.rehearsed, Picture::decode(&picture).map_err(failure)?))
     }
 }
 
@@ -94,7 +88,7 @@ async fn load(source: Source, cpu: bool, dtype: &str, on_progress: &Function) ->
     };
     // Whoever does not want to wait ends the worker, so there is nothing to stop this by.
     let model = Model::load(checkpoint, device, precision, &Cancel::default(), progress).await?;
-    Ok(Engine { model })
+    Ok(Engine { model, rehearsed: Rc::default() })
 }
 
 fn precision(dtype: &str) -> Result<Precision, Error> {

@@ -43,8 +43,13 @@ pub fn heated(pixel: Colour, rank: f32) -> Colour {
 
 /// A pixel that the upper layers have no token for: nearly grey, and dark.
 pub fn dimmed(pixel: Colour) -> Colour {
+    mix(GROUND, greyed(pixel), 0.38)
+}
+
+/// A pixel with little of its own colour, as light as it is.
+pub fn greyed(pixel: Colour) -> Colour {
     let grey = (255.0 * lightness(pixel)).round() as u8;
-    mix(GROUND, mix(pixel, [grey; 3], 0.8), 0.38)
+    mix(pixel, [grey; 3], 0.8)
 }
 
 /// How light a pixel looks, 0 to 1: the luma of Rec. 601.

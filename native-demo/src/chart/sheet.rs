@@ -74,6 +74,9 @@ pub(super) fn style(height: i32, colour: RGBColor, h: HPos, v: VPos) -> Result<T
 
 /// How wide a text gets.
 pub(super) fn width(text: &str, height: i32) -> Result<i32, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
     let (width, _) = font(height)?.box_size(text).map_err(failed)?;
     Ok(i32::try_from(width).unwrap_or(i32::MAX / 4))
 }

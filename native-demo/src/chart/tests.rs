@@ -1,4 +1,4 @@
-use super::{Panel, Series, lines, panels, stacked_bars, table, ticks::Axis};
+use super::{Chart, ColourBar, GalleryRow, Panel, Series, gallery, lines, panels, stacked_bars, table, ticks::Axis};
 
 fn named(name: &str, points: &[(f64, f64)]) -> Series {
     Series { name: name.to_owned(), points: points.to_vec(), right_axis: false }
@@ -34,6 +34,38 @@ fn errors_tell_what_was_expected_and_what_came() {
     lines("", "", "", None, &many).expect_err("a legend without end");
     panels("", &[]).expect_err("no panel");
     table("", &[], &["a"], &vec![vec!["b".to_owned()]; 100_000]).expect_err("too tall");
+}
+
+fn flat(width: u32, height: u32, colour: [u8; 3]) -> Chart {
+    Chart { width, height, rgb: colour.repeat((width * height) as usize) }
+}
+
+#[test]
+fn a_gallery_shows_every_pixel_of_its_pictures() {
+    let row = |title: &str, pictures: Vec<Chart>| GalleryRow {
+        title: title.to_owned(),
+        pictures: pictures.into_iter().map(|picture| (picture, "below".to_owned())).collect(),
+    };
+    let bar = ColourBar {
+        name: "a bar".to_owned(),
+        colours: vec![[0, 0, 9], [0, 0, 8]],
+        ticks: vec![(0.0, "least".to_owned()), (1.0, "most".to_owned()), (f32::NAN, "odd".to_owned())],
+    };
+    let columns = ["one".to_owned(), "a longer name".to_owned()];
+    let rows = [
+        row("first", vec![flat(30, 20, [1, 2, 3]), flat(7, 90, [4, 5, 6])]),
+        row(&"second ".repeat(200), vec![flat(200, 10, [7, 8, 9])]),
+    ];
+    let chart = gallery("a title", &["a note ".repeat(60)], &bar, &columns, &rows).expect("a gallery");
+    assert_eq!(chart.rgb.len(), (chart.width * chart.height * 3) as usize);
+    let count = |colour: [u8; 3]| chart.rgb.as_chunks::<3>().0.iter().filter(|pixel| **pixel == colour).count();
+    assert_eq!([[1, 2, 3], [4, 5, 6], [7, 8, 9]].map(count), [600, 630, 2000], "pixels (got, expected)");
+    assert!(count([0, 0, 9]) > 1000 && count([0, 0, 8]) > 1000, "expected both halves of the bar");
+    gallery("", &[], &ColourBar { name: String::new(), colours: vec![], ticks: vec![] }, &[], &[]).expect("nothing");
+    let crowd = gallery("", &[], &bar, &columns[..1], &rows).err().expect("a row too long");
+    assert_eq!(crowd, "row 1: expected 1 pictures at most, one for each column, got 2");
+    let short = Chart { rgb: vec![0; 30 * 3 * 9000], ..flat(30, 20, [0; 3]) };
+    gallery("", &[], &bar, &columns, &[row("", vec![short])]).err().expect("more pixels than a picture says");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Enters: a model and samples. Leaves: the paper's Table 2: each combination of the samplers with its tokens, its share,
-//! its speed and how many answers were right, by kind.
+//! Enters: a model and samples. Leaves: the paper's Table 2: each combination of the samplers with its tokens, its
+//! share, its speed and how many answers were right, by kind. The same for other lists of settings, such as Table 6's.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -41,7 +41,7 @@ impl Score {
 /// One row of the table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// `none`, `vision`, `text`, `both`, or a setting's name.
+    /// `none`, `vision`, `text`, `both`; `every token`, `selected`, `random N`; or a setting's name.
     pub mode: String,
     /// Visual tokens that enter the text model, and those that leave the text-guided sampler: means.
     pub tokens: [f64; 2],
@@ -95,6 +95,33 @@ pub fn four(max_new_tokens: usize, cancel: &fovea_model::Cancel) -> Vec<Mode> {
     vec![mode("none", false, false), mode("vision", true, false), mode("text", false, true), mode("both", true, true)]
 }
 
+/// The paper's Table 6: every token, scales that the selector chooses, and scales drawn from three seeds. The
+/// text-guided sampler is off, so that nothing else differs.
+pub fn choosers(max_new_tokens: usize, cancel: &fovea_model::Cancel) -> Vec<Mode> {
+    let mode = |name: String, vision, random_scales| Mode {
+        name,
+        options: AskOptions {
+            vision,
+            random_scales,
+            text: false,
+            max_new_tokens,
+            cancel: cancel.clone(),
+            ..AskOptions::default()
+        },
+    };
+    let chosen = [mode("every token".to_owned(), false, None), mode("selected".to_owned(), true, None)];
+    chosen.into_iter().chain((0..3).map(|seed| mode(format!("random {seed}"), true, Some(seed)))).collect()
+}
+
+impl Mode {
+    /// How the picture of this index is asked. Each has a draw of scales of its own: pictures of one size would else
+    /// share theirs, and a seed would be one draw and not as many as there are pictures.
+    fn on(&self, index: usize) -> AskOptions {
+        let random_scales = self.options.random_scales.map(|seed| (seed << 32) | index as u64);
+        AskOptions { random_scales, ..self.options.clone() }
+    }
+}
+
 /// Every mode over every sample. Then `timed` questions are answered afresh for the speed: in every mode in turn, each
 /// time another first, so that what else the machine does, and what only the first run of a size costs, meets all alike.
 pub async fn run(
@@ -111,8 +138,9 @@ pub async fn run(
         let mut answers = Vec::new();
         for (index, sample) in samples.iter().enumerate() {
             let mut conversation = model.look_at(sample.picture.clone());
+            let options = mode.on(index);
             for asked in &sample.asked {
-                let turn = answer(&mut conversation, asked, mode).await?;
+                let turn = answer(&mut conversation, asked, &options).await?;
                 let text = model.decode(&turn.answer_ids)?;
                 let right = text.trim() == asked.answer.trim();
                 answers.push(Answer {
@@ -134,8 +162,9 @@ pub async fn run(
         let Some(asked) = sample.asked.get(i % sample.asked.len().max(1)) else { continue };
         for turn in 0..modes.len() {
             let at = (i + turn) % modes.len();
+            let options = modes[at].on(i % samples.len());
             let start = Instant::now();
-            answer(&mut model.look_at(sample.picture.clone()), asked, &modes[at]).await?;
+            answer(&mut model.look_at(sample.picture.clone()), asked, &options).await?;
             seconds[at] += start.elapsed().as_secs_f64();
             done += 1;
             progress(done, steps);
@@ -165,9 +194,9 @@ pub struct Answer {
 async fn answer(
     conversation: &mut fovea_model::Conversation,
     asked: &Asked,
-    mode: &Mode,
+    options: &AskOptions,
 ) -> Result<Box<Turn>, Failure> {
-    let events = conversation.ask(&asked.question, &mode.options);
+    let events = conversation.ask(&asked.question, options);
     pin_mut!(events);
     while let Some(event) = events.next().await {
         if let Event::Done(turn) = event? {

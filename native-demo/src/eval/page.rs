@@ -141,12 +141,12 @@ pub fn table(about: &About, rows: &[Row]) -> String {
 }
 
 /// The table as a picture.
-pub fn chart(about: &About, rows: &[Row]) -> Result<Chart, Failure> {
+pub fn chart(title: &str, about: &About, rows: &[Row]) -> Result<Chart, Failure> {
     let (header, body) = cells(rows);
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut notes = notes(rows);
     notes.insert(0, about.line());
-    chart::table("Tokens, speed and right answers by sampler", &notes, &header, &body).map_err(Failure::Chart)
+    chart::table(title, &notes, &header, &body).map_err(Failure::Chart)
 }
 
 /// A study's rows as text: its first column is a name, all others numbers.

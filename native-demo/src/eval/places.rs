@@ -1,5 +1,5 @@
-//! Enters: answers about drawn scenes, whose objects' places are known. Leaves: what was kept of the object asked about,
-//! and which scales regions with text got.
+//! Enters: answers about drawn scenes, whose objects' places are known. Leaves: what each token shows, what was kept
+//! of the object asked about, and which scales regions with text got.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -29,6 +29,63 @@ fn owners(scene: &fovea_scenes::Scene, looked: &fovea_model::Looked) -> Option<V
     (owners.len() == grid.rows * grid.cols * grid.patches * grid.patches).then_some(owners)
 }
 
+/// What a visual token shows, seen from a question about one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// The object asked about, whatever else lies there.
+    Queried,
+    /// Another object.
+    Others,
+    /// No object.
+    Background,
+    /// A part of the whole picture: the thumbnail's tokens.
+    Thumbnail,
+    /// Nothing: the newline after a row.
+    Newline,
+}
+
+impl On {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [Self::Queried, Self::Others, Self::Background, Self::Thumbnail, Self::Newline];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queried => "queried",
+            Self::Others => "others",
+            Self::Background => "background",
+            Self::Thumbnail => "thumbnail",
+            Self::Newline => "newlines",
+        }
+    }
+}
+
+/// Which part of the sequence each visual token belongs to, the thumbnail's first; all of the map as
+/// [`On::Background`].
+pub fn parts(looked: &fovea_model::Looked) -> Vec<On> {
+    let map = looked.boxes.iter().map(|token| if token[1] == token[3] { On::Newline } else { On::Background });
+    std::iter::repeat_n(On::Thumbnail, looked.thumbnail).chain(map).collect()
+}
+
+/// What each visual token shows of a scene, the thumbnail's first; None where the model lays pictures on other
+/// canvases than scenes are drawn for.
+pub fn tokens(scene: &fovea_scenes::Scene, target: usize, looked: &fovea_model::Looked) -> Option<Vec<On>> {
+    let owners = owners(scene, looked)?;
+    let mut parts = parts(looked);
+    for (part, token) in parts.iter_mut().skip(looked.thumbnail).zip(looked.boxes.iter()) {
+        if *part == On::Newline {
+            continue;
+        }
+        let objects = on(&owners, looked, *token);
+        *part = match () {
+            () if objects.contains(&target) => On::Queried,
+            () if !objects.is_empty() => On::Others,
+            () => On::Background,
+        };
+    }
+    Some(parts)
+}
+
 /// Shares of the map's tokens that were kept, over all questions; a newline is no token here. None where no picture is a
 /// scene.
 pub fn kept(answers: &[Answer], samples: &[Sample]) -> Option<Kept> {
@@ -37,20 +94,17 @@ pub fn kept(answers: &[Answer], samples: &[Sample]) -> Option<Kept> {
     for answer in answers {
         let (Some(scene), Some(target)) = (&samples[answer.sample].scene, answer.target) else { continue };
         let looked = &answer.turn.looked;
-        let Some(owners) = owners(scene, looked) else { continue };
-        let mut stays = vec![false; looked.thumbnail + looked.boxes.len()];
+        let Some(tokens) = tokens(scene, target, looked) else { continue };
+        let mut stays = vec![false; tokens.len()];
         looked.kept.iter().for_each(|&i| stays[i] = true);
-        for (i, token) in looked.boxes.iter().enumerate() {
-            if token[1] == token[3] {
-                continue;
-            }
-            let objects = on(&owners, looked, *token);
-            let group = match () {
-                () if objects.contains(&target) => 0,
-                () if !objects.is_empty() => 1,
-                () => 2,
+        for (token, stays) in tokens.into_iter().zip(stays) {
+            let group = match token {
+                On::Queried => 0,
+                On::Others => 1,
+                On::Background => 2,
+                On::Thumbnail | On::Newline => continue,
             };
-            counts[group].0 += usize::from(stays[looked.thumbnail + i]);
+            counts[group].0 += usize::from(stays);
             counts[group].1 += 1;
         }
     }

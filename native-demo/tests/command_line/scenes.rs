@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use crate::program::{fovea, on_cpu, repository};
+use serde_json::Value;
+
+use crate::program::{fixture, fovea, on_cpu, repository};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
@@ -59,10 +61,71 @@ fn held_out_scenes_are_evaluated_and_drawn() {
     assert!(ran.stdout().contains("kept of the queried object"), "expected what was kept, got {}", ran.stdout());
     let bytes = fs::read(&png).expect("a picture");
     assert!(bytes.starts_with(b"\x89PNG"), "expected a PNG file");
-    for study in ["gamma", "layers", "budget", "scales"] {
+    for study in ["gamma", "layers", "budget", "scales", "sampler", "maps"] {
         let figure = dir.path().join(study);
         on_cpu(&["eval", "--scenes", "1", "--timed", "1", "--study", study, "--png", text(&figure)]);
         assert!(fs::read(&figure).expect("a figure").starts_with(b"\x89PNG"), "{study}: expected a PNG file");
+    }
+}
+
+#[test]
+fn scales_drawn_from_seeds_stand_beside_those_selected() {
+    let run = || on_cpu(&["eval", "--scenes", "2", "--timed", "1", "--study", "sampler", "--json"]).json();
+    let report = run();
+    assert_eq!(report["study"], "sampler", "study (got, expected)");
+    let rows = report["rows"].as_array().expect("rows");
+    let modes: Vec<&str> = rows.iter().map(|r| r["mode"].as_str().expect("a mode")).collect();
+    assert_eq!(modes, ["every token", "selected", "random 0", "random 1", "random 2"], "modes (got, expected)");
+    for row in rows {
+        assert_eq!(row["tokens"][0], row["tokens"][1], "{}: tokens, with the text-guided sampler off", row["mode"]);
+        assert!(row["samples_per_s"].as_f64().is_some_and(|s| s > 0.0), "expected a speed, got {row:#}");
+        assert!(!row["kinds"].as_object().expect("kinds").is_empty(), "expected scores by kind, got {row:#}");
+    }
+    let share = |i: usize| rows[i]["equivalent_share"].as_f64().expect("a share");
+    assert_eq!(share(0), 1.0, "share with every token (got, expected)");
+    assert!((1..5).all(|i| share(i) < 1.0), "expected fewer tokens at chosen and drawn scales, got {report:#}");
+    for (one, other) in [(1, 2), (2, 3), (3, 4), (2, 4)] {
+        assert_ne!(rows[one]["scales"], rows[other]["scales"], "scales of {} and {}", modes[one], modes[other]);
+    }
+    let again = run();
+    for key in ["tokens", "kinds", "scales"] {
+        let column = |report: &Value| rows.iter().enumerate().map(|(i, _)| report["rows"][i][key].clone()).collect();
+        let (first, second): (Vec<Value>, Vec<Value>) = (column(&report), column(&again));
+        assert_eq!(first, second, "{key}: first run, second run");
+    }
+    let stock = ["eval", "--scenes", "1", "--study", "sampler", "--device", "cpu", "--model", &fixture("stock-0")];
+    fovea(&stock).expect_error(2, &["scale selector"]);
+}
+
+#[test]
+fn the_importance_of_every_layer_is_shared_out_whole() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let rows = |what: &[&str]| {
+        let png = dir.path().join("maps.png");
+        let report = on_cpu(&[&["eval", "--study", "maps", "--json", "--png", text(&png)], what].concat()).json();
+        let bytes = fs::read(&png).expect("a picture");
+        // A PNG file's width and height: eight panels and margins, and what stands below the last row.
+        let side = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        assert!(side(16) > 700 && side(20) > 300, "expected panels, got {}x{} pixels", side(16), side(20));
+        report["rows"].as_array().expect("rows").clone()
+    };
+    let layers = ["all tokens alike".to_owned()].into_iter().chain((0..8).map(|layer| format!("layer {layer}")));
+    let layers: Vec<String> = layers.collect();
+    let pictures = repository().join("native-demo/pictures");
+    for (what, expected) in [
+        (vec!["--scenes", "2"], vec!["queried", "others", "background", "thumbnail", "newlines"]),
+        (vec![text(&pictures)], vec!["map", "thumbnail", "newlines"]),
+    ] {
+        let rows = rows(&what);
+        let settings: Vec<&str> = rows.iter().map(|r| r["setting"].as_str().expect("a setting")).collect();
+        assert_eq!(settings, layers, "rows (got, expected)");
+        for row in &rows {
+            let values = row["values"].as_array().expect("values");
+            let names: Vec<&str> = values.iter().map(|v| v[0].as_str().expect("a name")).collect();
+            assert_eq!(names, expected, "{}: columns (got, expected)", row["setting"]);
+            let all: f64 = values.iter().map(|v| v[1].as_f64().expect("a share")).sum();
+            assert!((all - 1.0).abs() < 1e-6, "{}: expected shares of 1 in all, got {all}", row["setting"]);
+        }
     }
 }
 

@@ -213,17 +213,16 @@ mod tests {
         let run = RunId { turn: 0, full: false };
         engine.send(Command::Ask { run, question: "?".into(), options: AskOptions::default() }).expect("sent");
         engine.send(Command::Plan(ModelAt::Demo)).expect("sent");
-        std::thread::scope(|scope| {
-            scope.spawn(|| serve(&commands, &events, &wake));
-            let mut heard = Vec::new();
-            while heard.len() < 2 {
-                heard.extend(engine.heard());
-                std::thread::yield_now();
-            }
-            let doing = Doing::Answering(run);
-            assert!(matches!(&heard[0], Event::Failed { doing: d, .. } if *d == doing), "got {heard:?}");
-            assert!(matches!(&heard[1], Event::Planned(p) if p.f32.weight_bytes > p.f16.weight_bytes), "got {heard:?}");
-            drop(engine);
-        });
+        let worker = std::thread::spawn(move || serve(&commands, &events, &wake));
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            heard.extend(engine.heard());
+            std::thread::yield_now();
+        }
+        let doing = Doing::Answering(run);
+        assert!(matches!(&heard[0], Event::Failed { doing: d, .. } if *d == doing), "got {heard:?}");
+        assert!(matches!(&heard[1], Event::Planned(p) if p.f32.weight_bytes > p.f16.weight_bytes), "got {heard:?}");
+        drop(engine);
+        worker.join().expect("a worker that ends with its window");
     }
 }

@@ -1,0 +1,35 @@
+// The page's folder, served to this machine's browsers by the checks that change what a browser gets of it: what
+// `fovea-web-bundle --serve` sends, with its policy.
+
+import { createServer } from 'node:http';
+import { readFile } from 'node:fs/promises';
+import { extname, join, normalize } from 'node:path';
+
+const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; connect-src 'self' https:";
+const TYPES = {
+  '.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.json': 'application/json', '.wasm': 'application/wasm',
+  '.svg': 'image/svg+xml', '.png': 'image/png', '.jpg': 'image/jpeg',
+};
+
+// Serves `folder` on a free port. `before` is given a path and, of a post, its text; it may answer with { type, body }, and
+// null leaves it to the folder. Returns the address, and what ends it.
+export async function serve(folder, before = async () => null) {
+  const server = createServer(async (request, response) => {
+    const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname).slice(1);
+    const send = (status, type, body) => {
+      response.writeHead(status, { 'content-type': type, 'content-security-policy': POLICY }).end(body);
+    };
+    try {
+      let text = '';
+      for await (const part of request) text += part;
+      const own = await before(path, request.method === 'POST' ? text : null);
+      if (own) send(200, own.type, own.body);
+      else if (normalize(path).startsWith('..')) send(404, 'text/plain', '');
+      else send(200, TYPES[extname(path)] ?? 'application/octet-stream', await readFile(join(folder, path)));
+    } catch {
+      send(404, 'text/plain', '');
+    }
+  });
+  await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+  return { address: `http://127.0.0.1:${server.address().port}/`, close: () => server.close() };
+}

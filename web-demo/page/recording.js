@@ -1,0 +1,72 @@
+// Where the engine can't run: answers that the command line gave, replayed at their pace and marked as recorded. `record.mjs`
+// of the checks makes them.
+
+import { at, make } from './dom.js';
+import { file, sent } from './examples.js';
+import { showCost, showTokens } from './numbers.js';
+import { showOverlay, showPicture } from './view.js';
+
+const FOLDER = 'recorded';
+
+let playing = new AbortController();
+
+// Offers the recorded questions, and plays the first.
+export async function playRecording() {
+  const { picture, of, runs } = await (await sent(`${FOLDER}/runs.json`)).json();
+  at('recording-of').textContent = of;
+  at('recording-questions').replaceChildren(...runs.map((run) => {
+    const button = make('button', { type: 'button' }, run.done.question);
+    button.addEventListener('click', () => play(picture, run));
+    return make('li', {}, button);
+  }));
+  show(true);
+  await play(picture, runs[0]);
+}
+
+// Makes room for what is computed.
+export function stopRecording() {
+  playing.abort();
+  if (!at('recording').hidden) show(false);
+}
+
+function show(is) {
+  for (const id of ['recording', 'recorded']) at(id).hidden = !is;
+  at('compare').hidden = is;
+  at('after').hidden = true;
+  at('answer').textContent = '';
+  at('tokens').replaceChildren();
+  document.body.toggleAttribute('data-recorded', is);
+}
+
+async function play(picture, { overlay, done }) {
+  playing.abort();
+  const { signal } = playing = new AbortController();
+  const goesOn = async (ms) => {
+    await new Promise((resolve) => { setTimeout(resolve, ms); });
+    return !signal.aborted;
+  };
+  at('question').value = done.question;
+  at('answer').textContent = '';
+  at('after').hidden = true;
+  await showPicture(await file(picture), `The example ${picture}`);
+  if (!await goesOn(done.timing_ms.first_token)) return;
+  showTokens(done.tokens);
+  for (const piece of pieces(done)) {
+    at('answer').append(piece);
+    if (!await goesOn(1000 / (done.tokens_per_second ?? 1000))) return;
+  }
+  showCost(done);
+  at('json').textContent = JSON.stringify(done, null, 2);
+  at('after').hidden = false;
+  const { tokens } = done;
+  const drawn = await (await sent(`${FOLDER}/${overlay}`)).blob();
+  if (signal.aborted) return;
+  await showOverlay(drawn, `Recorded: what the model looked at for "${done.question}": ${tokens.text} of ${tokens.vision} tokens stay, bright; the rest is dark.`);
+}
+
+// The answer in as many pieces as it has tokens: the recording does not tell them apart.
+function pieces({ answer, answer_ids: ids }) {
+  const text = answer.trim();
+  const at = (index) => Math.round(text.length * index / ids.length);
+  return ids.map((_, index) => text.slice(at(index), at(index + 1)));
+}
