@@ -2,13 +2,19 @@
 //! it took.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use fovea_app::engine::{Command, Doing, Engine, Event, ModelAt, RunId, Wanted};
 use fovea_model::{AskOptions, Event as Answering, Picture, Precision};
 use fovea_runtime::device::adapters;
+
+/// Held by the test that runs: what another loads would be taken for what this one kept.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const RUN: RunId = RunId { turn: 0, full: false };
 
@@ -81,6 +87,7 @@ fn adapter() -> Option<Wanted> {
 
 #[test]
 fn what_was_computed_ahead_is_not_computed_again() {
+    let _alone = alone();
     let engine = Engine::start(|| {});
     load(&engine, Wanted::Cpu);
     look(&engine);
@@ -94,6 +101,7 @@ fn what_was_computed_ahead_is_not_computed_again() {
 
 #[test]
 fn a_stopped_answer_leaves_the_next_one_as_it_would_have_been() {
+    let _alone = alone();
     let engine = Engine::start(|| {});
     load(&engine, Wanted::Cpu);
     // Not waited for: asking stops what is computed ahead, and goes on from there.
@@ -129,6 +137,7 @@ fn resident() -> u64 {
 /// weight's 4.9 MB a time.
 #[cfg(target_os = "linux")]
 fn memory_comes_back(device: Wanted) {
+    let _alone = alone();
     let engine = Engine::start(|| {});
     let mut levels = Vec::new();
     for _ in 0..10 {
