@@ -62,10 +62,11 @@ fn a_gallery_shows_every_pixel_of_its_pictures() {
     assert_eq!([[1, 2, 3], [4, 5, 6], [7, 8, 9]].map(count), [600, 630, 2000], "pixels (got, expected)");
     assert!(count([0, 0, 9]) > 1000 && count([0, 0, 8]) > 1000, "expected both halves of the bar");
     gallery("", &[], &ColourBar { name: String::new(), colours: vec![], ticks: vec![] }, &[], &[]).expect("nothing");
-    let crowd = gallery("", &[], &bar, &columns[..1], &rows).err().expect("a row too long");
+    let Err(crowd) = gallery("", &[], &bar, &columns[..1], &rows) else { panic!("expected a row too long refused") };
     assert_eq!(crowd, "row 1: expected 1 pictures at most, one for each column, got 2");
     let short = Chart { rgb: vec![0; 30 * 3 * 9000], ..flat(30, 20, [0; 3]) };
-    gallery("", &[], &bar, &columns, &[row("", vec![short])]).err().expect("more pixels than a picture says");
+    let refused = gallery("", &[], &bar, &columns, &[row("", vec![short])]);
+    assert!(refused.is_err(), "expected fewer pixels than a picture says refused");
 }
 
 #[test]
