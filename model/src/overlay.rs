@@ -196,16 +196,21 @@ impl Map<'_> {
     }
 }
 
+/// The size (width, height) that a picture of this size is drawn in: in [`draw`]'s drawing at the top and in the middle. The
+/// drawing may be wider, and is higher, for its legend.
+pub fn drawn_size(sides: [usize; 2]) -> [usize; 2] {
+    let longer = sides[0].max(sides[1]);
+    let target = longer.clamp(LEAST, MOST) as f64;
+    sides.map(|side| ((side as f64 * target / longer as f64).round() as usize).max(SLIMMEST))
+}
+
 /// `picture` in the size that it is drawn in, with nothing over it.
 ///
 /// # Errors
 /// [`Error::Picture`] where it can't be resized.
 pub fn plain(picture: &Picture) -> Result<Picture, Error> {
-    let from = [picture.width(), picture.height()];
-    let longer = from[0].max(from[1]);
-    let target = longer.clamp(LEAST, MOST) as f64;
-    let to = from.map(|side| ((side as f64 * target / longer as f64).round() as usize).max(SLIMMEST));
-    bicubic(picture, to[0], to[1])
+    let [width, height] = drawn_size([picture.width(), picture.height()]);
+    bicubic(picture, width, height)
 }
 
 /// Draws what the model looked at over `picture`, in the size of [`plain`] and without a legend, for a window that has its

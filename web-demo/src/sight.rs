@@ -204,18 +204,10 @@ fn described(looked: &Looked, sides: [usize; 2]) -> Value {
         "boxes": *looked.boxes,
         "rects": looked.boxes.iter().map(|&patches| rect(patches)).collect::<Vec<_>>(),
         "picture": sides,
-        "drawn": drawn(sides),
+        "drawn": overlay::drawn_size(sides),
         "importance": looked.importance,
         "kept": looked.kept,
     })
-}
-
-/// Width and height of a picture as [`overlay::draw`] draws it: at the top of the drawing, in the middle. The drawing may be
-/// wider, and is higher, for its legend.
-fn drawn(sides: [usize; 2]) -> [usize; 2] {
-    let longer = sides[0].max(sides[1]);
-    let target = longer.clamp(960, 1600) as f64;
-    sides.map(|side| ((side as f64 * target / longer as f64).round() as usize).max(24))
 }
 
 #[cfg(test)]
@@ -256,7 +248,7 @@ mod tests {
             (looked.boxes, looked.kept) = (Arc::new(Vec::new()), Vec::new());
             let picture = overlay::draw(&white, &looked).expect("a drawing");
             let lit = |x: usize, y: usize| picture.rgb()[(y * picture.width() + x) * 3] > 60;
-            let [width, height] = drawn(sides);
+            let [width, height] = overlay::drawn_size(sides);
             let left = (picture.width() - width) / 2;
             let row: Vec<usize> = (0..picture.width()).filter(|&x| lit(x, 0)).collect();
             assert_eq!((row.first(), row.len()), (Some(&left), width), "{sides:?}");

@@ -62,6 +62,19 @@ fn asked(window: &mut Played) -> (RunId, String, AskOptions, fovea_model::Cancel
     }
 }
 
+/// A window with one answer.
+fn answered(theme: Theme, question: &str, words: &str) -> (Played, RunId, Arc<Looked>) {
+    let mut window = Played::new(theme);
+    window.load();
+    window.open_plates();
+    type_and_enter(&mut window, question);
+    let (run, ..) = asked(&mut window);
+    let shown = Arc::new(looked(true));
+    begin(&mut window, run, &shown, &[words]);
+    window.hear(done(run, &shown));
+    (window, run, shown)
+}
+
 #[test]
 fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     let mut window = Played::new(Theme::Dark);
@@ -115,14 +128,7 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
 
 #[test]
 fn sliders_show_another_layer_and_gamma_without_a_new_answer() {
-    let mut window = Played::new(Theme::Light);
-    window.load();
-    window.open_plates();
-    type_and_enter(&mut window, "Is there a red star?");
-    let (run, ..) = asked(&mut window);
-    let shown = Arc::new(looked(true));
-    begin(&mut window, run, &shown, &["no"]);
-    window.hear(done(run, &shown));
+    let (mut window, run, shown) = answered(Theme::Light, "Is there a red star?", "no");
     window.harness.get_by_role_and_label(Role::Slider, "layer").set_value_accesskit(5.0);
     let (command, _) = window.command();
     let Command::Explain { run: explained, question, options } = command else {
@@ -151,14 +157,7 @@ fn sliders_show_another_layer_and_gamma_without_a_new_answer() {
 
 #[test]
 fn the_keyboard_alone_tells_of_tokens() {
-    let mut window = Played::new(Theme::Dark);
-    window.load();
-    window.open_plates();
-    type_and_enter(&mut window, "What?");
-    let (run, ..) = asked(&mut window);
-    let shown = Arc::new(looked(true));
-    begin(&mut window, run, &shown, &["a"]);
-    window.hear(done(run, &shown));
+    let (mut window, ..) = answered(Theme::Dark, "What?", "a");
     window.until("a drawing", Played::is_drawn);
     window.harness.get_by_role(Role::Image).focus();
     window.harness.run_steps(2);
