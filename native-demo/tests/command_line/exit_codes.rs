@@ -59,7 +59,12 @@ fn settings_give_2_and_name_themselves() {
         let words: &[&str] = if device.is_empty() { &["--device"] } else { &words };
         fovea(&["ask", &picture, "?", "--device", device]).expect_error(2, words);
     }
-    // Without any argument: help, where errors go.
+}
+
+/// Without any argument and without a display for the window: help, where errors go.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_to_do_and_no_display_gives_help() {
     let bare = fovea(&[]);
     bare.expect_code(2);
     assert_eq!(bare.stdout(), "", "stdout (got, expected)");

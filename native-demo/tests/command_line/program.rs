@@ -9,10 +9,11 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program, with nothing to read and a place for the graphics drivers' notes.
+/// The program, with nothing to read, no display, and a place for the graphics drivers' notes.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fovea"));
     command.stdin(Stdio::null()).env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
     command
 }
 
