@@ -20,7 +20,7 @@ struct Cli {
     /// Where the folder goes [default: target/page of the workspace].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Compile the engine to be small, and not to be compiled soon: the first time takes half an hour.
+    /// Compile the engine to be small, and not to be compiled soon: the first time takes a quarter of an hour.
     #[arg(long)]
     small: bool,
     /// Shrink the engine with this wasm-opt, as the npm package binaryen has it: takes minutes, and names are lost.
