@@ -100,7 +100,7 @@ fn the_demos_answer_in(browser: Browser) {
     let Some(page) = page_in(browser, "the demo's answer") else { return };
     let report = report(browser, page, "index.html?report", &|_| None, TIMEOUT);
     let report = report.unwrap_or_else(|why| panic!("{name}: {why}"));
-    let bytes = fs::read(root().join("native-demo/pictures/rack.png")).expect("the example");
+    let bytes = fs::read(root().join("native-demo/pictures/rack.jpg")).expect("the example");
     let picture = Picture::decode(&bytes).expect("a picture");
     let model = load(demo::source(), cpu()).expect("the demo checkpoint");
     let asked = ask(&mut model.look_at(picture), "What word is on the blue sign?", &AskOptions::default());

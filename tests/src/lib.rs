@@ -9,6 +9,7 @@
 //! | `stages` | every stage of every case on every device to the PyTorch traces |
 //! | `reflect` | every kernel's text to what its host is told of it, and through naga's back ends |
 //! | `web` | the table and every whole run in real browsers, the demo page, models from a server that behaves badly |
+//! | `training` | steps of training on a GPU to the CPU's |
 //! | `device_loss` | a GPU that goes away at any point |
 //! | `identities` | runs that must agree with each other: reused against fresh, one naming against another |
 //! | `geometry` | token counts, resized and decoded pictures |

@@ -14,7 +14,7 @@ import { parseArgs } from 'node:util';
 
 import { serve } from './served.mjs';
 
-const PICTURE = 'rack.png';
+const PICTURE = 'rack.jpg';
 const QUESTION = 'What word is on the blue sign?';
 // Mesa would keep pipelines from one run to the next, and a first question would be none.
 const ENVIRONMENT = { ...process.env, MESA_SHADER_CACHE_DISABLE: 'true' };

@@ -14,8 +14,8 @@ import { fileURLToPath } from 'node:url';
 
 import { launch } from './chromium.mjs';
 
-const PICTURE = 'rack.png';
-const QUALITY = 0.65;
+const PICTURE = 'rack.jpg';
+const QUALITY = 0.5;
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const pictures = join(root, 'native-demo/pictures');
@@ -27,11 +27,11 @@ const questions = lines.map((line) => JSON.parse(line)).filter(({ image }) => im
 
 const browser = await launch();
 const page = await browser.newPage();
-const jpeg = async (png) => Buffer.from(await page.evaluate(async ([bytes, quality]) => {
+const webp = async (png) => Buffer.from(await page.evaluate(async ([bytes, quality]) => {
   const picture = await createImageBitmap(await (await fetch(`data:image/png;base64,${bytes}`)).blob());
   const canvas = new OffscreenCanvas(picture.width, picture.height);
   canvas.getContext('2d').drawImage(picture, 0, 0);
-  const file = await canvas.convertToBlob({ type: 'image/jpeg', quality });
+  const file = await canvas.convertToBlob({ type: 'image/webp', quality });
   return [...new Uint8Array(await file.arrayBuffer())];
 }, [png.toString('base64'), QUALITY]));
 
@@ -43,8 +43,8 @@ for (const [index, question] of questions.entries()) {
   const drawing = join(drawings, `${index}.png`);
   const args = ['ask', join(pictures, PICTURE), question, '--device', 'cpu', '--json', '--overlay', drawing];
   const done = JSON.parse(execFileSync(fovea, args, { encoding: 'utf8' }));
-  const overlay = `${index}.jpg`;
-  await writeFile(join(to, overlay), await jpeg(await readFile(drawing)));
+  const overlay = `${index}.webp`;
+  await writeFile(join(to, overlay), await webp(await readFile(drawing)));
   runs.push({ overlay, done });
   console.log(`${question} ${done.answer}`);
 }

@@ -8,7 +8,7 @@ import { extname, join, normalize } from 'node:path';
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; connect-src 'self' https:";
 const TYPES = {
   '.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.json': 'application/json', '.wasm': 'application/wasm',
-  '.svg': 'image/svg+xml', '.png': 'image/png', '.jpg': 'image/jpeg',
+  '.svg': 'image/svg+xml', '.png': 'image/png', '.jpg': 'image/jpeg', '.webp': 'image/webp',
 };
 
 // Serves `folder` on a free port. `before` is given a path and, of a post, its text; it may answer with { type, body }, and
@@ -17,7 +17,8 @@ export async function serve(folder, before = async () => null) {
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname).slice(1);
     const send = (status, type, body) => {
-      response.writeHead(status, { 'content-type': type, 'content-security-policy': POLICY }).end(body);
+      const headers = { 'content-type': type, 'content-security-policy': POLICY, 'content-length': Buffer.byteLength(body) };
+      response.writeHead(status, headers).end(body);
     };
     try {
       let text = '';

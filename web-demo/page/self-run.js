@@ -1,6 +1,6 @@
 // Under `?report` the demo runs by itself, and tells the server what came of it: for tests in real browsers.
 
-const EXAMPLE = 'rack.png';
+const EXAMPLE = 'rack.jpg';
 const QUESTION = 'What word is on the blue sign?';
 
 // Collects the tasks of the page's own thread above 50 ms, from now on. Returns what tells them; null where the browser

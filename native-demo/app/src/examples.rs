@@ -4,7 +4,7 @@
 pub struct Example {
     /// What it is called.
     pub name: &'static str,
-    /// A PNG file.
+    /// A JPEG file.
     pub bytes: &'static [u8],
     /// A question about it.
     pub question: &'static str,
@@ -13,8 +13,8 @@ pub struct Example {
 macro_rules! examples {
     ($($name:literal: $question:literal,)*) => {
         [$(Example {
-            name: concat!($name, ".png"),
-            bytes: include_bytes!(concat!("../../pictures/", $name, ".png")),
+            name: concat!($name, ".jpg"),
+            bytes: include_bytes!(concat!("../../pictures/", $name, ".jpg")),
             question: $question,
         }),*]
     };

@@ -43,7 +43,7 @@ fn load(engine: &Engine, device: Wanted) {
 }
 
 fn rack() -> Arc<Picture> {
-    Arc::new(Picture::decode(include_bytes!("../../pictures/rack.png")).expect("a picture"))
+    Arc::new(Picture::decode(include_bytes!("../../pictures/rack.jpg")).expect("a picture"))
 }
 
 fn look(engine: &Engine) {

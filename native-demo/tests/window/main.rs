@@ -68,9 +68,9 @@ fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
     println!("window after {:.2} s", begin.elapsed().as_secs_f64());
     hands.focus(window)?;
 
-    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("pictures/rack.png");
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("pictures/rack.jpg");
     drop::file(&hands, window, &picture.canonicalize()?)?;
-    until("the picture's name in the title", 60, || hands.window("rack.png - Fovea"))?;
+    until("the picture's name in the title", 60, || hands.window("rack.jpg - Fovea"))?;
 
     let told = |part: &'static str| {
         let hands = &hands;
@@ -83,7 +83,7 @@ fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
         found.map_err(|why| format!("{why}; the last report: {last:?}"))
     };
     let report = told("demo checkpoint, 8 layers")?;
-    assert!(!report.contains("rack.png"), "expected a report without the picture's name, got {report}");
+    assert!(!report.contains("rack.jpg"), "expected a report without the picture's name, got {report}");
 
     hands.type_text(QUESTION)?;
     hands.press(&[hands::ENTER])?;

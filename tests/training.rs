@@ -1,0 +1,61 @@
+//! Training on a GPU takes the steps that it takes on the CPU: the same code over burn's other backend.
+
+use std::path::Path;
+
+use fovea_model::train::{Step, TrainConfig, Trainer};
+use fovea_runtime::OpenDevice;
+use fovea_tests::{cpu, wgpu};
+
+/// Two scenes, everything that trains: dense labels, all losses, the text-guided sampler.
+const RUN: &str = r#"{
+  "model": "DEMO", "start": "DEMO/model.safetensors", "seed": 7, "first": 400000,
+  "stages": [{
+    "name": "two", "task": "scenes", "steps": 2, "batch": 2, "warmup": 1, "questions": 4,
+    "rates": { "tower": 0.0001, "text": 0.001, "selector": 0.001 },
+    "text": { "layers": [2, 6], "gamma": [0.7, 0.95] },
+    "dense": 0.5, "balance": 0.1, "hint": 0.2, "look": 0.3
+  }]
+}"#;
+
+/// The second step's losses depend on the first's update of the weights. Sums in another order differ by some 1e-6; the
+/// bound leaves room for a driver that is less exact, and none for a term that is missing.
+#[test]
+fn steps_on_a_gpu_are_the_cpus() {
+    const BOUND: f64 = 1e-3;
+    let Some(gpu) = wgpu("training") else { return };
+    let (expected, got) = (steps(cpu()), steps(gpu));
+    assert_eq!(got.len(), 2, "steps (got, expected)");
+    for (got, expected) in got.iter().zip(&expected) {
+        let losses = |s: &Step| {
+            [("answers", s.answers), ("dense", s.dense), ("balance", s.balance), ("hint", s.hint), ("look", s.look)]
+        };
+        let all = losses(got).into_iter().zip(losses(expected));
+        for ((name, got_value), (_, value)) in all.chain([(("norm", Some(got.norm)), ("norm", Some(expected.norm)))]) {
+            let (Some(g), Some(e)) = (got_value, value) else { panic!("step {}: expected {name}, got none", got.step) };
+            assert!((g - e).abs() <= BOUND * e.abs(), "step {}: {name}: expected {e}, got {g}", got.step);
+        }
+        assert_eq!(got.scales, expected.scales, "step {}: scales (got, expected)", got.step);
+        assert_eq!(got.kept, expected.kept, "step {}: share kept (got, expected)", got.step);
+        assert_eq!(got.kinds, expected.kinds, "step {}: right answers (got, expected)", got.step);
+    }
+    let change = |s: &[Step]| s[1].norm - s[0].norm;
+    assert!(change(&expected).abs() > 10.0 * BOUND * expected[0].norm, "expected steps that differ, got {expected:?}");
+}
+
+fn steps(device: &OpenDevice) -> Vec<Step> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/demo").canonicalize().expect("the demo");
+    let file = folder.path().join("run.json");
+    // A path in JSON takes slashes everywhere.
+    let run = RUN.replace("DEMO", &demo.to_string_lossy().replace('\\', "/"));
+    std::fs::write(&file, run).expect("a file");
+    pollster::block_on(async {
+        let config = TrainConfig::read(&file).expect("a run");
+        let mut trainer = Trainer::open(config, folder.path(), device.device.clone()).await.expect("a trainer");
+        let mut told = Vec::new();
+        while let Some(step) = trainer.step().await.expect("a step") {
+            told.push(step);
+        }
+        told
+    })
+}
