@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fovea_model::train::{Step, TrainConfig, Trainer};
 use fovea_runtime::OpenDevice;
-use fovea_tests::{cpu, wgpu};
+use fovea_tests::device::{cpu, wgpu};
 
 /// Two scenes, everything that trains: dense labels, all losses, the text-guided sampler.
 const RUN: &str = r#"{
