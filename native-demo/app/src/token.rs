@@ -7,6 +7,8 @@ use fovea_model::{Looked, overlay::rectangle};
 pub struct Token {
     /// Its index among all visual tokens.
     pub index: usize,
+    /// How many there are.
+    pub of: usize,
     /// Its rectangle on the picture, in pixels: left, top, right, bottom.
     pub pixels: [f32; 4],
     /// The patches it stands for: rows and columns.
@@ -15,8 +17,8 @@ pub struct Token {
     pub scale: Option<String>,
     /// Its share of the importance; None without the text-guided sampler.
     pub importance: Option<f32>,
-    /// Its place by falling importance, from 1, among how many.
-    pub rank: Option<(usize, usize)>,
+    /// Its place by falling importance, from 1.
+    pub rank: Option<usize>,
     /// Whether the upper layers saw it.
     pub kept: bool,
 }
@@ -40,15 +42,17 @@ impl Token {
         let rank = importance.map(|own| {
             let before = |(i, other): (usize, &f32)| *other > own || *other == own && i < index;
             let above = looked.importance.iter().enumerate().filter(|&(i, o)| before((i, o))).count();
-            (above + 1, looked.importance.len())
+            above + 1
         });
+        let sum: f32 = looked.importance.iter().sum();
         let [y0, x0, y1, x1] = patches;
         Some(Self {
             index,
+            of: looked.thumbnail + looked.boxes.len(),
             pixels: [rect.left, rect.top, rect.right, rect.bottom],
             patches: (y1 - y0, x1 - x0),
             scale: scale(looked, y0, x0),
-            importance,
+            importance: importance.map(|own| own / sum),
             rank,
             kept: looked.kept.binary_search(&index).is_ok(),
         })
@@ -68,13 +72,17 @@ impl Token {
     pub fn words(&self) -> String {
         let [left, top, right, bottom] = self.pixels.map(f32::round);
         let (rows, cols) = self.patches;
-        let mut out = format!("Token {}: {rows}x{cols} patches, pixels {left}-{right} x {top}-{bottom}", self.index);
+        let mut out = format!(
+            "Token {} of {}: {rows}x{cols} patches, pixels {left}-{right} x {top}-{bottom}",
+            self.index + 1,
+            self.of
+        );
         if let Some(scale) = &self.scale {
             out += &format!("\nRegion at scale {scale}");
         }
-        if let (Some(importance), Some((rank, of))) = (self.importance, self.rank) {
+        if let (Some(importance), Some(rank)) = (self.importance, self.rank) {
             let fate = if self.kept { "kept" } else { "dropped" };
-            out += &format!("\nImportance {:.2} %, rank {rank} of {of}: {fate}", 100.0 * importance);
+            out += &format!("\nImportance {:.2} %, rank {rank} of {}: {fate}", 100.0 * importance, self.of);
         }
         out
     }
@@ -123,7 +131,12 @@ mod tests {
         assert_eq!((first.index, first.pixels, first.patches), (16, [0.0, 0.0, 20.0, 20.0], (2, 2)));
         assert_eq!((first.scale.as_deref(), first.kept), (Some("2x2"), true));
         let all = looked.importance.len();
-        assert_eq!(first.rank, Some((all - 16, all)));
+        assert_eq!((first.of, first.rank), (all, Some(all - 16)));
+        // Importance here is the index, and its share that of 0 + 1 + ... + (all - 1).
+        let share = 16.0 / (all * (all - 1) / 2) as f32;
+        assert!(first.importance.is_some_and(|own| (own - share).abs() < 1e-6), "{first:?}, expected {share}");
+        let told = first.words();
+        assert!(told.starts_with(&format!("Token 17 of {all}: 2x2 patches")), "{told}");
         let wide = Token::under(&looked, size, [70.0, 30.0]).expect("a token");
         assert_eq!((wide.index, wide.patches, wide.scale.as_deref(), wide.kept), (18, (4, 4), Some("4x4"), true));
         let second = Token::under(&looked, size, [25.0, 5.0]).expect("a token");
