@@ -8,6 +8,8 @@
 //! brings their kernels to a GPU) · [`element_ops`] · [`kv_cache`] · [`memory`] · [`sentinels`] (for the conformance
 //! suite).
 
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod device;
 pub mod element_ops;
 mod error;
