@@ -38,10 +38,10 @@ pub fn text_score(query: &[f64], key: &[f64], [heads, kv_heads, text, visual, d_
 pub const PRODUCT_TILE: (usize, usize) = (32, 256);
 
 /// Visual tokens that one workgroup of the best head takes.
-pub const BEST_TILE: usize = 256;
+pub const BEST_TILE: usize = 16;
 
-/// Bytes of scores held at once: a cache's size, not a question's.
-const SCORE_BUDGET: usize = 8 << 20;
+/// Bytes of scores held at once: a cache's size, not a question's. Larger blocks give a GPU more to do at once.
+const SCORE_BUDGET: usize = 16 << 20;
 
 /// Text tokens of one block: as many as [`SCORE_BUDGET`] holds, at least one; above eight a multiple of it, so that rows
 /// fill the product's tiles.
@@ -135,7 +135,7 @@ pub const SOFTMAX: Kernel = Kernel {
 pub const BEST: Kernel = Kernel {
     name: "text_score_best",
     body: include_str!("wgsl/text_score_best.wgsl"),
-    lanes: 64,
+    lanes: 256,
     buffers: 3,
     parameters: size_of::<BestParams>(),
     variants: Variant::ONLY_F32,

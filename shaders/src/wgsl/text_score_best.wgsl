@@ -2,8 +2,9 @@
 //
 //     importance[n] += sum_i max_h exp(scores[h, i, n] - lse[h, i]) / T
 //
-// The exponential rises with its argument, so the maximum over the heads is taken before it. One invocation takes four
-// visual tokens, LANES apart. The first block writes, the others add.
+// The exponential rises with its argument, so the maximum over the heads is taken before it. One workgroup takes 16 visual
+// tokens: a lane one of them, every 16th text token, and four heads at a time, so that four reads are under way at once. Lanes
+// meet in a fixed order. The first block writes, the others add.
 
 struct Params {
     heads: u32,
@@ -21,31 +22,40 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> importance: array<f32>; // (visual,)
 @group(0) @binding(3) var<uniform> params: Params;
 
-const LANES: u32 = 64u;
+const LANES: u32 = 256u;
+const ACROSS: u32 = 16u; // visual tokens side by side
 const NOTHING: f32 = -1e30; // far below every score, and finite
+
+var<workgroup> sums: array<f32, LANES>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = vec4<u32>(group.x * 4u * LANES + lane) + vec4<u32>(0u, LANES, 2u * LANES, 3u * LANES);
-    // A token too many is the last one again: it is computed, and not written.
-    let at = min(n, vec4<u32>(params.visual - 1u));
-    var sum = vec4<f32>(0.0);
-    for (var i = 0u; i < params.block; i++) {
+    let n = group.x * ACROSS + lane % ACROSS;
+    // A token or a head too many is the last one again: a token is not written, and a head changes no maximum.
+    let at = min(n, params.visual - 1u);
+    var sum = 0.0;
+    for (var i = lane / ACROSS; i < params.block; i += LANES / ACROSS) {
         var best = vec4<f32>(NOTHING);
-        for (var h = 0u; h < params.heads; h++) {
-            let row = h * params.block + i;
+        for (var h = 0u; h < params.heads; h += 4u) {
+            let heads = min(vec4<u32>(h) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.heads - 1u));
+            let row = heads * params.block + i;
             let score = row * params.visual + at;
-            best = max(best, vec4<f32>(scores[score.x], scores[score.y], scores[score.z], scores[score.w]) - lse[row]);
+            let read = vec4<f32>(scores[score.x], scores[score.y], scores[score.z], scores[score.w]);
+            best = max(best, read - vec4<f32>(lse[row.x], lse[row.y], lse[row.z], lse[row.w]));
         }
-        sum += exp(best);
+        sum += exp(max(max(best.x, best.y), max(best.z, best.w)));
     }
-    for (var j = 0u; j < 4u; j++) {
-        if (n[j] < params.visual) {
-            var before = 0.0;
-            if (params.first > 0u) {
-                before = importance[n[j]];
-            }
-            importance[n[j]] = before + sum[j] * params.share;
+    sums[lane] = sum;
+    workgroupBarrier();
+    if (lane < ACROSS && n < params.visual) {
+        var all = 0.0;
+        for (var j = lane; j < LANES; j += ACROSS) {
+            all += sums[j];
         }
+        var before = 0.0;
+        if (params.first > 0u) {
+            before = importance[n];
+        }
+        importance[n] = before + all * params.share;
     }
 }

@@ -4,7 +4,8 @@
 //
 // A block is a few text tokens, so that the scores of a long question are never held at once. The query heads of one key
 // head are rows of one product. One workgroup takes 32 rows and 256 keys; an invocation 16 rows and eight keys, so that
-// each pack that it reads takes part in eight or sixteen products.
+// each pack that it reads takes part in eight or sixteen products. Its keys are ACROSS apart: what neighbours write lies
+// side by side.
 
 struct Params {
     share: u32, // query heads of one key head
@@ -24,7 +25,8 @@ struct Params {
 
 const LANES: u32 = 64u;
 const ROWS: u32 = 16u; // of an invocation
-const KEYS: u32 = 8u;
+const ACROSS: u32 = 32u; // invocations side by side
+const KEYS: u32 = 8u * ACROSS; // of a workgroup
 
 // The eight scores of one row.
 fn write(row: u32, n: vec4<u32>, low: vec4<f32>, high: vec4<f32>) {
@@ -32,8 +34,8 @@ fn write(row: u32, n: vec4<u32>, low: vec4<f32>, high: vec4<f32>) {
         if (n[j] < params.visual) {
             scores[row * params.visual + n[j]] = low[j] * params.factor;
         }
-        if (n[j] + 4u < params.visual) {
-            scores[row * params.visual + n[j] + 4u] = high[j] * params.factor;
+        if (n[j] + 4u * ACROSS < params.visual) {
+            scores[row * params.visual + n[j] + 4u * ACROSS] = high[j] * params.factor;
         }
     }
 }
@@ -42,8 +44,8 @@ fn write(row: u32, n: vec4<u32>, low: vec4<f32>, high: vec4<f32>) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     // group: (256 keys, 32 rows, key head)
     let rows = params.share * params.block; // of one key head
-    let first_row = (group.y * 2u + lane / 32u) * ROWS;
-    let first_key = (group.x * 32u + lane % 32u) * KEYS;
+    let first_row = (group.y * 2u + lane / ACROSS) * ROWS;
+    let first_key = group.x * KEYS + lane % ACROSS;
     if (first_row >= rows || first_key >= params.visual) {
         return;
     }
@@ -55,11 +57,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         q_at[i] = (head * params.text + params.first + row % params.block) * params.packs;
     }
     let key_0 = group.z * params.visual;
-    let n = vec4<u32>(first_key) + vec4<u32>(0u, 1u, 2u, 3u);
+    let n = vec4<u32>(first_key) + vec4<u32>(0u, ACROSS, 2u * ACROSS, 3u * ACROSS);
     let a = (key_0 + min(n, vec4<u32>(params.visual - 1u))) * params.packs;
-    let b = (key_0 + min(n + 4u, vec4<u32>(params.visual - 1u))) * params.packs;
+    let b = (key_0 + min(n + 4u * ACROSS, vec4<u32>(params.visual - 1u))) * params.packs;
 
-    // Row i against keys 0 to 3 and 4 to 7. Written out: in an array under a loop they would live in memory, and the
+    // Row i against its first four keys and its last four. Written out: in an array under a loop they would live in memory, and the
     // kernel takes twice as long.
     var low_0 = vec4<f32>(0.0);
     var high_0 = vec4<f32>(0.0);
