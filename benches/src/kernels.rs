@@ -2,7 +2,8 @@
 //! and against copying the bytes that it must at least read. Where no kernels run (CUDA) the tensor operations stand alone.
 //!
 //! Two clocks. The host's starts before a call and stops when its result can be read: what a user waits for. The device's
-//! starts with the first dispatch and stops after the last: what the kernel is to blame for.
+//! starts with the first dispatch and stops after the last: what the kernel is to blame for. Where the host reads a count in
+//! between, the device's clock would count the way there and back, and is left out.
 
 use std::{
     error::Error,
@@ -62,6 +63,11 @@ impl Time {
         Self { host: self.host.min(other.host), device }
     }
 
+    /// Without the device's clock.
+    fn by_host(self) -> Self {
+        Self { device: None, ..self }
+    }
+
     /// The device's time where there is one.
     fn best(self) -> f64 {
         self.device.unwrap_or(self.host)
@@ -104,12 +110,13 @@ pub async fn run(device: &str, json: bool) -> Result<(), Box<dyn Error>> {
         let compacted = compact(map.clone(), &pooled, newline.clone(), choice.clone(), &scales).await?;
         Ok(compacted.map_or_else(|| pooled.scale(0), |compacted| compacted.tokens))
     });
-    row("compact", format!("{regions} regions, a third at each scale"), time.await?, map_size * 7 / 16);
+    let size = format!("{regions} regions, a third at each scale");
+    row("compact", size, reads_counts(time.await?), map_size * 7 / 16);
     let size = format!("{VISUAL} visual x {TEXT} text, {heads} heads of {d_head}, {kv_heads} key heads");
     let time = both(device, async || text_score(query.clone(), key.clone()));
     row("text_score", size, time.await?, kv_heads * VISUAL * d_head);
     let time = both(device, async || Ok(top_k(scores.clone(), Keep::Gamma(0.85)).await?.float()));
-    row("top_k", format!("{VISUAL} scores"), time.await?, VISUAL);
+    row("top_k", format!("{VISUAL} scores"), reads_counts(time.await?), VISUAL);
     let time = both(device, async || row_gather(hidden.clone(), kept.clone()));
     row("row_gather, hidden states", format!("{KEPT} of {VISUAL} rows of {WIDTH}"), time.await?, KEPT * WIDTH);
     let time = both(device, async || {
@@ -163,6 +170,11 @@ async fn both<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>
         }
     }
     Ok((has_kernels.then_some(own), tensor_ops))
+}
+
+/// The times of an operation whose middle is on the host.
+fn reads_counts((own, tensor_ops): (Option<Time>, Time)) -> (Option<Time>, Time) {
+    (own.map(Time::by_host), tensor_ops.by_host())
 }
 
 /// One call for the host's clock, one for the device's.

@@ -32,14 +32,16 @@ pub async fn run(args: ConformanceArgs) -> Result<(), Failure> {
     write(out, matrix(&lanes(reports)?))
 }
 
-/// Leaves a report of the CPU and of every adapter beside those that are in `reports` already, such as the browsers'.
+/// Leaves a report of the CPU, of every adapter and, in a build with it, of CUDA beside those that are in `reports` already, such as the browsers'.
 async fn every_device(args: &ConformanceArgs, reports: &Path) -> Result<(), Failure> {
     fs::create_dir_all(reports).map_err(|why| Failure::Write { file: reports.display().to_string(), why })?;
     let adapters = adapters().await;
     let choices = (0..adapters.len()).map(DeviceChoice::WgpuIndex);
-    for choice in std::iter::once(DeviceChoice::Cpu).chain(choices) {
+    let cuda = cfg!(feature = "cuda").then_some(DeviceChoice::Cuda(0));
+    for choice in std::iter::once(DeviceChoice::Cpu).chain(choices).chain(cuda) {
         let name = match &choice {
             DeviceChoice::WgpuIndex(index) => format!("{}-{index}", adapters[*index].backend),
+            DeviceChoice::Cuda(index) => format!("cuda-{index}"),
             other => other.to_string(),
         };
         let file = reports.join(format!("{name}.json"));

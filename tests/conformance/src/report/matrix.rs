@@ -51,7 +51,7 @@ fn write(lanes: &[Lane], to: &mut String) -> fmt::Result {
         "# Conformance\n\n\
          Written by `fovea conformance --every target/conformance --fixtures tests/fixtures --out docs/conformance.md`, which\n\
          runs on the CPU and every adapter, beside the browsers' reports that `cargo test --workspace --test web` leaves\n\
-         there. A cell is the worst error of all cases (NMSE), never a mean; `exact`: all bits are equal; `-`: not run there.\n\n## Devices\n\n",
+         there, and those of other machines, kept in `docs/reports` and copied there before. A cell is the worst error of all cases (NMSE), never a mean; `exact`: all bits are equal; `-`: not run there.\n\n## Devices\n\n",
     )?;
     row(to, ["lane", "adapter", "driver", "platform", "path", "date", "depth", "verdict"])?;
     rule(to, 8)?;
