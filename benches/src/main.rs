@@ -35,7 +35,7 @@ enum Command {
     },
     /// Time every kernel against burn's own tensor operations and a copy.
     Kernels {
-        /// wgpu, wgpu:N or wgpu:NAME.
+        /// wgpu, wgpu:N or wgpu:NAME; with cuda or cpu the tensor operations stand alone.
         #[arg(long, default_value = "wgpu")]
         device: String,
         /// As JSON.
