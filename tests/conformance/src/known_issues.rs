@@ -63,7 +63,8 @@ impl KnownIssue {
 
 impl std::fmt::Display for KnownIssue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}: {}; measured {}", self.what, self.case, self.why, self.measured)
+        let about = format!("{} {}", self.what, self.case.trim());
+        write!(f, "{}: {}; measured {}", about.trim_end(), self.why, self.measured)
     }
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn mark(report: &mut Report, known: &[KnownIssue]) -> Vec<String> {
                 && *nmse <= issue.at_most
             {
                 failed = true;
-                **outcome = Outcome::Known { issue: format!("{issue}; now: {why}") };
+                **outcome = Outcome::Known { issue: format!("{issue}{NOW}{why}") };
             }
         }
         if ran && !failed {
@@ -97,6 +98,9 @@ pub(crate) fn mark(report: &mut Report, known: &[KnownIssue]) -> Vec<String> {
     }
     gone
 }
+
+/// Between what is known of a failure and what it says of itself in a report.
+pub(crate) const NOW: &str = "; now: ";
 
 /// What a [`KnownIssue`] calls forced decoding.
 pub const DECODING: &str = "decoding";

@@ -8,7 +8,7 @@ use super::{
     Decision, Report,
     worst::{Worst, by_operation, by_stage},
 };
-use crate::row::Outcome;
+use crate::{known_issues::NOW, row::Outcome};
 
 /// A report and what to call its device: its file's name.
 #[derive(Clone, Debug)]
@@ -159,14 +159,20 @@ fn pairs(to: &mut String, lanes: &[Lane]) -> fmt::Result {
     Ok(())
 }
 
+/// A line for each issue of each lane: the rows that it is about are as many as there are cases.
 fn known(to: &mut String, lanes: &[Lane]) -> fmt::Result {
     let mut lines = Vec::new();
     for Lane { name, report } in lanes {
-        for (case, outcome) in report.outcomes() {
-            if let Outcome::Known { issue } = outcome {
-                lines.push(format!("- {name}: {case}: {}", super::short(issue)));
+        let mut issues: Vec<(&str, usize)> = Vec::new();
+        for (_, outcome) in report.outcomes() {
+            let Outcome::Known { issue } = outcome else { continue };
+            let issue = issue.split_once(NOW).map_or(issue.as_str(), |(issue, _)| issue);
+            match issues.iter_mut().find(|(other, _)| *other == issue) {
+                Some((_, rows)) => *rows += 1,
+                None => issues.push((issue, 1)),
             }
         }
+        lines.extend(issues.iter().map(|(issue, rows)| format!("- {name}, {rows} rows: {}", super::short(issue))));
         lines.extend(report.verdict.no_longer_seen.iter().map(|line| format!("- {name}: {line}")));
     }
     to.write_str("\n## Known issues\n\n")?;
@@ -215,5 +221,13 @@ mod tests {
         let never = page.lines().find(|line| line.starts_with("Never run: ")).expect("a line about it");
         assert!(never.contains("CUDA") && never.contains("Metal") && !never.contains("Vulkan, drawn"), "{never}");
         assert!(page.ends_with("## Known issues\n\nNone.\n"), "{page}");
+    }
+
+    #[test]
+    fn a_known_issue_is_one_line_however_many_rows_it_has() {
+        let known = |why: &str| Outcome::Known { issue: format!("x: y{NOW}{why}") };
+        let rows = [("top_k", "top_k n=3 f32", known("1")), ("top_k", "top_k n=4 f32", known("2"))];
+        let page = matrix(&[Lane { name: "a".into(), report: report(&rows) }]);
+        assert!(page.ends_with("## Known issues\n\n- a, 2 rows: x: y\n"), "{page}");
     }
 }
