@@ -40,8 +40,8 @@ pub const KNOWN: &[KnownIssue] = &[
 
 /// cubek 0.3 takes tensor cores for every product in f32 that they can run, and rounds its factors to TF32 for it (`adjust_dtypes`
 /// in its `multi_level/definition/blueprint.rs`); burn 0.22 has no setting against it. Factors that are stored in f16 are TF32
-/// numbers already, so matrices in f16, which CUDA takes by default, lose nothing. Decisions and answers were equal to the
-/// reference's on all fixtures. Measured on an H100.
+/// numbers already, so products with matrices in f16, which CUDA takes by default, lose nothing; attention, in f32, does.
+/// Decisions and answers were equal to the reference's on all fixtures. Measured on an H100.
 const fn tf32(what: &'static str, case: &'static str, measured: &'static str, at_most: f64) -> KnownIssue {
     let why = "products in f32 run on CUDA's tensor cores in TF32, with 10 bits of fraction";
     KnownIssue { what, backend: Some("cuda"), adapter: None, case, why, measured, at_most }
