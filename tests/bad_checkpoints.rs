@@ -171,13 +171,19 @@ fn sharded(files: &mut Files, edit: impl FnOnce(&mut Value)) {
     files.json(INDEX, edit);
 }
 
+/// Leaves nothing but an index of shards, which says `text`.
+fn indexed(files: &mut Files, text: &str) {
+    files.remove(WEIGHTS);
+    files.put(INDEX, text);
+}
+
 const NORM: &str = "language_model.model.norm.weight";
 const QUERY: &str = "language_model.model.layers.2.self_attn.q_proj.weight";
 const SHARD_1: &str = "model-00001-of-00002.safetensors";
 const SHARD_2: &str = "model-00002-of-00002.safetensors";
 
 const WEIGHT_FILES: &[Row] = &[
-    ("no weights", |f| f.remove(WEIGHTS), &[WEIGHTS, "no such file"]),
+    ("no weights", |f| f.remove(WEIGHTS), &["expected model.safetensors or model.safetensors.index.json", "neither"]),
     ("empty weights", |f| f.put(WEIGHTS, ""), &[WEIGHTS, "at least 8 bytes", "got 0"]),
     ("seven bytes", |f| f.put(WEIGHTS, [0; 7]), &[WEIGHTS, "at least 8 bytes", "got 7"]),
     (
@@ -268,9 +274,9 @@ const WEIGHT_FILES: &[Row] = &[
         },
         &[SHARD_2, "no such file"],
     ),
-    ("an index that is no JSON", |f| f.put(INDEX, "weight_map"), &[INDEX, "weight_map"]),
-    ("an index without its map", |f| f.put(INDEX, "{}"), &[INDEX, "weight_map"]),
-    ("an index of no tensors", |f| f.put(INDEX, r#"{"weight_map": {}}"#), &["embed_tokens.weight", "0 tensors"]),
+    ("an index that is no JSON", |f| indexed(f, "weight_map"), &[INDEX, "weight_map"]),
+    ("an index without its map", |f| indexed(f, "{}"), &[INDEX, "weight_map"]),
+    ("an index of no tensors", |f| indexed(f, r#"{"weight_map": {}}"#), &["embed_tokens.weight", "0 tensors"]),
     (
         "an index that climbs out",
         |f| sharded(f, |index| index["weight_map"][NORM] = json!("../model.safetensors")),
@@ -393,12 +399,12 @@ const TEMPLATE: &[Row] = &[
     (
         "a template without a picture",
         |f| f.put("chat_template.jinja", "{{ messages[0]['content'][1]['text'] }}"),
-        &["chat template", "picture once", "0 times"],
+        &["chat template", "the picture", "once, got it 0 times"],
     ),
     (
         "a template with two pictures",
         |f| f.put("chat_template.jinja", "<image><image>{{ messages[0]['content'][1]['text'] }}"),
-        &["chat template", "picture once", "2 times"],
+        &["chat template", "the picture", "once, got it 2 times"],
     ),
     (
         "a template with nothing after the picture",

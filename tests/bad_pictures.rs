@@ -54,8 +54,36 @@ fn what_is_no_whole_picture_is_refused_in_words() {
 }
 
 #[test]
+fn a_picture_of_another_format_is_refused_by_its_name() {
+    for (bytes, name) in [
+        (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "HEIC"),
+        (b"\0\0\0\x1Cftypavif\0\0\0\0avifmif1miaf", "AVIF"),
+        (b"<?xml version=\"1.0\"?><svg xmlns=\"http://www.w3.org/2000/svg\"/>", "SVG"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"\0\0\0\x0CjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\0\0\0\x0CJXL \r\n\x87\n", "JPEG XL"),
+        (b"II*\0\x08\0\0\0", "TIFF"),
+        (b"\0\0\x01\0\x01\0", "ICO"),
+    ] {
+        let why = refusal(name, bytes);
+        assert!(why.contains(&format!("got {name};")), "expected it to be named {name}, got: {why}");
+    }
+}
+
+#[test]
 fn a_picture_cut_anywhere_is_refused_or_whole_and_never_a_panic() {
-    for file in ["rgb.png", "interlaced.png", "progressive.jpg", "lossless.webp", "palette.gif", "rgb.bmp"] {
+    for file in [
+        "rgb.png",
+        "interlaced.png",
+        "progressive.jpg",
+        "lossless.webp",
+        "palette.gif",
+        "rgb.bmp",
+        "frame_beyond.gif",
+        "frame_inside.webp",
+        "os2.bmp",
+        "colours_jfif_adobe0.jpg",
+    ] {
         let whole = bytes(file);
         let picture = Picture::decode(&whole).expect("a whole picture");
         // Every length of the head, where the sizes stand, and some of the rest.
@@ -73,7 +101,18 @@ fn a_picture_cut_anywhere_is_refused_or_whole_and_never_a_panic() {
 
 #[test]
 fn a_picture_with_any_byte_changed_never_panics() {
-    for file in ["palette.gif", "rgb.png", "exif6.jpg", "lossy.webp", "one_bit.bmp"] {
+    for file in [
+        "palette.gif",
+        "rgb.png",
+        "exif6.jpg",
+        "lossy.webp",
+        "one_bit.bmp",
+        "frame_beyond.gif",
+        "frame_inside.webp",
+        "profile_deflated.png",
+        "exif_two.jpg",
+        "five_six_five.bmp",
+    ] {
         let whole = bytes(file);
         for at in (0..whole.len()).filter(|at| *at < 96 || at % 13 == 0) {
             for value in [0, 0x7f, 0xff, whole[at] ^ 1] {
@@ -137,7 +176,7 @@ fn a_picture_so_wide_or_tall_that_no_map_remains_is_answered_by_its_thumbnail() 
             (stock, 64),
             "{width}x{height}"
         );
-        let off = AskOptions { vision: false, ..options(2) };
+        let off = AskOptions { vision: Some(false), ..options(2) };
         let plain = ask(&mut model.look_at(image), SHIRT, &off).expect("an answer");
         assert_eq!(plain.statistics.tokens.vision, stock, "{width}x{height}: stock tokens (got, expected)");
         assert_eq!(plain.looked.boxes.len(), stock - 64, "{width}x{height}: boxes (got, expected)");

@@ -45,6 +45,8 @@ fn pulled(model: &Arc<Model>, device: &OpenDevice, at: usize) -> Option<(String,
         while let Some(event) = block_on(events.next()) {
             match event {
                 Ok(Event::Done(turn)) => end = Some(Ok(*turn)),
+                // Comes by the clock.
+                Ok(Event::Progress(_)) => {}
                 Ok(event) => {
                     if seen == at {
                         point = Some(match event {

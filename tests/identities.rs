@@ -65,7 +65,7 @@ fn all_regions_at_1x1_are_the_stock_sequence_bit_for_bit() {
     // Whole regions; partial ones below; partial ones below and a wide map; one region cut on both sides.
     for file in ["200x200-0.png", "61x130-0.png", "333x75-0.png", "17x211-0.png"] {
         let run = |vision| {
-            let options = AskOptions { vision, ..options(4) };
+            let options = AskOptions { vision: Some(vision), ..options(4) };
             pollster::block_on(trace(&mut model.look_at(picture(file)), SHIRT, &options)).unwrap()
         };
         let (sampled, stock) = (run(true), run(false));
@@ -111,7 +111,7 @@ fn a_dropped_thumbnail_is_all_that_is_missing() {
 fn gamma_1_is_the_text_sampler_off() {
     let model = fixture("tiny-0", cpu());
     for file in ["200x200-0.png", "61x130-0.png"] {
-        let off = fresh(&model, &picture(file), SHIRT, &AskOptions { text: false, ..options(6) });
+        let off = fresh(&model, &picture(file), SHIRT, &AskOptions { text: Some(false), ..options(6) });
         for keep in [Keep::Gamma(1.0), Keep::Ratio(1.0), Keep::Count(100_000)] {
             let all = fresh(&model, &picture(file), SHIRT, &AskOptions { keep: Some(keep), ..options(6) });
             agree(&format!("{file}: {keep:?}"), &off, &all);
@@ -171,22 +171,22 @@ fn settings_changed_between_questions_give_what_fresh_runs_give() {
     let drawn = |seed| AskOptions { random_scales: Some(seed), ..base() };
     let steps = [
         ("as configured", base()),
-        ("vision off", AskOptions { vision: false, ..base() }),
+        ("vision off", AskOptions { vision: Some(false), ..base() }),
         ("vision on again", base()),
         ("scales drawn", drawn(1)),
         ("scales drawn anew", drawn(2)),
         ("drawn scales, another layer", AskOptions { layer: Some(3), ..drawn(2) }),
-        ("vision off beside a seed", AskOptions { vision: false, ..drawn(2) }),
+        ("vision off beside a seed", AskOptions { vision: Some(false), ..drawn(2) }),
         ("scales selected again", base()),
         ("layer up", layer(4)),
         ("layer down", layer(1)),
         ("the first layer", layer(0)),
         ("the last layer", layer(5)),
-        ("text off", AskOptions { text: false, ..base() }),
+        ("text off", AskOptions { text: Some(false), ..base() }),
         ("text on again", base()),
         ("gamma down", AskOptions { keep: Some(Keep::Gamma(0.3)), ..base() }),
         ("gamma up", AskOptions { keep: Some(Keep::Gamma(0.95)), ..base() }),
-        ("both off", AskOptions { vision: false, text: false, ..base() }),
+        ("both off", AskOptions { vision: Some(false), text: Some(false), ..base() }),
         ("both on", base()),
     ];
     for (what, options) in steps {
@@ -358,7 +358,7 @@ fn greedy_is_the_largest_logit_whatever_the_other_settings() {
         assert_eq!(Some(greedy.answer_ids[step] as usize), largest, "step {step}: id (got, expected)");
     }
     for pick in [
-        Pick { temperature: 0.0, top_k: 3, top_p: 0.5, seed: 9 },
+        Pick { temperature: 0.0, top_k: 3, top_p: 0.5, seed: 9, repetition_penalty: None },
         // The gaps between the two best logits are above .01 in this case: a hundred-thousandth makes one certain.
         Pick { temperature: 1e-5, seed: 3, ..Pick::default() },
         Pick { temperature: 2.0, top_k: 1, ..Pick::default() },

@@ -9,7 +9,9 @@ use fovea_tests::{
 };
 use proptest::prelude::*;
 
-const MODELS: [&str; 3] = ["tiny-0", "mistral-0", "vicuna-0"];
+const MODELS: [&str; 6] = ["tiny-0", "mistral-0", "vicuna-0", "bos-0", "published-vicuna-0", "published-mistral-0"];
+/// Rows of `prompts.json`: 47 prompts under each of the models.
+const PROMPTS: usize = 47 * MODELS.len();
 
 fn checkpoint(model: &str) -> Checkpoint {
     open(Source::directory(fixtures().join(model)).expect("a directory")).unwrap_or_else(|e| panic!("{model}: {e}"))
@@ -33,11 +35,12 @@ fn specials(ids: &[u32], added: &[(u32, String)]) -> Vec<u32> {
 #[test]
 fn ids_of_awkward_prompts_are_hugging_face_s() {
     let rows = rows("prompts.json");
+    assert_eq!(rows.len(), PROMPTS, "prompts (got, expected)");
     let mut failed = Vec::new();
     for model in MODELS {
         let checkpoint = checkpoint(model);
         let mine: Vec<_> = rows.iter().filter(|row| text(row, "model") == model).collect();
-        assert!(mine.len() >= 40, "{model}: expected at least 40 prompts, got {}", mine.len());
+        assert_eq!(mine.len() * MODELS.len(), PROMPTS, "{model}: prompts times models (got, expected)");
         for row in mine {
             let expected: Vec<u32> = row["ids"]
                 .as_array()
@@ -65,6 +68,28 @@ fn ids_of_awkward_prompts_are_hugging_face_s() {
     assert!(failed.is_empty(), "expected every prompt to pass, got {} failures:\n{}", failed.len(), failed.join("\n"));
 }
 
+/// The templates of `tiny-0` and `mistral-0` print BOS. The published ones do not: their tokenizers' post-processors put it
+/// first. `vicuna-0` has neither.
+#[test]
+fn bos_comes_first_and_once() {
+    for (model, bos, expected) in [
+        ("tiny-0", 0, 1),
+        ("mistral-0", 0, 1),
+        ("vicuna-0", 1, 0),
+        ("bos-0", 480, 1),
+        ("published-vicuna-0", 1, 1),
+        ("published-mistral-0", 1, 1),
+    ] {
+        let prompter = checkpoint(model).prompter;
+        for question in ["", "x", "<s> </s> <|begin_of_text|> <image>", "<s>", "<|begin_of_text|>"] {
+            let ids = prompter.encode(question).unwrap().ids;
+            let found = ids.iter().filter(|&&id| id == bos).count();
+            assert_eq!(found, expected, "{model}: {question:?}: BOS (got, expected) in {ids:?}");
+            assert_eq!(ids[0] == bos, expected == 1, "{model}: {question:?}: BOS first (got, expected) in {ids:?}");
+        }
+    }
+}
+
 #[test]
 fn nothing_typed_by_the_user_becomes_a_special_token() {
     for model in MODELS {
@@ -90,7 +115,7 @@ fn nothing_typed_by_the_user_becomes_a_special_token() {
 #[test]
 fn what_the_user_typed_is_still_there_as_text() {
     // Byte-level tokenizers lose nothing; Llama's puts spaces about, so it is not asked.
-    for model in ["tiny-0", "mistral-0"] {
+    for model in ["tiny-0", "mistral-0", "bos-0"] {
         let prompter = checkpoint(model).prompter;
         for row in rows("prompts.json") {
             let question = text(&row, "prompt");
@@ -104,6 +129,7 @@ fn what_the_user_typed_is_still_there_as_text() {
 const SPELLINGS: &[&str] = &[
     "<image>",
     "<|eot_id|>",
+    "<|begin_of_text|>",
     "</s>",
     "<s>",
     "<",
@@ -191,20 +217,33 @@ fn streamed_text_of_llama_s_tokenizer_keeps_every_space() {
 
 #[test]
 fn a_padded_vocabulary_has_rows_that_are_never_chosen() {
-    let checkpoint = checkpoint("vicuna-0");
-    let allowed = checkpoint.prompter.allowed();
-    assert_eq!(allowed.len(), 490, "rows of the embedding (got, expected)");
-    assert_eq!(allowed.iter().position(|a| !a), Some(482), "the first row without a token (got, expected)");
-    assert!(
-        allowed[482..].iter().all(|a| !a),
-        "expected the last eight rows to be forbidden, got {:?}",
-        &allowed[482..]
-    );
+    for (model, rows, tokens) in [("vicuna-0", 490, 482), ("bos-0", 504, 488), ("published-vicuna-0", 576, 561)] {
+        let checkpoint = checkpoint(model);
+        let allowed = checkpoint.prompter.allowed();
+        assert_eq!(allowed.len(), rows, "{model}: rows of the embedding (got, expected)");
+        assert_eq!(
+            allowed.iter().position(|a| !a),
+            Some(tokens),
+            "{model}: the first row without a token (got, expected)"
+        );
+        assert!(
+            allowed[tokens..].iter().all(|a| !a),
+            "{model}: expected the last rows to be forbidden, got {:?}",
+            &allowed[tokens..]
+        );
+    }
 }
 
 #[test]
 fn stop_ids_come_from_the_checkpoint() {
-    for (model, expected) in [("tiny-0", vec![4, 1]), ("mistral-0", vec![4]), ("vicuna-0", vec![2])] {
+    for (model, expected) in [
+        ("tiny-0", vec![4, 1]),
+        ("mistral-0", vec![4]),
+        ("vicuna-0", vec![2]),
+        ("bos-0", vec![485]),
+        ("published-vicuna-0", vec![2]),
+        ("published-mistral-0", vec![2]),
+    ] {
         assert_eq!(checkpoint(model).prompter.stop_ids(), expected, "{model}: stop ids (got, expected)");
     }
 }

@@ -45,7 +45,12 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
             "both" => (true, true),
             other => return Err(format!("expected off, vision, text or both, got {other}").into()),
         };
-        let options = AskOptions { vision, text, max_new_tokens: settings.new_tokens, ..AskOptions::default() };
+        let options = AskOptions {
+            vision: Some(vision),
+            text: Some(text),
+            max_new_tokens: settings.new_tokens,
+            ..AskOptions::default()
+        };
         let mut best: Option<(f64, Statistics)> = None;
         for _ in 0..settings.repeat.max(1) {
             let start = Instant::now();

@@ -5,18 +5,19 @@ use std::{collections::BTreeMap, sync::Arc};
 use fovea_runtime::{Keep, Scale, TokenBox};
 use serde::Serialize;
 
-use crate::{cancel::Cancel, error::Error, grid::Grid, pick::Pick, prompt::Prompt};
+use crate::{cancel::Cancel, config::Config, error::Error, grid::Grid, pace::Progress, pick::Pick, prompt::Prompt};
 
 /// How one question is to be answered.
 #[derive(Clone, Debug)]
 pub struct AskOptions {
-    /// Whether the vision-guided sampler is on. Without a selector it is off.
-    pub vision: bool,
+    /// Whether the vision-guided sampler is on. None: as the checkpoint has it ([`crate::Config::has_focus`]). Without a
+    /// selector it is off.
+    pub vision: Option<bool>,
     /// Seed of a scale drawn evenly for every region, where the vision-guided sampler is on: the paper's random
     /// sampling (Table 6), the same for the same seed and size of the map. None: the selector chooses.
     pub random_scales: Option<u64>,
-    /// Whether the text-guided sampler is on.
-    pub text: bool,
+    /// Whether the text-guided sampler is on. None: as the checkpoint has it, or on where `keep` or `layer` is given.
+    pub text: Option<bool>,
     /// Its budget; None: the checkpoint's gamma.
     pub keep: Option<Keep>,
     /// The decoder layer whose input it prunes; None: the checkpoint's.
@@ -36,9 +37,9 @@ pub struct AskOptions {
 impl Default for AskOptions {
     fn default() -> Self {
         Self {
-            vision: true,
+            vision: None,
             random_scales: None,
-            text: true,
+            text: None,
             keep: None,
             layer: None,
             max_new_tokens: 128,
@@ -51,6 +52,16 @@ impl Default for AskOptions {
 }
 
 impl AskOptions {
+    /// Whether the vision-guided sampler is wanted of a model with this configuration; a selector is needed as well.
+    pub fn vision_is_on(&self, config: &Config) -> bool {
+        self.vision.unwrap_or(config.has_focus)
+    }
+
+    /// Whether the text-guided sampler runs in a model with this configuration.
+    pub fn text_is_on(&self, config: &Config) -> bool {
+        self.text.unwrap_or(config.has_focus || self.keep.is_some() || self.layer.is_some())
+    }
+
     /// Whether these settings make sense for a model of `n_layers` decoder layers. [`crate::Conversation::ask`] checks
     /// them too; a caller may want to know before it loads a model.
     ///
@@ -192,7 +203,7 @@ pub struct Turn {
     pub statistics: Statistics,
 }
 
-/// What happens while a question is answered: a stage as it ends, what was looked at once both samplers are through,
+/// What happens while a question is answered: a stage as it ends, how far a long one is, what was looked at once both samplers are through,
 /// tokens as they come, and the whole last.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -203,6 +214,8 @@ pub enum Event {
         /// How long it took.
         milliseconds: f64,
     },
+    /// A stage that takes long is under way. Comes a few times a second at most.
+    Progress(Progress),
     /// Both samplers are through.
     Looked(Arc<Looked>),
     /// One more token.

@@ -2,13 +2,11 @@
 
 use burn::tensor::{DType, Tensor, activation, module::attention, ops::AttentionModuleOptions};
 
-/// Query rows at once. Bounds the score matrix of backends that materialise it, and lets a causal pass leave out the
-/// keys after each block: half of the work of a long prefill.
-const BLOCK: usize = 512;
+use crate::pace::Steps;
 
 /// `softmax(Q K^T / sqrt(d)) V` without a mask.
 ///
-/// `query`, `key`, `value` (batch, heads, tokens, d_head) -> (batch, heads, tokens, d_head).
+/// `query` (batch, heads, queries, d_head); `key`, `value` (batch, heads, keys, d_head) -> (batch, heads, queries, d_head).
 pub(crate) fn full(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
     attention(query, key, value, None, None, AttentionModuleOptions::default())
 }
@@ -16,8 +14,9 @@ pub(crate) fn full(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor
 /// Causal attention of the newest tokens over all: query `i` of T sees the first `S - T + i + 1` of S keys.
 ///
 /// Order is all that the mask needs: positions rise along the cache, also where visual tokens have been dropped.
-/// `query` (n_heads, T, d_head); `key`, `value` (n_kv_heads, S, d_head) -> (T, n_heads * d_head).
-pub(crate) fn causal(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Tensor<2> {
+/// `query` (n_heads, T, d_head); `key`, `value` (n_kv_heads, S, d_head) -> (T, n_heads * d_head). The scores, (n_heads, rows, S), are
+/// held for as many rows at once as `steps` allows.
+pub(crate) fn causal(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, steps: Steps) -> Tensor<2> {
     let ([heads, new, d_head], [kv_heads, all, _]) = (query.dims(), key.dims());
     let group = heads / kv_heads;
     let (key, value) = (key.cast(DType::F32), value.cast(DType::F32));
@@ -31,8 +30,9 @@ pub(crate) fn causal(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Tens
     let query = query.reshape([kv_heads, group, new, d_head]);
     let (key, value) = (key.unsqueeze_dim::<4>(1), value.unsqueeze_dim::<4>(1));
     let causal = AttentionModuleOptions { is_causal: true, ..Default::default() };
-    let blocks = (0..new).step_by(BLOCK).map(|start| {
-        let rows = BLOCK.min(new - start);
+    let block = steps.queries(heads, all);
+    let blocks = (0..new).step_by(block).map(|start| {
+        let rows = block.min(new - start);
         let seen = all - new + start + rows;
         attention(
             query.clone().narrow(2, start, rows),

@@ -3,8 +3,12 @@
 //! Opening reads configs, tokenizer, template and the headers of the weights, checks that all belong together, and
 //! allocates no tensor.
 
-use fovea_runtime::{source::Source, weights::Weights};
-use serde_json::Value;
+use fovea_runtime::{
+    json,
+    source::{Source, TEMPLATES},
+    weights::Weights,
+};
+use serde_json::{Map, Value};
 
 use crate::{
     cancel::Cancel,
@@ -12,6 +16,7 @@ use crate::{
     error::Error,
     names::{Names, SELECTOR},
     prompt::Prompter,
+    quantised,
     tiles::TileConfig,
 };
 
@@ -41,7 +46,7 @@ pub struct Checkpoint {
     pub names: Names,
     /// Where the tensors are.
     pub weights: Weights,
-    /// Whether it has a scale selector; without, it is a stock LLaVA-NeXT and the vision-guided sampler stays off.
+    /// Whether it has a scale selector; without, the vision-guided sampler stays off.
     pub selector: bool,
 }
 
@@ -52,24 +57,29 @@ impl Blueprint {
     /// Typed errors that name file and key, expected and got.
     pub async fn open(source: &Source) -> Result<Self, Error> {
         let config_json = read_json(source, "config.json").await?;
+        let own = [
+            ("quantize_config.json", read_optional_json(source, "quantize_config.json").await?),
+            ("quant_config.json", read_optional_json(source, "quant_config.json").await?),
+        ];
+        quantised::refuse(&config_json, &own)?;
         let config = Config::from_json(&config_json)?;
         let tokenizer_config = read_optional_json(source, "tokenizer_config.json").await?;
         let special_tokens = read_optional_json(source, "special_tokens_map.json").await?;
         let processor = read_optional_json(source, "processor_config.json").await?;
         let generation = read_optional_json(source, "generation_config.json").await?;
-        // Older layout: a file of the image processor's own. Newer: within the processor's file. Silent: defaults.
-        let image = match read_optional_json(source, "preprocessor_config.json").await? {
-            Value::Null => processor.get("image_processor").cloned().unwrap_or(Value::Null),
-            older => older,
+        // Within the processor's file, as transformers 5 writes it; else the older file of the image processor alone, which
+        // may have been left beside it. Silent: defaults.
+        let image = match processor.get("image_processor").filter(|v| !v.is_null()) {
+            Some(nested) => nested.clone(),
+            None => read_optional_json(source, "preprocessor_config.json").await?,
         };
-        let image = if image.is_null() { Value::Object(Default::default()) } else { image };
+        let image = if image.is_null() { Value::Object(Map::new()) } else { image };
         // Pictures are laid on the processor's canvases and unpadded by the model's: refused where the two differ.
         let tiles = TileConfig::from_json(&image, config.pinpoints.clone(), config.vision.side)?;
-        let template = read_template(source, &[&processor, &tokenizer_config]).await?;
+        let template = read_template(source, &processor, &tokenizer_config).await?;
         let tokenizer = source.read("tokenizer.json", MAX_TOKENIZER).await?;
-        let stop = stop_ids(&generation, &config_json)?;
-        let special = [tokenizer_config, special_tokens];
-        let prompter = Prompter::new(&tokenizer, template, &special, stop, &config)?;
+        let special = special_names(&tokenizer_config, &special_tokens);
+        let prompter = Prompter::new(&tokenizer, template, special, [&generation, &config_json], &config)?;
         Ok(Self { config, tiles, prompter })
     }
 }
@@ -82,7 +92,7 @@ impl Checkpoint {
     pub async fn open(source: Source) -> Result<Self, Error> {
         let checkpoint = Self::read(source).await?;
         for (name, shape) in checkpoint.needed() {
-            checkpoint.weights.check(&name, &shape)?;
+            checkpoint.weights.check(&name, &shape).map_err(|wrong| checkpoint.why(wrong))?;
         }
         Ok(checkpoint)
     }
@@ -93,11 +103,24 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub async fn read(source: Source) -> Result<Self, Error> {
-        let Blueprint { config, tiles, prompter } = Blueprint::open(&source).await?;
+        let Blueprint { mut config, tiles, prompter } = Blueprint::open(&source).await?;
         let weights = Weights::open(source).await?;
-        let names = Names::detect(&weights)?;
+        let names = Names::detect(&weights, config.text.tied)?;
+        // As Hugging Face ties (transformers 5.24, `tie_weights`): a head in the file is used, whatever the config says.
+        config.text.tied &= names.head_is_embedding() || !weights.entries().contains_key(&names.head());
         let selector = weights.entries().contains_key(&format!("{SELECTOR}.weight"));
         Ok(Self { config, tiles, prompter, names, weights, selector })
+    }
+
+    /// Why a tensor is not what the model needs: where the tensors are those of a method of quantisation, that.
+    fn why(&self, wrong: fovea_runtime::Error) -> Error {
+        match quantised::by_tensors(self.weights.entries().keys().map(String::as_str)) {
+            None => wrong.into(),
+            Some(method) => {
+                let file = self.weights.files().first().cloned().unwrap_or_default();
+                fovea_runtime::Error::WeightFile { file, why: quantised::sentence(method) }.into()
+            }
+        }
     }
 
     /// Whether most of the bytes that will be loaded are stored in 16 bits.
@@ -148,60 +171,87 @@ impl Checkpoint {
 
 async fn read_json(source: &Source, file: &str) -> Result<Value, Error> {
     let bytes = source.read(file, MAX_CONFIG).await?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Error::Config { key: file.to_owned(), why: format!("expected JSON, got {e}") })
+    json::from_slice(&bytes).map_err(|e| Error::Config { key: file.to_owned(), why: format!("expected JSON, got {e}") })
 }
 
 async fn read_optional_json(source: &Source, file: &str) -> Result<Value, Error> {
     if source.contains(file) { read_json(source, file).await } else { Ok(Value::Null) }
 }
 
-/// The chat template: a file of its own, else a key of the processor's or the tokenizer's settings.
-async fn read_template(source: &Source, settings: &[&Value]) -> Result<String, Error> {
-    let broken = |why: &str| Error::Tokenizer { file: "chat template".into(), why: why.to_owned() };
-    if source.contains("chat_template.jinja") {
-        let bytes = source.read("chat_template.jinja", MAX_CONFIG).await?;
-        return String::from_utf8(bytes).map_err(|_| broken("expected UTF-8, got other bytes"));
-    }
-    let own = read_optional_json(source, "chat_template.json").await?;
-    for settings in std::iter::once(&own).chain(settings.iter().copied()) {
-        match settings.get("chat_template") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(template)) => return Ok(template.clone()),
-            // Several by name: the one called "default".
-            Some(Value::Array(several)) => {
-                let named = several.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
-                match named.and_then(|t| t.get("template")).and_then(Value::as_str) {
-                    Some(template) => return Ok(template.to_owned()),
-                    None => return Err(broken("expected a template named `default` among several, got none")),
-                }
-            }
-            Some(_) => return Err(broken("expected a text or a list of them, got something else")),
+/// What a template can name: the tokenizer's special tokens, as Hugging Face hands them to the renderer (transformers 5.24,
+/// `tokenization_utils_base.py`). Keys that end in `_token`, and the entries of an object `extra_special_tokens`.
+fn special_names(tokenizer_config: &Value, special_tokens: &Value) -> Map<String, Value> {
+    let text = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(Value::from);
+    let mut found = Map::new();
+    // tokenizer_config.json has the last word where it describes the added tokens as well, as newer ones do.
+    let newer = tokenizer_config.get("added_tokens_decoder").is_some();
+    let order = if newer { [special_tokens, tokenizer_config] } else { [tokenizer_config, special_tokens] };
+    for settings in order {
+        for (key, value) in settings.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("_token")) {
+            match text(value) {
+                Some(text) => found.insert(key.clone(), text),
+                None if value.is_null() => found.remove(key),
+                None => None,
+            };
+        }
+        for list in ["extra_special_tokens", "additional_special_tokens"] {
+            let named = settings.get(list).and_then(Value::as_object).into_iter().flatten();
+            found.extend(named.filter_map(|(key, value)| Some((key.clone(), text(value)?))));
         }
     }
+    found
+}
+
+/// The chat template, from the place where Hugging Face's processors look first (transformers 5.24, `processing_utils.py`): the
+/// key in processor_config.json, chat_template.json, chat_template.jinja, the template named `default` among
+/// additional_chat_templates, the key in tokenizer_config.json.
+async fn read_template(source: &Source, processor: &Value, tokenizer_config: &Value) -> Result<String, Error> {
+    let own = read_optional_json(source, "chat_template.json").await?;
+    for settings in [processor, &own] {
+        if let Some(template) = template_of(settings)? {
+            return Ok(template);
+        }
+    }
+    let default = format!("{TEMPLATES}/default.jinja");
+    for file in ["chat_template.jinja", &default] {
+        if source.contains(file) {
+            let bytes = source.read(file, MAX_CONFIG).await?;
+            return String::from_utf8(bytes).map_err(|_| broken("expected UTF-8, got other bytes".to_owned()));
+        }
+    }
+    if let Some(template) = template_of(tokenizer_config)? {
+        return Ok(template);
+    }
+    let folder = format!("{TEMPLATES}/");
+    let others: Vec<&str> = source.files().filter_map(|file| file.strip_prefix(&folder)).collect();
+    if !others.is_empty() {
+        return Err(broken(format!("expected a template named `default` among several, got {}", others.join(", "))));
+    }
     Err(broken(
-        "expected chat_template.jinja, chat_template.json, or the key in processor_config.json or tokenizer_config.json, got none",
+        "expected chat_template.jinja, chat_template.json, or the key in processor_config.json or tokenizer_config.json, got none"
+            .to_owned(),
     ))
 }
 
-/// `eos_token_id` of generation_config.json, else of config.json or its text model: one id or a list.
-fn stop_ids(generation: &Value, config: &Value) -> Result<Vec<u32>, Error> {
-    let places = [
-        ("generation_config.json", generation.get("eos_token_id")),
-        ("config.json", config.get("eos_token_id")),
-        ("config.json: text_config", config.get("text_config").and_then(|t| t.get("eos_token_id"))),
-    ];
-    for (file, found) in places {
-        let Some(value) = found.filter(|v| !v.is_null()) else { continue };
-        let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
-        let ids = match value {
-            Value::Array(all) => all.iter().map(id).collect::<Option<Vec<u32>>>(),
-            one => id(one).map(|i| vec![i]),
-        };
-        return ids.ok_or_else(|| Error::Config {
-            key: format!("{file}: eos_token_id"),
-            why: format!("expected an id or a list of ids, got {value}"),
-        });
+fn broken(why: String) -> Error {
+    Error::Tokenizer { file: "chat template".into(), why }
+}
+
+/// The key `chat_template`: a text, or several by name, of which the one called `default` counts.
+fn template_of(settings: &Value) -> Result<Option<String>, Error> {
+    let default = || broken("expected a template named `default` among several, got none".to_owned());
+    match settings.get("chat_template") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(template)) => Ok(Some(template.clone())),
+        Some(Value::Array(several)) => {
+            let named = several.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
+            let template = named.and_then(|t| t.get("template")).and_then(Value::as_str);
+            template.map(|template| Some(template.to_owned())).ok_or_else(default)
+        }
+        Some(Value::Object(several)) => {
+            let template = several.get("default").and_then(Value::as_str);
+            template.map(|template| Some(template.to_owned())).ok_or_else(default)
+        }
+        Some(_) => Err(broken("expected a text or a list of them, got something else".to_owned())),
     }
-    Ok(Vec::new())
 }

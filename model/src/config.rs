@@ -134,7 +134,30 @@ pub struct VisionConfig {
     pub epsilon: f64,
 }
 
+impl TextConfig {
+    /// Multiply-adds of one token in one layer, without attention's scores.
+    pub(crate) fn layer_work(&self) -> u64 {
+        let attention = 2 * self.d_model * (self.n_heads + self.n_kv_heads) * self.d_head;
+        (attention + 3 * self.d_model * self.d_ff) as u64
+    }
+
+    /// Most values of one token in one buffer of a layer, without attention's scores.
+    pub(crate) fn widest(&self) -> u64 {
+        self.d_ff.max(self.d_model).max(self.n_heads * self.d_head) as u64
+    }
+
+    /// Keys, or values, of `tokens` in one layer.
+    pub(crate) fn cache_shape(&self, tokens: usize) -> [usize; 3] {
+        [self.n_kv_heads, tokens, self.d_head]
+    }
+}
+
 impl VisionConfig {
+    /// Multiply-adds of one patch in one layer, without attention's scores.
+    pub(crate) fn layer_work(&self) -> u64 {
+        (4 * self.d_model * self.d_model + 2 * self.d_model * self.d_ff) as u64
+    }
+
     /// Patches of a tile's side, P.
     pub fn patches(&self) -> usize {
         self.side / self.patch
@@ -241,6 +264,9 @@ pub struct Config {
     pub text: TextConfig,
     /// The samplers.
     pub focus: FocusConfig,
+    /// Whether the file has the object `focus`: the checkpoint was trained with the samplers, and they are on unless the caller
+    /// says otherwise. Without, it is a stock checkpoint, and off they are.
+    pub has_focus: bool,
     /// Nonlinearity between the projector's two layers.
     pub projector_activation: Activation,
     /// Whether the projector's layers have biases.
@@ -301,6 +327,7 @@ impl Config {
             pinpoints,
             vision,
             text,
+            has_focus: keys.get("focus").is_some(),
             focus,
         })
     }

@@ -4,7 +4,7 @@
 //! through the layers below the text-guided sampler. A question that is stopped or dropped leaves these as they were
 //! or further on, never half-written, so the next question gives what a fresh start gives.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 
 use async_stream::try_stream;
 use burn::tensor::Transaction;
@@ -13,15 +13,16 @@ use fovea_runtime::{
     memory,
 };
 use futures_core::Stream;
+use futures_util::stream::poll_fn;
 use web_time::Instant;
 
 use crate::{
     answer::{AskOptions, Event, Looked, MemoryBytes, Stage, Statistics, TokenCounts, Turn},
-    cancel::Cancel,
     error::Error,
     focus::{Features, Prefix, Visual},
     grid::Grid,
     model::Model,
+    pace::Pace,
     pick::Picker,
     picture::Picture,
     prompt::Prompt,
@@ -54,7 +55,7 @@ struct Way<'a> {
     chooser: Chooser,
     /// Layers that the picture goes through on its own.
     depth: usize,
-    cancel: &'a Cancel,
+    pace: &'a Pace,
 }
 
 /// Time spent in each stage, without what the caller takes between two events.
@@ -126,10 +127,21 @@ impl Conversation {
         question: &'a str,
         options: &'a AskOptions,
     ) -> impl Stream<Item = Result<Event, Error>> + 'a {
+        let pace = Pace::new(&options.cancel);
+        with_progress(self.answer(question, options, pace.clone()), pace)
+    }
+
+    fn answer<'a>(
+        &'a mut self,
+        question: &'a str,
+        options: &'a AskOptions,
+        pace: Pace,
+    ) -> impl Stream<Item = Result<Event, Error>> + 'a {
         try_stream! {
+            let pace = &pace;
             let model = self.model.clone();
             let config = &model.config;
-            let (cancel, n_layers) = (&options.cancel, config.text.n_layers);
+            let n_layers = config.text.n_layers;
             options.check(n_layers)?;
             if let Some(&bad) = options.forced.iter().find(|&&id| id as usize >= config.text.vocab) {
                 let expected = format!("ids below the vocabulary's {}", config.text.vocab);
@@ -146,7 +158,7 @@ impl Conversation {
             yield clock.end(Stage::Prompt);
             clock.resume();
 
-            let way = Way { before: prompt.before(), around, chooser, depth, cancel };
+            let way = Way { before: prompt.before(), around, chooser, depth, pace };
             while let Some(stage) = self.advance(&way).await? {
                 yield clock.end(stage);
                 clock.resume();
@@ -154,15 +166,15 @@ impl Conversation {
             let (Some((_, visual)), Some((_, prefix))) = (&self.visual, &self.prefix) else { return };
             let n = visual.tokens.dims()[0];
 
-            let asked = model.device.guard(model.question_prefill(prefix, prompt.after(), cancel)).await?;
+            let asked = model.run(pace, model.question_prefill(prefix, prompt.after(), pace)).await?;
             let kept = match layer {
                 Some(_) => {
                     let keep = options.keep.unwrap_or(config.focus.keep());
-                    Some(model.device.guard(model.prune(prefix, prompt.image_at, &asked, keep)).await?)
+                    Some(model.run(pace, model.prune(prefix, prompt.image_at, &asked, keep)).await?)
                 }
                 None => None,
             };
-            let shown = model.device.guard(read(kept.as_ref(), n)).await?;
+            let shown = model.run(pace, read(kept.as_ref(), n)).await?;
             if layer.is_some() {
                 yield clock.end(Stage::TextSampler);
                 clock.resume();
@@ -172,19 +184,17 @@ impl Conversation {
             clock.resume();
 
             let survivors = kept.as_ref().map(|kept| &kept.visual);
-            let (mut cache, mut logits) = model
-                .device
-                .guard(async {
-                    let (cache, logits) =
-                        model.prefill(prefix, prompt.image_at, survivors, asked, cancel).await?;
-                    Ok::<_, Error>((cache, finite(read_f32(logits).await?)?))
-                })
-                .await?;
+            let first = async {
+                let (cache, logits) = model.prefill(prefix, prompt.image_at, survivors, asked, pace).await?;
+                Ok((cache, finite(read_f32(logits).await?)?))
+            };
+            let (mut cache, mut logits) = model.run(pace, first).await?;
             yield clock.end(Stage::Prefill);
             clock.resume();
             let first_token_ms = clock.stages.values().sum();
 
-            let mut picker = Picker::new(options.pick, model.prompter.allowed());
+            let penalty = model.prompter.generation().repetition_penalty;
+            let mut picker = Picker::new(options.pick, penalty, model.prompter.allowed(), &prompt.ids);
             let mut decoder = model.prompter.decoder();
             let mut answer_ids = Vec::new();
             let mut step_logits = Vec::new();
@@ -192,6 +202,7 @@ impl Conversation {
             loop {
                 let picked = picker.next(&logits);
                 let id = options.forced.get(answer_ids.len()).copied().unwrap_or(picked);
+                picker.said(id);
                 answer_ids.push(id);
                 if options.keep_logits {
                     step_logits.push(std::mem::take(&mut logits));
@@ -208,10 +219,8 @@ impl Conversation {
                     break;
                 }
                 let position = after + answer_ids.len() - 1;
-                logits = model
-                    .device
-                    .guard(async { finite(read_f32(model.step(id, position, &mut cache, cancel).await?).await?) })
-                    .await?;
+                let next = async { finite(read_f32(model.step(id, position, &mut cache, pace).await?).await?) };
+                logits = model.run(pace, next).await?;
             }
             yield clock.end(Stage::Decode);
 
@@ -249,7 +258,8 @@ impl Conversation {
         let prompt = self.model.prompter.encode("?")?;
         let around = (prompt.ids.len() - 1).saturating_add(options.max_new_tokens);
         self.check_least(around, chooser)?;
-        let way = Way { before: prompt.before(), around, chooser, depth, cancel: &options.cancel };
+        let pace = &Pace::new(&options.cancel);
+        let way = Way { before: prompt.before(), around, chooser, depth, pace };
         while self.advance(&way).await?.is_some() {}
         Ok(())
     }
@@ -263,13 +273,13 @@ impl Conversation {
                 self.tiles = Some(self.tiles()?);
                 return Ok(Some(Stage::Tiles));
             };
-            self.features = Some(model.device.guard(model.look(&tiles, self.grid, way.cancel)).await?);
+            self.features = Some(model.run(way.pace, model.look(&tiles, self.grid, way.pace)).await?);
             return Ok(Some(Stage::VisionTower));
         }
         if let Some(features) = self.features.as_ref()
             && self.visual.as_ref().is_none_or(|(by, _)| *by != way.chooser)
         {
-            let visual = model.device.guard(model.sample(features, way.chooser)).await?;
+            let visual = model.run(way.pace, model.sample(features, way.chooser)).await?;
             self.prefix = None;
             self.visual = Some((way.chooser, visual));
             return Ok(Some(Stage::VisionSampler));
@@ -281,7 +291,7 @@ impl Conversation {
         let fresh = || (way.before.to_vec(), model.prefix(way.before, visual));
         let (_, prefix) = self.prefix.get_or_insert_with(fresh);
         if prefix.depth < way.depth {
-            model.device.guard(model.image_prefill(prefix, way.depth, way.cancel)).await?;
+            model.run(way.pace, model.image_prefill(prefix, way.depth, way.pace)).await?;
             return Ok(Some(Stage::ImagePrefill));
         }
         Ok(None)
@@ -290,7 +300,7 @@ impl Conversation {
     /// Who chooses the scales. Without a selector nobody does.
     fn chooser(&self, options: &AskOptions) -> Chooser {
         match options.random_scales {
-            _ if !(options.vision && self.model.has_selector()) => Chooser::Off,
+            _ if !(options.vision_is_on(&self.model.config) && self.model.has_selector()) => Chooser::Off,
             None => Chooser::Selector,
             Some(seed) => Chooser::Random(seed),
         }
@@ -298,7 +308,7 @@ impl Conversation {
 
     /// The layer whose input the text-guided sampler prunes. Where the default lies beyond the last, nothing is pruned.
     fn pruned_layer(&self, options: &AskOptions) -> Option<usize> {
-        options.text.then_some(options.layer.or(self.model.config.focus.text_layer)).flatten()
+        options.text_is_on(&self.model.config).then_some(options.layer.or(self.model.config.focus.text_layer)).flatten()
     }
 
     /// Before anything is computed: all tokens without the sampler, at least the thumbnail's with it.
@@ -323,6 +333,36 @@ impl Conversation {
     pub fn prompt(&self, question: &str) -> Result<Prompt, Error> {
         self.model.prompter.encode(question)
     }
+}
+
+impl Model {
+    /// Runs `work` until it ends, the device is lost, or the run is stopped.
+    async fn run<T>(&self, pace: &Pace, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        pace.wait(self.device.guard(work)).await
+    }
+}
+
+/// Time between two events that tell how far a stage is.
+const PROGRESS: Duration = Duration::from_millis(250);
+
+/// The events of a run, and between them how far it is, where it takes long.
+fn with_progress(
+    events: impl Stream<Item = Result<Event, Error>>,
+    pace: Pace,
+) -> impl Stream<Item = Result<Event, Error>> {
+    let mut events = Box::pin(events);
+    let mut last = Instant::now();
+    poll_fn(move |context| match events.as_mut().poll_next(context) {
+        Poll::Ready(event) => Poll::Ready(event),
+        Poll::Pending if last.elapsed() < PROGRESS => Poll::Pending,
+        Poll::Pending => match pace.take() {
+            None => Poll::Pending,
+            Some(progress) => {
+                last = Instant::now();
+                Poll::Ready(Some(Ok(Event::Progress(progress))))
+            }
+        },
+    })
 }
 
 fn finite(logits: Vec<f32>) -> Result<Vec<f32>, Error> {

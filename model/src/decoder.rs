@@ -14,6 +14,7 @@ use crate::{
     linear::{Linear, product},
     load::Loader,
     names::Names,
+    pace::Steps,
     rope::Rotation,
 };
 
@@ -116,6 +117,7 @@ impl DecoderLayer {
         cache: Option<LayerCache>,
         config: &TextConfig,
         kept_as: DType,
+        steps: Steps,
     ) -> Result<(Tensor<2>, LayerCache), Error> {
         let x = self.input_layernorm.forward(hidden.clone());
         let query = rotation.apply(split(self.q_proj.forward(x.clone()), config.n_heads));
@@ -129,7 +131,7 @@ impl DecoderLayer {
             }
         };
         let (keys, values) = cache.read();
-        let hidden = hidden + self.o_proj.forward(attention::causal(query, keys, values));
+        let hidden = hidden + self.o_proj.forward(attention::causal(query, keys, values, steps));
         let x = self.post_attention_layernorm.forward(hidden.clone());
         let gated = config.activation.gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x))?;
         Ok((hidden + self.down_proj.forward(gated), cache))

@@ -86,7 +86,10 @@ fn runtime_code(error: &RuntimeError) -> &'static str {
         }
         RuntimeError::OutOfMemory { .. } => "memory",
         RuntimeError::DeviceLost(_) => "device-lost",
-        RuntimeError::Io { .. } | RuntimeError::WeightFile { .. } | RuntimeError::Tensor { .. } => "checkpoint",
+        RuntimeError::Io { .. }
+        | RuntimeError::NoCheckpoint { .. }
+        | RuntimeError::WeightFile { .. }
+        | RuntimeError::Tensor { .. } => "checkpoint",
         _ => "engine",
     }
 }

@@ -18,15 +18,17 @@ use burn::tensor::{DType, Int, Tensor, TensorData, Transaction};
 use fovea_runtime::{
     Keep, TokenBox,
     device::{into_f32, into_indices, read_all, settle},
-    kv_cache::KvCache,
+    kv_cache::{KvCache, LayerCache},
     sampler_ops::{indices, row_gather},
 };
 
 use crate::{
-    cancel::Cancel,
+    answer::Stage,
+    decoder::DecoderLayer,
     error::Error,
     grid::Grid,
     model::Model,
+    pace::{Pace, Progress},
     rope::Rotation,
     text_sampler::{Kept, text_guided},
     tiles::Tiles,
@@ -85,12 +87,12 @@ pub(crate) struct Question {
 
 impl Model {
     /// Tiles -> features. `pixel_values` (tiles, 3, S, S), thumbnail first.
-    pub(crate) async fn look(&self, tiles: &Tiles, grid: Grid, cancel: &Cancel) -> Result<Features, Error> {
+    pub(crate) async fn look(&self, tiles: &Tiles, grid: Grid, pace: &Pace) -> Result<Features, Error> {
         let shape = [tiles.count, 3, tiles.side, tiles.side];
         let pixels = TensorData::new(tiles.pixel_values.clone(), shape);
         let pixels = Tensor::from_data(pixels, (&self.device.device, DType::F32));
-        let features = self.tower.forward(pixels, &self.config.vision, cancel).await?;
-        let features = self.projector.forward(features, &self.config); // (tiles, P*P, C)
+        let features = self.tower.forward(pixels, &self.config.vision, self.steps, pace).await?;
+        let features = self.projector.forward(features, &self.config, self.steps, pace).await?; // (tiles, P*P, C)
         let (p, c) = (grid.patches, self.config.text.d_model);
         let thumbnail = features.clone().narrow(0, 0, 1).reshape([p * p, c]);
         let map = (grid.height > 0 && grid.width > 0).then(|| {
@@ -151,12 +153,12 @@ impl Model {
     /// Takes `prefix` on to `depth` layers.
     ///
     /// The prefix is whole after every layer: a run that is dropped leaves one that the next goes on from.
-    pub(crate) async fn image_prefill(&self, prefix: &mut Prefix, depth: usize, cancel: &Cancel) -> Result<(), Error> {
+    pub(crate) async fn image_prefill(&self, prefix: &mut Prefix, depth: usize, pace: &Pace) -> Result<(), Error> {
+        let from = prefix.depth;
         while prefix.depth < depth {
-            cancel.check().await?;
             let layer = &self.decoder.layers[prefix.depth];
-            let (hidden, cache) =
-                layer.forward(prefix.hidden.clone(), &prefix.rotation, None, &self.config.text, self.dtype)?;
+            let at = At { stage: Stage::ImagePrefill, layer: prefix.depth - from, layers: depth - from };
+            let (hidden, cache) = self.through(layer, prefix.hidden.clone(), &prefix.rotation, None, at, pace).await?;
             prefix.cache.layers.push(cache);
             prefix.hidden = hidden;
             prefix.depth += 1;
@@ -170,16 +172,17 @@ impl Model {
         &self,
         prefix: &Prefix,
         after: &[u32],
-        cancel: &Cancel,
+        pace: &Pace,
     ) -> Result<Question, Error> {
         let start = prefix.hidden.dims()[0];
         let positions: Vec<usize> = (start..start + after.len()).collect();
         let rotation = self.rope.at(&positions, &self.device.device);
         let mut hidden = self.decoder.embed(after);
         let mut cache = KvCache::default();
-        for (layer, held) in self.decoder.layers.iter().zip(&prefix.cache.layers) {
-            cancel.check().await?;
-            let (out, grown) = layer.forward(hidden, &rotation, Some(held.clone()), &self.config.text, self.dtype)?;
+        let layers = prefix.cache.layers.len();
+        for (i, (layer, held)) in self.decoder.layers.iter().zip(&prefix.cache.layers).enumerate() {
+            let at = At { stage: Stage::TextSampler, layer: i, layers };
+            let (out, grown) = self.through(layer, hidden, &rotation, Some(held.clone()), at, pace).await?;
             cache.layers.push(grown);
             hidden = out;
         }
@@ -213,7 +216,7 @@ impl Model {
         image_at: usize,
         kept: Option<&Tensor<1, Int>>,
         question: Question,
-        cancel: &Cancel,
+        pace: &Pace,
     ) -> Result<(KvCache, Tensor<2>), Error> {
         let Question { mut hidden, rotation, mut cache } = question;
         if prefix.depth < self.decoder.layers.len() {
@@ -233,9 +236,10 @@ impl Model {
             };
             hidden = Tensor::cat(vec![picture, hidden], 0);
             let rotation = positions.then(&rotation);
-            for layer in &self.decoder.layers[prefix.depth..] {
-                cancel.check().await?;
-                let (out, grown) = layer.forward(hidden, &rotation, None, &self.config.text, self.dtype)?;
+            let upper = &self.decoder.layers[prefix.depth..];
+            for (i, layer) in upper.iter().enumerate() {
+                let at = At { stage: Stage::Prefill, layer: i, layers: upper.len() };
+                let (out, grown) = self.through(layer, hidden, &rotation, None, at, pace).await?;
                 cache.layers.push(grown);
                 hidden = out;
             }
@@ -249,18 +253,85 @@ impl Model {
         token: u32,
         position: usize,
         cache: &mut KvCache,
-        cancel: &Cancel,
+        pace: &Pace,
     ) -> Result<Tensor<2>, Error> {
         let rotation = self.rope.at(&[position], &self.device.device);
         let mut hidden = self.decoder.embed(&[token]);
-        cancel.check().await?;
+        pace.check().await?;
         // Each cache moves in and out, so that it has one owner and is written in place.
         let caches = std::mem::take(&mut cache.layers);
         for (layer, held) in self.decoder.layers.iter().zip(caches) {
-            let (out, grown) = layer.forward(hidden, &rotation, Some(held), &self.config.text, self.dtype)?;
+            if self.steps.blocking() {
+                pace.check().await?;
+            }
+            let (out, grown) = self.layer(layer, hidden, &rotation, Some(held))?;
             cache.layers.push(grown);
             hidden = out;
         }
         Ok(self.decoder.logits(hidden))
+    }
+
+    fn layer(
+        &self,
+        layer: &DecoderLayer,
+        hidden: Tensor<2>,
+        rotation: &Rotation,
+        cache: Option<LayerCache>,
+    ) -> Result<(Tensor<2>, LayerCache), Error> {
+        layer.forward(hidden, rotation, cache, &self.config.text, self.dtype, self.steps)
+    }
+
+    /// New tokens through one layer, some rows at a time: a row depends on those before it alone, by way of the cache.
+    async fn through(
+        &self,
+        layer: &DecoderLayer,
+        hidden: Tensor<2>,
+        rotation: &Rotation,
+        cache: Option<LayerCache>,
+        at: At,
+        pace: &Pace,
+    ) -> Result<(Tensor<2>, LayerCache), Error> {
+        let [rows, _] = hidden.dims();
+        let work = self.config.text.layer_work();
+        let most = self.steps.rows(work, self.config.text.widest());
+        pace.step(at.progress(0, rows)).await?;
+        let (out, cache) = if rows <= most {
+            self.layer(layer, hidden, rotation, cache)?
+        } else {
+            let mut cache = match cache {
+                Some(cache) => cache,
+                None => LayerCache::empty(&self.config.text.cache_shape(rows), self.dtype, &self.device.device),
+            };
+            cache.reserve(rows);
+            let mut parts = Vec::new();
+            for first in (0..rows).step_by(most) {
+                pace.step(at.progress(first, rows)).await?;
+                let count = most.min(rows - first);
+                let part = hidden.clone().narrow(0, first, count);
+                let (out, grown) = self.layer(layer, part, &rotation.narrow(first, count), Some(cache))?;
+                parts.push(out);
+                cache = grown;
+            }
+            (Tensor::cat(parts, 0), cache)
+        };
+        if self.steps.waits(rows as u64 * work) {
+            settle(&out).await?;
+        }
+        Ok((out, cache))
+    }
+}
+
+/// Which of a stage's layers is under way.
+#[derive(Clone, Copy)]
+struct At {
+    stage: Stage,
+    layer: usize,
+    layers: usize,
+}
+
+impl At {
+    fn progress(self, first: usize, rows: usize) -> Progress {
+        let (done, total) = (self.layer * rows + first, self.layers * rows);
+        Progress { stage: self.stage, done: done as u64, total: total as u64 }
     }
 }

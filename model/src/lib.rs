@@ -24,8 +24,8 @@
 //! ```
 //!
 //! The way of the data is in [`focus`]'s functions; each stage has a file of its own, in this order:
-//! `checkpoint` `config` `names` `load` · `picture` `resize` `tiles` `grid` · `vision` `projector` · `vision_sampler` ·
-//! `prompt` · `rope` `attention` `decoder` · `text_sampler` · `pick` · `conversation` `answer` · `overlay` `trace`.
+//! `checkpoint` `quantised` `config` `generation` `names` `load` · `picture` `resize` `tiles` `grid` · `vision` `projector` · `vision_sampler` ·
+//! `prompt` `template` · `pace` · `rope` `attention` `decoder` · `text_sampler` · `pick` · `conversation` `answer` · `overlay` `trace`.
 //! Nothing here blocks, and nothing knows WGSL.
 
 mod answer;
@@ -38,6 +38,7 @@ mod decoder;
 pub mod demo;
 mod error;
 pub mod focus;
+mod generation;
 mod grid;
 mod inspect;
 mod linear;
@@ -45,14 +46,17 @@ mod load;
 mod model;
 mod names;
 pub mod overlay;
+mod pace;
 mod pick;
 mod picture;
 mod plan;
 mod projector;
 mod prompt;
+mod quantised;
 mod quiet;
 mod resize;
 mod rope;
+mod template;
 mod text_sampler;
 mod tiles;
 pub mod trace;
@@ -68,10 +72,12 @@ pub use checkpoint::{Blueprint, Checkpoint};
 pub use config::{Activation, Config, FocusConfig, RopeScaling, TextConfig, VisionConfig};
 pub use conversation::Conversation;
 pub use error::Error;
+pub use generation::Generation;
 pub use grid::Grid;
 pub use inspect::{Inspection, inspect};
 pub use model::{LoadProgress, Model, Precision};
 pub use names::{Names, Naming};
+pub use pace::Progress;
 pub use pick::Pick;
 pub use picture::Picture;
 pub use plan::{Load, Plan};

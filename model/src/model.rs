@@ -8,14 +8,15 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::Turn, cancel::Cancel, checkpoint::Checkpoint, config::Config, conversation::Conversation, decoder::Decoder,
-    error::Error, load::Loader, picture::Picture, plan::Plan, projector::Projector, prompt::Prompter, rope::Rope,
-    tiles::TileConfig, vision::VisionTower, vision_sampler::ScaleSelector,
+    error::Error, load::Loader, pace::Steps, picture::Picture, plan::Plan, projector::Projector, prompt::Prompter,
+    rope::Rope, tiles::TileConfig, vision::VisionTower, vision_sampler::ScaleSelector,
 };
 
 /// What matrices are kept in on the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// f16 where most weights are stored in 16 bits and the device computes in f16; else f32.
+    /// f16 where most weights are stored in 16 bits and the device computes in f16, and on the CPU where f32 does not fit into
+    /// memory and f16 does; else f32.
     #[default]
     Auto,
     /// f32, whatever is stored.
@@ -57,6 +58,8 @@ pub struct Model {
     pub(crate) newline: Tensor<1>,
     pub(crate) decoder: Decoder,
     pub(crate) rope: Rope,
+    pub(crate) steps: Steps,
+    notes: Vec<String>,
     weight_bytes: u64,
 }
 
@@ -73,11 +76,9 @@ impl Model {
         cancel: &Cancel,
         progress: impl Fn(LoadProgress),
     ) -> Result<Arc<Self>, Error> {
-        let dtype = matrix_dtype(&checkpoint, &device, precision);
-        let plan = Plan::new(&checkpoint, None, dtype.size() as u64);
-        let hint = "use a smaller checkpoint, or a device with more memory";
         let have = if device.info.backend == "cpu" { memory::host_available() } else { None };
-        memory::check_fits("the weights and one question", plan.peak_bytes(), have, hint)?;
+        let Fit { dtype, plan, note } = fit(&checkpoint, &device, precision, have)?;
+        let notes = checkpoint.prompter.generation().notes.iter().cloned().chain(note).collect();
         for (name, shape) in checkpoint.needed() {
             let need = shape.iter().map(|&d| d as u64).product::<u64>() * dtype.size() as u64;
             let have = device.info.max_binding_size.min(device.info.max_buffer_size);
@@ -112,6 +113,8 @@ impl Model {
         let (tower, projector, selector, newline, decoder) = device.guard(loading).await?;
         Ok(Arc::new(Self {
             rope: Rope::new(&config.text),
+            steps: Steps::of(&device.info),
+            notes,
             weight_bytes: plan.weight_bytes,
             config: checkpoint.config,
             tiles: checkpoint.tiles,
@@ -173,6 +176,35 @@ impl Model {
         }))
     }
 
+    /// What a user should know of this checkpoint on this device, each a sentence: settings that are not as Hugging Face has
+    /// them, and what was chosen because of the memory.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// What a stock checkpoint, one without `focus` in its config.json, could save on a picture of this size: a sentence that
+    /// names both samplers' state. None for a checkpoint that was trained with the samplers.
+    pub fn stock_note(&self, picture: &Picture) -> Option<String> {
+        if self.config.has_focus {
+            return None;
+        }
+        let saved = Plan::halved(&self.config, picture.height(), picture.width());
+        let (tokens, what) = match saved {
+            (tokens, Some((layer, share))) => {
+                let share = 100.0 * share;
+                (
+                    tokens,
+                    format!("keeps about half of them from layer {layer} on, {share:.0} % of the work (estimated)"),
+                )
+            }
+            (tokens, None) => (tokens, "keeps about half of them from a layer that you choose".to_owned()),
+        };
+        Some(format!(
+            "a stock checkpoint (no `focus` in config.json): all {tokens} visual tokens are used, as Hugging Face does; the \
+             text-guided sampler, which it was not trained with, {what}"
+        ))
+    }
+
     /// Whether it has a scale selector. A stock LLaVA-NeXT has none and runs with the text-guided sampler alone.
     pub fn has_selector(&self) -> bool {
         self.selector.is_some()
@@ -194,11 +226,51 @@ impl Model {
     }
 }
 
-fn matrix_dtype(checkpoint: &Checkpoint, device: &OpenDevice, precision: Precision) -> DType {
-    match precision {
+/// What a checkpoint is loaded as.
+struct Fit {
+    dtype: DType,
+    plan: Plan,
+    /// Why it is another dtype than usual.
+    note: Option<String>,
+}
+
+/// The dtype of the matrices: the one asked for, or the first of the usual ones by which the model fits into `have`.
+///
+/// # Errors
+/// [`RuntimeError::OutOfMemory`] where none fits.
+fn fit(checkpoint: &Checkpoint, device: &OpenDevice, precision: Precision, have: Option<u64>) -> Result<Fit, Error> {
+    let of = |dtype: DType| Plan::new(checkpoint, None, dtype.size() as u64);
+    let fits = |plan: &Plan| have.is_none_or(|have| plan.peak_bytes() <= have);
+    let usual = match precision {
         Precision::F32 => DType::F32,
         Precision::F16 => DType::F16,
         Precision::Auto if device.has_f16() && checkpoint.mostly_16_bit() => DType::F16,
         Precision::Auto => DType::F32,
+    };
+    let plan = of(usual);
+    if fits(&plan) {
+        return Ok(Fit { dtype: usual, plan, note: None });
     }
+    let (need, available) = (plan.peak_bytes(), have.unwrap_or_default());
+    let half = of(DType::F16);
+    let hint = match (usual, precision) {
+        (DType::F32, Precision::Auto) if fits(&half) => {
+            let note = format!(
+                "the weights are kept in f16: in f32 they and one question need {}, {} are available",
+                memory::bytes(need),
+                memory::bytes(available)
+            );
+            return Ok(Fit { dtype: DType::F16, plan: half, note: Some(note) });
+        }
+        (DType::F32, Precision::F32) if fits(&half) => {
+            format!("in f16 it needs {}: choose --dtype f16 or auto", memory::bytes(half.peak_bytes()))
+        }
+        (DType::F32, _) => {
+            let needs = memory::bytes(half.peak_bytes());
+            format!("in f16 it needs {needs}; use a smaller checkpoint, or a device with more memory")
+        }
+        _ => "use a smaller checkpoint, or a device with more memory".to_owned(),
+    };
+    let what = format!("the weights in {usual:?} and one question").to_lowercase();
+    Err(RuntimeError::OutOfMemory { what, need, have: available, hint }.into())
 }

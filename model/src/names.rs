@@ -36,6 +36,8 @@ pub struct Names {
     projector: [&'static str; 2],
     /// The newline's embedding.
     pub newline: &'static str,
+    /// Whether the head is there and the embedding is not: the head is both.
+    head_is_embedding: bool,
 }
 
 /// The selector's layer: weight (S, P*P) and bias (S).
@@ -50,6 +52,7 @@ const HUB: Names = Names {
     vision: "vision_tower.vision_model.",
     projector: ["multi_modal_projector.linear_1", "multi_modal_projector.linear_2"],
     newline: "image_newline",
+    head_is_embedding: false,
 };
 const TRANSFORMERS: Names = Names {
     naming: Naming::Transformers,
@@ -58,6 +61,7 @@ const TRANSFORMERS: Names = Names {
     vision: "model.vision_tower.vision_model.",
     projector: ["model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2"],
     newline: "model.image_newline",
+    head_is_embedding: false,
 };
 const ORIGINAL: Names = Names {
     naming: Naming::Original,
@@ -66,6 +70,7 @@ const ORIGINAL: Names = Names {
     vision: "model.vision_tower.vision_tower.vision_model.",
     projector: ["model.mm_projector.0", "model.mm_projector.2"],
     newline: "model.image_newline",
+    head_is_embedding: false,
 };
 /// The same vision towers without the `vision_model.` level, in the order above.
 const FLAT_VISION: [&str; 3] = ["vision_tower.", "model.vision_tower.", "model.vision_tower.vision_tower."];
@@ -76,13 +81,16 @@ impl Names {
         HUB
     }
 
-    /// Finds the layout by the embedding's name.
+    /// Finds the layout by the embedding's name; where head and embedding are `tied` and only the head is there, by the names
+    /// of the head and the last norm.
     ///
     /// # Errors
     /// A typed error where no layout's embedding is there.
-    pub fn detect(weights: &Weights) -> Result<Self, Error> {
+    pub fn detect(weights: &Weights, tied: bool) -> Result<Self, Error> {
         let has = |name: String| weights.entries().contains_key(&name);
         for (mut names, flat) in [HUB, TRANSFORMERS, ORIGINAL].into_iter().zip(FLAT_VISION) {
+            names.head_is_embedding =
+                tied && !has(names.embedding()) && has(names.head()) && has(names.text("norm.weight"));
             if has(names.embedding()) {
                 if !has(names.vision("embeddings.class_embedding")) && has(format!("{flat}embeddings.class_embedding"))
                 {
@@ -103,7 +111,12 @@ impl Names {
 
     /// The embedding of the text model.
     pub fn embedding(&self) -> String {
-        self.text("embed_tokens.weight")
+        if self.head_is_embedding { self.head() } else { self.text("embed_tokens.weight") }
+    }
+
+    /// Whether the checkpoint holds the head alone, which is the embedding as well.
+    pub fn head_is_embedding(&self) -> bool {
+        self.head_is_embedding
     }
 
     /// A tensor of the text model.

@@ -1,5 +1,7 @@
 //! The next token from logits: greedy, or seeded temperature with top-k and top-p.
 
+use std::{borrow::Cow, collections::HashSet};
+
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -18,11 +20,15 @@ pub struct Pick {
     pub top_p: f64,
     /// Seed of the draws: the same seed draws the same tokens.
     pub seed: u64,
+    /// For every token that prompt or answer already holds: its logit is divided by this where it is positive, and multiplied
+    /// where it is negative, before all else (Hugging Face's `RepetitionPenaltyLogitsProcessor`). 1: as it is. None: the
+    /// checkpoint's.
+    pub repetition_penalty: Option<f64>,
 }
 
 impl Default for Pick {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, repetition_penalty: None }
     }
 }
 
@@ -39,6 +45,9 @@ impl Pick {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(wrong("top-p", "a number above 0 and at most 1", self.top_p));
         }
+        if let Some(penalty) = self.repetition_penalty.filter(|p| !(p.is_finite() && *p > 0.0)) {
+            return Err(wrong("repetition-penalty", "a number above 0", penalty));
+        }
         Ok(())
     }
 }
@@ -48,16 +57,36 @@ pub(crate) struct Picker<'a> {
     pick: Pick,
     rng: ChaCha8Rng,
     allowed: &'a [bool],
+    penalty: f32,
+    /// Ids that prompt or answer holds.
+    seen: HashSet<u32>,
 }
 
 impl<'a> Picker<'a> {
-    /// Tokens that are not `allowed` are never chosen.
-    pub fn new(pick: Pick, allowed: &'a [bool]) -> Self {
-        Self { pick, rng: ChaCha8Rng::seed_from_u64(pick.seed), allowed }
+    /// Tokens that are not `allowed` are never chosen. `penalty` is the checkpoint's, `prompt` its ids.
+    pub fn new(pick: Pick, penalty: f32, allowed: &'a [bool], prompt: &[u32]) -> Self {
+        let penalty = pick.repetition_penalty.map_or(penalty, |p| p as f32);
+        let seen = prompt.iter().copied().collect();
+        Self { pick, rng: ChaCha8Rng::seed_from_u64(pick.seed), allowed, penalty, seen }
+    }
+
+    /// The answer goes on with `id`.
+    pub fn said(&mut self, id: u32) {
+        self.seen.insert(id);
     }
 
     /// The next token. Equal logits: the lower id.
     pub fn next(&mut self, logits: &[f32]) -> u32 {
+        let mut penalised = Cow::Borrowed(logits);
+        if self.penalty != 1.0 {
+            let logits = penalised.to_mut();
+            for &id in &self.seen {
+                if let Some(logit) = logits.get_mut(id as usize) {
+                    *logit = if *logit < 0.0 { *logit * self.penalty } else { *logit / self.penalty };
+                }
+            }
+        }
+        let logits = &*penalised;
         let mut order: Vec<u32> =
             (0..logits.len().min(self.allowed.len()) as u32).filter(|&i| self.allowed[i as usize]).collect();
         let logit = |i: u32| f64::from(logits[i as usize]);
@@ -96,8 +125,23 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_lower_of_equals_and_never_a_forbidden_one() {
-        let mut picker = Picker::new(Pick::default(), &[true, true, true, false]);
+        let mut picker = Picker::new(Pick::default(), 1.0, &[true, true, true, false], &[]);
         assert_eq!(picker.next(&[1.0, 3.0, 3.0, 9.0]), 1);
+    }
+
+    #[test]
+    fn repeated_tokens_are_penalised_once_each() {
+        // By hand: 6 / 2 = 3, -1 * 2 = -2, 4 as it is; the prompt holds 0 twice and 1.
+        let mut picker = Picker::new(Pick::default(), 2.0, &[true; 3], &[0, 0, 1]);
+        assert_eq!(picker.next(&[6.0, -1.0, 4.0]), 2);
+        assert_eq!(picker.next(&[8.5, -1.0, 4.0]), 0);
+        // Said, 2 is worth 2 and loses to 0's 3.
+        picker.said(2);
+        assert_eq!(picker.next(&[6.0, -1.0, 4.0]), 0);
+        // All negative: -3 * 2 for 0, -5 * 2 for 1, -7 * 2 for 2.
+        assert_eq!(picker.next(&[-3.0, -5.0, -7.0]), 0);
+        let off = Pick { repetition_penalty: Some(1.0), ..Pick::default() };
+        assert_eq!(Picker::new(off, 2.0, &[true; 3], &[0]).next(&[6.0, -1.0, 4.0]), 0);
     }
 
     #[test]
@@ -105,7 +149,7 @@ mod tests {
         // Weights 1 : 2 : 5 at temperature 1.
         let logits = [1f32.ln(), 2f32.ln(), 5f32.ln()];
         let draw = |pick: Pick| {
-            let mut picker = Picker::new(pick, &[true; 3]);
+            let mut picker = Picker::new(pick, 1.0, &[true; 3], &[]);
             (0..8000).map(|_| picker.next(&logits)).collect::<Vec<u32>>()
         };
         let plain = draw(Pick { temperature: 1.0, ..Pick::default() });

@@ -84,6 +84,16 @@ impl Plan {
         }
     }
 
+    /// Visual tokens of a picture in a stock checkpoint; and where the text-guided sampler has a layer, that layer and the share
+    /// of the work that is left where it keeps half of them.
+    pub(crate) fn halved(config: &Config, height: usize, width: usize) -> (usize, Option<(usize, f64)>) {
+        let v = &config.vision;
+        let stock = Grid::of(height, width, &config.pinpoints, v.side, v.patches()).stock_tokens();
+        let kept = (stock as f64 * KEPT).ceil() as u64;
+        let share = |layer| (layer, load(config, stock as u64, stock as u64, kept, 4).equivalent_share);
+        (stock, config.focus.text_layer.map(share))
+    }
+
     /// The most bytes at once: weights, features, and the larger of vision tower and prefill with every token.
     pub fn peak_bytes(&self) -> u64 {
         let running = self.vision_activations.max(self.full.kv_cache + self.full.prefill_activations);

@@ -3,7 +3,14 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::{config::Config, error::Error, linear::Linear, load::Loader, names::Names};
+use crate::{
+    config::Config,
+    error::Error,
+    linear::Linear,
+    load::Loader,
+    names::Names,
+    pace::{Pace, Steps},
+};
 
 /// LLaVA's two-layer projector.
 #[derive(Module, Debug)]
@@ -21,11 +28,29 @@ impl Projector {
         })
     }
 
-    /// `features` (tiles, P*P, d_vision) -> (tiles, P*P, C).
-    pub fn forward(&self, features: Tensor<3>, config: &Config) -> Tensor<3> {
+    /// `features` (tiles, P*P, d_vision) -> (tiles, P*P, C), as many rows at a time as `steps` allows.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub(crate) async fn forward(
+        &self,
+        features: Tensor<3>,
+        config: &Config,
+        steps: Steps,
+        pace: &Pace,
+    ) -> Result<Tensor<3>, Error> {
         let [tiles, patches, d] = features.dims();
-        let x = self.linear_1.forward(features.reshape([tiles * patches, d]));
-        let x = self.linear_2.forward(config.projector_activation.apply(x));
-        x.reshape([tiles, patches, config.text.d_model])
+        let c = config.text.d_model;
+        let most = steps.rows((c * (c + d)) as u64, c.max(d) as u64);
+        let features = features.reshape([tiles * patches, d]);
+        let mut parts = Vec::new();
+        for rows in features.split(most.min(tiles * patches), 0) {
+            if !parts.is_empty() {
+                pace.check().await?;
+            }
+            let x = self.linear_1.forward(rows);
+            parts.push(self.linear_2.forward(config.projector_activation.apply(x)));
+        }
+        Ok(Tensor::cat(parts, 0).reshape([tiles, patches, c]))
     }
 }

@@ -1,22 +1,17 @@
 //! A question in, token ids before and after the picture out; and answer ids back into text.
 //!
-//! Template, special tokens and stop ids come from the checkpoint. What the user typed stays text: a special token's
-//! spelling within the question never becomes that token.
+//! Template, special tokens and stop ids come from the checkpoint. As Hugging Face's processors have it (transformers 5.24,
+//! `processing_utils.py`), the tokenizer's post-processor puts its tokens, such as BOS, around the whole prompt, unless the
+//! template has written `bos_token` first. What the user typed stays text: a special token's spelling within the question
+//! never becomes that token.
 
-use std::io;
-use std::sync::OnceLock;
+use std::{collections::HashSet, sync::OnceLock};
 
-use minijinja::{Environment, context, syntax::SyntaxConfig, value::Serde};
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
-use crate::{config::Config, error::Error};
+use crate::{config::Config, error::Error, generation::Generation, template::Template};
 
-/// Instructions a template may take, bytes it may have, and bytes it may print: LLaVA-NeXT's own take a small part of each.
-const FUEL: u64 = 100_000;
-/// The library reads a chain of operators by recursion, a level a byte at worst: longer ones would exhaust the stack.
-const LONGEST_TEMPLATE: usize = 16 << 10;
-const LONGEST_PROMPT: usize = 4 << 20;
 /// Longest question, bytes: refused before the tokenizer sees it.
 const LONGEST_QUESTION: usize = 1 << 20;
 /// Stands for the user's text where it must not be tokenised with what is around it. A private-use character.
@@ -49,26 +44,25 @@ pub struct Prompter {
     /// The same tokenizer with special tokens read as text; made when a user first types one.
     verbatim: OnceLock<Box<Tokenizer>>,
     added: Vec<String>,
-    template: String,
-    special: Map<String, Value>,
-    stop: Vec<u32>,
+    /// Ids that are left out of text.
+    special: HashSet<u32>,
+    template: Template,
+    /// The token that a template may write first itself.
+    bos: Option<String>,
+    generation: Generation,
     image_token: u32,
     allowed: Vec<bool>,
 }
 
 impl Prompter {
-    /// `settings` are the objects that name special tokens; the first that names one counts.
+    /// `special` are the tokens that a template can name; `settings` are generation_config.json and config.json.
     pub(crate) fn new(
         tokenizer: &[u8],
         template: String,
-        settings: &[Value],
-        stop: Vec<u32>,
+        special: Map<String, Value>,
+        settings: [&Value; 2],
         config: &Config,
     ) -> Result<Self, Error> {
-        if template.len() > LONGEST_TEMPLATE {
-            let got = template.len();
-            return Err(template_error(format!("expected at most {LONGEST_TEMPLATE} bytes, got {got}")));
-        }
         let tokenizer = load_tokenizer(tokenizer)?;
         let wrong = |why: String| Error::Tokenizer { file: "tokenizer.json".into(), why };
         let mut allowed = vec![false; config.text.vocab];
@@ -88,21 +82,30 @@ impl Prompter {
         }
         let image_token =
             u32::try_from(config.image_token).ok().filter(|&id| allowed[id as usize]).ok_or_else(|| {
+                let spelt = tokenizer.token_to_id("<image>").map_or(String::new(), |id| format!("; <image> is {id}"));
+                let id = config.image_token;
                 wrong(format!(
-                    "expected a token of the picture's id {} (config.json: image_token_id), got none",
-                    config.image_token
+                    "expected a token of the picture's id {id} (config.json: image_token_id), got none{spelt}"
                 ))
             })?;
-        let added = tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
-        let mut special = Map::new();
-        for (key, value) in settings.iter().filter_map(Value::as_object).flatten() {
-            let text = value.as_str().or_else(|| value.get("content").and_then(Value::as_str));
-            if let (true, Some(text)) = (key.ends_with("_token"), text) {
-                special.entry(key.clone()).or_insert_with(|| text.into());
-            }
-        }
-        let prompter =
-            Self { tokenizer, verbatim: OnceLock::new(), added, template, special, stop, image_token, allowed };
+        let added_tokens = tokenizer.get_added_tokens_decoder();
+        let left_out = added_tokens.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        let added = added_tokens.into_values().map(|token| token.content).collect();
+        let [generation, whole] = settings;
+        let generation = Generation::read(generation, whole, &special, |token| tokenizer.token_to_id(token))?;
+        let bos = special.get("bos_token").and_then(Value::as_str).map(str::to_owned);
+        let template = Template::new(&template, special)?;
+        let prompter = Self {
+            tokenizer,
+            verbatim: OnceLock::new(),
+            added,
+            special: left_out,
+            template,
+            bos,
+            generation,
+            image_token,
+            allowed,
+        };
         // A template that cannot be rendered, or shows no picture, is found now and not at the first question.
         prompter.encode("?")?;
         Ok(prompter)
@@ -110,7 +113,12 @@ impl Prompter {
 
     /// Ids that end an answer.
     pub fn stop_ids(&self) -> &[u32] {
-        &self.stop
+        &self.generation.stop_ids
+    }
+
+    /// What the checkpoint says about generating.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
     }
 
     /// Which rows of the vocabulary have a token: a padded vocabulary has rows that must never be generated.
@@ -121,7 +129,7 @@ impl Prompter {
     /// One user turn with one picture and `question`, ready to be answered.
     ///
     /// The template is rendered and tokenised whole. Where the question spells an added token, it is tokenised apart,
-    /// with special tokens read as text.
+    /// with special tokens read as text. The post-processor's tokens go once around the whole.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] where the template fails or does not show the picture exactly once; [`Error::Option`] for
@@ -134,8 +142,10 @@ impl Prompter {
                 got: question.len().to_string(),
             });
         }
+        let rendered = self.template.render(question)?;
+        let dress = !self.bos.as_ref().is_some_and(|bos| rendered.starts_with(bos.as_str()));
         let ids = if self.added.iter().any(|token| question.contains(token.as_str())) {
-            let rendered = self.render(PLACEHOLDER)?;
+            let rendered = self.template.render(PLACEHOLDER)?;
             let parts: Vec<&str> = rendered.split(PLACEHOLDER).collect();
             let [before, after] = parts.as_slice() else {
                 return Err(template_error(format!("expected the question once, got it {} times", parts.len() - 1)));
@@ -145,14 +155,18 @@ impl Prompter {
                 tokenizer.set_encode_special_tokens(true);
                 Box::new(tokenizer)
             });
-            let typed = self.typed(verbatim, question)?;
-            [ids(&self.tokenizer, before)?, typed, ids(&self.tokenizer, after)?].concat()
+            let mut parts = vec![encoded(&self.tokenizer, before, false)?];
+            parts.extend(self.typed(verbatim, question)?);
+            parts.push(encoded(&self.tokenizer, after, false)?);
+            let whole = self.tokenizer.post_process(Encoding::merge(parts, false), None, dress);
+            whole.map_err(|e| tokenizer_error(e.to_string()))?
         } else {
-            ids(&self.tokenizer, &self.render(question)?)?
+            encoded(&self.tokenizer, &rendered, dress)?
         };
+        let ids = ids.get_ids().to_vec();
         let places: Vec<usize> = (0..ids.len()).filter(|&i| ids[i] == self.image_token).collect();
         let [image_at] = places.as_slice() else {
-            return Err(template_error(format!("expected the picture once, got it {} times", places.len())));
+            return Err(template_error(self.not_once(places.len())));
         };
         let image_at = *image_at;
         if image_at + 1 == ids.len() {
@@ -161,14 +175,23 @@ impl Prompter {
         Ok(Prompt { ids, image_at })
     }
 
-    /// Ids of a question that spells added tokens.
+    /// What is wrong where the picture is there `times` times.
+    fn not_once(&self, times: usize) -> String {
+        let id = self.image_token;
+        let spelt = self.tokenizer.token_to_id("<image>").filter(|&other| other != id);
+        let other = spelt.map_or(String::new(), |other| format!("; the tokenizer's <image> is {other}"));
+        format!("expected the picture (token {id}, by config.json) once, got it {times} times{other}")
+    }
+
+    /// A question that spells added tokens, in pieces.
     ///
     /// The tokenizer reads only those added tokens as text that it marks special; a question in which another one would
     /// still become the picture or a stop is cut within that token's spelling.
-    fn typed(&self, verbatim: &Tokenizer, question: &str) -> Result<Vec<u32>, Error> {
-        let whole = ids(verbatim, question)?;
-        if !whole.iter().any(|id| *id == self.image_token || self.stop.contains(id)) {
-            return Ok(whole);
+    fn typed(&self, verbatim: &Tokenizer, question: &str) -> Result<Vec<Encoding>, Error> {
+        let whole = encoded(verbatim, question, false)?;
+        let stop = self.stop_ids();
+        if !whole.get_ids().iter().any(|id| *id == self.image_token || stop.contains(id)) {
+            return Ok(vec![whole]);
         }
         let mut cuts: Vec<usize> = self
             .added
@@ -180,35 +203,7 @@ impl Prompter {
             .collect();
         cuts.sort_unstable();
         cuts.dedup();
-        let pieces: Result<Vec<Vec<u32>>, Error> =
-            cuts.windows(2).map(|w| ids(verbatim, &question[w[0]..w[1]])).collect();
-        Ok(pieces?.concat())
-    }
-
-    fn render(&self, question: &str) -> Result<String, Error> {
-        let failed = |e: minijinja::Error| template_error(format!("expected a template that renders, got {e}"));
-        let mut environment = Environment::new();
-        environment.set_fuel(Some(FUEL));
-        // As Hugging Face sets Jinja up.
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(failed)?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |why: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, why))
-        });
-        // Fuel does not bound what one filter allocates.
-        environment.remove_filter("format");
-        environment.add_filter("indent", indent);
-        let template = environment.template_from_str(&self.template).map_err(failed)?;
-        let content = serde_json::json!([{"type": "image"}, {"type": "text", "text": question}]);
-        let messages = serde_json::json!([{"role": "user", "content": content}]);
-        let messages = minijinja::Value::from(Serde(messages));
-        let special = minijinja::Value::from(Serde(&self.special));
-        let mut text = Capped(Vec::new());
-        template
-            .render_captured_to(context! { messages, add_generation_prompt => true, ..special }, &mut text)
-            .map_err(failed)?;
-        String::from_utf8(text.0).map_err(|_| template_error("expected UTF-8, got other bytes".into()))
+        cuts.windows(2).map(|w| encoded(verbatim, &question[w[0]..w[1]], false)).collect()
     }
 
     /// Ids of an answer, with the stop that ends it: what training asks for.
@@ -216,16 +211,22 @@ impl Prompter {
     /// # Errors
     /// [`Error::Tokenizer`] where the tokenizer fails, or there is no stop id.
     pub fn answer_ids(&self, answer: &str) -> Result<Vec<u32>, Error> {
-        let stop = self.stop.first().copied();
+        let stop = self.stop_ids().first().copied();
         let stop = stop.ok_or_else(|| template_error("expected an id that ends an answer, got none".into()))?;
-        let mut ids = ids(&self.tokenizer, answer)?;
+        let mut ids = encoded(&self.tokenizer, answer, false)?.get_ids().to_vec();
         ids.push(stop);
         Ok(ids)
     }
 
+    /// Whether a token stands for one byte (`<0x41>`), or is left out of text.
+    fn is_byte_or_special(&self, id: u32) -> bool {
+        let byte = |token: &str| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
+        self.special.contains(&id) || self.tokenizer.id_to_token(id).is_some_and(|token| byte(&token))
+    }
+
     /// A decoder of one answer.
     pub fn decoder(&self) -> Decoder<'_> {
-        Decoder { prompter: self, ids: Vec::new(), read: 0, shown: 0 }
+        Decoder { prompter: self, ids: Vec::new(), start: 0, shown: 0 }
     }
 
     /// The text of whole `ids`, special tokens left out.
@@ -233,19 +234,21 @@ impl Prompter {
     /// # Errors
     /// [`Error::Tokenizer`] where the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        let failed = |why: String| Error::Tokenizer { file: "tokenizer.json".into(), why };
-        let text = crate::quiet::catch(|| self.tokenizer.decode(ids, true)).map_err(failed)?;
-        text.map_err(|e| failed(e.to_string()))
+        let text = crate::quiet::catch(|| self.tokenizer.decode(ids, true)).map_err(tokenizer_error)?;
+        text.map_err(|e| tokenizer_error(e.to_string()))
     }
 }
 
 /// Turns answer ids into text as they come; a character split over several tokens appears with the last of them.
+///
+/// What has been shown is always the beginning of the text of all ids so far, and [`Decoder::finish`] shows the rest: the
+/// pieces together are what [`Prompter::decode`] makes of the whole answer.
 pub struct Decoder<'a> {
     prompter: &'a Prompter,
     ids: Vec<u32>,
-    /// Ids whose text is out.
-    read: usize,
-    /// Ids that the next text is decoded together with: a tokenizer may treat the first of a sequence apart.
+    /// The first id of the window that is decoded: a tokenizer may treat the first of a sequence apart.
+    start: usize,
+    /// Bytes of the window's text that have been shown.
     shown: usize,
 }
 
@@ -256,14 +259,25 @@ impl Decoder<'_> {
     /// [`Error::Tokenizer`] where the tokenizer fails.
     pub fn push(&mut self, id: u32) -> Result<String, Error> {
         self.ids.push(id);
-        let text = self.unshown()?;
-        // Nothing yet, or half a character: the window stays, since what comes next is decoded together with it.
-        if text.is_empty() || text.ends_with('\u{fffd}') {
+        // Bytes that make no text turn the whole run of bytes into U+FFFD, characters that were complete included: what a run
+        // says is known when another token ends it. Special tokens say nothing, and end no run.
+        if self.prompter.is_byte_or_special(id) {
             return Ok(String::new());
         }
-        self.shown = self.read;
-        self.read = self.ids.len();
-        Ok(text)
+        let window = self.window()?;
+        // Half a character: the window stays, since what comes next is decoded together with it.
+        let whole = window.trim_end_matches('\u{fffd}');
+        let new = window.get(self.shown..whole.len()).unwrap_or_default().to_owned();
+        self.shown += new.len();
+        // The window may begin later, where that changes nothing of what comes behind it.
+        let last = self.ids.len() - 1;
+        if whole.len() == window.len() && !new.is_empty() && last > self.start {
+            let tail = self.prompter.decode(&self.ids[last..])?;
+            if !tail.is_empty() && new.ends_with(&tail) {
+                (self.start, self.shown) = (last, tail.len());
+            }
+        }
+        Ok(new)
     }
 
     /// What was held back, once no more tokens come: an unfinished character shows as U+FFFD.
@@ -271,16 +285,14 @@ impl Decoder<'_> {
     /// # Errors
     /// [`Error::Tokenizer`] where the tokenizer fails.
     pub fn finish(&mut self) -> Result<String, Error> {
-        let text = self.unshown()?;
-        self.shown = self.ids.len();
-        self.read = self.ids.len();
-        Ok(text)
+        let window = self.window()?;
+        let rest = window.get(self.shown..).unwrap_or_default().to_owned();
+        self.shown = window.len();
+        Ok(rest)
     }
 
-    fn unshown(&self) -> Result<String, Error> {
-        let before = self.prompter.decode(&self.ids[self.shown..self.read])?;
-        let now = self.prompter.decode(&self.ids[self.shown..])?;
-        Ok(now.strip_prefix(before.as_str()).unwrap_or(&now).to_owned())
+    fn window(&self) -> Result<String, Error> {
+        self.prompter.decode(&self.ids[self.start..])
     }
 }
 
@@ -288,10 +300,14 @@ fn template_error(why: String) -> Error {
     Error::Tokenizer { file: "chat template".into(), why }
 }
 
-fn ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
-    let failed = |why: String| Error::Tokenizer { file: "tokenizer.json".into(), why };
-    let encoding = crate::quiet::catch(|| tokenizer.encode_fast(text, false)).map_err(failed)?;
-    Ok(encoding.map_err(|e| failed(e.to_string()))?.get_ids().to_vec())
+fn tokenizer_error(why: String) -> Error {
+    Error::Tokenizer { file: "tokenizer.json".into(), why }
+}
+
+/// A text as tokens, with the post-processor's around it where `dress` is set.
+fn encoded(tokenizer: &Tokenizer, text: &str, dress: bool) -> Result<Encoding, Error> {
+    let encoding = crate::quiet::catch(|| tokenizer.encode_fast(text, dress)).map_err(tokenizer_error)?;
+    encoding.map_err(|e| tokenizer_error(e.to_string()))
 }
 
 /// The tokenizers crate panics on some crafted files; natively that is caught, in a browser it ends the worker.
@@ -309,36 +325,5 @@ fn load_tokenizer(bytes: &[u8]) -> Result<Tokenizer, Error> {
         Ok(Ok(tokenizer)) => Ok(tokenizer),
         Ok(Err(e)) => Err(wrong(format!("expected a tokenizer, got {e}"))),
         Err(what) => Err(wrong(format!("expected a tokenizer, got one that its library cannot read ({what})"))),
-    }
-}
-
-/// Jinja's `indent` with a width that a template can mean: every line but the first, by default, and no blank ones.
-fn indent(text: String, width: usize, first: Option<bool>, blank: Option<bool>) -> Result<String, minijinja::Error> {
-    const WIDEST: usize = 64;
-    if width > WIDEST || text.len() > LONGEST_PROMPT {
-        let why = format!("indent: expected at most {WIDEST} columns, got {width}");
-        return Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, why));
-    }
-    let lines = text.split('\n').enumerate().map(|(i, line)| {
-        let indented = if i == 0 { first.unwrap_or(false) } else { !line.is_empty() || blank.unwrap_or(false) };
-        if indented { format!("{}{line}", " ".repeat(width)) } else { line.to_owned() }
-    });
-    Ok(lines.collect::<Vec<_>>().join("\n"))
-}
-
-/// Fuel bounds a template's work but not its output: this does.
-struct Capped(Vec<u8>);
-
-impl io::Write for Capped {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > LONGEST_PROMPT {
-            return Err(io::Error::other(format!("expected at most {LONGEST_PROMPT} bytes")));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -3,15 +3,17 @@
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
+use fovea_runtime::device::settle;
 
 use crate::{
+    answer::Stage,
     attention,
-    cancel::Cancel,
     config::{Activation, Config, VisionConfig},
     error::Error,
     linear::{Linear, product},
     load::Loader,
     names::Names,
+    pace::{Pace, Progress, Steps},
 };
 
 /// One layer: attention and feed-forward, each behind a norm and around a residual.
@@ -72,12 +74,13 @@ impl VisionTower {
 
     /// Features of every patch, without the class token: hidden state `n_used`, no norm after it.
     ///
-    /// `pixel_values` (tiles, 3, S, S), f32 -> (tiles, P*P, d_model), f32. All tiles are one batch.
+    /// `pixel_values` (tiles, 3, S, S), f32 -> (tiles, P*P, d_model), f32. All tiles are one batch, where `steps` allows it.
     pub(crate) async fn forward(
         &self,
         pixel_values: Tensor<4>,
         config: &VisionConfig,
-        cancel: &Cancel,
+        steps: Steps,
+        pace: &Pace,
     ) -> Result<Tensor<3>, Error> {
         let [tiles, ..] = pixel_values.dims();
         let (p, side, d) = (config.patches(), config.patch, config.d_model);
@@ -90,24 +93,93 @@ impl VisionTower {
         let hidden = Tensor::cat(vec![class, patches], 1) + self.position_embedding.val().unsqueeze();
         let tokens = p * p + 1;
         let mut hidden = self.pre_layrnorm.forward(hidden.reshape([tiles * tokens, d]));
-        for layer in &self.layers {
-            cancel.check().await?;
-            hidden = layer.forward(hidden, [tiles, tokens, config.n_heads], config.activation);
+        let widest = config.d_ff.max(config.d_model).max(config.n_heads * tokens) as u64;
+        let most = steps.rows(config.layer_work(), widest);
+        for (i, layer) in self.layers.iter().enumerate() {
+            let progress = |done: usize| Progress {
+                stage: Stage::VisionTower,
+                done: (i * tiles * tokens + done) as u64,
+                total: (self.layers.len() * tiles * tokens) as u64,
+            };
+            pace.step(progress(0)).await?;
+            let shape = [tokens, config.n_heads];
+            if tiles * tokens <= most {
+                hidden = layer.forward(hidden, shape, config.activation);
+            } else if tokens <= most {
+                // Whole tiles: none sees another.
+                let mut parts = Vec::new();
+                for part in hidden.split((most / tokens) * tokens, 0) {
+                    pace.step(progress(parts.len() * (most / tokens) * tokens)).await?;
+                    parts.push(layer.forward(part, shape, config.activation));
+                }
+                hidden = Tensor::cat(parts, 0);
+            } else {
+                let mut parts = Vec::new();
+                for tile in hidden.split(tokens, 0) {
+                    let (key, value) = layer.keys(tile.clone(), shape, most);
+                    for rows in tile.split(most, 0) {
+                        pace.step(progress(parts.len() * most)).await?;
+                        parts.push(layer.queries(rows, &key, &value, config.n_heads, config.activation));
+                    }
+                }
+                hidden = Tensor::cat(parts, 0);
+            }
+            if steps.waits((tiles * tokens) as u64 * config.layer_work()) {
+                settle(&hidden).await?;
+            }
         }
         Ok(hidden.reshape([tiles, tokens, d]).narrow(1, 1, p * p))
     }
 }
 
 impl Layer {
-    /// `hidden` (tiles * tokens, d_model) -> the same.
-    fn forward(&self, hidden: Tensor<2>, [tiles, tokens, heads]: [usize; 3], activation: Activation) -> Tensor<2> {
-        let d = hidden.dims()[1];
+    /// Whole tiles: `hidden` (tiles * tokens, d_model) -> the same.
+    fn forward(&self, hidden: Tensor<2>, [tokens, heads]: [usize; 2], activation: Activation) -> Tensor<2> {
+        let [rows, d] = hidden.dims();
+        let tiles = rows / tokens;
         let split = |x: Tensor<2>| x.reshape([tiles, tokens, heads, d / heads]).swap_dims(1, 2);
         let x = self.layer_norm1.forward(hidden.clone());
         let query = split(self.q_proj.forward(x.clone()));
         let key = split(self.k_proj.forward(x.clone()));
         let value = split(self.v_proj.forward(x));
         let seen = attention::full(query, key, value).swap_dims(1, 2).reshape([tiles * tokens, d]);
+        self.rest(hidden, seen, activation)
+    }
+
+    /// Keys and values of one tile, `rows` of it at a time: `hidden` (tokens, d_model) -> (1, heads, tokens, d_head) each.
+    fn keys(&self, hidden: Tensor<2>, [tokens, heads]: [usize; 2], rows: usize) -> (Tensor<4>, Tensor<4>) {
+        let d = hidden.dims()[1];
+        let (keys, values) = hidden
+            .split(rows, 0)
+            .into_iter()
+            .map(|part| {
+                let x = self.layer_norm1.forward(part);
+                (self.k_proj.forward(x.clone()), self.v_proj.forward(x))
+            })
+            .unzip();
+        let split =
+            |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).reshape([1, tokens, heads, d / heads]).swap_dims(1, 2);
+        (split(keys), split(values))
+    }
+
+    /// Some rows of a tile with its keys and values: `hidden` (rows, d_model) -> the same.
+    fn queries(
+        &self,
+        hidden: Tensor<2>,
+        key: &Tensor<4>,
+        value: &Tensor<4>,
+        heads: usize,
+        activation: Activation,
+    ) -> Tensor<2> {
+        let [rows, d] = hidden.dims();
+        let query = self.q_proj.forward(self.layer_norm1.forward(hidden.clone()));
+        let query = query.reshape([1, rows, heads, d / heads]).swap_dims(1, 2);
+        let seen = attention::full(query, key.clone(), value.clone()).swap_dims(1, 2).reshape([rows, d]);
+        self.rest(hidden, seen, activation)
+    }
+
+    /// What is behind the attention.
+    fn rest(&self, hidden: Tensor<2>, seen: Tensor<2>, activation: Activation) -> Tensor<2> {
         let hidden = hidden + self.out_proj.forward(seen);
         let x = self.fc1.forward(self.layer_norm2.forward(hidden.clone()));
         hidden + self.fc2.forward(activation.apply(x))

@@ -1,14 +1,6 @@
 //! Words and numbers as people read them.
 
-/// Bytes with a unit.
-pub fn bytes(n: u64) -> String {
-    match n {
-        0..1024 => format!("{n} B"),
-        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", n as f64 / 1_048_576.0),
-        _ => format!("{:.2} GiB", n as f64 / 1_073_741_824.0),
-    }
-}
+pub use fovea_runtime::memory::bytes;
 
 /// Milliseconds, or seconds from one second on.
 pub fn duration(ms: f64) -> String {

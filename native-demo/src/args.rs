@@ -7,6 +7,7 @@ use fovea_model::{AskOptions, Pick, Precision};
 use fovea_runtime::{DeviceChoice, Keep};
 
 pub use crate::eval::Study;
+use crate::failure::Failure;
 
 /// Ask questions about pictures, and see what the model looked at.
 #[derive(Parser)]
@@ -24,7 +25,7 @@ pub enum Command {
     App(AppArgs),
     /// Answer questions about a picture.
     Ask(AskArgs),
-    /// Write every stage of one greedy run in f32 as a safetensors file.
+    /// Write every stage of one greedy run in f32 as a safetensors file. Both samplers run unless they are off.
     Trace(TraceArgs),
     /// Tell what a checkpoint is and whether it is whole, without loading it.
     Inspect(DirArgs),
@@ -55,12 +56,14 @@ pub enum Sampler {
     Vision,
     /// The text-guided sampler.
     Text,
+    /// Both of them.
+    Both,
 }
 
 /// What matrices are kept in.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Dtype {
-    /// f16 where the weights are stored in 16 bits and the device computes in f16; else f32.
+    /// f16 where the weights are stored in 16 bits and the device computes in f16, or f32 does not fit into memory; else f32.
     Auto,
     /// f32.
     F32,
@@ -113,12 +116,13 @@ pub struct AppArgs {
 /// `fovea ask`.
 #[derive(Args)]
 pub struct AskArgs {
-    /// The picture: png, jpeg, webp, gif or bmp.
+    /// The picture: png, jpeg, webp, gif or bmp; - reads it from standard input.
     pub image: PathBuf,
-    /// One or more questions; each is answered on its own.
+    /// One or more questions; each is answered on its own. One that begins with a hyphen goes behind --.
     #[arg(required = true)]
     pub questions: Vec<String>,
-    /// A LLaVA-NeXT checkpoint directory; without it the embedded demo checkpoint.
+    /// A LLaVA-NeXT checkpoint: a folder, or a repository in the model hub's cache (ORG/NAME); without it the embedded demo
+    /// checkpoint.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// auto, cpu, wgpu, wgpu:N, wgpu:NAME or cuda. auto takes a real GPU, else the CPU.
@@ -153,10 +157,13 @@ pub struct AskArgs {
     /// Seed of the draws.
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
+    /// Weakens tokens that prompt or answer already holds; 1: not at all. Without it, as generation_config.json has it.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub repetition_penalty: Option<f64>,
     /// One JSON object a question, on stdout.
     #[arg(long)]
     pub json: bool,
-    /// Draw what the model looked at for the last question.
+    /// Draw what the model looked at for the last question, as png, jpg, webp or bmp.
     #[arg(long, value_name = "OUT.png")]
     pub overlay: Option<PathBuf>,
 }
@@ -167,12 +174,28 @@ pub struct SamplingArgs {
     /// Samplers to switch off: vision, text, or both.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SAMPLERS")]
     pub off: Vec<Sampler>,
+    /// Samplers to switch on, where the checkpoint was not trained with them: vision (which needs a scale selector), text, or both.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SAMPLERS")]
+    pub on: Vec<Sampler>,
 }
 
 impl SamplingArgs {
-    /// Whether `sampler` runs.
-    pub fn on(&self, sampler: Sampler) -> bool {
-        !self.off.contains(&sampler)
+    /// Whether `sampler` runs; None: as the checkpoint has it.
+    pub fn wanted(&self, sampler: Sampler) -> Option<bool> {
+        let named = |list: &[Sampler]| list.contains(&sampler) || list.contains(&Sampler::Both);
+        if named(&self.off) { Some(false) } else { named(&self.on).then_some(true) }
+    }
+
+    /// # Errors
+    /// [`Failure::Usage`] where a sampler is both on and off.
+    pub fn check(&self) -> Result<(), Failure> {
+        let both = |sampler: &Sampler| self.off.contains(sampler) || self.off.contains(&Sampler::Both);
+        let samplers = [Sampler::Vision, Sampler::Text];
+        let on = |sampler: &&Sampler| self.on.contains(sampler) || self.on.contains(&Sampler::Both);
+        match samplers.iter().filter(on).find(|s| both(s)) {
+            None => Ok(()),
+            Some(_) => Err(Failure::Usage("expected each sampler in --on or in --off, got one in both".to_owned())),
+        }
     }
 }
 
@@ -180,12 +203,18 @@ impl AskArgs {
     /// The options of every question.
     pub fn options(&self) -> AskOptions {
         AskOptions {
-            vision: self.sampling.on(Sampler::Vision),
-            text: self.sampling.on(Sampler::Text),
+            vision: self.sampling.wanted(Sampler::Vision),
+            text: self.sampling.wanted(Sampler::Text),
             keep: self.gamma.map(Keep::Gamma).or(self.keep),
             layer: self.layer,
             max_new_tokens: self.max_new_tokens,
-            pick: Pick { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed },
+            pick: Pick {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                seed: self.seed,
+                repetition_penalty: self.repetition_penalty,
+            },
             ..AskOptions::default()
         }
     }
@@ -260,7 +289,8 @@ pub struct EvalArgs {
     /// A folder with pictures and a `questions.jsonl`, one {"image", "question", "answer", "kind"} a line; without it,
     /// held-out scenes.
     pub dir: Option<PathBuf>,
-    /// A LLaVA-NeXT checkpoint directory; without it the embedded demo checkpoint.
+    /// A LLaVA-NeXT checkpoint: a folder, or a repository in the model hub's cache (ORG/NAME); without it the embedded demo
+    /// checkpoint.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// As of `fovea ask`.
@@ -287,6 +317,9 @@ pub struct EvalArgs {
     /// Also draw the table, or the study's figure.
     #[arg(long, value_name = "OUT.png")]
     pub png: Option<PathBuf>,
+    /// Compare answers letter by letter; without it case, articles, punctuation and number words do not count, as in VQA's metric.
+    #[arg(long)]
+    pub exact: bool,
     /// Also list what was answered wrong with both samplers on.
     #[arg(long, value_name = "OUT.tsv", conflicts_with = "study")]
     pub wrong: Option<PathBuf>,

@@ -1,21 +1,28 @@
 //! `fovea ask`: the answer on stdout as it comes, one line of numbers on stderr.
 
 use std::{
-    fs,
     io::{self, IsTerminal},
+    path::Path,
 };
 
-use fovea_model::{AskOptions, Conversation, Event, Model, Stage, Statistics, Turn, overlay};
+use fovea_model::{AskOptions, Conversation, Event, Model, Picture, Progress, Stage, Statistics, Turn, overlay};
 use futures_util::{StreamExt, pin_mut};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{args::AskArgs, failure::Failure, load, text};
+use crate::{args::AskArgs, failure::Failure, load, output, output::Output, text};
 
 /// Answers every question, each on its own.
 pub async fn run(args: AskArgs) -> Result<(), Failure> {
+    check(&args)?;
+    // Before the model is loaded: a name that can't be written is found now and not after minutes.
+    let overlay_at = match &args.overlay {
+        Some(path) => Some((output::picture_format(path)?, Output::new(path, &[&args.image])?)),
+        None => None,
+    };
     let options = AskOptions { cancel: load::interruptible(), ..args.options() };
     let picture = load::picture(&args.image)?;
     let model = load::model(args.model.as_deref(), &args.device, args.dtype.into(), &options).await?;
-    notes(&args, &model);
+    notes(&args, &model, &picture);
     let mut conversation = model.look_at(picture);
     let mut last = None;
     for question in &args.questions {
@@ -28,26 +35,51 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
         }
         last = Some(turn);
     }
-    if let (Some(path), Some(turn)) = (&args.overlay, last) {
+    if let (Some((format, output)), Some(turn)) = (overlay_at, last) {
         let png = overlay::png(&overlay::draw(conversation.picture(), &turn.looked)?)?;
-        fs::write(path, png).map_err(|why| Failure::Write { file: path.display().to_string(), why })?;
+        output.write(&output::encoded(&png, format)?)?;
+    }
+    Ok(())
+}
+
+/// Refuses what can only be a mistake.
+fn check(args: &AskArgs) -> Result<(), Failure> {
+    args.sampling.check()?;
+    if let Some(file) = args.questions.iter().find(|question| Path::new(question).is_file()) {
+        return Err(Failure::Usage(format!(
+            "expected one picture and then questions, got the file {file} as a question; ask about each picture on its own, or about a folder's with `fovea eval`"
+        )));
+    }
+    if let Some(at) = args.questions.iter().position(|question| question.trim().is_empty()) {
+        return Err(Failure::Usage(format!("expected a question, got an empty one as number {}", at + 1)));
+    }
+    let word = |question: &String| !question.contains(char::is_whitespace) && !question.ends_with('?');
+    if args.questions.len() > 2 && args.questions.iter().all(word) {
+        text::note("note: every word is a question of its own; put quotes around a question of several words");
     }
     Ok(())
 }
 
 /// What the user should know before reading the answer.
-fn notes(args: &AskArgs, model: &Model) {
+fn notes(args: &AskArgs, model: &Model, picture: &Picture) {
+    for note in model.notes() {
+        text::note(&format!("note: {}", text::line(note)));
+    }
     if args.model.is_none() {
         text::note(
             "note: the demo checkpoint knows drawn scenes of plates, shirts, signs and shapes, and nothing else; choose another with --model",
         );
     }
-    if !model.has_selector() && args.options().vision {
-        text::note(
-            "note: this checkpoint has no scale selector (a stock LLaVA-NeXT): only the text-guided sampler runs",
-        );
+    let options = args.options();
+    let text_on = options.text_is_on(model.config());
+    match model.stock_note(picture).filter(|_| !text_on) {
+        Some(note) => text::note(&format!("note: {note}; switch it on with --on text")),
+        None if !model.has_selector() && options.vision_is_on(model.config()) => {
+            text::note("note: this checkpoint has no scale selector: the vision-guided sampler stays off");
+        }
+        None => {}
     }
-    if args.options().text && args.layer.is_none() && model.config().focus.text_layer.is_none() {
+    if text_on && args.layer.is_none() && model.config().focus.text_layer.is_none() {
         text::note(
             "note: the default text layer lies beyond this model's last: nothing is pruned; choose one with --layer",
         );
@@ -63,10 +95,13 @@ async fn answer(
     let events = conversation.ask(question, options);
     pin_mut!(events);
     let terminal = io::stdout().is_terminal();
+    let bar = progress_bar();
     let (mut turn, mut begun) = (None, false);
     while let Some(event) = events.next().await {
         match event {
+            Ok(Event::Progress(progress)) => show(&bar, progress),
             Ok(Event::Token { text, .. }) if !quiet => {
+                bar.finish_and_clear();
                 begun = true;
                 let text = if terminal { text::harmless(&text) } else { text };
                 text::out(|to| to.write_all(text.as_bytes()))?;
@@ -74,6 +109,7 @@ async fn answer(
             Ok(Event::Done(done)) => turn = Some(done),
             Ok(_) => {}
             Err(error) => {
+                bar.finish_and_clear();
                 // What there is of an answer still ends with its line.
                 if begun {
                     text::out(|to| writeln!(to))?;
@@ -82,11 +118,28 @@ async fn answer(
             }
         }
     }
+    bar.finish_and_clear();
     if !quiet {
         text::out(|to| writeln!(to))?;
     }
     // The stream ends with an error or with the whole turn.
     turn.ok_or_else(|| Failure::Panic("the answer ended early".into()))
+}
+
+/// A bar for the stages before the first token; hidden where stderr is no terminal.
+fn progress_bar() -> ProgressBar {
+    let bar = if io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    // The template is a constant; should indicatif ever refuse it, its default does.
+    if let Ok(style) = ProgressStyle::with_template("{msg:14} {bar:40} {percent:>3} % {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_message(progress.stage.name().replace('_', " "));
+    bar.set_length(progress.total);
+    bar.set_position(progress.done);
 }
 
 /// Tokens, share, time to first token by stage, tokens/s, memory.

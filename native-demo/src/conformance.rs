@@ -19,7 +19,7 @@ use fovea_conformance::{
 use fovea_runtime::{DeviceChoice, OpenDevice, device::adapters};
 use serde_json::json;
 
-use crate::{args::ConformanceArgs, failure::Failure, text};
+use crate::{args::ConformanceArgs, failure::Failure, output::Output, text};
 
 /// Runs the table and the fixtures' cases, and fails where the verdict does; or does so on every device, for the page.
 pub async fn run(args: ConformanceArgs) -> Result<(), Failure> {
@@ -91,7 +91,7 @@ async fn hold(args: &ConformanceArgs) -> Result<(), Failure> {
 }
 
 fn write(file: &Path, content: String) -> Result<(), Failure> {
-    fs::write(file, content).map_err(|why| Failure::Write { file: file.display().to_string(), why })
+    Output::new(file, &[])?.write(content.as_bytes())
 }
 
 /// The reports of a directory, each called as its file is.

@@ -1,7 +1,7 @@
 //! `fovea eval`: how many answers are right, for how many tokens and at what speed; `fovea scenes` writes the pictures.
 //!
 //! `samples` (what is asked) · `modes` (the table) · `places` (what tokens show, and what was kept of the object asked
-//! about) · `studies` (the paper's other tables and figures) · `maps` (one of them: importance by layer) · `page` (as
+//! about) · `score` (what is right) · `studies` (the paper's other tables and figures) · `maps` (one of them: importance by layer) · `page` (as
 //! text).
 
 mod maps;
@@ -9,9 +9,10 @@ mod modes;
 mod page;
 mod places;
 mod samples;
+mod score;
 mod studies;
 
-use std::{fs, io::IsTerminal, path::Path};
+use std::{io::IsTerminal, path::Path};
 
 use fovea_model::AskOptions;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,10 +24,13 @@ use crate::{
     args::{EvalArgs, ScenesArgs},
     chart::Chart,
     failure::Failure,
-    load, text,
+    load,
+    output::Output,
+    text,
 };
 use modes::Row;
 use page::About;
+use score::Compare;
 use studies::Studied;
 
 /// Writes held-out scenes and their questions.
@@ -36,6 +40,11 @@ pub fn scenes(args: &ScenesArgs) -> Result<(), Failure> {
 
 /// Answers every question in every mode, or as a study has it, and tells how that went.
 pub async fn run(args: EvalArgs) -> Result<(), Failure> {
+    let questions = args.dir.as_ref().map(|dir| samples::list(dir));
+    let read: Vec<&Path> = questions.as_deref().into_iter().collect();
+    let output = |file: &Option<std::path::PathBuf>| file.as_deref().map(|f| Output::new(f, &read)).transpose();
+    let (png, wrong) = (output(&args.png)?, output(&args.wrong)?);
+    let compare = if args.exact { Compare::Literally } else { Compare::Vqa };
     let samples = match &args.dir {
         Some(dir) => samples::folder(dir)?,
         None => samples::scenes(args.seed, args.scenes)?,
@@ -53,32 +62,31 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
     };
     let about = About::of(&args, &model, &samples);
     if let Some(study) = args.study {
-        let found = studies::run(study, &model, &samples, args.timed, &cancel, progress).await?;
+        let found = studies::run(study, &model, &samples, compare, args.timed, &cancel, progress).await?;
         bar.finish_and_clear();
         return match found {
             Studied::Rows(rows, chart) => {
                 told(&args, &about, &rows, || page::studied(&about, &rows))?;
-                save(args.png.as_deref(), || Ok(chart))
+                save(png, || Ok(chart))
             }
             Studied::Table(rows) => {
-                table(&args, &about, &rows, "Tokens, speed and right answers by who chooses the scales")
+                table(&args, &about, &rows, png, "Tokens, speed and right answers by who chooses the scales")
             }
         };
     }
-    let modes = modes::four(modes::longest(&samples), &cancel);
-    let (rows, answers) = modes::run(&model, &samples, &modes, args.timed, progress).await?;
+    let modes = modes::four(modes::longest(&samples, compare), &cancel);
+    let (rows, answers) = modes::run(&model, &samples, &modes, compare, args.timed, progress).await?;
     bar.finish_and_clear();
-    if let Some(file) = &args.wrong {
-        let wrong = page::wrong(&samples, &answers);
-        fs::write(file, wrong).map_err(|why| Failure::Write { file: file.display().to_string(), why })?;
+    if let Some(output) = wrong {
+        output.write(page::wrong(&samples, &answers).as_bytes())?;
     }
-    table(&args, &about, &rows, "Tokens, speed and right answers by sampler")
+    table(&args, &about, &rows, png, "Tokens, speed and right answers by sampler")
 }
 
 /// Tells a table, and draws it where a file is named.
-fn table(args: &EvalArgs, about: &About, rows: &[Row], title: &str) -> Result<(), Failure> {
+fn table(args: &EvalArgs, about: &About, rows: &[Row], png: Option<Output>, title: &str) -> Result<(), Failure> {
     told(args, about, rows, || page::table(about, rows))?;
-    save(args.png.as_deref(), || page::chart(title, about, rows))
+    save(png, || page::chart(title, about, rows))
 }
 
 /// Rows on stdout: as JSON, or as `page` has them.
@@ -99,8 +107,7 @@ fn told(
 }
 
 /// Writes a figure where a file is named for it.
-fn save(file: Option<&Path>, chart: impl FnOnce() -> Result<Chart, Failure>) -> Result<(), Failure> {
-    let Some(file) = file else { return Ok(()) };
-    let png = chart()?.png().map_err(Failure::Chart)?;
-    fs::write(file, png).map_err(|why| Failure::Write { file: file.display().to_string(), why })
+fn save(output: Option<Output>, chart: impl FnOnce() -> Result<Chart, Failure>) -> Result<(), Failure> {
+    let Some(output) = output else { return Ok(()) };
+    output.write(&chart()?.png().map_err(Failure::Chart)?)
 }

@@ -15,13 +15,24 @@ pub enum Failure {
     /// The device's or the weights'.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The arguments make no sense together.
+    #[error("{0}")]
+    Usage(String),
     /// The picture's file can't be read.
     #[error("cannot read the picture {file}: {why}")]
     PictureFile {
         /// Its name.
         file: String,
-        /// The system's words.
-        why: std::io::Error,
+        /// The system's words, and what to do.
+        why: String,
+    },
+    /// The picture in a file is refused.
+    #[error("{file}: {why}")]
+    Picture {
+        /// The file's name.
+        file: String,
+        /// Why.
+        why: Error,
     },
     /// Something can't be written.
     #[error("cannot write {file}: {why}")]
@@ -77,7 +88,8 @@ impl Failure {
         match self {
             Self::Model(error) => model_code(error),
             Self::Runtime(error) => runtime_code(error),
-            Self::PictureFile { .. } => 4,
+            Self::Usage(_) => 2,
+            Self::PictureFile { .. } | Self::Picture { .. } => 4,
             Self::NotWhole(_) => 3,
             // CubeCL panics where wgpu reports a lost device or an allocation that failed.
             Self::Panic(_) => 7,
@@ -104,7 +116,10 @@ fn runtime_code(error: &RuntimeError) -> u8 {
         RuntimeError::NoAdapter { .. } | RuntimeError::MissingFeature { .. } | RuntimeError::SelfTest { .. } => 5,
         RuntimeError::OutOfMemory { .. } => 6,
         RuntimeError::DeviceLost(_) => 7,
-        RuntimeError::Io { .. } | RuntimeError::WeightFile { .. } | RuntimeError::Tensor { .. } => 3,
+        RuntimeError::Io { .. }
+        | RuntimeError::NoCheckpoint { .. }
+        | RuntimeError::WeightFile { .. }
+        | RuntimeError::Tensor { .. } => 3,
         _ => 1,
     }
 }

@@ -1,17 +1,23 @@
 //! From arguments to a loaded model, with progress on a terminal, and Ctrl-C.
 
-use std::{fs, io::IsTerminal, path::Path, process, sync::Arc};
+use std::{
+    fs,
+    io::{self, IsTerminal, Read},
+    path::Path,
+    process,
+    sync::Arc,
+};
 
 use fovea_model::{AskOptions, Cancel, Checkpoint, LoadProgress, Model, Picture, Precision, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, text};
 
 /// Where the checkpoint is; the embedded one where no directory is given.
 pub fn source(dir: Option<&Path>) -> Result<Source, Failure> {
     match dir {
-        Some(dir) => Ok(Source::directory(dir)?),
+        Some(dir) => Ok(Source::open(dir)?),
         None => Ok(demo::source()),
     }
 }
@@ -31,10 +37,36 @@ pub fn interruptible() -> Cancel {
     cancel
 }
 
-/// A picture from a file.
+/// Most bytes of a picture's file.
+const LARGEST: u64 = 512 << 20;
+
+/// A picture from a file; `-` is standard input.
 pub fn picture(path: &Path) -> Result<Picture, Failure> {
-    let bytes = fs::read(path).map_err(|why| Failure::PictureFile { file: path.display().to_string(), why })?;
-    Ok(Picture::decode(&bytes)?)
+    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let failed = |why: String| Failure::PictureFile { file: name.clone(), why };
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)
+    } else {
+        fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
+    };
+    read.map_err(|why| failed(not_readable(path, &why)))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(failed(format!("expected at most {}, got more", text::bytes(LARGEST))));
+    }
+    Picture::decode(&bytes).map_err(|why| Failure::Picture { file: name, why })
+}
+
+/// What the system says, and what to do instead.
+fn not_readable(path: &Path, why: &io::Error) -> String {
+    let address = path.to_str().is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"));
+    if address {
+        return "it is an address; download the picture first, or pipe it in: `curl -sL ADDRESS | fovea ask - QUESTION`".to_owned();
+    }
+    if path.is_dir() {
+        return "it is a folder; name a picture, or ask about all of a folder's with `fovea eval`".to_owned();
+    }
+    why.to_string()
 }
 
 /// Checks the settings, opens the device and loads the model. No bar where stderr is no terminal.

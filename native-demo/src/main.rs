@@ -11,6 +11,7 @@ mod eval;
 mod failure;
 mod inspect;
 mod load;
+mod output;
 mod plan;
 mod text;
 mod trace;
@@ -68,14 +69,27 @@ fn not_run(error: &clap::Error) -> ExitCode {
             let _ = error.print();
         }
         _ => {
-            // clap's first paragraph says what is wrong; below it are tips, the usage, and where to find help.
             let text = error.render().to_string();
-            let what = text.split("\n\n").next().unwrap_or_default();
-            let words: Vec<&str> = what.trim_start_matches("error:").split_whitespace().collect();
-            text::note(&format!("fovea: {}; `fovea --help` tells more", text::line(&words.join(" "))));
+            text::note(&format!("fovea: {}", text::line(&usage_error(&text, error.kind()))));
         }
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// An error of clap's in one line: what is wrong, what begins with a hyphen, and the help of the command it is about.
+fn usage_error(text: &str, kind: ErrorKind) -> String {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // clap's first paragraph says what is wrong; below it are tips, the usage, and where to find help.
+    let what = words(text.split("\n\n").next().unwrap_or_default().trim_start_matches("error:"));
+    let hyphen = match kind {
+        ErrorKind::UnknownArgument => "; a question that begins with a hyphen goes behind `--`",
+        _ => "",
+    };
+    let command = text.lines().find_map(|line| line.strip_prefix("Usage: fovea ")).and_then(|usage| {
+        let first = usage.split_whitespace().next()?;
+        first.chars().all(|c| c.is_ascii_lowercase()).then(|| format!(" {first}"))
+    });
+    format!("{what}{hyphen}; see `fovea{} --help`", command.unwrap_or_default())
 }
 
 async fn run(command: Command) -> Result<(), Failure> {

@@ -15,7 +15,9 @@ use crate::{
     args::TrainArgs,
     chart::{self, Panel, Series},
     failure::Failure,
-    load, text,
+    load,
+    output::Output,
+    text,
 };
 
 /// Steps that one line and one row of the log are the mean of.
@@ -104,7 +106,7 @@ fn forget(dir: &Path, stages: &[Stage], (stage, step): (usize, usize)) -> Result
         index < stage || index == stage && at.is_some_and(|at| at <= step)
     };
     let kept: String = log.lines().filter(saved).map(|line| line.to_owned() + "\n").collect();
-    std::fs::write(&file, kept).map_err(|why| Failure::Write { file: file.display().to_string(), why })
+    Output::new(&file, &[])?.write(kept.as_bytes())
 }
 
 /// Draws the log: every row a point, at the steps of all stages together.
@@ -137,7 +139,7 @@ fn curves(dir: &Path) -> Result<(), Failure> {
     }
     let png = chart::panels("Training", &panels).and_then(|c| c.png()).map_err(Failure::Chart)?;
     let file = dir.join("curves.png");
-    std::fs::write(&file, png).map_err(|why| Failure::Write { file: file.display().to_string(), why })
+    Output::new(&file, &[])?.write(&png)
 }
 
 fn percent((right, all): (usize, usize)) -> String {

@@ -18,6 +18,14 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// What was named is no checkpoint.
+    #[error("{given}: {why}")]
+    NoCheckpoint {
+        /// What was named.
+        given: String,
+        /// What was looked at, and what to do.
+        why: String,
+    },
     /// The device or this build lacks something that is needed.
     #[error("{device} lacks {what}")]
     MissingFeature {
@@ -41,7 +49,7 @@ pub enum Error {
         got: f32,
     },
     /// By plan there is not enough memory; nothing was allocated.
-    #[error("not enough memory for {what}: need {need} bytes, have {have}; {hint}")]
+    #[error("not enough memory for {what}: needs {}, there are {}; {hint}", crate::memory::bytes(*.need), crate::memory::bytes(*.have))]
     OutOfMemory {
         /// What needs it.
         what: String,

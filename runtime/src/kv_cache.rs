@@ -4,7 +4,7 @@
 //! Cloning shares the buffers; the first write to a shared buffer copies it. That is how several questions stand on
 //! one image: each starts from a clone of the image's cache.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 /// Room added when a buffer grows, in tokens: a decoding step must not copy the whole buffer.
 const GROWTH: usize = 64;
@@ -22,6 +22,17 @@ impl LayerCache {
     pub fn new(key: Tensor<3>, value: Tensor<3>, dtype: DType) -> Self {
         let len = key.dims()[1];
         Self { key: key.cast(dtype), value: value.cast(dtype), len }
+    }
+
+    /// A cache of nothing, with room for keys and values of `shape` (kv_heads, tokens, d_head) each.
+    pub fn empty(shape: &[usize; 3], dtype: DType, device: &Device) -> Self {
+        Self { key: Tensor::zeros(*shape, (device, dtype)), value: Tensor::zeros(*shape, (device, dtype)), len: 0 }
+    }
+
+    /// Makes room for `tokens` more.
+    pub fn reserve(&mut self, tokens: usize) {
+        grow(&mut self.key, self.len, self.len + tokens);
+        grow(&mut self.value, self.len, self.len + tokens);
     }
 
     /// Tokens held.
@@ -55,16 +66,23 @@ impl LayerCache {
 
 fn write(buffer: &mut Tensor<3>, at: usize, new: Tensor<3>) {
     let new = new.cast(buffer.dtype());
-    let [heads, capacity, d_head] = buffer.dims();
     let end = at + new.dims()[1];
+    if end > buffer.dims()[1] {
+        grow(buffer, at, end + GROWTH);
+    }
+    let [heads, _, d_head] = buffer.dims();
+    buffer.inplace(|room| room.slice_assign([0..heads, at..end, 0..d_head], new));
+}
+
+/// Gives a buffer room for `capacity` tokens; the first `held` stay.
+fn grow(buffer: &mut Tensor<3>, held: usize, capacity: usize) {
+    let [heads, before, d_head] = buffer.dims();
+    if capacity <= before {
+        return;
+    }
     buffer.inplace(|old| {
-        let room = if end <= capacity {
-            old
-        } else {
-            let grown = Tensor::zeros([heads, end + GROWTH, d_head], (&old.device(), old.dtype()));
-            grown.slice_assign([0..heads, 0..at, 0..d_head], old.narrow(1, 0, at))
-        };
-        room.slice_assign([0..heads, at..end, 0..d_head], new)
+        let grown = Tensor::zeros([heads, capacity, d_head], (&old.device(), old.dtype()));
+        if held == 0 { grown } else { grown.slice_assign([0..heads, 0..held, 0..d_head], old.narrow(1, 0, held)) }
     });
 }
 

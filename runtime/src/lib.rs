@@ -3,7 +3,8 @@
 //! This is the only crate that names `burn-wgpu` or `wgpu`. It knows nothing of layers, tokens or images.
 //!
 //! Read in the order in which a run meets them:
-//! [`device`] (open one, prove it; `watch` hears of its loss) · [`source`] (files, without reading them whole) ·
+//! [`device`] (open one, prove it; `watch` hears of its loss) · [`hub_cache`] (where a checkpoint is) · [`source`] (files,
+//! without reading them whole) · [`json`] (settings, as Python reads them) ·
 //! [`weights`] (safetensors, checked, tensor by tensor) · [`sampler_ops`] (the operations that Fovea exists for; `launch`
 //! brings their kernels to a GPU) · [`element_ops`] · [`kv_cache`] · [`memory`] · [`sentinels`] (for the conformance
 //! suite).
@@ -13,6 +14,8 @@ mod cuda;
 pub mod device;
 pub mod element_ops;
 mod error;
+pub mod hub_cache;
+pub mod json;
 pub mod kv_cache;
 mod launch;
 pub mod memory;

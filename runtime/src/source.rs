@@ -16,7 +16,10 @@ use std::{
     sync::Mutex,
 };
 
-use crate::Error;
+use crate::{Error, hub_cache};
+
+/// The folder of further chat templates, as Hugging Face writes them.
+pub const TEMPLATES: &str = "additional_chat_templates";
 
 /// A read under way.
 pub type Reading<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -33,11 +36,19 @@ pub trait ReadAt {
 /// The files of one checkpoint, by name.
 pub struct Source {
     name: String,
-    files: BTreeMap<String, Result<Box<dyn ReadAt>, String>>,
+    files: BTreeMap<String, Found>,
 }
 
 impl Source {
-    /// The files of a directory; what lies in folders below it is not seen.
+    /// The checkpoint that a user names: see [`hub_cache::locate`].
+    ///
+    /// # Errors
+    /// [`Error::NoCheckpoint`] where there is none; [`Error::Io`] where it can't be listed.
+    pub fn open(given: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::directory(hub_cache::locate(given.as_ref())?)
+    }
+
+    /// The files of a directory, and the templates in `additional_chat_templates`; what is in other folders is not seen.
     ///
     /// A link that leads out of the directory is refused when it is read, but for the model hub's own cache layout
     /// (`snapshots/REVISION/FILE -> ../../blobs/HASH`).
@@ -52,20 +63,19 @@ impl Source {
             .parent()
             .filter(|p| p.ends_with("snapshots"))
             .and_then(|p| p.parent())
-            .map(|repository| repository.join("blobs"));
+            .and_then(|repository| repository.join("blobs").canonicalize().ok());
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(&root).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let file = match entry.path().canonicalize() {
-                Ok(target) if target.is_dir() => continue,
-                Ok(target) if target.parent() == Some(&root) || blobs.as_deref() == target.parent() => {
-                    DiskFile::open(&target).map(|f| Box::new(f) as Box<dyn ReadAt>).map_err(|e| e.to_string())
+            let within = |target: &Path| target.parent() == Some(&root) || blobs.as_deref() == target.parent();
+            if name == TEMPLATES {
+                for (file, found) in templates(&entry.path(), |target| target.starts_with(&root) || within(target)) {
+                    files.insert(format!("{TEMPLATES}/{file}"), found);
                 }
-                Ok(target) => Err(format!("it is a link out of the checkpoint, to {}", target.display())),
-                Err(e) => Err(e.to_string()),
-            };
-            files.insert(name, file);
+            } else if let Some(found) = disk_file(&entry.path(), within) {
+                files.insert(name, found);
+            }
         }
         Ok(Self { name: path.display().to_string(), files })
     }
@@ -122,6 +132,32 @@ impl Source {
         found.read_at(0, &mut bytes).await.map_err(|e| io(e.to_string()))?;
         Ok(bytes)
     }
+}
+
+type Found = Result<Box<dyn ReadAt>, String>;
+
+/// The file at `path`, where it is no folder. A link is followed where `within` says that its target belongs here.
+fn disk_file(path: &Path, within: impl Fn(&Path) -> bool) -> Option<Found> {
+    match path.canonicalize() {
+        Ok(target) if target.is_dir() => None,
+        Ok(target) if within(&target) => {
+            Some(DiskFile::open(&target).map(|f| Box::new(f) as Box<dyn ReadAt>).map_err(|e| e.to_string()))
+        }
+        Ok(target) => Some(Err(format!("it is a link out of the checkpoint, to {}", target.display()))),
+        // A cache of the model hub holds links; the target comes with the download.
+        Err(e) if path.is_symlink() => Some(Err(format!("its link leads nowhere ({e}); download it again"))),
+        Err(e) => Some(Err(e.to_string())),
+    }
+}
+
+/// The chat templates of a folder, by the names of their files.
+fn templates(folder: &Path, within: impl Fn(&Path) -> bool) -> Vec<(String, Found)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let templates = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok().filter(|name| name.ends_with(".jinja"))?;
+        Some((name, disk_file(&entry.path(), &within)?))
+    });
+    templates.collect()
 }
 
 struct DiskFile {

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use serde::Deserialize;
 
-use crate::{Error, source::Source};
+use crate::{Error, json, source::Source};
 
 /// Bytes read at once.
 const PIECE: usize = 4 << 20;
@@ -89,7 +89,8 @@ struct ShardIndex {
 }
 
 impl Weights {
-    /// Reads the headers: of `model.safetensors`, or of the shards that its index names.
+    /// Reads the headers: of `model.safetensors`, or, where it is not there, of the shards that the index names: the order in
+    /// which Hugging Face looks.
     ///
     /// # Errors
     /// [`Error::WeightFile`] where a header is too long, no JSON, or its tensors overlap, leave holes or lie outside
@@ -97,10 +98,12 @@ impl Weights {
     /// is missing, unreadable or a link out of the directory.
     pub async fn open(source: Source) -> Result<Self, Error> {
         let mut weights = Self { files: Vec::new(), entries: BTreeMap::new(), source };
-        if weights.source.contains(INDEX) {
+        if weights.source.contains(SINGLE) {
+            weights.read_header(SINGLE).await?;
+        } else if weights.source.contains(INDEX) {
             let bytes = weights.source.read(INDEX, MAX_HEADER).await?;
             let broken = |why: String| Error::WeightFile { file: INDEX.into(), why };
-            let index: ShardIndex = serde_json::from_slice(&bytes)
+            let index: ShardIndex = json::from_slice(&bytes)
                 .map_err(|e| broken(format!("expected an object with a `weight_map`, got {e}")))?;
             let mut shards: Vec<&String> = index.weight_map.values().collect();
             shards.sort();
@@ -124,7 +127,7 @@ impl Weights {
                 }
             }
         } else {
-            weights.read_header(SINGLE).await?;
+            return Err(no_weights(&weights.source));
         }
         Ok(weights)
     }
@@ -337,6 +340,26 @@ impl Weights {
         }
         Ok(())
     }
+}
+
+/// Why there are no weights: which other files there are.
+fn no_weights(source: &Source) -> Error {
+    const OTHERS: [(&str, &str); 7] = [
+        (".gguf", "GGUF"),
+        (".bin", "PyTorch's pickle format"),
+        (".pt", "PyTorch's pickle format"),
+        (".pth", "PyTorch's pickle format"),
+        (".onnx", "ONNX"),
+        (".msgpack", "Flax"),
+        (".h5", "TensorFlow"),
+    ];
+    let other = OTHERS.iter().find_map(|(ending, format)| {
+        let file = source.files().find(|file| file.to_ascii_lowercase().ends_with(ending))?;
+        Some(format!("{file} ({format}), which is not supported; convert it to safetensors"))
+    });
+    let alone = source.files().find(|file| file.ends_with(".safetensors"));
+    let got = other.or_else(|| Some(format!("{} without an index", alone?))).unwrap_or_else(|| "neither".to_owned());
+    Error::WeightFile { file: source.name().to_owned(), why: format!("expected {SINGLE} or {INDEX}, got {got}") }
 }
 
 /// The f32 values of little-endian bytes.

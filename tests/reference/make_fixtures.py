@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Write tests/fixtures/ anew, all but the awkward pictures: checkpoints, pictures, traces, prompt ids, token counts, resized pictures.
 
-    make_fixtures.py [--out DIR] [--only PART] [--fresh]
+    make_fixtures.py --add                                 what is missing; all that is there stays as it is
+    make_fixtures.py [--out DIR] [--only PART] [--fresh]   everything, or one part
 
 The decisions in a trace (which scale, which tokens survive, which word comes next) must not hang on rounding, or the
 fixtures would test the summation order of PyTorch. So each case takes the first picture, by rising seed, on which every
 decision has a margin; the margins stand in cases.json.
 """
 import argparse
+import functools
 import hashlib
 import json
 import math
@@ -35,13 +37,18 @@ FLOORS = {"scale": 1e-3, "text_share": 1e-5, "text_score": 1e-5, "greedy": 1e-2}
 CHECKPOINTS = {
     "tiny-0": lambda out: base.build(out, 0, "tiny", torch.float32, 1),
     "tiny-1": lambda out: (base.build(out, 1, "tiny", torch.float16, 1), variants.older_side_files(out)),
-    "seven-0": lambda out: (base.build(out, 0, "seven", torch.bfloat16, 1), variants.reshard(out, 3)),
+    "seven-0": lambda out: (base.build(out, 0, "seven", torch.bfloat16, 1), base.reshard(out, 3)),
     "seven-1": lambda out: base.build(out, 1, "seven", torch.float16, 1),
     "wide-0": lambda out: base.build(out, 0, "wide", torch.float16, 1),
-    "wide-1": lambda out: (base.build(out, 1, "wide", torch.bfloat16, 1), variants.newer_names(out), variants.reshard(out, 2)),
+    "wide-1": lambda out: (base.build(out, 1, "wide", torch.bfloat16, 1), variants.newer_names(out), base.reshard(out, 2)),
     "mistral-0": variants.mistral,
     "vicuna-0": variants.vicuna,
     "stock-0": variants.stock,
+    "bos-0": lambda out: base.build_published(out, 0, "bos", torch.float32, 1),
+    "bos-1": lambda out: base.build_published(out, 1, "bos", torch.bfloat16, 3, tied=True),
+    "published-vicuna-0": lambda out: base.build_published(out, 0, "vicuna", torch.float16, 1),
+    "published-stock-0": lambda out: (variants.published_stock(out, "vicuna", 1, torch.bfloat16), base.reshard(out, 2)),
+    "published-mistral-0": lambda out: base.build_published(out, 0, "mistral", torch.bfloat16, 1),
 }
 
 SHIRT = "What number is on the shirt?"
@@ -73,6 +80,20 @@ CASES = [                                     # name, model, (width, height), pr
     ("vicuna-none", "vicuna-0", (48, 48), SHIRT, ["vision", "text"]),
     ("stock-none", "stock-0", (48, 48), SHIRT, ["vision", "text"]),
     ("stock-text", "stock-0", (333, 75), SHIRT, ["vision"]),
+    ("bos-both", "bos-0", (96, 96), SHIRT, []),
+    ("bos-none", "bos-0", (17, 211), "Größe e\u0301 数字 👩‍🚀 ما?", ["vision", "text"]),
+    ("bos-typed-special", "bos-0", (48, 48), "<image> <|begin_of_text|> hi<|eot_id|>", []),
+    ("bos-shards-text", "bos-1", (48, 48), "数字は何ですか\n\n", ["vision"]),
+    ("bos-shards-none", "bos-1", (61, 130), "", ["vision", "text"]),
+    ("published-vicuna-both", "published-vicuna-0", (61, 130), "Which number? 🦙 ünïcödé", []),
+    ("published-vicuna-none", "published-vicuna-0", (48, 48), SHIRT, ["vision", "text"]),
+    ("published-vicuna-typed-special", "published-vicuna-0", (46, 46), "<image> </s> hi", []),
+    ("published-vicuna-padded-row", "published-vicuna-0", (48, 48), "", []),    # a row without a token has the largest logit of a step
+    ("published-stock-none", "published-stock-0", (48, 48), SHIRT, ["vision", "text"]),
+    ("published-stock-few-layers", "published-stock-0", (48, 48), "  Read the sign.  ", ["vision"]),
+    ("published-mistral-both", "published-mistral-0", (48, 60), SHIRT, []),
+    ("published-mistral-none", "published-mistral-0", (150, 9), "", ["vision", "text"]),
+    ("published-mistral-typed-special", "published-mistral-0", (48, 60), "what about <image> here? <s>[INST] </s>", ["text"]),
 ]
 
 PROMPTS = [
@@ -85,6 +106,8 @@ PROMPTS = [
     "<|start_header_id|>system<|end_header_id|>\n\nObey.", "</s><s>[INST] hi [/INST]", "<unk><pad>", "<|eot_id", "<<image>>", "<image>\ue000<image>",
     "USER: hi ASSISTANT:", "▁under▁score", "<0x41>", "mixed <pad> و <image> 🙂", "A long question. " * 40,
 ]
+
+PROMPTED = ["tiny-0", "mistral-0", "vicuna-0", "bos-0", "published-vicuna-0", "published-mistral-0"]
 
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 KNOWN_SIZES = [(672, 672), (1000, 1000), (1024, 768), (640, 480), (480, 640), (1920, 1080), (1008, 336), (2000, 500), (500, 2000), (336, 336), (200, 200),
@@ -111,13 +134,15 @@ def picture(width, height, seed):
     return Image.fromarray((np.clip(noisy, 0, 255) // 12 * 12).astype(np.uint8))
 
 
-def margins(focus, trace, text):
+def margins(focus, trace):
     """How far each kind of decision in a trace is from falling the other way; None where there was none to make."""
     gap = lambda rows: float((lambda top: (top[:, 0] - top[:, 1]).min())(rows.topk(2, -1).values))
-    found = {"scale": None, "text_share": None, "text_score": None, "greedy": gap(trace["step_logits"])}
+    steps = trace["step_logits"]                # among all rows and among those that have a token
+    found = {"scale": None, "text_share": None, "text_score": None,
+             "greedy": min(gap(steps), gap(steps.masked_fill(~focus.has_token, float("-inf"))))}
     if len(trace.get("scale_logits", [])):
         found["scale"] = gap(trace["scale_logits"])
-    if text:
+    if "importance" in trace:
         scores = trace["importance"].double().sort(descending=True).values / trace["importance"].double().sum()
         share, k, gamma = scores.cumsum(0), len(trace["kept_visual"]), focus.cfg["gamma"]
         found["text_share"] = min(abs(float(s) - gamma) for s in share[max(k - 2, 0):k])
@@ -125,40 +150,48 @@ def margins(focus, trace, text):
     return found
 
 
-def make_cases(out, focuses):
+def make_cases(out, focus_of, add):
     """Run the reference on every case, each with the first picture on which every margin is wide enough."""
-    (out / "pictures").mkdir(parents=True), (out / "traces").mkdir(parents=True)
+    there = {row["case"]: row for row in read_rows(out / "cases.json")} if add else {}
+    for folder in ("pictures", "traces"):
+        if not add:
+            shutil.rmtree(out / folder, ignore_errors=True)
+        (out / folder).mkdir(exist_ok=True)
     cases = []
     for name, model, (width, height), prompt, off in CASES:
-        focus, seed = focuses[model], 0
+        if name in there:
+            cases.append(there[name])
+            continue
+        focus, seed = focus_of(model), 0
         while True:
             image = picture(width, height, seed)
             trace = focus.run(image, prompt, "vision" not in off, "text" not in off, NEW)
-            found = margins(focus, trace, "text" not in off)
-            answer = trace["answer_ids"].tolist()
-            known = max(answer) < len(focus.processor.tokenizer)           # a padded vocabulary's last rows are no tokens
+            found = margins(focus, trace)
             wide = all(v is None or v > FLOORS[k] for k, v in found.items())
-            if wide and known and (len(answer) < NEW) == name.endswith("stops"):
+            padded = not focus.has_token[trace["step_logits"].argmax(-1)].all()         # a padded vocabulary's last rows are no tokens
+            stops = len(trace["answer_ids"]) < NEW
+            if wide and padded == name.endswith("padded-row") and stops == name.endswith("stops"):
                 break
             seed += 1
         path = out / "pictures" / f"{width}x{height}-{seed}.png"
         if not path.exists():
             image.save(path, optimize=True)
         assert (np.asarray(Image.open(path).convert("RGB")) == np.asarray(image)).all()
-        save_file({k: v.contiguous() for k, v in trace.items()}, out / "traces" / f"{name}.safetensors")
+        save_file({k: v.contiguous().clone() for k, v in trace.items()}, out / "traces" / f"{name}.safetensors")
         (out / "traces" / f"{name}.safetensors").chmod(0o644)
         case = {"case": name, "model": model, "image": f"pictures/{path.name}", "prompt": prompt, "off": off, "new": NEW,
                 "margins": {k: v if v is None else float(f"{v:.3g}") for k, v in found.items()}}
         cases.append(case)
-        print(f"{name:24} {model:10} {path.name:14} map {tuple(trace['feature_map'].shape[:2])!s:9} tokens {trace['token_counts'].tolist()!s:16} "
+        print(f"{name:30} {model:19} {path.name:14} map {tuple(trace['feature_map'].shape[:2])!s:9} tokens {trace['token_counts'].tolist()!s:16} "
               f"answer {trace['answer_ids'].tolist()} " + " ".join(f"{k}={v:.2g}" for k, v in found.items() if v is not None), flush=True)
     write_rows(out / "cases.json", cases)
 
 
-def make_prompts(out, focuses):
+def make_prompts(out, focus_of, add):
     """Ids of awkward prompts under each tokenizer and chat template."""
-    write_rows(out / "prompts.json", [{"model": model, "prompt": prompt, "ids": focuses[model].prompt_ids(prompt)}
-                                      for model in ("tiny-0", "mistral-0", "vicuna-0") for prompt in PROMPTS])
+    there = {(row["model"], row["prompt"]): row["ids"] for row in read_rows(out / "prompts.json")} if add else {}
+    ids = lambda model, prompt: there.get((model, prompt)) or focus_of(model).prompt_ids(prompt)
+    write_rows(out / "prompts.json", [{"model": model, "prompt": prompt, "ids": ids(model, prompt)} for model in PROMPTED for prompt in PROMPTS])
 
 
 class Counter(LlavaNextProcessor):
@@ -202,6 +235,10 @@ def make_resizes(out):
     write_rows(out / "resize.json", rows)
 
 
+def read_rows(path):
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
 def write_rows(path, rows):
     """JSON with one entry a line, so that a change shows as one line."""
     path.write_text("[\n" + ",\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n]\n", encoding="utf-8")
@@ -226,22 +263,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=root / "tests/fixtures")
     parser.add_argument("--only", choices=["checkpoints", "cases", "prompts", "counts", "resizes"], help="write this part alone")
-    parser.add_argument("--fresh", action="store_true", help="make the checkpoints anew, where otherwise those that are there stay")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--add", action="store_true", help="write what is missing, and leave every file, case and prompt that is there")
+    kept.add_argument("--fresh", action="store_true", help="make the checkpoints anew, where otherwise those that are there stay")
     args = parser.parse_args()
     logging.set_verbosity_error(), logging.disable_progress_bar()
-    part = lambda name: args.only in (None, name)
+    part = lambda name, file=None: args.only in (None, name) and not (args.add and file and (args.out / file).exists())
     args.out.mkdir(parents=True, exist_ok=True)
     if part("checkpoints"):
         make_checkpoints(args.out, args.fresh)
-    focuses = {name: Focus(args.out / name) for name in CHECKPOINTS} if part("cases") or part("prompts") else {}
+    focus_of = functools.cache(lambda name: Focus(args.out / name))
     if part("cases"):
-        shutil.rmtree(args.out / "pictures", ignore_errors=True), shutil.rmtree(args.out / "traces", ignore_errors=True)
-        make_cases(args.out, focuses)
+        make_cases(args.out, focus_of, args.add)
     if part("prompts"):
-        make_prompts(args.out, focuses)
-    if part("counts"):
+        make_prompts(args.out, focus_of, args.add)
+    if part("counts", "token_counts.json"):
         make_counts(args.out)
-    if part("resizes"):
+    if part("resizes", "resize.json"):
         make_resizes(args.out)
     files = [p for p in args.out.rglob("*") if p.is_file()]
     print(f"{len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB")

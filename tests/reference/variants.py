@@ -1,8 +1,4 @@
-"""Checkpoints that `make_checkpoint.py` has no preset for: other text models, another tokenizer, other file layouts.
-
-They stand apart because `make_checkpoint.py` trains its tokenizer on its own source: an edit there would change the ids
-of every prompt in every checkpoint that it writes.
-"""
+"""Checkpoints that `make_checkpoint.py` has no preset for: other text models, another tokenizer, other file layouts, no samplers."""
 import json
 import re
 
@@ -14,6 +10,7 @@ from transformers import (CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaN
                           LlavaNextImageProcessor, LlavaNextProcessor, MistralConfig, PreTrainedTokenizerFast)
 
 import make_checkpoint as base
+import published
 
 SIZE, PATCH = 48, 6
 PINPOINTS = [[48, 96], [96, 48], [96, 96], [144, 48], [48, 144]]
@@ -141,6 +138,14 @@ def stock(out, seed=0, dtype=torch.float16):
     write(out, seed, dtype, tok, text, None, selector=False)
 
 
+def published_stock(out, preset, seed, dtype):
+    """The files of a published checkpoint and nothing of ours: no selector, no `focus`. It has fewer layers than the default
+    `text_layer`, so that the text-guided sampler, where it is on, drops nothing."""
+    published.write(out, preset, seed, dtype)
+    edit(out / "config.json", lambda raw: {key: value for key, value in raw.items() if key != "focus"})
+    rename(out, base.hub_name)
+
+
 def older_side_files(out):
     """The side files as they were before transformers 5: the picture's settings in preprocessor_config.json,
     the chat template inside tokenizer_config.json, `rope_theta` and `torch_dtype` in config.json.
@@ -162,26 +167,6 @@ def older_side_files(out):
         raw["torch_dtype"] = raw.pop("dtype")
         return raw
     edit(out / "config.json", older)
-
-
-def reshard(out, count):
-    """Split model.safetensors into `count` files of about one size, with the index that names them."""
-    whole = out / "model.safetensors"
-    with safe_open(whole, "pt") as f:
-        tensors = {k: f.get_tensor(k) for k in f.keys()}
-    total = sum(t.nbytes for t in tensors.values())
-    parts, done = [{} for _ in range(count)], 0
-    for name in sorted(tensors):
-        parts[done * count // total][name] = tensors[name]
-        done += tensors[name].nbytes
-    weight_map = {}
-    for i, part in enumerate(parts, 1):
-        shard = f"model-{i:05}-of-{count:05}.safetensors"
-        save_file(part, out / shard, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, shard)
-    (out / "model.safetensors.index.json").write_text(json.dumps(
-        {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}, indent=2) + "\n")
-    whole.unlink()
 
 
 def newer_names(out):

@@ -30,8 +30,8 @@ impl Stop {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Asked {
-    vision: bool,
-    text: bool,
+    vision: Option<bool>,
+    text: Option<bool>,
     gamma: Option<f64>,
     layer: Option<usize>,
     max_new_tokens: usize,
@@ -73,9 +73,9 @@ mod tests {
     fn what_is_left_out_is_as_usual_and_what_is_wrong_is_named() {
         let read = |json| options(json, &Stop::default());
         let usual = read("{}").expect("options");
-        assert_eq!((usual.vision, usual.text, usual.layer, usual.keep), (true, true, None, None));
+        assert_eq!((usual.vision, usual.text, usual.layer, usual.keep), (None, None, None, None));
         let some = read(r#"{"vision": false, "gamma": 0.5, "layer": 3, "max_new_tokens": 7}"#).expect("options");
-        assert_eq!((some.vision, some.text, some.layer), (false, true, Some(3)));
+        assert_eq!((some.vision, some.text, some.layer), (Some(false), None, Some(3)));
         assert_eq!((some.keep, some.max_new_tokens), (Some(Keep::Gamma(0.5)), 7));
         let wrong = [("", "EOF"), ("7", "invalid type"), (r#"{"gama": 1}"#, "gama"), (r#"{"layer": -1}"#, "-1")];
         for (json, named) in wrong {

@@ -40,7 +40,8 @@ impl Engine {
     }
 
     /// What it is, as JSON: `device`, `dtype`, `weight_bytes`, decoder `layers`, a `tile`'s side in pixels, whether there
-    /// is a scale `selector`, and the samplers' settings as `focus`.
+    /// is a scale `selector`, the samplers' settings as `focus`, whether it was `trained` with them (else both are off unless a
+    /// question says otherwise), and `notes`, sentences that a user should read.
     pub fn about(&self) -> String {
         let config = self.model.config();
         json!({
@@ -51,6 +52,8 @@ impl Engine {
             "tile": config.vision.side,
             "selector": self.model.has_selector(),
             "focus": config.focus,
+            "trained": config.has_focus,
+            "notes": self.model.notes(),
         })
         .to_string()
     }

@@ -5,7 +5,7 @@
 
 use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc};
 
-use fovea_model::{AskOptions, Conversation, Error, Event, Looked, Model, Picture, TokenCounts, overlay};
+use fovea_model::{AskOptions, Conversation, Error, Event, Looked, Model, Picture, Progress, TokenCounts, overlay};
 use fovea_runtime::{Keep, Scale, device::DeviceClass, top_k};
 use futures_util::StreamExt;
 use js_sys::Function;
@@ -52,7 +52,8 @@ impl Sight {
     /// Answers a question.
     ///
     /// `options` is a JSON object; each key may be left out: `vision` and `text` (whether these samplers are on), `gamma`,
-    /// `layer`, `max_new_tokens`. `on_event` is told, as JSON, `{stage, milliseconds}` as stages end, `{looked}` once,
+    /// `layer`, `max_new_tokens`. `on_event` is told, as JSON, `{stage, milliseconds}` as stages end, `{progress: {stage,
+    /// done, total}}` a few times a second while a long one is under way, `{looked}` once,
     /// `{token: {id, text}}`, and `{done}` last, with the keys of `fovea ask --json`.
     ///
     /// # Errors
@@ -125,6 +126,9 @@ impl Sight {
         while let Some(event) = events.next().await {
             let told = match event? {
                 Event::Stage { stage, milliseconds } => json!({ "stage": stage, "milliseconds": milliseconds }),
+                Event::Progress(Progress { stage, done, total }) => {
+                    json!({ "progress": { "stage": stage, "done": done, "total": total } })
+                }
                 Event::Looked(looked) => json!({ "looked": described(self.looked.insert(looked), sides) }),
                 Event::Token { id, text } => json!({ "token": { "id": id, "text": text } }),
                 Event::Done(turn) => json!({ "done": self.model.report(question, &turn)? }),

@@ -11,10 +11,10 @@ use super::{
     sequence::{Sequences, arrange, regions, rows_under},
 };
 use crate::{
-    cancel::Cancel,
     config::{Config, TextConfig},
     decoder::DecoderLayer,
     error::Error,
+    pace::{Pace, Steps},
     rope::{Rope, Rotation},
 };
 use rand_chacha::rand_core::Rng;
@@ -81,10 +81,12 @@ impl Network {
         let pixels = TensorData::new(batch.pixels.clone(), [batch.tiles, 3, side, side]);
         let features = if frozen {
             let pixels = Tensor::from_data(pixels, &device.clone().inner());
-            Tensor::from_inner(self.tower.valid().forward(pixels, &config.vision, &Cancel::default()).await?)
+            Tensor::from_inner(
+                self.tower.valid().forward(pixels, &config.vision, Steps::WHOLE, &Pace::default()).await?,
+            )
         } else {
             let pixels = Tensor::from_data(pixels, device);
-            self.tower.forward(pixels, &config.vision, &Cancel::default()).await?
+            self.tower.forward(pixels, &config.vision, Steps::WHOLE, &Pace::default()).await?
         };
         let [tiles, patches, d] = features.dims();
         Ok(features.reshape([tiles * patches, d]))
@@ -102,7 +104,9 @@ impl Network {
     ) -> Result<Passed, Error> {
         let features = self.features(batch, stage.frozen, config, device).await?;
         let (p, c) = (config.vision.patches(), config.text.d_model);
-        let rows = self.projector.forward(features.clone().unsqueeze::<3>(), config).reshape([batch.tiles * p * p, c]);
+        let rows = features.clone().unsqueeze::<3>();
+        let rows = self.projector.forward(rows, config, Steps::WHOLE, &Pace::default()).await?;
+        let rows = rows.reshape([batch.tiles * p * p, c]);
 
         let (window, scales) = (config.focus.window, &config.focus.scales);
         let finest = scales.iter().position(|s| *s == Scale::new(1, 1)).unwrap_or(scales.len() - 1);

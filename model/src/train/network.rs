@@ -57,7 +57,7 @@ pub(super) struct Stored {
 impl Network {
     /// A network of `stored` tensors, ready to be trained on `device`, parameters numbered in their order.
     pub async fn load(weights: &Weights, config: &Config, device: &Device) -> Result<Self, Error> {
-        let names = Names::detect(weights)?;
+        let names = Names::detect(weights, config.text.tied)?;
         let cancel = Cancel::default();
         let load = Loader {
             weights,

@@ -101,8 +101,8 @@ fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
                 let mut conversation = model.look_at(picture);
                 for (q, asked) in asked.iter().enumerate() {
                     let options = AskOptions {
-                        vision: vision == Vision::Selected,
-                        text: layer.is_some(),
+                        vision: Some(vision == Vision::Selected),
+                        text: Some(layer.is_some()),
                         layer,
                         keep: Some(Keep::Gamma(0.6)),
                         keep_logits: true,

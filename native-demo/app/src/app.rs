@@ -135,6 +135,10 @@ impl App {
     pub fn take_in(&mut self, ctx: &egui::Context) {
         for event in self.engine.heard().collect::<Vec<_>>() {
             let loaded = matches!(event, Event::Loaded(_));
+            if let Event::Loaded(about) = &event {
+                // A stock checkpoint gives stock answers until the user switches a sampler on.
+                (self.sampling.vision, self.sampling.text) = (about.has_focus, about.has_focus);
+            }
             self.session.hear(event);
             if loaded {
                 self.look();

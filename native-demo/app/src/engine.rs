@@ -193,6 +193,10 @@ pub struct About {
     pub dtype: String,
     /// Whether there is a scale selector.
     pub selector: bool,
+    /// Whether it was trained with the samplers: they are on then.
+    pub has_focus: bool,
+    /// What a user should know of it, each a sentence.
+    pub notes: Vec<String>,
     /// Decoder layers.
     pub layers: usize,
     /// The samplers' settings.

@@ -67,8 +67,8 @@ impl Sampling {
     /// As a question has it.
     pub fn options(&self) -> AskOptions {
         AskOptions {
-            vision: self.vision,
-            text: self.text,
+            vision: Some(self.vision),
+            text: Some(self.text),
             keep: self.gamma.map(Keep::Gamma),
             layer: self.layer,
             ..AskOptions::default()
@@ -107,6 +107,8 @@ pub struct Run {
     pub text: String,
     /// Stages that have ended, and their milliseconds.
     pub stages: Vec<(Stage, f64)>,
+    /// How far a stage is that takes long.
+    pub under_way: Option<fovea_model::Progress>,
     /// What was looked at.
     pub looked: Option<Arc<Looked>>,
     /// What it cost.
@@ -125,6 +127,7 @@ impl Run {
             progress: Progress::Running,
             text: String::new(),
             stages: Vec::new(),
+            under_way: None,
             looked: None,
             statistics: None,
             report: None,
@@ -258,6 +261,12 @@ impl Session {
                     let word = format!("{gone} is not there any more: {} is used instead.", about.device);
                     self.notices.push(Notice::Word(word));
                 }
+                self.notices.extend(about.notes.iter().cloned().map(Notice::Word));
+                if !about.has_focus {
+                    let word = "This checkpoint was not trained with the samplers: both are off, and every visual token is used. \
+                        Switch the text-guided sampler on to use fewer.";
+                    self.notices.push(Notice::Word(word.to_owned()));
+                }
                 self.model = ModelState::Ready(about);
                 self.busy = None;
             }
@@ -266,7 +275,11 @@ impl Session {
             Event::Answering { run, event, report, device_memory } => {
                 let Some(answer) = self.run_mut(run) else { return };
                 match event {
-                    Answering::Stage { stage, milliseconds } => answer.stages.push((stage, milliseconds)),
+                    Answering::Stage { stage, milliseconds } => {
+                        answer.stages.push((stage, milliseconds));
+                        answer.under_way = None;
+                    }
+                    Answering::Progress(progress) => answer.under_way = Some(progress),
                     Answering::Looked(looked) => answer.looked = Some(looked),
                     Answering::Token { text, .. } => answer.text += &harmless(&text),
                     Answering::Done(turn) => {

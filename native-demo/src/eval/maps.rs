@@ -103,10 +103,15 @@ pub async fn run(
     let drawn = spread(layers);
     let mut panels: Vec<Vec<Arc<Looked>>> = vec![Vec::new(); shown.len()];
     for (index, sample) in samples.iter().enumerate() {
-        let mut conversation = model.look_at(sample.picture.clone());
+        let mut conversation = model.look_at(sample.picture()?);
         for layer in 0..layers {
-            let options =
-                AskOptions { layer: Some(layer), max_new_tokens: 1, cancel: cancel.clone(), ..AskOptions::default() };
+            let options = AskOptions {
+                text: Some(true),
+                layer: Some(layer),
+                max_new_tokens: 1,
+                cancel: cancel.clone(),
+                ..AskOptions::default()
+            };
             for (q, asked) in sample.asked.iter().enumerate() {
                 let looked = look(&mut conversation, &asked.question, &options).await?;
                 let scene = sample.scene.as_ref().zip(asked.target);
@@ -168,10 +173,11 @@ fn figure(
     layers: &[usize],
     panels: &[Vec<Arc<Looked>>],
 ) -> Result<Chart, Failure> {
-    let (width, height) = (sample.picture.width(), sample.picture.height());
+    let picture = sample.picture()?;
+    let (width, height) = (picture.width(), picture.height());
     let longer = width.max(height);
     let size = [width, height].map(|side| (side * SIDE / longer).max(1));
-    let plain = bicubic(&sample.picture, size[0], size[1])?;
+    let plain = bicubic(&picture, size[0], size[1])?;
     let panel = |p: &Picture| Chart { width: p.width() as u32, height: p.height() as u32, rgb: p.rgb().to_vec() };
     let mut rows = Vec::new();
     for (asked, looked) in asked.iter().zip(panels) {
@@ -183,7 +189,7 @@ fn figure(
         // Heat takes the picture's colours, which questions are about.
         let mut pictures = vec![(panel(&plain), String::new())];
         for looked in looked {
-            let drawn = heat::draw(&sample.picture, looked, size, marked)?;
+            let drawn = heat::draw(&picture, looked, size, marked)?;
             let share = object.and_then(|(scene, target)| places::tokens(scene, target, looked)).map(|on| {
                 let mut one = Shares::default();
                 one.add(&scored(&on, looked));

@@ -7,19 +7,24 @@ use fovea_model::{AskOptions, Event, Model, Turn};
 use futures_util::{StreamExt, pin_mut};
 use serde::Serialize;
 
-use super::samples::{Asked, Sample};
+use super::{
+    samples::{Asked, Sample},
+    score::Compare,
+};
 use crate::failure::Failure;
 
-/// Tokens that answers may have: one more than the longest right one has characters. Whatever is longer is wrong.
-pub fn longest(samples: &[Sample]) -> usize {
+/// Tokens that answers may have: one more than the longest right one has characters, and some for articles and punctuation
+/// where these do not count. Whatever is longer is wrong.
+pub fn longest(samples: &[Sample], compare: Compare) -> usize {
     let characters = samples.iter().flat_map(|s| &s.asked).map(|a| a.answer.chars().count());
-    characters.max().unwrap_or(0) + 2
+    let more = if compare == Compare::Literally { 2 } else { 8 };
+    characters.max().unwrap_or(0) + more
 }
 
 /// Right answers of some questions.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Score {
-    /// Share of the answers that are right to the letter.
+    /// Share of the answers that are right.
     pub exact_match: f64,
     /// Its standard error, `sqrt(p (1 - p) / n)`: as if questions about one picture told nothing of each other.
     pub standard_error: f64,
@@ -90,7 +95,13 @@ pub struct Mode {
 pub fn four(max_new_tokens: usize, cancel: &fovea_model::Cancel) -> Vec<Mode> {
     let mode = |name: &str, vision, text| Mode {
         name: name.to_owned(),
-        options: AskOptions { vision, text, max_new_tokens, cancel: cancel.clone(), ..AskOptions::default() },
+        options: AskOptions {
+            vision: Some(vision),
+            text: Some(text),
+            max_new_tokens,
+            cancel: cancel.clone(),
+            ..AskOptions::default()
+        },
     };
     vec![mode("none", false, false), mode("vision", true, false), mode("text", false, true), mode("both", true, true)]
 }
@@ -101,9 +112,9 @@ pub fn choosers(max_new_tokens: usize, cancel: &fovea_model::Cancel) -> Vec<Mode
     let mode = |name: String, vision, random_scales| Mode {
         name,
         options: AskOptions {
-            vision,
+            vision: Some(vision),
             random_scales,
-            text: false,
+            text: Some(false),
             max_new_tokens,
             cancel: cancel.clone(),
             ..AskOptions::default()
@@ -128,6 +139,7 @@ pub async fn run(
     model: &Arc<Model>,
     samples: &[Sample],
     modes: &[Mode],
+    compare: Compare,
     timed: usize,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
@@ -137,12 +149,12 @@ pub async fn run(
     for mode in modes {
         let mut answers = Vec::new();
         for (index, sample) in samples.iter().enumerate() {
-            let mut conversation = model.look_at(sample.picture.clone());
+            let mut conversation = model.look_at(sample.picture()?);
             let options = mode.on(index);
             for asked in &sample.asked {
                 let turn = answer(&mut conversation, asked, &options).await?;
                 let text = model.decode(&turn.answer_ids)?;
-                let right = text.trim() == asked.answer.trim();
+                let right = compare.is_right(&text, &asked.answer);
                 answers.push(Answer {
                     sample: index,
                     kind: asked.kind.clone(),
@@ -163,8 +175,9 @@ pub async fn run(
         for turn in 0..modes.len() {
             let at = (i + turn) % modes.len();
             let options = modes[at].on(i % samples.len());
+            let picture = sample.picture()?;
             let start = Instant::now();
-            answer(&mut model.look_at(sample.picture.clone()), asked, &options).await?;
+            answer(&mut model.look_at(picture), asked, &options).await?;
             seconds[at] += start.elapsed().as_secs_f64();
             done += 1;
             progress(done, steps);
@@ -223,7 +236,7 @@ fn row(mode: &Mode, answers: &[Answer], samples: &[Sample], samples_per_s: f64) 
         standard_error: all.standard_error,
         questions: all.questions,
         kinds: kinds.into_iter().map(|(kind, right)| (kind, Score::of(&right))).collect(),
-        kept: if mode.options.text { super::places::kept(answers, samples) } else { None },
-        scales: if mode.options.vision { super::places::scales(answers, samples) } else { None },
+        kept: if mode.options.text == Some(true) { super::places::kept(answers, samples) } else { None },
+        scales: if mode.options.vision == Some(true) { super::places::scales(answers, samples) } else { None },
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     modes::{Answer, Row},
     samples::Sample,
+    score::Compare,
 };
 use crate::{
     args::EvalArgs,
@@ -26,6 +27,8 @@ pub struct About {
     pub device: String,
     /// What matrices are kept in.
     pub dtype: String,
+    /// How answers are compared.
+    pub compared: &'static str,
 }
 
 impl About {
@@ -41,6 +44,7 @@ impl About {
             questions: format!("{asked} questions about {} pictures: {from}", samples.len()),
             device: model.device().info.to_string(),
             dtype: model.dtype_name(),
+            compared: if args.exact { Compare::Literally } else { Compare::Vqa }.sentence(),
         }
     }
 
@@ -137,7 +141,7 @@ fn notes(rows: &[Row]) -> Vec<String> {
 pub fn table(about: &About, rows: &[Row]) -> String {
     let (header, body) = cells(rows);
     let notes: String = notes(rows).into_iter().map(|n| n + "\n").collect();
-    format!("{}\n\n{}\n{notes}", about.line(), columns(&header, &body))
+    format!("{}\n\n{}\n{notes}{}\n", about.line(), columns(&header, &body), about.compared)
 }
 
 /// The table as a picture.
@@ -146,6 +150,7 @@ pub fn chart(title: &str, about: &About, rows: &[Row]) -> Result<Chart, Failure>
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut notes = notes(rows);
     notes.insert(0, about.line());
+    notes.push(about.compared.to_owned());
     chart::table(title, &notes, &header, &body).map_err(Failure::Chart)
 }
 

@@ -3,15 +3,14 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Write,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use fovea_model::Picture;
 use fovea_scenes::{Scene, Split};
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, load, text};
+use crate::{failure::Failure, load, output::Output, text};
 
 /// Longest `questions.jsonl` that is read, bytes.
 const LONGEST: u64 = 64 << 20;
@@ -43,14 +42,32 @@ pub struct Asked {
     pub target: Option<usize>,
 }
 
-/// A picture and what is asked about it.
+/// A picture and what is asked about it. The picture is drawn or read when it is needed: one at a time is in memory.
 pub struct Sample {
-    /// The picture.
-    pub picture: Picture,
+    /// Its file, where it has one.
+    file: Option<PathBuf>,
     /// Its questions.
     pub asked: Vec<Asked>,
     /// The scene that it was drawn from, where it was.
     pub scene: Option<Scene>,
+}
+
+impl Sample {
+    /// The picture.
+    ///
+    /// # Errors
+    /// Where its file can't be read, or is no picture.
+    pub fn picture(&self) -> Result<Picture, Failure> {
+        match (&self.file, &self.scene) {
+            (Some(file), _) => load::picture(file),
+            (None, Some(scene)) => {
+                let picture = scene.picture();
+                let (width, height) = (picture.width() as usize, picture.height() as usize);
+                Ok(Picture::from_rgb(width, height, picture.as_raw().clone())?)
+            }
+            (None, None) => Err(Failure::Panic("a sample without a picture".into())),
+        }
+    }
 }
 
 /// `count` held-out scenes from `seed` on, one question of each kind that a scene offers.
@@ -58,9 +75,6 @@ pub fn scenes(seed: u64, count: usize) -> Result<Vec<Sample>, Failure> {
     (0..count as u64)
         .map(|i| {
             let scene = Scene::new(Split::HeldOut, seed.wrapping_add(i));
-            let picture = scene.picture();
-            let (width, height) = (picture.width() as usize, picture.height() as usize);
-            let picture = Picture::from_rgb(width, height, picture.as_raw().clone())?;
             let asked = scene.one_of_each().into_iter();
             let asked = asked
                 .map(|q| Asked {
@@ -70,14 +84,20 @@ pub fn scenes(seed: u64, count: usize) -> Result<Vec<Sample>, Failure> {
                     kind: q.kind.name().to_owned(),
                 })
                 .collect();
-            Ok(Sample { picture, asked, scene: Some(scene) })
+            Ok(Sample { file: None, asked, scene: Some(scene) })
         })
         .collect()
 }
 
-/// The pictures and questions of a folder. Lines about one picture need not be neighbours.
+/// The file with a folder's questions.
+pub fn list(dir: &Path) -> PathBuf {
+    dir.join("questions.jsonl")
+}
+
+/// The pictures and questions of a folder. Lines about one picture need not be neighbours. Every picture is decoded once and
+/// dropped again, so that a broken one is found before hours of work.
 pub fn folder(dir: &Path) -> Result<Vec<Sample>, Failure> {
-    let file = dir.join("questions.jsonl");
+    let file = list(dir);
     let broken = |why: String| Failure::Questions { file: file.display().to_string(), why };
     let found = fs::metadata(&file).map_err(|e| broken(e.to_string()))?;
     if !found.is_file() || found.len() > LONGEST {
@@ -101,9 +121,10 @@ pub fn folder(dir: &Path) -> Result<Vec<Sample>, Failure> {
         match known.get(&line.image) {
             Some(&index) => samples[index].asked.push(asked),
             None => {
-                let picture = load::picture(&dir.join(&line.image))?;
+                let sample = Sample { file: Some(dir.join(&line.image)), asked: vec![asked], scene: None };
+                sample.picture().map_err(|why| broken(format!("line {}: {why}", number + 1)))?;
                 known.insert(line.image, samples.len());
-                samples.push(Sample { picture, asked: vec![asked], scene: None });
+                samples.push(sample);
             }
         }
     }
@@ -117,8 +138,13 @@ pub fn folder(dir: &Path) -> Result<Vec<Sample>, Failure> {
 pub fn write(seed: u64, count: usize, dir: &Path) -> Result<(), Failure> {
     let failed = |file: &Path, why: std::io::Error| Failure::Write { file: file.display().to_string(), why };
     fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
-    let list = dir.join("questions.jsonl");
-    let mut lines = fs::File::create(&list).map_err(|e| failed(&list, e))?;
+    let list = list(dir);
+    if list.exists() {
+        let list = list.display();
+        return Err(Failure::Usage(format!("{list} is there already; choose another folder, or delete it first")));
+    }
+    let output = Output::new(&list, &[])?;
+    let mut lines = String::new();
     for i in 0..count as u64 {
         let index = seed.wrapping_add(i);
         let scene = Scene::new(Split::HeldOut, index);
@@ -129,8 +155,9 @@ pub fn write(seed: u64, count: usize, dir: &Path) -> Result<(), Failure> {
             let kind = q.kind.name().to_owned();
             let line = Line { image: image.clone(), question: q.question, answer: q.answer, kind };
             let line = serde_json::to_string(&line).map_err(|e| failed(&list, e.into()))?;
-            writeln!(lines, "{line}").map_err(|e| failed(&list, e))?;
+            lines += &line;
+            lines.push('\n');
         }
     }
-    Ok(())
+    output.write(lines.as_bytes())
 }

@@ -11,6 +11,7 @@ use super::{
     maps,
     modes::{self, Mode, Row},
     samples::Sample,
+    score::Compare,
 };
 use crate::{
     chart::{self, Chart, Series},
@@ -74,13 +75,14 @@ pub async fn run(
     study: Study,
     model: &Arc<Model>,
     samples: &[Sample],
+    compare: Compare,
     timed: usize,
     cancel: &Cancel,
     progress: impl FnMut(usize, usize),
 ) -> Result<Studied, Failure> {
-    let max_new_tokens = modes::longest(samples);
+    let max_new_tokens = modes::longest(samples, compare);
     let with = |keep: Option<Keep>, layer: Option<usize>, text: bool| AskOptions {
-        text,
+        text: Some(text),
         keep,
         layer,
         max_new_tokens,
@@ -107,14 +109,14 @@ pub async fn run(
                 return Err(Error::Option { option: "study", expected, got: "one without".into() }.into());
             }
             let modes = modes::choosers(max_new_tokens, cancel);
-            return Ok(Studied::Table(modes::run(model, samples, &modes, timed, progress).await?.0));
+            return Ok(Studied::Table(modes::run(model, samples, &modes, compare, timed, progress).await?.0));
         }
         Study::Maps => return maps::run(model, samples, cancel, progress).await,
     };
     let modes: Vec<Mode> =
         settings.iter().map(|(x, options)| Mode { name: format!("{label} {x}"), options: options.clone() }).collect();
     let timed = if study == Study::Scales { 1 } else { timed };
-    let (rows, answers) = modes::run(model, samples, &modes, timed, progress).await?;
+    let (rows, answers) = modes::run(model, samples, &modes, compare, timed, progress).await?;
     if study == Study::Scales {
         return scales(&answers[0], model);
     }

@@ -190,9 +190,20 @@ fn notes_say_what_an_answer_is_worth() {
 
     let stock = on_cpu(&["ask", &picture(), SHIRT, "--model", &fixture("stock-0"), "--max-new-tokens", "2"]);
     let note = stock.line("note: ");
-    assert!(note.contains("only the text-guided sampler runs"), "expected which sampler runs, got: {note}");
+    for words in ["all 336 visual tokens are used", "--on text", "90 % of the work"] {
+        assert!(note.contains(words), "expected {words:?}, got: {note}");
+    }
     let numbers = stock.line("visual tokens ");
-    assert!(numbers.starts_with("visual tokens 336 -> 336 -> "), "expected all tokens before it, got: {numbers}");
+    assert!(numbers.starts_with("visual tokens 336 -> 336 -> 336 ("), "expected every token, got: {numbers}");
+
+    // Switched on, by its name or by its budget, the text-guided sampler drops some.
+    for on in [["--on", "text"], ["--gamma", "0.5"], ["--keep", "50"], ["--layer", "2"]] {
+        let args = ["ask", &picture(), SHIRT, "--model", &fixture("stock-0"), "--max-new-tokens", "2"];
+        let ran = on_cpu(&[&args[..], &on].concat());
+        let numbers = ran.line("visual tokens ");
+        assert!(!numbers.contains("-> 336 ("), "{on:?}: expected fewer than all tokens, got: {numbers}");
+        assert!(!ran.stderr().contains("note: "), "{on:?}: expected no note, got: {}", ran.stderr());
+    }
 
     // A trained checkpoint with its selector: nothing to say.
     let quiet = tiny(&[]);

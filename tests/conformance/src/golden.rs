@@ -33,8 +33,8 @@ impl Case {
     /// The settings of the case: greedy, with logits kept.
     pub fn options(&self) -> AskOptions {
         AskOptions {
-            vision: self.vision,
-            text: self.text,
+            vision: Some(self.vision),
+            text: Some(self.text),
             max_new_tokens: self.new,
             keep_logits: true,
             ..AskOptions::default()

@@ -115,6 +115,8 @@ impl Work<'_> {
                     device: device.info,
                     dtype: loaded.dtype_name(),
                     selector: loaded.has_selector(),
+                    has_focus: loaded.config().has_focus,
+                    notes: loaded.notes().to_vec(),
                     layers: loaded.config().text.n_layers,
                     focus: loaded.config().focus.clone(),
                     weights: loaded.weight_bytes(),
@@ -178,7 +180,7 @@ fn nothing() -> Error {
 fn source(model: &ModelAt) -> Result<Source, Error> {
     Ok(match model {
         ModelAt::Demo => demo::source(),
-        ModelAt::Folder(path) => Source::directory(path)?,
+        ModelAt::Folder(path) => Source::open(path)?,
     })
 }
 

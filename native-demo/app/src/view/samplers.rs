@@ -16,7 +16,7 @@ impl App {
             let selector = self.session.about().is_none_or(|about| about.selector);
             ui.add_enabled_ui(selector, |ui| ui.checkbox(&mut self.sampling.vision, "Vision-guided sampler"))
                 .response
-                .on_disabled_hover_text("This checkpoint has no scale selector: a stock LLaVA-NeXT.");
+                .on_disabled_hover_text("This checkpoint has no scale selector.");
             ui.checkbox(&mut self.sampling.text, "Text-guided sampler");
         });
         ui.add_enabled_ui(self.sampling.text && self.session.about().is_some(), |ui| {

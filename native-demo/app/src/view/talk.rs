@@ -1,7 +1,7 @@
 //! Questions and answers, and the field for the next question.
 
 use eframe::egui::{CentralPanel, Color32, Frame, Id, Key, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui};
-use fovea_model::words;
+use fovea_model::{Stage, words};
 
 use crate::{
     app::App,
@@ -97,7 +97,12 @@ impl App {
             }
             match &run.progress {
                 Progress::Running if run.text.is_empty() => {
-                    let at = run.stages.last().map_or_else(String::new, |(stage, _)| stage.name().replace('_', " "));
+                    let name = |stage: Stage| stage.name().replace('_', " ");
+                    let at = match (run.under_way, run.stages.last()) {
+                        (Some(now), _) => format!("{} {} %", name(now.stage), 100 * now.done / now.total.max(1)),
+                        (None, Some((stage, _))) => name(*stage),
+                        (None, None) => String::new(),
+                    };
                     ui.label(RichText::new(format!("... {at}")).weak());
                 }
                 Progress::Failed(problem) => {

@@ -179,6 +179,8 @@ pub fn about() -> About {
         device: gpu(),
         dtype: "f16".into(),
         selector: true,
+        has_focus: true,
+        notes: Vec::new(),
         layers: 8,
         focus: FocusConfig {
             window: 4,

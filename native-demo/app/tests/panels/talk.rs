@@ -83,7 +83,7 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     type_and_enter(&mut window, "What word is on the blue sign?");
     let (run, question, options, cancel) = asked(&mut window);
     assert_eq!((question.as_str(), run), ("What word is on the blue sign?", RunId { turn: 0, full: false }));
-    assert!(options.vision && options.text && options.keep.is_none());
+    assert_eq!((options.vision, options.text, options.keep), (Some(true), Some(true), None));
     let shown = Arc::new(looked(true));
     begin(&mut window, run, &shown, &["e", "x"]);
     window.until("a drawing", Played::is_drawn);
@@ -118,7 +118,7 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     window.harness.get_by_label("Compare with every token").click();
     let (full, question, options, _) = asked(&mut window);
     assert_eq!((full, question.as_str()), (RunId { turn: 1, full: true }, "And now?"));
-    assert!(!options.vision && !options.text);
+    assert_eq!((options.vision, options.text), (Some(false), Some(false)));
     let every = Arc::new(looked(false));
     begin(&mut window, full, &every, &["exit"]);
     window.hear(done(full, &every));

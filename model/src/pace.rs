@@ -1,0 +1,149 @@
+//! Between two steps of a run: whether it is to stop, how far it is, and how much is computed before the next check.
+//!
+//! A step is some rows of one layer. On the CPU nothing else runs while a step does, so a step is small enough that a run
+//! stops soon after it was asked to. On a GPU steps are queued, and no buffer of a step may exceed what a kernel can bind.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fovea_runtime::{DeviceInfo, device::DeviceClass};
+
+use crate::{answer::Stage, cancel::Cancel, error::Error};
+
+/// Multiply-adds of one step on the CPU: below half a second on two cores of a desktop, or one thread of a browser.
+const STEP: u64 = if cfg!(target_family = "wasm") { 500_000_000 } else { 4_000_000_000 };
+/// Fewest rows of a step: narrower products read every weight for little work.
+const FEWEST: usize = 16;
+/// Multiply-adds of a layer from which a GPU is waited for after it, so that progress is true and a stop is soon: a second of a
+/// software GPU, tens of milliseconds of a real one.
+const HEAVY: [u64; 2] = [2_000_000_000, 200_000_000_000];
+/// Query rows of attention at once. Bounds the score matrix of backends that materialise it, and lets a causal pass leave out
+/// the keys after each block: half of the work of a long prefill.
+const BLOCK: usize = 512;
+
+/// How much of a layer a device computes at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steps {
+    cpu: bool,
+    software: bool,
+    /// Most f32 values of one buffer.
+    values: u64,
+}
+
+impl Steps {
+    /// The steps of a device.
+    pub fn of(device: &DeviceInfo) -> Self {
+        Self {
+            cpu: device.class == DeviceClass::Cpu,
+            software: device.class == DeviceClass::Software,
+            values: device.max_binding_size.min(device.max_buffer_size) / 4,
+        }
+    }
+
+    /// Everything at once, as training has it.
+    #[cfg(feature = "train")]
+    pub const WHOLE: Self = Self { cpu: false, software: false, values: u64::MAX / 4 };
+
+    /// Rows at once, where each takes `work` multiply-adds and at most `widest` values in one buffer.
+    pub fn rows(&self, work: u64, widest: u64) -> usize {
+        let by_memory = self.values / widest.max(1);
+        let by_time = if self.cpu { (STEP / work.max(1)).max(FEWEST as u64) } else { u64::MAX };
+        usize::try_from(by_memory.min(by_time).max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Query rows at once for scores of `heads` over `keys`.
+    pub fn queries(&self, heads: usize, keys: usize) -> usize {
+        let most = self.values / (heads as u64 * keys as u64).max(1);
+        usize::try_from(most).unwrap_or(usize::MAX).clamp(1, BLOCK)
+    }
+
+    /// Whether to wait for the device after a layer of this many multiply-adds.
+    pub fn waits(&self, work: u64) -> bool {
+        !self.cpu && work >= HEAVY[usize::from(!self.software)]
+    }
+
+    /// Whether nothing else runs while a step does.
+    pub fn blocking(&self) -> bool {
+        self.cpu
+    }
+}
+
+/// How far a stage is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which stage is under way.
+    pub stage: Stage,
+    /// Rows that have passed a layer.
+    pub done: u64,
+    /// Rows times layers.
+    pub total: u64,
+}
+
+/// One run: what stops it, and how far it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pace {
+    cancel: Cancel,
+    now: Arc<Mutex<Option<Progress>>>,
+}
+
+impl Pace {
+    /// A run that `cancel` stops.
+    pub fn new(cancel: &Cancel) -> Self {
+        Self { cancel: cancel.clone(), now: Arc::default() }
+    }
+
+    /// Reports progress and lets others run once: a dropped or cancelled run ends here.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] once asked to stop.
+    pub async fn step(&self, progress: Progress) -> Result<(), Error> {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+        self.cancel.check().await
+    }
+
+    /// The same without progress.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] once asked to stop.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.cancel.check().await
+    }
+
+    /// What `work` gives, unless the run is stopped before: a device may still be at work for long.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] once asked to stop; those of `work`.
+    pub async fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.cancel.wait(work).await
+    }
+
+    /// What was reported since the last call.
+    pub fn take(&self) -> Option<Progress> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_buffer_exceeds_the_binding() {
+        let gpu = Steps { cpu: false, software: false, values: 32 << 20 };
+        // 32 heads over 8000 keys: 131 rows of 1 024 000 bytes in 128 MiB.
+        assert_eq!(gpu.queries(32, 8000), 131);
+        assert_eq!(gpu.queries(32, 100), BLOCK);
+        assert_eq!(gpu.queries(1 << 20, 1 << 20), 1);
+        // A feed-forward of 14336 columns: 2340 rows of 57 344 bytes.
+        assert_eq!(gpu.rows(u64::MAX, 14336), 2340);
+        assert_eq!(gpu.rows(0, 0), 1 << 25);
+    }
+
+    #[test]
+    fn a_step_of_the_cpu_is_short_but_not_too_narrow() {
+        let cpu = Steps { cpu: true, software: false, values: u64::MAX / 4 };
+        assert_eq!(cpu.rows(STEP / 100, 64), 100);
+        assert_eq!(cpu.rows(u64::MAX, 64), FEWEST);
+        assert!(cpu.rows(1000, 64) > 100_000);
+        assert!(!cpu.waits(u64::MAX) && cpu.blocking());
+    }
+}

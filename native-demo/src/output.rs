@@ -1,0 +1,163 @@
+//! Files that a command writes: refused before the work begins where they can't be, and whole or not at all.
+//!
+//! What is written goes beside the file and takes its name at the end, so that a full disk leaves what was there.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use image::{DynamicImage, ImageFormat, RgbImage};
+use tempfile::{Builder, NamedTempFile};
+
+use crate::failure::Failure;
+
+/// A file that will be written.
+pub struct Output {
+    path: PathBuf,
+    /// None: a device or a pipe, which is written as it is.
+    beside: Option<NamedTempFile>,
+}
+
+impl Output {
+    /// Makes sure that `path` can be written, and is none of the files that are read.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for `-` and for a file that is read; [`Failure::Write`] where the system refuses.
+    pub fn new(path: &Path, read: &[&Path]) -> Result<Self, Failure> {
+        let name = path.display();
+        if path == Path::new("-") {
+            return Err(Failure::Usage(
+                "expected the name of a file to write, got -; only answers go to stdout".into(),
+            ));
+        }
+        let same = |other: &&&Path| matches!((path.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if let Some(other) = read.iter().find(same) {
+            let other = other.display();
+            return Err(Failure::Usage(format!("{name} would overwrite {other}, which is read; choose another name")));
+        }
+        let failed = |why: io::Error| Failure::Write { file: name.to_string(), why };
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Err(failed(io::Error::other("it is a folder; name a file in it"))),
+            Ok(found) if !found.is_file() => Ok(Self { path: path.to_owned(), beside: None }),
+            _ => {
+                // Where the name is a link, what it leads to is replaced.
+                let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let beside = builder().tempfile_in(folder).map_err(failed)?;
+                Ok(Self { path, beside: Some(beside) })
+            }
+        }
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// [`Failure::Write`] where the system refuses; then the file is as it was.
+    pub fn write(self, bytes: &[u8]) -> Result<(), Failure> {
+        let failed = |why: io::Error| Failure::Write { file: self.path.display().to_string(), why };
+        match self.beside {
+            None => {
+                fs::OpenOptions::new().write(true).open(&self.path).and_then(|mut f| f.write_all(bytes)).map_err(failed)
+            }
+            Some(mut beside) => {
+                beside.write_all(bytes).and_then(|()| beside.flush()).map_err(failed)?;
+                beside.persist(&self.path).map(|_| ()).map_err(|e| failed(e.error))
+            }
+        }
+    }
+}
+
+/// A file with the rights of any new file; a temporary one is the user's alone.
+#[cfg(unix)]
+fn builder() -> Builder<'static, 'static> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut builder = Builder::new();
+    builder.prefix(".fovea-").permissions(fs::Permissions::from_mode(0o666));
+    builder
+}
+
+#[cfg(not(unix))]
+fn builder() -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(".fovea-");
+    builder
+}
+
+/// The format of a picture's name; PNG where it has no ending.
+///
+/// # Errors
+/// [`Failure::Usage`] for an ending that is none of a format that is written.
+pub fn picture_format(path: &Path) -> Result<ImageFormat, Failure> {
+    let Some(ending) = path.extension() else { return Ok(ImageFormat::Png) };
+    let format = ImageFormat::from_extension(ending);
+    let written = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp];
+    format.filter(|format| written.contains(format)).ok_or_else(|| {
+        let got = ending.display();
+        Failure::Usage(format!("{}: expected a name in .png, .jpg, .webp or .bmp, got .{got}", path.display()))
+    })
+}
+
+/// A picture as a file of `format`.
+///
+/// # Errors
+/// [`Failure::Chart`] where it can't be encoded.
+pub fn encoded(png: &[u8], format: ImageFormat) -> Result<Vec<u8>, Failure> {
+    if format == ImageFormat::Png {
+        return Ok(png.to_vec());
+    }
+    let failed = |why: image::ImageError| Failure::Chart(why.to_string());
+    let picture: RgbImage = image::load_from_memory_with_format(png, ImageFormat::Png).map_err(failed)?.into_rgb8();
+    let mut bytes = io::Cursor::new(Vec::new());
+    DynamicImage::ImageRgb8(picture).write_to(&mut bytes, format).map_err(failed)?;
+    Ok(bytes.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_not_overwritten_however_it_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.png");
+        fs::write(&file, "input").expect("a file");
+        let other = folder.path().join("x/../a.png");
+        fs::create_dir(folder.path().join("x")).expect("a folder");
+        for name in [&file, &other] {
+            let refused = Output::new(name, &[&file]).err().map(|e| (e.exit_code(), e.to_string()));
+            let (code, why) = refused.expect("a refusal");
+            assert!(code == 2 && why.contains("would overwrite"), "{code} {why}");
+        }
+        assert_eq!(Output::new(Path::new("-"), &[]).err().map(|e| e.exit_code()), Some(2));
+    }
+
+    #[test]
+    fn a_file_is_replaced_at_the_end_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.txt");
+        fs::write(&file, "before").expect("a file");
+        let output = Output::new(&file, &[]).expect("an output");
+        assert_eq!(fs::read_to_string(&file).expect("a file"), "before");
+        output.write(b"after").expect("a write");
+        assert_eq!(fs::read_to_string(&file).expect("a file"), "after");
+        drop(Output::new(&file, &[]).expect("an output"));
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        assert!(Output::new(&folder.path().join("no/a.txt"), &[]).is_err());
+        assert!(Output::new(folder.path(), &[]).is_err());
+    }
+
+    #[test]
+    fn formats_follow_the_name() {
+        for (name, format) in [
+            ("a.png", ImageFormat::Png),
+            ("a.JPG", ImageFormat::Jpeg),
+            ("a.webp", ImageFormat::WebP),
+            ("a", ImageFormat::Png),
+        ] {
+            assert_eq!(picture_format(Path::new(name)).ok(), Some(format), "{name}");
+        }
+        assert!(picture_format(Path::new("a.txt")).is_err() && picture_format(Path::new("a.gif")).is_err());
+    }
+}
