@@ -374,7 +374,7 @@ const TEMPLATE: &[Row] = &[
             let end = "{% endfor %}";
             f.put("chat_template.jinja", format!("<image>{range}{range}{range}x{end}{end}{end}"));
         },
-        &["chat template", "fuel"],
+        &["chat template", "operations"],
     ),
     (
         "a template that prints without end",
@@ -384,7 +384,7 @@ const TEMPLATE: &[Row] = &[
     (
         "a template that multiplies a text by a trillion",
         |f| f.put("chat_template.jinja", "<image>{{ 'x' * 1000000000000 }}"),
-        &["chat template", "too large"],
+        &["chat template", "bytes of work"],
     ),
     (
         "a template that calls itself",

@@ -178,6 +178,14 @@ fn streamed(prompter: &Prompter, ids: &[u32]) -> String {
     ids.iter().map(|&id| decoder.push(id).expect("a piece of text")).collect()
 }
 
+/// The same with what is held back to the end.
+fn shown(prompter: &Prompter, ids: &[u32]) -> String {
+    let mut decoder = prompter.decoder();
+    let mut text: String = ids.iter().map(|&id| decoder.push(id).expect("a piece of text")).collect();
+    text += &decoder.finish().expect("the end of the text");
+    text
+}
+
 #[test]
 fn streamed_text_is_the_whole_text_up_to_an_unfinished_character() {
     for model in ["tiny-0", "mistral-0"] {
@@ -207,11 +215,24 @@ fn streamed_text_of_llama_s_tokenizer_keeps_every_space() {
         let ids: Vec<u32> = (0..1 + numbers.below(12)).map(|_| words[numbers.below(words.len())]).collect();
         assert_eq!(streamed(prompter, &ids), prompter.decode(&ids).unwrap(), "{ids:?}: text (got, expected)");
     }
-    // Characters of several bytes, whole: they appear with their last byte.
+    // Bytes that make no text turn their whole run into U+FFFD, what was complete in it included: with any bytes in any
+    // order, and cut anywhere, what was shown is the beginning of the whole.
+    for _ in 0..400 {
+        let ids: Vec<u32> = (0..1 + numbers.below(12)).map(|_| numbers.below(482) as u32).collect();
+        assert_eq!(shown(prompter, &ids), prompter.decode(&ids).unwrap(), "{ids:?}: text (got, expected)");
+    }
+    // `a`, é and the first two of three bytes of 中: Hugging Face's decoder shows four times U+FFFD behind the `a`.
+    let letter =
+        prompter.encode("a").unwrap().after().iter().copied().find(|&id| prompter.decode(&[id]).unwrap() == "a");
+    let byte = |byte: u32| 3 + byte;
+    let ids = [letter.expect("a token"), byte(0xc3), byte(0xa9), byte(0xe4), byte(0xb8)];
+    assert_eq!(shown(prompter, &ids), "a\u{fffd}\u{fffd}\u{fffd}\u{fffd}", "a cut character (got, expected)");
+    assert_eq!(shown(prompter, &[&ids[..], &[byte(0xad)]].concat()), "aé中", "whole characters (got, expected)");
+    // Characters of several bytes, whole: they appear with the token behind them.
     for question in ["🦙 ünïcödé", "数字は何ですか 🟥🏳️‍🌈 🇩🇪", "x 👩‍🚀x", "Žluťoučký kůň"]
     {
         let ids = prompter.encode(question).unwrap().after().to_vec();
-        assert_eq!(streamed(prompter, &ids), prompter.decode(&ids).unwrap(), "{question}: text (got, expected)");
+        assert_eq!(shown(prompter, &ids), prompter.decode(&ids).unwrap(), "{question}: text (got, expected)");
     }
 }
 

@@ -25,7 +25,7 @@
 //!
 //! The way of the data is in [`focus`]'s functions; each stage has a file of its own, in this order:
 //! `checkpoint` `quantised` `config` `generation` `names` `load` · `picture` `resize` `tiles` `grid` · `vision` `projector` · `vision_sampler` ·
-//! `prompt` `template` · `pace` · `rope` `attention` `decoder` · `text_sampler` · `pick` · `conversation` `answer` · `overlay` `trace`.
+//! `prompt` (and the crate `fovea-templates`) · `pace` · `rope` `attention` `decoder` · `text_sampler` · `pick` · `conversation` `answer` · `overlay` `trace`.
 //! Nothing here blocks, and nothing knows WGSL.
 
 mod answer;
@@ -56,7 +56,6 @@ mod quantised;
 mod quiet;
 mod resize;
 mod rope;
-mod template;
 mod text_sampler;
 mod tiles;
 pub mod trace;

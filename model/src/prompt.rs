@@ -7,10 +7,11 @@
 
 use std::{collections::HashSet, sync::OnceLock};
 
+use fovea_templates::ChatTemplate;
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::{config::Config, error::Error, generation::Generation, template::Template};
+use crate::{config::Config, error::Error, generation::Generation};
 
 /// Longest question, bytes: refused before the tokenizer sees it.
 const LONGEST_QUESTION: usize = 1 << 20;
@@ -46,7 +47,7 @@ pub struct Prompter {
     added: Vec<String>,
     /// Ids that are left out of text.
     special: HashSet<u32>,
-    template: Template,
+    template: ChatTemplate,
     /// The token that a template may write first itself.
     bos: Option<String>,
     generation: Generation,
@@ -94,7 +95,7 @@ impl Prompter {
         let [generation, whole] = settings;
         let generation = Generation::read(generation, whole, &special, |token| tokenizer.token_to_id(token))?;
         let bos = special.get("bos_token").and_then(Value::as_str).map(str::to_owned);
-        let template = Template::new(&template, special)?;
+        let template = ChatTemplate::new(template, special).map_err(|why| template_error(why.to_string()))?;
         let prompter = Self {
             tokenizer,
             verbatim: OnceLock::new(),
@@ -142,10 +143,10 @@ impl Prompter {
                 got: question.len().to_string(),
             });
         }
-        let rendered = self.template.render(question)?;
+        let rendered = self.render(question)?;
         let dress = !self.bos.as_ref().is_some_and(|bos| rendered.starts_with(bos.as_str()));
         let ids = if self.added.iter().any(|token| question.contains(token.as_str())) {
-            let rendered = self.template.render(PLACEHOLDER)?;
+            let rendered = self.render(PLACEHOLDER)?;
             let parts: Vec<&str> = rendered.split(PLACEHOLDER).collect();
             let [before, after] = parts.as_slice() else {
                 return Err(template_error(format!("expected the question once, got it {} times", parts.len() - 1)));
@@ -173,6 +174,10 @@ impl Prompter {
             return Err(template_error("expected text after the picture, got none".into()));
         }
         Ok(Prompt { ids, image_at })
+    }
+
+    fn render(&self, question: &str) -> Result<String, Error> {
+        self.template.render(question).map_err(|why| template_error(why.to_string()))
     }
 
     /// What is wrong where the picture is there `times` times.

@@ -11,6 +11,8 @@ import { Store } from './store.js';
 const store = new Store();
 let use;
 let running = null;
+// Bytes from which a model is not loaded before its user has seen what it needs.
+const LARGE = 2 ** 30;
 // The address that was looked at last.
 let seen = '';
 
@@ -20,7 +22,7 @@ export function another(choose) {
   use = choose;
   at('another').addEventListener('toggle', showKept);
   at('folder').addEventListener('change', () => {
-    take(Promise.resolve(picked(at('folder').files)));
+    take(picked(at('folder').files));
     // So that the same folder can be picked again.
     at('folder').value = '';
   });
@@ -80,10 +82,13 @@ function goes(words, share) {
   at('downloaded-is').textContent = words;
 }
 
+// Shows what a model needs. Returns whether it fits, as far as a browser can say.
 async function show(words, model) {
-  showNeeds(at('candidate-needs'), at('candidate-todo'), needs(await gpu(), model));
+  const rows = needs(await gpu(), model);
+  showNeeds(at('candidate-needs'), at('candidate-todo'), rows);
   at('candidate-needs').caption.textContent = words;
   at('candidate').hidden = false;
+  return rows.every(({ fits = true }) => fits);
 }
 
 // Uses a model whose files are here.
@@ -92,20 +97,40 @@ function take(promised) {
   return alone(async (signal) => {
     goes('Looking at the files.');
     const { name, files } = await promised;
-    await show(`What ${name} needs`, { weights: await store.weigh(files, { signal }) });
+    at('candidate').hidden = true;
+    const weights = await store.weigh(files, { signal });
+    const fits = await show(`What ${name} needs`, { weights });
     at('download').hidden = true;
-    use({ name, files });
+    at('load').hidden = true;
+    if (!fits) {
+      say(`${name} does not fit, so it is not loaded.`, 'fail');
+      return;
+    }
+    if (weights.all * 2 < LARGE) {
+      use({ name, files });
+      return;
+    }
+    // Reading this much takes a while: the table is read first.
+    at('load').hidden = false;
+    at('load').onclick = () => {
+      at('load').hidden = true;
+      use({ name, files });
+    };
+    say(`${name} is large. Load it where the table above says that it fits.`);
   });
 }
 
 // Looks at what lies under an address.
 async function look(address, signal) {
   goes('Looking at what is there.');
+  // What an earlier look found is not what is asked about now.
+  at('candidate').hidden = true;
   const { url, missing, weights } = await store.survey(address, { signal });
   seen = url;
   await show(`What ${nameOf(url)} needs`, { weights, missing, room: await store.room() });
   at('download').textContent = missing > 0 ? `Download ${size(missing)}` : 'All of it is here: check it';
   at('download').hidden = false;
+  at('load').hidden = true;
 }
 
 // Downloads what is missing of a model, and checks what is here of it.

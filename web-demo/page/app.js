@@ -6,8 +6,8 @@ import { at, copies, make } from './dom.js';
 import { address, examples, file } from './examples.js';
 import { gpu } from './gpu.js';
 import { intake } from './intake.js';
-import { needs, showNeeds } from './needs.js';
-import { duration, mebibytes, showComparison, showCost, showTokens } from './numbers.js';
+import { needs, showNeeds, usable } from './needs.js';
+import { STAGES, duration, mebibytes, showComparison, showCost, showTokens } from './numbers.js';
 import { poster, reporting, run } from './post.js';
 import { playRecording, stopRecording } from './recording.js';
 import { longTasks, selfRun } from './self-run.js';
@@ -83,7 +83,14 @@ function instead(state, work) {
   running.abort(REPLACED);
   const { signal } = running = new AbortController();
   current = current.then(async () => {
-    if (signal.aborted) return;
+    if (signal.aborted) {
+      // Stopped while it waited for what it took the place of. What was replaced has nothing more to say.
+      if (signal.reason !== REPLACED) {
+        say('Stopped.');
+        become(session.isOpen ? 'ready' : 'loading');
+      }
+      return;
+    }
     become(state);
     try {
       await work(signal);
@@ -122,7 +129,7 @@ async function load(cpu) {
   try {
     const about = await session.start(options());
     settle(about);
-    say(`Ready, on ${about.device}: ${mebibytes(about.weight_bytes)} of weights in ${about.dtype}.`);
+    say([`Ready, on ${about.device}: ${mebibytes(about.weight_bytes)} of weights in ${about.dtype}.`, ...notes(about)].join(' '));
   } catch (why) {
     // Who took this one's place shows what comes.
     if (why === REPLACED) return;
@@ -146,20 +153,27 @@ function use(next) {
 // Shows what this browser has, and what to do where that is no GPU. Returns whether it is one to be used.
 async function findGpu() {
   const found = await gpu();
-  const usable = !found.why && (!found.software || anyGpu);
+  const used = usable(found, anyGpu);
   showNeeds(at('needs'), at('needs-todo'), needs(found));
-  if (found.software && !usable) at('needs-todo').replaceChildren(make('li', {}, SOFTWARE));
-  return usable;
+  if (found.software && !used) at('needs-todo').replaceChildren(make('li', {}, SOFTWARE));
+  return used;
 }
 
+// What a user should know of a model.
+const notes = ({ trained, notes: said }) => [
+  ...said.map((note) => `${note}.`),
+  ...(trained ? [] : ['This checkpoint was not trained with the samplers: both are off, and every visual token is used. '
+    + 'Switch the text-guided sampler on to use fewer.']),
+];
+
 // Lets the settings say what the checkpoint says.
-function settle({ layers, selector, focus }) {
-  at('vision').checked = selector;
+function settle({ layers, selector, trained, focus }) {
+  at('vision').checked = selector && trained;
   at('vision').disabled = !selector;
   at('gamma').value = focus.gamma;
   at('layer').max = layers - 1;
   at('layer').value = focus.text_layer ?? layers - 1;
-  at('text').checked = focus.text_layer !== null;
+  at('text').checked = trained && focus.text_layer !== null;
   told();
 }
 
@@ -197,13 +211,15 @@ function open(picture) {
     for (const button of at('examples').querySelectorAll('button')) button.ariaPressed = String(button.value === example);
     await showPicture(blob, words);
   };
+  // Where a question is under way, it takes a moment to stop.
+  if (session.isOpen) say('Opening the picture.');
   return instead('loading', async () => {
     if (example) await present();
+    const loaded = session.isOpen;
     await session.open(blob);
-    if (!example) {
-      await present();
-      say('Ready.');
-    }
+    if (!example) await present();
+    // The first picture waits for the model, which says itself that it is ready.
+    if (loaded || !example) say('Ready.');
     prepare();
   });
 }
@@ -237,6 +253,7 @@ function ask(question) {
     say('Answering.');
     const started = performance.now();
     const done = await session.ask(question, { ...asked, signal }, (event) => {
+      if (event.progress) say(`Answering: ${far(event.progress)}.`);
       if (event.token) at('answer').append(event.token.text);
       if (event.looked) {
         looked = event.looked;
@@ -251,6 +268,9 @@ function ask(question) {
     await overlay();
   });
 }
+
+// How far a stage is that takes long.
+const far = ({ stage, done, total }) => `${STAGES[stage] ?? stage}, ${Math.floor(100 * done / Math.max(1, total))} %`;
 
 // Draws what was looked at.
 async function overlay() {

@@ -44,13 +44,17 @@ export interface About {
     score_rope: boolean;
     thumbnail: boolean;
   };
+  /** Whether it was trained with the samplers. If not, both are off unless a question switches them on. */
+  trained: boolean;
+  /** What a user should know of it, each a sentence. */
+  notes: string[];
 }
 
 /** How a question is to be answered. */
 export interface AskOptions {
-  /** Whether the vision-guided sampler is on; true by default. */
+  /** Whether the vision-guided sampler is on; by default it is where the checkpoint was trained with it. */
   vision?: boolean;
-  /** Whether the text-guided sampler is on; true by default. */
+  /** Whether the text-guided sampler is on; by default it is where the checkpoint was trained with it. */
   text?: boolean;
   /** Its threshold, above 0 and at most 1; the checkpoint's by default. */
   gamma?: number;
@@ -144,6 +148,8 @@ export type AskEvent = {
   stage?: Stage;
   /** How long the stage took. */
   milliseconds?: number;
+  /** How far a stage is that takes long; a few times a second. */
+  progress?: { stage: Stage; done: number; total: number };
   looked?: Looked;
   token?: { id: number; text: string };
   done?: Done;

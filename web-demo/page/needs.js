@@ -5,6 +5,8 @@ import { size } from './numbers.js';
 
 // What every WebGPU lets a kernel bind.
 const BINDING = 128 << 20;
+// What WebAssembly can address.
+const WASM = 4 * 2 ** 30;
 
 // Shows `rows` in a table, and under it a sentence for each thing that is missing.
 export function showNeeds(element, list, rows) {
@@ -22,6 +24,18 @@ export function needs(gpu, { weights, missing, room } = {}) {
     todo: gpu.why && `${gpu.why} Without it the model runs on the CPU: the same answers, slower.`,
   }];
   if (!gpu.why) rows.push(...ofGpu(gpu, weights));
+  if (weights && !usable(gpu)) {
+    // The CPU keeps weights in f16 where f32 does not fit.
+    const [all, half] = [4, 2].map((bytes) => weights.all * bytes);
+    rows.push({
+      what: 'Memory of WebAssembly, on the CPU',
+      need: all <= WASM ? size(all) : `${size(half)} in f16, ${size(all)} in f32`,
+      have: size(WASM),
+      fits: half < WASM,
+      todo: half >= WASM
+        && `The model needs ${size(half)}, and WebAssembly has ${size(WASM)}: it cannot run on the CPU of a browser. Choose a smaller one, or a browser with a GPU.`,
+    });
+  }
   if (missing !== undefined) rows.push({
     what: 'Storage, for the download',
     need: size(missing),
@@ -31,6 +45,9 @@ export function needs(gpu, { weights, missing, room } = {}) {
   });
   return rows;
 }
+
+// Whether the engine would use this GPU: `anyGpu` where one that the CPU draws counts as well.
+export const usable = (gpu, anyGpu = new URLSearchParams(location.search).has('gpu')) => !gpu.why && (!gpu.software || anyGpu);
 
 function ofGpu({ f16, binding }, weights) {
   const rows = [{ what: 'f16', need: 'no, but it halves the weights', have: f16 ? 'yes' : 'no' }];

@@ -2,7 +2,7 @@
 
 import { at, make, table } from './dom.js';
 
-const STAGES = {
+export const STAGES = {
   prompt: 'question to tokens',
   tiles: 'picture to tiles',
   vision_tower: 'vision tower',

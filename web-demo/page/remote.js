@@ -18,21 +18,30 @@ const CHUNK = 16 << 20;
 const [FEWEST_BYTES, MOST_BYTES] = [64 << 10, 32 << 20];
 
 const NEEDED = ['config.json', 'tokenizer.json'];
-const HINT = 'It must be the address of a folder; on Hugging Face it ends in /resolve/main/.';
+const HINT = 'It must be a repository on Hugging Face, such as ORG/NAME, or the address of a folder.';
+const HUB = 'https://huggingface.co';
+// A repository's id, with another revision than `main` behind an @.
+const REPOSITORY = /^([A-Za-z0-9_][\w.-]*\/[A-Za-z0-9_][\w.-]*)(?:@([\w.-]+))?$/;
+// A repository's page on the hub, with what may be behind it.
+const PAGE = /^\/([^/]+\/[^/]+)(?:\/(?:tree|blob|resolve)\/([^/]+).*)?\/?$/;
 
-// The address of a folder, in the one way that it is written here.
+// The address of a folder, in the one way that it is written here: of a folder, of a repository's page on the hub, or its id.
 //
 // Errors: `address` where a page can't fetch from there.
 export function address(text) {
+  const [, id, revision = 'main'] = REPOSITORY.exec(text.trim()) ?? [];
+  if (id) return `${HUB}/${id}/resolve/${revision}/`;
   let url;
   try {
     url = new URL(text);
   } catch {
-    throw unlike('address', 'the address', 'one such as https://example.org/model/', `\`${text}\``);
+    throw unlike('address', 'the address', 'ORG/NAME, or one such as https://example.org/model/', `\`${text}\``);
   }
   if (url.protocol !== 'https:' && url.origin !== self.location.origin) {
     throw unlike('address', 'the address', 'https', url.protocol, 'A page may fetch from nowhere else.');
   }
+  const [, page, at = 'main'] = (url.origin === HUB && PAGE.exec(url.pathname)) || [];
+  if (page) return `${HUB}/${page}/resolve/${at}/`;
   return `${url.origin}${url.pathname.replace(/\/*$/, '/')}`;
 }
 
@@ -82,8 +91,8 @@ async function found(url, signal) {
   const weights = await weightFiles(remote(url, there(), signal));
   const shards = weights.filter((name) => !looked.has(name));
   for (const file of await look(url, shards, signal)) looked.set(file.name, file);
-  // Where there is an index, a single file beside it is another copy.
-  if (!weights.includes(SINGLE)) looked.delete(SINGLE);
+  // Beside a single file an index is of another copy.
+  if (weights.includes(SINGLE)) looked.delete(INDEX);
   for (const name of [...NEEDED, ...weights]) {
     const { size, status } = looked.get(name);
     if (!size) throw unlike('missing', `${url}${name}`, 'a file', `status ${status}`, HINT);

@@ -6,12 +6,15 @@ import { INDEX, SINGLE, isShard } from './models.js';
 
 // The format's own limit.
 const MAX_HEADER = 100_000_000;
+// Strings, and the words that Python writes for numbers that are not finite, which are no JSON.
+const NOT_FINITE = /"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g;
 
-// The files that the weights lie in: those that the index names, or the single one.
+// The files that the weights are in: the single one, or, where it is not there, those that the index names. The engine has
+// the same rule.
 //
 // Errors: `checkpoint` where the index is broken.
 export async function weightFiles(source) {
-  if (!source.sizes.has(INDEX)) return [SINGLE];
+  if (source.sizes.has(SINGLE) || !source.sizes.has(INDEX)) return [SINGLE];
   const { weight_map: map } = await json(source, INDEX, 0, source.sizes.get(INDEX));
   if (typeof map !== 'object' || map === null) throw unlike('checkpoint', INDEX, 'an object `weight_map`', typeof map);
   const files = [...new Set(Object.values(map))];
@@ -61,7 +64,7 @@ async function json(source, file, offset, length) {
   const text = new TextDecoder().decode(await source.read(file, offset, length));
   let value;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(text.replace(NOT_FINITE, (word) => (word.startsWith('"') ? word : `"${word}"`)));
   } catch (why) {
     throw unlike('checkpoint', file, 'JSON', why.message);
   }

@@ -8,6 +8,8 @@
 //! | `conformance` | the report as text, JSON and HTML, and reports side by side |
 //! | `scenes` | drawn scenes, right answers counted, a short training run |
 //! | `exit_codes` | what goes wrong, and the code and the sentence it gets |
+//! | `intake` | standard input, checkpoints by their ids, odd questions, files that must not be overwritten |
+//! | `large` | a checkpoint of 7 B parameters, planned and refused |
 //! | `streams` | Ctrl-C, and outputs that are closed or full |
 //! | `readme` | the first command of README.md |
 //! | `program` | running it, and the checkpoints and pictures it runs on |
@@ -17,6 +19,8 @@
 mod ask;
 mod conformance;
 mod exit_codes;
+mod intake;
+mod large;
 mod program;
 mod readme;
 mod reports;

@@ -1,0 +1,183 @@
+//! What comes in and goes out by name: standard input, checkpoints by their ids, questions that look like something else,
+//! files that must not be overwritten.
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Output, Stdio},
+};
+
+use crate::program::{fixture, fovea, on_cpu, program};
+
+const SHIRT: &str = "What number is on the shirt?";
+
+fn picture() -> String {
+    fixture("pictures/200x200-0.png")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+#[test]
+fn a_hyphen_is_standard_input() {
+    let expected = on_cpu(&["ask", &picture(), SHIRT, "--max-new-tokens", "4"]);
+    let mut command = program();
+    command.args(["ask", "-", SHIRT, "--max-new-tokens", "4", "--device", "cpu"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program to start");
+    let bytes = fs::read(picture()).expect("a picture");
+    child.stdin.take().expect("a pipe").write_all(&bytes).expect("a write");
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("an end");
+    assert!(status.success(), "expected success, got {status}: {}", String::from_utf8_lossy(&stderr));
+    assert_eq!(String::from_utf8_lossy(&stdout), expected.stdout(), "answer (got, expected)");
+    // Nothing comes.
+    fovea(&["ask", "-", SHIRT, "--device", "cpu"]).expect_error(4, &["standard input", "empty file"]);
+}
+
+#[test]
+fn what_is_no_picture_says_what_to_do() {
+    let folder = fixture("pictures");
+    for (name, words) in [
+        ("https://example.org/a.png", ["address", "download"]),
+        (folder.as_str(), ["folder", "fovea eval"]),
+        ("no-such.png", ["no-such.png", "No such file"]),
+    ] {
+        fovea(&["ask", name, SHIRT, "--device", "cpu"]).expect_error(4, &words);
+    }
+}
+
+#[test]
+fn a_question_that_begins_with_a_hyphen_goes_behind_two() {
+    for question in ["-What is it?", "-5", "--help me"] {
+        fovea(&["ask", &picture(), question, "--device", "cpu"])
+            .expect_error(2, &["goes behind `--`", "fovea ask --help"]);
+        let ran = fovea(&["ask", &picture(), "--device", "cpu", "--max-new-tokens", "2", "--", question]);
+        ran.expect_code(0);
+    }
+}
+
+#[test]
+fn files_and_nothing_are_no_questions() {
+    let other = fixture("pictures/48x48-0.png");
+    fovea(&["ask", &picture(), &other, SHIRT, "--device", "cpu"])
+        .expect_error(2, &["48x48-0.png", "one picture", "fovea eval"]);
+    for empty in ["", "  \n"] {
+        fovea(&["ask", &picture(), empty, "--device", "cpu"]).expect_error(2, &["expected a question", "number 1"]);
+    }
+    let words = on_cpu(&["ask", &picture(), "What", "number", "is", "it", "--max-new-tokens", "2"]);
+    assert!(words.stderr().contains("put quotes around"), "expected a hint, got: {}", words.stderr());
+    assert_eq!(words.stdout().lines().count(), 4, "answers (got, expected)");
+}
+
+#[test]
+fn an_overlay_never_takes_the_place_of_what_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let input = folder.path().join("mine.png");
+    fs::copy(picture(), &input).expect("a copy");
+    let before = fs::read(&input).expect("the picture");
+    let ran = fovea(&["ask", path(&input), SHIRT, "--device", "cpu", "--overlay", path(&input)]);
+    ran.expect_error(2, &["would overwrite", "mine.png"]);
+    assert!(fs::read(&input).expect("the picture") == before, "expected the picture as it was");
+    fovea(&["ask", path(&input), SHIRT, "--device", "cpu", "--overlay", "-"]).expect_error(2, &["got -"]);
+    let text = folder.path().join("a.txt");
+    fovea(&["ask", path(&input), SHIRT, "--device", "cpu", "--overlay", path(&text)])
+        .expect_error(2, &[".png, .jpg", ".txt"]);
+    // The format is the name's; nothing else is left in the folder.
+    for (name, start) in [
+        ("a.jpg", &b"\xff\xd8\xff"[..]),
+        ("a.webp", b"RIFF"),
+        ("a.bmp", b"BM"),
+        ("a.png", b"\x89PNG"),
+        ("a", b"\x89PNG"),
+    ] {
+        let out = folder.path().join(name);
+        on_cpu(&["ask", path(&input), SHIRT, "--max-new-tokens", "2", "--overlay", path(&out)]);
+        assert!(fs::read(&out).expect("an overlay").starts_with(start), "{name}: expected the format of its name");
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 6, "files (got, expected)");
+    // So with a trace, and with a folder of scenes.
+    let model = fixture("tiny-0");
+    let args = ["trace", "--model", &model, "--image", path(&input), "--prompt", "?", "--out", path(&input)];
+    fovea(&args).expect_error(2, &["would overwrite"]);
+    let scenes = folder.path().join("scenes");
+    for code in [0, 2] {
+        fovea(&["scenes", "--count", "1", "--out", path(&scenes)]).expect_code(code);
+    }
+}
+
+#[test]
+fn checkpoints_are_found_in_the_hubs_cache_and_nothing_is_downloaded() {
+    let home = tempfile::tempdir().expect("a folder");
+    let snapshot = home.path().join("hub/models--org--tiny/snapshots/abc");
+    fs::create_dir_all(&snapshot).expect("folders");
+    for entry in fs::read_dir(fixture("tiny-0")).expect("a fixture") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), snapshot.join(entry.file_name())).expect("a copy");
+    }
+    let ask = |model: &str| {
+        let mut command = program();
+        command.env("HF_HOME", home.path()).env_remove("HF_HUB_CACHE").env_remove("HUGGINGFACE_HUB_CACHE");
+        let args = ["ask", &picture(), SHIRT, "--model", model, "--device", "cpu", "--max-new-tokens", "2"];
+        let Output { status, stderr, .. } = command.args(args).output().expect("the program to start");
+        (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+    };
+    for model in ["org/tiny", "https://huggingface.co/org/tiny", path(&home.path().join("hub/models--org--tiny"))] {
+        let (code, stderr) = ask(model);
+        assert_eq!(code, Some(0), "{model}: exit code (got, expected): {stderr}");
+    }
+    let gguf = home.path().join("model.gguf");
+    fs::write(&gguf, "GGUF").expect("a file");
+    let weights = snapshot.join("model.safetensors");
+    let cache = home.path().join("hub");
+    for (model, words) in [
+        ("org/other", ["no repository `org/other`", "hf download org/other"]),
+        ("org/tiny@def", ["revision `def`", "abc"]),
+        (path(&cache), ["a cache of 1 repositories", "org/tiny"]),
+        (path(&gguf), ["GGUF files are not supported", "safetensors"]),
+        (path(&weights), ["expected the folder", "snapshots/abc"]),
+        ("./no/such", ["./no/such", "no such folder"]),
+    ] {
+        let (code, stderr) = ask(model);
+        assert_eq!(code, Some(3), "{model}: exit code (got, expected): {stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "{model}: expected {word:?}, got: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn answers_are_compared_as_vqas_metric_does_and_broken_pictures_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::copy(picture(), folder.path().join("a.png")).expect("a copy");
+    let answer = on_cpu(&["ask", &picture(), SHIRT, "--max-new-tokens", "8"]).stdout().trim().to_owned();
+    let line = |image: &str, answer: &str| {
+        serde_json::json!({"image": image, "question": SHIRT, "answer": answer, "kind": "k"}).to_string() + "\n"
+    };
+    let list = folder.path().join("questions.jsonl");
+    let shouted = format!("{}.", answer.to_uppercase());
+    fs::write(&list, line("a.png", &answer) + &line("a.png", &shouted) + &line("a.png", "no such answer"))
+        .expect("a list");
+    let right = |more: &[&str]| {
+        let ran = on_cpu(&[&["eval", path(folder.path()), "--json", "--timed", "1"], more].concat());
+        let json = ran.json();
+        let row = json["rows"].as_array().expect("rows").iter().find(|r| r["mode"] == "both").expect("a row").clone();
+        (row["exact_match"].as_f64().expect("a share"), json["about"]["compared"].as_str().expect("words").to_owned())
+    };
+    let (share, words) = right(&[]);
+    assert!((share - 2.0 / 3.0).abs() < 1e-9 && words.contains("VQA"), "got {share}, {words}");
+    let (share, words) = right(&["--exact"]);
+    assert!((share - 1.0 / 3.0).abs() < 1e-9 && words.contains("literally"), "got {share}, {words}");
+    // A broken picture is named with its line, before any question is answered.
+    fs::write(folder.path().join("b.png"), "no picture").expect("a file");
+    fs::write(&list, line("a.png", "x") + &line("b.png", "x")).expect("a list");
+    fovea(&["eval", path(folder.path()), "--device", "cpu"]).expect_error(4, &["questions.jsonl", "line 2", "b.png"]);
+    let table = folder.path().join("questions.jsonl");
+    let args = ["eval", path(folder.path()), "--device", "cpu", "--wrong", path(&table)];
+    fovea(&args).expect_error(2, &["would overwrite"]);
+}

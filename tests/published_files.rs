@@ -1,0 +1,353 @@
+//! Files as Hugging Face reads them (transformers 5.24): which of two counts, what a missing key stands for, what is refused
+//! by name. Answers with a repetition penalty are those of its `generate`.
+
+use std::fs;
+
+use fovea_model::{AskOptions, Checkpoint, Error, Pick};
+use fovea_runtime::{hub_cache, source::Source};
+use fovea_tests::{
+    checkpoint::Files,
+    device::cpu,
+    run::{ask, fixture, load, options, picture},
+};
+use serde_json::{Value, json};
+
+const HEAD: &str = "language_model.lm_head.weight";
+const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
+const SHIRT: &str = "What number is on the shirt?";
+
+fn open(files: &Files) -> Result<Checkpoint, Error> {
+    pollster::block_on(Checkpoint::open(files.source()))
+}
+
+/// An edit of the fixture `tiny-0`, which must still open.
+fn edited(edit: impl FnOnce(&mut Files)) -> Checkpoint {
+    let mut files = Files::fixture("tiny-0");
+    edit(&mut files);
+    open(&files).unwrap_or_else(|why| panic!("expected a checkpoint, got: {why}"))
+}
+
+fn refused(edit: impl FnOnce(&mut Files)) -> String {
+    let mut files = Files::fixture("tiny-0");
+    edit(&mut files);
+    open(&files).err().map(|why| why.to_string()).expect("a refusal")
+}
+
+/// The first eight tokens of an answer, samplers off.
+fn answer(files: &Files) -> Vec<u32> {
+    let model = load(files.source(), cpu()).expect("a model");
+    let off = AskOptions { vision: Some(false), text: Some(false), ..options(8) };
+    ask(&mut model.look_at(picture("48x48-0.png")), SHIRT, &off).expect("an answer").answer_ids
+}
+
+#[test]
+fn the_nested_image_processor_counts_and_the_older_file_does_not() {
+    let processor = |files: &mut Files| {
+        let older = json!({"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 1.0, 1.0], "size": {"shortest_edge": 48}, "crop_size": 48});
+        files.put("preprocessor_config.json", older.to_string());
+    };
+    let mut nested = Files::fixture("tiny-0");
+    let has =
+        nested.0.get("processor_config.json").is_some_and(|text| text.windows(17).any(|w| w == b"\"image_processor\""));
+    assert!(has, "expected a fixture with a nested image processor");
+    let own = open(&nested).expect("a checkpoint").tiles.mean;
+    processor(&mut nested);
+    assert_eq!(open(&nested).expect("a checkpoint").tiles.mean, own, "mean (got, expected)");
+    // Without the nested one the older counts.
+    nested.json("processor_config.json", |settings| {
+        settings.as_object_mut().expect("an object").remove("image_processor");
+    });
+    assert_eq!(open(&nested).expect("a checkpoint").tiles.mean, [0.1, 0.2, 0.3], "mean (got, expected)");
+    nested.json("processor_config.json", |settings| settings["image_processor"] = Value::Null);
+    assert_eq!(open(&nested).expect("a checkpoint").tiles.mean, [0.1, 0.2, 0.3], "mean (got, expected)");
+}
+
+#[test]
+fn a_head_in_the_file_is_used_whatever_the_config_says() {
+    let plain = answer(&Files::fixture("tiny-0"));
+    for (top, text) in [(true, false), (false, true), (true, true)] {
+        let mut files = Files::fixture("tiny-0");
+        files.config("/tie_word_embeddings", json!(top));
+        files.config("/text_config/tie_word_embeddings", json!(text));
+        assert_eq!(answer(&files), plain, "tied {top}, {text}: answer (got, expected)");
+    }
+}
+
+#[test]
+fn a_head_that_is_missing_is_the_embedding_and_the_other_way_round() {
+    // The embedding as its own head, once stored twice and once under each name alone.
+    let mut twice = Files::fixture("tiny-0");
+    let mut tensors = twice.tensors();
+    let embedding = tensors.iter().find(|t| t.name == EMBEDDING).expect("an embedding").clone();
+    for tensor in tensors.iter_mut().filter(|t| t.name == HEAD) {
+        tensor.bytes.clone_from(&embedding.bytes);
+    }
+    twice.set_tensors(&tensors, 1);
+    let expected = answer(&twice);
+    twice.config("/tie_word_embeddings", json!(true));
+    for missing in [HEAD, EMBEDDING] {
+        let kept: Vec<_> = tensors.iter().filter(|t| t.name != missing).cloned().collect();
+        let mut once = Files(twice.0.clone());
+        once.set_tensors(&kept, 1);
+        assert_eq!(answer(&once), expected, "without {missing}: answer (got, expected)");
+        // Nobody says that they are one.
+        once.config("/tie_word_embeddings", json!(false));
+        once.config("/text_config/tie_word_embeddings", json!(false));
+        assert!(open(&once).is_err(), "without {missing}, untied: expected a refusal");
+    }
+}
+
+#[test]
+fn a_single_file_counts_before_an_index() {
+    let index = |files: &mut Files, text: &str| files.put("model.safetensors.index.json", text);
+    let absent = json!({"weight_map": {EMBEDDING: "model-00001-of-00002.safetensors"}}).to_string();
+    for text in [absent.as_str(), "{", ""] {
+        let checkpoint = edited(|files| index(files, text));
+        assert_eq!(checkpoint.weights.files(), ["model.safetensors"], "{text}: files (got, expected)");
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_do_no_harm_where_nobody_needs_them() {
+    let with = |file: &'static str, key: &'static str| {
+        move |files: &mut Files| {
+            let text = String::from_utf8(files.bytes(file).clone()).expect("a text");
+            files.put(file, text.replacen('{', &format!("{{{key},"), 1));
+        }
+    };
+    for (file, key) in [
+        ("config.json", r#""initializer_range": NaN"#),
+        ("config.json", r#""limits": [0.0, Infinity, -Infinity, 1e999]"#),
+        ("generation_config.json", r#""length_penalty": -Infinity"#),
+        ("processor_config.json", r#""scale": NaN"#),
+        ("tokenizer_config.json", r#""model_max_length": Infinity"#),
+    ] {
+        edited(with(file, key));
+    }
+    let mut index = Files::fixture("tiny-0");
+    let tensors = index.tensors();
+    index.set_tensors(&tensors, 2);
+    with("model.safetensors.index.json", r#""metadata2": {"total_size": Infinity}"#)(&mut index);
+    open(&index).expect("an index with Infinity");
+    // Where it is needed, the error names it.
+    let why = refused(|files| {
+        let text = String::from_utf8(files.bytes("config.json").clone()).expect("a text");
+        files.put("config.json", text.replacen("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": NaN", 1));
+    });
+    assert!(why.contains("rms_norm_eps") && why.contains("NaN"), "{why}");
+}
+
+#[test]
+fn the_template_is_read_from_where_hugging_face_looks_first() {
+    let says = |text: &str| format!("<image>{text}{{{{ messages[0]['content'][1]['text'] }}}}");
+    let ids = |checkpoint: &Checkpoint| checkpoint.prompter.encode("x").expect("a prompt").ids;
+    let alone = |text: &str| ids(&edited(|f| f.put("chat_template.jinja", says(text))));
+    let (one, two) = (alone("one"), alone("two"));
+    assert_ne!(one, two, "two templates");
+    // In the order of Hugging Face's processors; each beats those behind it.
+    let places: [(&str, fn(&mut Files, &str)); 4] = [
+        ("processor_config.json", |f, text| f.json("processor_config.json", |v| v["chat_template"] = json!(text))),
+        ("chat_template.json", |f, text| f.put("chat_template.json", json!({"chat_template": text}).to_string())),
+        ("chat_template.jinja", |f, text| f.put("chat_template.jinja", text)),
+        ("tokenizer_config.json", |f, text| f.json("tokenizer_config.json", |v| v["chat_template"] = json!(text))),
+    ];
+    for first in 0..places.len() {
+        for second in first + 1..places.len() {
+            let checkpoint = edited(|f| {
+                f.remove("chat_template.jinja");
+                places[first].1(f, &says("one"));
+                places[second].1(f, &says("two"));
+            });
+            let (a, b) = (places[first].0, places[second].0);
+            assert_eq!(ids(&checkpoint), one, "{a} beside {b}: ids (got, expected)");
+        }
+    }
+    // Several by name: the default one, from a folder or a list.
+    let folder = edited(|f| {
+        f.remove("chat_template.jinja");
+        f.put("additional_chat_templates/default.jinja", says("one"));
+        f.put("additional_chat_templates/rag.jinja", says("two"));
+    });
+    assert_eq!(ids(&folder), one, "a folder of templates: ids (got, expected)");
+    let list = json!([{"name": "rag", "template": says("two")}, {"name": "default", "template": says("one")}]);
+    let listed = edited(|f| {
+        f.remove("chat_template.jinja");
+        f.json("tokenizer_config.json", |v| v["chat_template"] = list);
+    });
+    assert_eq!(ids(&listed), one, "a list of templates: ids (got, expected)");
+    let why = refused(|f| {
+        f.remove("chat_template.jinja");
+        f.put("additional_chat_templates/rag.jinja", says("two"));
+    });
+    assert!(why.contains("default") && why.contains("rag.jinja"), "{why}");
+}
+
+#[test]
+fn a_template_can_name_every_token_of_the_tokenizer() {
+    let template =
+        "<image>{{ extra_one }}{{ my_token }}{{ bos_token is defined }}{{ messages[0]['content'][1]['text'] }}";
+    let ids = |edit: &dyn Fn(&mut Value)| {
+        let checkpoint = edited(|f| {
+            f.put("chat_template.jinja", template);
+            f.json("tokenizer_config.json", edit);
+        });
+        checkpoint.prompter.encode("x").expect("a prompt").ids
+    };
+    let direct = |text: &str| {
+        let checkpoint = edited(|f| f.put("chat_template.jinja", format!("<image>{text}x")));
+        checkpoint.prompter.encode("x").expect("a prompt").ids
+    };
+    let named = ids(&|settings| {
+        settings["extra_special_tokens"] = json!({"extra_one": "one", "my_token": {"content": "two"}});
+    });
+    assert_eq!(named, direct("onetwoTrue"), "ids (got, expected)");
+    let nothing = ids(&|settings| settings["bos_token"] = Value::Null);
+    assert_eq!(nothing, direct("False"), "ids without a BOS (got, expected)");
+}
+
+#[test]
+fn quantised_checkpoints_are_refused_by_name() {
+    let with = |settings: Value| refused(|f| f.json("config.json", |c| c["quantization_config"] = settings));
+    let nf4 = json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"});
+    for (settings, name) in [
+        (nf4, "bitsandbytes (nf4)"),
+        (json!({"quant_method": "awq", "bits": 4}), "awq (4 bits)"),
+        (json!({"quant_method": "gptq", "bits": 4}), "gptq (4 bits)"),
+    ] {
+        let why = with(settings);
+        assert!(why.contains(&format!("quantised with {name}: not supported; supported are")), "{why}");
+    }
+    // Without a word in config.json, by the tensors.
+    let query = "language_model.model.layers.0.self_attn.q_proj.weight";
+    for (tensor, name) in [
+        (format!("{query}.absmax"), "bitsandbytes"),
+        (query.replace(".weight", ".qweight"), "gptq or awq"),
+        (query.replace(".weight", ".SCB"), "bitsandbytes (int8)"),
+    ] {
+        let why = refused(|f| {
+            let mut tensors = f.tensors();
+            for found in tensors.iter_mut().filter(|t| t.name == query) {
+                found.name.clone_from(&tensor);
+            }
+            f.set_tensors(&tensors, 1);
+        });
+        assert!(why.contains("quantised with") && why.contains(name), "{tensor}: {why}");
+    }
+    let why = refused(|f| f.put("quantize_config.json", json!({"bits": 4, "group_size": 128}).to_string()));
+    assert!(why.contains("gptq (4 bits)"), "{why}");
+}
+
+#[test]
+fn other_formats_are_named() {
+    for (file, words) in [
+        ("pytorch_model.bin", "PyTorch's pickle format"),
+        ("llava.Q4_K_M.gguf", "GGUF"),
+        ("model.onnx", "ONNX"),
+        ("model-00001-of-00002.safetensors", "without an index"),
+    ] {
+        let why = refused(|f| {
+            f.remove("model.safetensors");
+            f.put(file, "x");
+        });
+        assert!(why.contains(words) && why.contains("model.safetensors"), "{file}: {why}");
+    }
+}
+
+#[test]
+fn where_no_file_names_a_stop_id_the_tokenizers_ends_the_answer_and_a_note_says_so() {
+    let plain = edited(|_| {});
+    assert_eq!(plain.prompter.generation().notes.len(), 0, "notes (got, expected)");
+    let without = edited(|f| {
+        f.json("generation_config.json", |v| v["eos_token_id"] = Value::Null);
+        for pointer in ["/eos_token_id", "/text_config/eos_token_id"] {
+            f.config(pointer, Value::Null);
+        }
+    });
+    let generation = without.prompter.generation();
+    assert_eq!(generation.stop_ids.len(), 1, "stop ids (got, expected)");
+    assert!(generation.notes.iter().any(|n| n.contains("eos_token")), "{:?}", generation.notes);
+}
+
+/// From transformers' `generate(do_sample=False, max_new_tokens=8, repetition_penalty=...)` on the CPU in f32.
+#[test]
+fn a_repetition_penalty_gives_hugging_faces_answers() {
+    let rows: [(&str, f64, [u32; 8]); 8] = [
+        ("bos-1", 1.0, [481, 164, 481, 458, 449, 352, 301, 105]),
+        ("bos-1", 1.3, [481, 164, 293, 434, 325, 278, 74, 186]),
+        ("bos-1", 0.5, [481, 264, 481, 264, 481, 81, 481, 264]),
+        ("published-mistral-0", 1.3, [362, 172, 192, 374, 206, 133, 176, 490]),
+        ("published-mistral-0", 0.5, [272, 325, 172, 272, 172, 272, 172, 172]),
+        ("published-vicuna-0", 2.0, [221, 369, 149, 418, 125, 553, 438, 476]),
+        ("published-vicuna-0", 0.5, [318, 304, 306, 318, 335, 259, 259, 306]),
+        ("published-stock-0", 0.5, [318, 318, 318, 318, 156, 283, 156, 304]),
+    ];
+    let off = AskOptions { vision: Some(false), text: Some(false), ..options(8) };
+    for (name, penalty, expected) in rows {
+        let mut files = Files::fixture(name);
+        files.json("generation_config.json", |v| v["repetition_penalty"] = json!(penalty));
+        let model = load(files.source(), cpu()).expect("a model");
+        let said = model.notes().iter().any(|note| note.contains("repetition_penalty"));
+        assert_eq!(said, penalty != 1.0, "{name}, {penalty}: a note (got, expected)");
+        let got = ask(&mut model.look_at(picture("200x200-0.png")), SHIRT, &off).expect("an answer").answer_ids;
+        assert_eq!(got, expected, "{name}, {penalty}: answer (got, expected)");
+        // A caller's own counts for more.
+        let own = AskOptions { pick: Pick { repetition_penalty: Some(penalty), ..Pick::default() }, ..off.clone() };
+        let model = fixture(name, cpu());
+        let got = ask(&mut model.look_at(picture("200x200-0.png")), SHIRT, &own).expect("an answer").answer_ids;
+        assert_eq!(got, expected, "{name}, {penalty} by the caller: answer (got, expected)");
+    }
+}
+
+#[test]
+fn a_stock_checkpoint_runs_without_samplers_until_they_are_asked_for() {
+    let model = fixture("stock-0", cpu());
+    let image = picture("200x200-0.png");
+    assert!(model.stock_note(&image).is_some_and(|note| note.contains("336 visual tokens")));
+    let count = |options: &AskOptions| {
+        let turn = ask(&mut model.look_at(image.clone()), SHIRT, options).expect("an answer");
+        turn.statistics.tokens.text
+    };
+    assert_eq!(count(&options(1)), 336, "tokens by default (got, expected)");
+    assert!(count(&AskOptions { text: Some(true), ..options(1) }) < 336, "expected fewer tokens where it is on");
+    // Trained with them, they are on.
+    let trained = fixture("tiny-0", cpu());
+    assert!(trained.stock_note(&image).is_none());
+    let turn = ask(&mut trained.look_at(image.clone()), SHIRT, &options(1)).expect("an answer");
+    assert!(turn.statistics.tokens.text < turn.statistics.tokens.stock);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_repository_in_the_hubs_cache_is_found_by_its_folder() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let repository = cache.path().join("models--org--tiny");
+    let (blobs, snapshots) = (repository.join("blobs"), repository.join("snapshots"));
+    let main = snapshots.join("abc123");
+    fs::create_dir_all(&blobs).expect("folders");
+    fs::create_dir_all(main.join("additional_chat_templates")).expect("folders");
+    fs::create_dir_all(snapshots.join("def456")).expect("folders");
+    fs::create_dir_all(repository.join("refs")).expect("folders");
+    fs::write(repository.join("refs/main"), "abc123\n").expect("a ref");
+    let mut files = Files::fixture("tiny-0");
+    let template = files.bytes("chat_template.jinja").clone();
+    files.remove("chat_template.jinja");
+    files.put("additional_chat_templates/default.jinja", template);
+    for (i, (name, bytes)) in files.0.iter().enumerate() {
+        fs::write(blobs.join(i.to_string()), bytes).expect("a blob");
+        let up = if name.contains('/') { "../../../blobs" } else { "../../blobs" };
+        std::os::unix::fs::symlink(format!("{up}/{i}"), main.join(name)).expect("a link");
+    }
+    for given in [&repository, &snapshots, &main] {
+        assert_eq!(hub_cache::locate(given).expect("a folder"), main, "{}: folder (got, expected)", given.display());
+        let source = Source::open(given).expect("a source");
+        pollster::block_on(Checkpoint::open(source)).unwrap_or_else(|why| panic!("{}: {why}", given.display()));
+    }
+    let why = hub_cache::locate(cache.path()).expect_err("a refusal").to_string();
+    assert!(why.contains("org/tiny"), "{why}");
+    // A download that has not ended: the link is there, its target is not.
+    fs::remove_file(blobs.join("0")).expect("a blob to take away");
+    let source = Source::open(&main).expect("a source");
+    let first = files.0.keys().next().expect("a file");
+    let why = source.file(first).err().expect("a refusal").to_string();
+    assert!(why.contains("download it again"), "{why}");
+}
