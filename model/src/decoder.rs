@@ -14,7 +14,7 @@ use crate::{
     linear::{Linear, product},
     load::Loader,
     names::Names,
-    pace::Steps,
+    pace::{Pace, Steps},
     rope::Rotation,
 };
 
@@ -109,16 +109,17 @@ impl DecoderLayer {
     /// `hidden` (tokens, C), f32 -> the same. `rotation` holds the tokens' positions.
     ///
     /// # Errors
-    /// Where two layers of the feed-forward differ in width: never, once loaded.
-    pub(crate) fn forward(
+    /// [`Error::Cancelled`]; and where two layers of the feed-forward differ in width: never, once loaded.
+    pub(crate) async fn forward(
         &self,
         hidden: Tensor<2>,
         rotation: &Rotation,
         cache: Option<LayerCache>,
         config: &TextConfig,
         kept_as: DType,
-        steps: Steps,
+        (steps, pace): (Steps, &Pace),
     ) -> Result<(Tensor<2>, LayerCache), Error> {
+        pace.between(steps).await?;
         let x = self.input_layernorm.forward(hidden.clone());
         let query = rotation.apply(split(self.q_proj.forward(x.clone()), config.n_heads));
         let key = rotation.apply(split(self.k_proj.forward(x.clone()), config.n_kv_heads));
@@ -131,9 +132,16 @@ impl DecoderLayer {
             }
         };
         let (keys, values) = cache.read();
-        let hidden = hidden + self.o_proj.forward(attention::causal(query, keys, values, steps));
+        pace.between(steps).await?;
+        let seen = attention::causal(query, keys, values, steps);
+        let hidden = hidden + self.o_proj.forward(seen);
         let x = self.post_attention_layernorm.forward(hidden.clone());
-        let gated = config.activation.gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x))?;
+        pace.between(steps).await?;
+        let gate = self.gate_proj.forward(x.clone());
+        pace.between(steps).await?;
+        let up = self.up_proj.forward(x);
+        pace.between(steps).await?;
+        let gated = config.activation.gate(gate, up)?;
         Ok((hidden + self.down_proj.forward(gated), cache))
     }
 

@@ -261,24 +261,22 @@ impl Model {
         // Each cache moves in and out, so that it has one owner and is written in place.
         let caches = std::mem::take(&mut cache.layers);
         for (layer, held) in self.decoder.layers.iter().zip(caches) {
-            if self.steps.blocking() {
-                pace.check().await?;
-            }
-            let (out, grown) = self.layer(layer, hidden, &rotation, Some(held))?;
+            let (out, grown) = self.layer(layer, hidden, &rotation, Some(held), pace).await?;
             cache.layers.push(grown);
             hidden = out;
         }
         Ok(self.decoder.logits(hidden))
     }
 
-    fn layer(
+    async fn layer(
         &self,
         layer: &DecoderLayer,
         hidden: Tensor<2>,
         rotation: &Rotation,
         cache: Option<LayerCache>,
+        pace: &Pace,
     ) -> Result<(Tensor<2>, LayerCache), Error> {
-        layer.forward(hidden, rotation, cache, &self.config.text, self.dtype, self.steps)
+        layer.forward(hidden, rotation, cache, &self.config.text, self.dtype, (self.steps, pace)).await
     }
 
     /// New tokens through one layer, some rows at a time: a row depends on those before it alone, by way of the cache.
@@ -296,7 +294,7 @@ impl Model {
         let most = self.steps.rows(work, self.config.text.widest());
         pace.step(at.progress(0, rows)).await?;
         let (out, cache) = if rows <= most {
-            self.layer(layer, hidden, rotation, cache)?
+            self.layer(layer, hidden, rotation, cache, pace).await?
         } else {
             let mut cache = match cache {
                 Some(cache) => cache,
@@ -308,7 +306,8 @@ impl Model {
                 pace.step(at.progress(first, rows)).await?;
                 let count = most.min(rows - first);
                 let part = hidden.clone().narrow(0, first, count);
-                let (out, grown) = self.layer(layer, part, &rotation.narrow(first, count), Some(cache))?;
+                let rotation = rotation.narrow(first, count);
+                let (out, grown) = self.layer(layer, part, &rotation, Some(cache), pace).await?;
                 parts.push(out);
                 cache = grown;
             }

@@ -3,13 +3,14 @@
 use std::{
     fs,
     io::{self, IsTerminal, Read},
+    mem,
     path::Path,
     process,
     sync::Arc,
 };
 
 use fovea_model::{AskOptions, Cancel, Checkpoint, LoadProgress, Model, Picture, Precision, demo};
-use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
+use fovea_runtime::{DeviceChoice, OpenDevice, device::DeviceClass, source::Source};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{failure::Failure, text};
@@ -95,5 +96,11 @@ pub async fn model(
     })
     .await;
     bar.finish_and_clear();
-    Ok(model?)
+    let model = model?;
+    if model.device().info.class == DeviceClass::Cpu {
+        // The process ends with the command, and gives its memory back at once. To free 15 GB before that takes a second, in
+        // which a stop would seem not to be heard.
+        mem::forget(model.clone());
+    }
+    Ok(model)
 }
