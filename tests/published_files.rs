@@ -16,6 +16,9 @@ const HEAD: &str = "language_model.lm_head.weight";
 const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
 const SHIRT: &str = "What number is on the shirt?";
 
+/// Puts a template where it may be.
+type Put = fn(&mut Files, &str);
+
 fn open(files: &Files) -> Result<Checkpoint, Error> {
     pollster::block_on(Checkpoint::open(files.source()))
 }
@@ -145,7 +148,7 @@ fn the_template_is_read_from_where_hugging_face_looks_first() {
     let (one, two) = (alone("one"), alone("two"));
     assert_ne!(one, two, "two templates");
     // In the order of Hugging Face's processors; each beats those behind it.
-    let places: [(&str, fn(&mut Files, &str)); 4] = [
+    let places: [(&str, Put); 4] = [
         ("processor_config.json", |f, text| f.json("processor_config.json", |v| v["chat_template"] = json!(text))),
         ("chat_template.json", |f, text| f.put("chat_template.json", json!({"chat_template": text}).to_string())),
         ("chat_template.jinja", |f, text| f.put("chat_template.jinja", text)),

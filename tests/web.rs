@@ -216,9 +216,19 @@ fn page() -> Result<&'static Path, &'static BundleError> {
 /// What the conformance page gets of the fixtures: the list of their names, or one of them.
 fn fixture_of(files: &BTreeMap<String, PathBuf>, call: &Call) -> Option<Reply> {
     Some(match call.path.strip_prefix("fixtures/")? {
+        "cases.json" => Reply::Json(sent_cases()),
         "index.json" => Reply::Json(Json::from_iter(files.keys().map(String::as_str)).to_string()),
         name => files.get(name).map_or(Reply::Missing, |path| Reply::File(path.clone())),
     })
+}
+
+/// The cases of the checkpoints that the page gets. The others, with the files of published ones, run natively: the same
+/// kernels, and a browser takes a minute for ten.
+fn sent_cases() -> String {
+    let text = fs::read_to_string(fixtures().join("cases.json")).expect("the cases");
+    let mut cases: Vec<Json> = serde_json::from_str(&text).expect("the cases as JSON");
+    cases.retain(|case| case["model"].as_str().is_some_and(|model| SENT.contains(&model)));
+    Json::from(cases).to_string()
 }
 
 /// The fixtures that the page gets: their names, with slashes, and where they lie.

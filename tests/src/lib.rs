@@ -14,6 +14,8 @@
 //! | `identities` | runs that must agree with each other: reused against fresh, one naming against another |
 //! | `geometry` | token counts, resized and decoded pictures |
 //! | `prompts` | token ids of awkward prompts, and ids back to text |
+//! | `published_files` | which of two files counts, as Hugging Face decides it |
+//! | `real_vocabularies` | token ids under the vocabularies of Mistral, Llama 2 and Llama 3 |
 //! | `bad_checkpoints`, `bad_pictures` | what untrusted input gets: a typed error that names what is wrong |
 //!
 //! Expected values come from `fixtures/` (written by PyTorch, see `reference/`), from the twins, or from a
