@@ -8,8 +8,10 @@
 // where it is run from, and Chromium in PATH.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, mkdtemp, readFile, readdir, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 import { GPU, SLOW, axe, launch, open } from './chromium.mjs';
@@ -208,6 +210,67 @@ async function withoutRoom(browser) {
   await close();
 }
 
+// Another picture while a question is answered, and three questions at once: the status ends where the page does.
+async function hurried(browser) {
+  const { page, complaints, close } = await open(browser, address, PAGE);
+  await ready(page);
+  await asked(page);
+  await page.waitForFunction(() => document.body.dataset.state === 'busy', null, SLOW);
+  await page.click('#examples button[aria-pressed="false"]');
+  await says(page, 'Ready.');
+  await ready(page);
+  assert.equal(await text(page, 'answer'), '', 'the answer beside another picture (got, expected)');
+  for (let i = 0; i < 3; i += 1) await page.press('#question', 'Enter');
+  await page.click('#stop');
+  await says(page, 'Stopped.');
+  await ready(page);
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
+}
+
+// A checkpoint in a folder: `files` by path, each a text, or a number of bytes for a sparse file with that much behind `start`.
+async function folderOf(files) {
+  const folder = await mkdtemp(join(tmpdir(), 'fovea-'));
+  for (const [path, content] of Object.entries(files)) {
+    await mkdir(dirname(join(folder, path)), { recursive: true });
+    await writeFile(join(folder, path), content.start ?? content);
+    if (content.size) await truncate(join(folder, path), content.start.length + content.size);
+  }
+  return folder;
+}
+
+// A safetensors file of one tensor, of so many bytes of bf16, all zeros.
+function zeros(size) {
+  const header = Buffer.from(JSON.stringify({ 'language_model.model.embed_tokens.weight': { dtype: 'BF16', shape: [size / 2], data_offsets: [0, size] } }));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return { start: Buffer.concat([length, header]), size };
+}
+
+// A model that cannot fit is refused before any of it is read, and the demo goes on; one in a folder of the model hub's cache
+// is found there.
+async function folders() {
+  const browser = await launch('--disable-gpu');
+  const { page, close } = await open(browser, address, 'index.html');
+  await ready(page);
+  await page.click('#another summary');
+  const seven = await folderOf({ 'config.json': '{}', 'tokenizer.json': '{}', 'model.safetensors': zeros(13.9e9) });
+  await page.setInputFiles('#folder', seven);
+  await page.waitForFunction(() => document.getElementById('model-status').textContent.includes('does not fit'), null, SLOW);
+  assert.match(await text(page, 'candidate-todo'), /needs 12\.95 GiB, and WebAssembly has 4\.00 GiB/, 'what is said of the model');
+  assert.equal(await page.evaluate(() => document.body.dataset.state), 'ready', 'the state (got, expected)');
+
+  const demo = join(dirname(fileURLToPath(import.meta.url)), '../../model/demo');
+  const files = { 'refs/main': 'abc\n', 'snapshots/def/config.json': '{}' };
+  for (const name of await readdir(demo)) files[`snapshots/abc/${name}`] = await readFile(join(demo, name));
+  await page.setInputFiles('#folder', await folderOf(files));
+  await says(page, 'Ready, on CPU');
+  await asked(page);
+  await answered(page);
+  await close();
+  await browser.close();
+}
+
 // A picture of a camera is opened like any other.
 async function photographed() {
   const browser = await launch('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream');
@@ -343,7 +406,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, unblocked, withoutRoom, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, unblocked, hurried, withoutRoom, folders, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);
