@@ -25,7 +25,7 @@ const MODELS: [&str; 3] = ["mistral", "vicuna", "llama3"];
 /// Mismatches that are shown, those with the most wrong ids first.
 const SHOWN: usize = 10;
 
-/// The directory; None where there is none, and then how to make it is told.
+/// The directory; None where there is none; then a line says how to make it.
 fn vocabularies() -> Option<PathBuf> {
     let why = match env::var_os(VOCABULARIES) {
         None => format!("{VOCABULARIES} is not set"),

@@ -70,7 +70,7 @@ impl<'a> Picker<'a> {
         Self { pick, rng: ChaCha8Rng::seed_from_u64(pick.seed), allowed, penalty, seen }
     }
 
-    /// The answer goes on with `id`.
+    /// The answer continues with `id`.
     pub fn said(&mut self, id: u32) {
         self.seen.insert(id);
     }

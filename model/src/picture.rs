@@ -49,7 +49,7 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, Error> {
 /// What the decoder said, as our error.
 fn broken(format: ImageFormat, error: &ImageError) -> Error {
     Error::Picture(format!(
-        "expected a whole {format:?} picture, got a broken or truncated one ({error}); save it anew"
+        "expected a whole {format:?} picture, got a broken or truncated one ({error}); save it again"
     ))
 }
 
@@ -160,10 +160,10 @@ impl Picture {
 /// A JPEG's pixels, once it is settled what its colours mean.
 fn jpeg_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     if !jpeg::is_whole(bytes) {
-        return refuse("expected a whole Jpeg picture, got a truncated one (no end marker); save it anew");
+        return refuse("expected a whole Jpeg picture, got a truncated one (no end marker); save it again");
     }
     if let Some(obstacle) = jpeg::obstacle(bytes) {
-        return refuse(format!("expected a common Jpeg picture, got one with {obstacle}; save it anew"));
+        return refuse(format!("expected a common Jpeg picture, got one with {obstacle}; save it again"));
     }
     let settled = jpeg::settled(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned);
     Ok(to_rgb(pixels(ImageFormat::Jpeg, &settled)?))
@@ -172,10 +172,10 @@ fn jpeg_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
 /// The first frame of a WebP on its canvas, which is black where the frame leaves it free.
 fn webp_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     if !webp::is_whole(bytes) {
-        return refuse("expected a whole WebP picture, got fewer bytes than its header announces; save it anew");
+        return refuse("expected a whole WebP picture, got fewer bytes than its header announces; save it again");
     }
     let Some(frame) = webp::first_frame(bytes) else {
-        return refuse("expected a whole WebP picture, got one without pixels; save it anew");
+        return refuse("expected a whole WebP picture, got one without pixels; save it again");
     };
     if let Some((width, height)) = frame.canvas {
         check_size(width.into(), height.into())?;
@@ -184,7 +184,7 @@ fn webp_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     let Some((width, height)) = frame.canvas.filter(|canvas| *canvas != shown.dimensions()) else { return Ok(shown) };
     let (left, top) = frame.corner;
     if left + shown.width() > width || top + shown.height() > height {
-        return refuse("expected a whole WebP picture, got one larger than its canvas; save it anew");
+        return refuse("expected a whole WebP picture, got one larger than its canvas; save it again");
     }
     let mut canvas = RgbImage::new(width, height);
     image::imageops::replace(&mut canvas, &shown, left.into(), top.into());
@@ -194,7 +194,7 @@ fn webp_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
 /// The first frame of a GIF on its screen.
 fn gif_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     let Some(frame) = gif::first_frame(bytes) else {
-        return refuse("expected a whole Gif picture, got a broken or truncated one (no frame); save it anew");
+        return refuse("expected a whole Gif picture, got a broken or truncated one (no frame); save it again");
     };
     let (width, height) = frame.screen;
     check_size(width.into(), height.into())?;

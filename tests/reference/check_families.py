@@ -7,7 +7,7 @@
 For several pictures and questions of each preset: pixel_values and input ids bit for bit (ids with every run of image tokens as
 one), the number of image tokens, visual tokens and last logits to 1e-5 of their largest value, eight greedy tokens. And scales of
 1x1 everywhere give the stock sequence bit for bit. With --fixtures the checkpoints are those of the fixtures, and the stored
-traces of their cases without samplers are held to Hugging Face as well. Prints a line per checkpoint; exit 1 if anything differs.
+traces of their cases without samplers are compared with Hugging Face as well. Prints a line per checkpoint; exit 1 if anything differs.
 """
 import argparse
 import json

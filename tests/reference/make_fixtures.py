@@ -265,7 +265,7 @@ def main():
     parser.add_argument("--only", choices=["checkpoints", "cases", "prompts", "counts", "resizes"], help="write this part alone")
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument("--add", action="store_true", help="write what is missing, and leave every file, case and prompt that is there")
-    kept.add_argument("--fresh", action="store_true", help="make the checkpoints anew, where otherwise those that are there stay")
+    kept.add_argument("--fresh", action="store_true", help="make the checkpoints again, where otherwise those that are there stay")
     args = parser.parse_args()
     logging.set_verbosity_error(), logging.disable_progress_bar()
     part = lambda name, file=None: args.only in (None, name) and not (args.add and file and (args.out / file).exists())

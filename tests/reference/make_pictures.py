@@ -276,7 +276,7 @@ def jpeg_with(data, segments, names=None, behind_frame=()):
 
 
 def odd_jpeg():
-    """name -> bytes of JPEGs whose metadata or colours are told in unusual ways."""
+    """name -> bytes of JPEGs whose metadata or colours are written in unusual ways."""
     image = Image.fromarray(colours(*SMALL))
     plain = saved(image, "JPEG", quality=90, subsampling=0, optimize=True)
     red = saved(image, "JPEG", quality=90, keep_rgb=True, optimize=True)

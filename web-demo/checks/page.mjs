@@ -247,7 +247,7 @@ function zeros(size) {
   return { start: Buffer.concat([length, header]), size };
 }
 
-// A model that cannot fit is refused before any of it is read, and the demo goes on; one in a folder of the model hub's cache
+// A model that cannot fit is refused before any of it is read, and the demo stays; one in a folder of the model hub's cache
 // is found there.
 async function folders() {
   const browser = await launch('--disable-gpu');

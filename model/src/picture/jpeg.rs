@@ -1,6 +1,6 @@
 //! Enters: a JPEG file. Leaves: what it says about its orientation, and the same picture with its colours settled.
 //!
-//! What the three or four components of a JPEG mean is told by the JFIF marker, the Adobe marker and the components'
+//! What the three or four components of a JPEG mean follows from the JFIF marker, the Adobe marker and the components'
 //! names, in an order that libjpeg fixed and not every decoder keeps. So the decoder gets a copy with one Adobe marker
 //! that says it plainly, and without the other metadata.
 

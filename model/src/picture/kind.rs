@@ -21,7 +21,7 @@ const MAGIC: [(&[u8], &str); 13] = [
     (b"<html", "HTML"),
 ];
 
-/// The format of a picture that can be read; else what the file is, as far as it can be told.
+/// The format of a picture that can be read; else what the file is, as far as it can be seen.
 pub(super) fn kind(bytes: &[u8]) -> Result<ImageFormat, Cow<'static, str>> {
     use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
     match image::guess_format(bytes) {

@@ -26,7 +26,7 @@ pub(super) fn now() -> Moment {
         hour: now.hour().into(),
         minute: now.minute().into(),
         second: now.second().into(),
-        // A leap second is told by more than a second of nanoseconds.
+        // In a leap second there is more than a second of nanoseconds.
         microsecond: (now.nanosecond() / 1000 % 1_000_000).into(),
     }
 }

@@ -58,7 +58,7 @@ impl Loop {
         }
     }
 
-    /// Goes on to the next item.
+    /// Continues with the next item.
     pub(super) fn advance(&self, run: &Run) -> Res<Option<Value>> {
         let ahead = self.state.borrow_mut().ahead.pop_front();
         let item = match ahead {

@@ -161,7 +161,7 @@ pub(super) fn printable(c: char) -> bool {
     ['a', c].iter().collect::<String>().escape_debug().nth(1) != Some('\\')
 }
 
-/// Whether Python takes `c` for a letter. Signs that stand on a letter are none, as far as Rust tells them.
+/// Whether Python takes `c` for a letter. Signs that stand on a letter are none, as far as Rust knows them.
 pub(super) fn is_letter(c: char) -> bool {
     let circled = matches!(c, 'Ⓐ'..='ⓩ' | '\u{1f130}'..='\u{1f189}');
     c.is_alphabetic() && (c.is_ascii() || !c.is_numeric() && !circled && c.escape_debug().len() == 1)
