@@ -60,6 +60,7 @@ impl Blueprint {
         let own = [
             ("quantize_config.json", read_optional_json(source, "quantize_config.json").await?),
             ("quant_config.json", read_optional_json(source, "quant_config.json").await?),
+            ("hf_quant_config.json", read_optional_json(source, "hf_quant_config.json").await?),
         ];
         quantised::refuse(&config_json, &own)?;
         let config = Config::from_json(&config_json)?;

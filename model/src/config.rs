@@ -436,12 +436,12 @@ impl TextConfig {
     }
 }
 
-/// transformers 5 writes `rope_parameters`, older ones `rope_theta` and `rope_scaling`.
+/// transformers 5 writes `rope_parameters`, older ones `rope_theta` and `rope_scaling`, which counts where both are there.
 fn rope(keys: &Keys) -> Result<(f64, RopeScaling), Error> {
     const MOST: f64 = 1e12;
     let newer = keys.object("rope_parameters")?;
     let older = keys.object("rope_scaling")?;
-    let from = if newer.value.is_some() { &newer } else { &older };
+    let from = if older.value.is_none() && newer.value.is_some() { &newer } else { &older };
     let theta = from.number("rope_theta", keys.number("rope_theta", 1e4, 1.0, MOST)?, 1.0, MOST)?;
     let factor = |key: &str| match from.get(key) {
         Some(_) => from.number(key, 1.0, 1e-6, MOST),

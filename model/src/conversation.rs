@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 use async_stream::try_stream;
 use burn::tensor::Transaction;
 use fovea_runtime::{
-    device::{into_f32, into_indices, read_all, read_f32},
+    device::{DeviceClass, into_f32, into_indices, read_all, read_f32},
     memory,
 };
 use futures_core::Stream;
@@ -25,6 +25,7 @@ use crate::{
     pace::Pace,
     pick::Picker,
     picture::Picture,
+    plan::Plan,
     prompt::Prompt,
     text_sampler::Kept,
     tiles::{Tiles, tiles},
@@ -155,6 +156,7 @@ impl Conversation {
             let prompt = model.prompter.encode(question)?;
             let around = (prompt.ids.len() - 1).saturating_add(options.max_new_tokens);
             self.check_least(around, chooser)?;
+            self.check_memory(around)?;
             yield clock.end(Stage::Prompt);
             clock.resume();
 
@@ -319,6 +321,23 @@ impl Conversation {
             (false, _) => 1,
         };
         self.check_length(around.saturating_add(least))
+    }
+
+    /// On the CPU, before anything is computed: a long question, or a long answer, may need more than is left.
+    fn check_memory(&self, around: usize) -> Result<(), Error> {
+        let model = &self.model;
+        let have = if model.device.info.class == DeviceClass::Cpu { memory::host_available() } else { None };
+        let Some(have) = have else { return Ok(()) };
+        let config = &model.config;
+        let tokens = around.saturating_add(self.grid.stock_tokens()).min(config.text.context);
+        let rows = model.steps.rows(config.text.layer_work(), config.text.widest());
+        let need = Plan::question_bytes(config, tokens, rows, model.dtype.size() as u64);
+        if need <= have {
+            return Ok(());
+        }
+        let what = format!("a question and an answer of {tokens} tokens with the picture's");
+        let hint = "ask a shorter question, or for fewer new tokens".to_owned();
+        Err(fovea_runtime::Error::OutOfMemory { what, need, have, hint }.into())
     }
 
     fn check_length(&self, need: usize) -> Result<(), Error> {

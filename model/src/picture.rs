@@ -22,6 +22,8 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
+use fovea_runtime::memory;
+
 use crate::error::Error;
 use kind::kind;
 use orientation::Metadata;
@@ -87,6 +89,13 @@ fn pixels(format: ImageFormat, bytes: &[u8]) -> Result<DynamicImage, Error> {
             MAX_BYTES >> 20,
             decoder.total_bytes().div_ceil(1 << 20)
         ));
+    }
+    // What the decoder gives, the same as RGB, and that once more where it is turned.
+    let need = decoder.total_bytes() + 6 * u64::from(width) * u64::from(height);
+    if let Some(have) = memory::host_available().filter(|have| need > *have) {
+        let what = format!("a picture of {width}x{height}");
+        let hint = "shrink the picture, or free memory".to_owned();
+        return Err(fovea_runtime::Error::OutOfMemory { what, need, have, hint }.into());
     }
     DynamicImage::from_decoder(decoder).map_err(|error| broken(format, &error))
 }

@@ -94,6 +94,20 @@ impl Plan {
         (stock, config.focus.text_layer.map(share))
     }
 
+    /// Bytes that a question takes on the host beside the weights and the picture: caches of `tokens` in every layer, their hidden
+    /// states, and the largest activations of `rows` of them at once.
+    pub(crate) fn question_bytes(config: &Config, tokens: usize, rows: usize, value_bytes: u64) -> u64 {
+        let t = &config.text;
+        let (tokens, rows) = (tokens as u64, rows.min(tokens) as u64);
+        let cache = 2 * (t.n_layers * t.n_kv_heads * t.d_head) as u64 * value_bytes * tokens;
+        // One layer's caches in f32, as its attention reads them.
+        let read = 8 * (t.n_kv_heads * t.d_head) as u64 * tokens;
+        let hidden = 4 * 3 * t.d_model as u64 * tokens;
+        let feed_forward = 4 * rows * (2 * t.d_model + 3 * t.d_ff) as u64;
+        let scores = 8 * rows.min(512) * tokens * t.n_heads as u64;
+        cache + read + hidden + feed_forward.max(scores)
+    }
+
     /// The most bytes at once: weights, features, and the larger of vision tower and prefill with every token.
     pub fn peak_bytes(&self) -> u64 {
         let running = self.vision_activations.max(self.full.kv_cache + self.full.prefill_activations);

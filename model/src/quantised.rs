@@ -14,7 +14,7 @@ const SUPPORTED: &str = "supported are checkpoints in safetensors whose values a
 /// # Errors
 /// [`Error::Config`] with the method, its kind, and what is supported.
 pub(crate) fn refuse(config: &Value, own: &[(&str, Value)]) -> Result<(), Error> {
-    let within = |keys: &[&str]| keys.iter().try_fold(config, |value, key| value.get(*key)).filter(|v| v.is_object());
+    let within = |keys: &[&str]| keys.iter().try_fold(config, |value, key| value.get(*key)).filter(|v| !v.is_null());
     // MLX writes `quantization`; a model inside a model may carry its own settings.
     let places = [
         ("config.json: quantization_config", within(&["quantization_config"])),
@@ -22,7 +22,7 @@ pub(crate) fn refuse(config: &Value, own: &[(&str, Value)]) -> Result<(), Error>
         ("config.json: compression_config", within(&["compression_config"])),
         ("config.json: quantization", within(&["quantization"])),
     ];
-    let files = own.iter().map(|(file, value)| (*file, Some(value).filter(|v| v.is_object())));
+    let files = own.iter().map(|(file, value)| (*file, Some(value).filter(|v| !v.is_null())));
     match places.into_iter().chain(files).find_map(|(place, settings)| Some((place, settings?))) {
         None => Ok(()),
         Some((place, settings)) => {
@@ -39,7 +39,8 @@ fn method(place: &str, settings: &Value) -> String {
     let bits = ["bits", "w_bit", "nbits", "num_bits", "weight_bits"];
     let bits = bits.into_iter().find_map(|key| settings.get(key)?.as_u64()).map(|bits| format!("{bits} bits"));
     let bitsandbytes = flag("load_in_4bit") || flag("load_in_8bit") || flag("_load_in_4bit") || flag("_load_in_8bit");
-    let name = match text("quant_method").or_else(|| text("quant_type")) {
+    let listed = || settings.as_str().or_else(|| settings.get("quantization")?.get("quant_algo")?.as_str());
+    let name = match text("quant_method").or_else(|| text("quant_type")).or_else(listed) {
         Some(name) => name.to_owned(),
         None if bitsandbytes => "bitsandbytes".to_owned(),
         None if place.ends_with(": quantization") => "MLX".to_owned(),
@@ -109,6 +110,7 @@ mod tests {
             (json!({"quant_method": "fp8", "fmt": "e4m3"}), "fp8 (e4m3)"),
             (json!({"quant_method": "hqq"}), "hqq"),
             (json!({}), "an unnamed method"),
+            (json!("awq"), "awq"),
         ] {
             let why = with(settings);
             assert!(why.contains(&format!("quantised with {expected}: not supported; supported are")), "{why}");

@@ -42,7 +42,6 @@ pub enum Command {
     /// Train a checkpoint on drawn scenes, by the paper's recipe. Goes on where it was stopped.
     Train(TrainArgs),
     /// Print a completion script for a shell.
-    #[command(hide = true)]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -140,10 +139,10 @@ pub struct AskArgs {
     #[arg(long, value_name = "RATIO|COUNT", value_parser = keep, allow_negative_numbers = true)]
     pub keep: Option<Keep>,
     /// The decoder layer whose input the text-guided sampler prunes.
-    #[arg(long, value_name = "L")]
+    #[arg(long, value_name = "L", allow_negative_numbers = true)]
     pub layer: Option<usize>,
     /// Most tokens of an answer.
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
     /// 0: the most likely token. Above: drawn.
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -152,10 +151,10 @@ pub struct AskArgs {
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f64,
     /// Draw from this many of the most likely tokens; 0: all.
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, value_name = "K", default_value_t = 0, allow_negative_numbers = true)]
     pub top_k: usize,
     /// Seed of the draws.
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Weakens tokens that prompt or answer already holds; 1: not at all. Without it, as generation_config.json has it.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]

@@ -16,7 +16,10 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
     check(&args)?;
     // Before the model is loaded: a name that can't be written is found now and not after minutes.
     let overlay_at = match &args.overlay {
-        Some(path) => Some((output::picture_format(path)?, Output::new(path, &[&args.image])?)),
+        Some(path) => {
+            let read = load::read_files(&args.image, args.model.as_deref());
+            Some((output::picture_format(path)?, Output::new(path, &read)?))
+        }
         None => None,
     };
     let options = AskOptions { cancel: load::interruptible(), ..args.options() };
@@ -45,7 +48,11 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
 /// Refuses what can only be a mistake.
 fn check(args: &AskArgs) -> Result<(), Failure> {
     args.sampling.check()?;
-    if let Some(file) = args.questions.iter().find(|question| Path::new(question).is_file()) {
+    let is_path = |question: &&String| {
+        let path = Path::new(question);
+        path.is_file() || (question.contains('/') && path.is_dir())
+    };
+    if let Some(file) = args.questions.iter().find(is_path) {
         return Err(Failure::Usage(format!(
             "expected one picture and then questions, got the file {file} as a question; ask about each picture on its own, or about a folder's with `fovea eval`"
         )));
@@ -62,7 +69,9 @@ fn check(args: &AskArgs) -> Result<(), Failure> {
 
 /// What the user should know before reading the answer.
 fn notes(args: &AskArgs, model: &Model, picture: &Picture) {
-    for note in model.notes() {
+    // A penalty of the user's takes the place of the checkpoint's.
+    let own = |note: &&String| args.repetition_penalty.is_none() || !note.contains("repetition_penalty");
+    for note in model.notes().iter().filter(own) {
         text::note(&format!("note: {}", text::line(note)));
     }
     if args.model.is_none() {
@@ -72,12 +81,17 @@ fn notes(args: &AskArgs, model: &Model, picture: &Picture) {
     }
     let options = args.options();
     let text_on = options.text_is_on(model.config());
-    match model.stock_note(picture).filter(|_| !text_on) {
-        Some(note) => text::note(&format!("note: {note}; switch it on with --on text")),
-        None if !model.has_selector() && options.vision_is_on(model.config()) => {
-            text::note("note: this checkpoint has no scale selector: the vision-guided sampler stays off");
-        }
-        None => {}
+    let vision_wanted = options.vision_is_on(model.config());
+    if let Some(note) = model.stock_note(picture).filter(|_| !text_on && !(vision_wanted && model.has_selector())) {
+        let config = model.config();
+        let on = match config.focus.text_layer {
+            Some(_) => "--on text".to_owned(),
+            None => format!("--layer {}", config.text.n_layers / 4),
+        };
+        text::note(&format!("note: {note}; switch it on with {on}"));
+    }
+    if vision_wanted && !model.has_selector() {
+        text::note("note: this checkpoint has no scale selector: the vision-guided sampler stays off");
     }
     if text_on && args.layer.is_none() && model.config().focus.text_layer.is_none() {
         text::note(

@@ -12,9 +12,10 @@ mod samples;
 mod score;
 mod studies;
 
-use std::{io::IsTerminal, path::Path};
+use std::{io::IsTerminal, path::PathBuf};
 
 use fovea_model::AskOptions;
+use fovea_runtime::hub_cache;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
@@ -25,7 +26,7 @@ use crate::{
     chart::Chart,
     failure::Failure,
     load,
-    output::Output,
+    output::{self, Output},
     text,
 };
 use modes::Row;
@@ -40,10 +41,13 @@ pub fn scenes(args: &ScenesArgs) -> Result<(), Failure> {
 
 /// Answers every question in every mode, or as a study has it, and tells how that went.
 pub async fn run(args: EvalArgs) -> Result<(), Failure> {
-    let questions = args.dir.as_ref().map(|dir| samples::list(dir));
-    let read: Vec<&Path> = questions.as_deref().into_iter().collect();
-    let output = |file: &Option<std::path::PathBuf>| file.as_deref().map(|f| Output::new(f, &read)).transpose();
-    let (png, wrong) = (output(&args.png)?, output(&args.wrong)?);
+    let folder = args.model.as_deref().and_then(|model| hub_cache::locate(model).ok());
+    let read = output::files_of(&[args.dir.as_deref(), folder.as_deref()]);
+    if args.png.is_some() && args.png == args.wrong {
+        return Err(Failure::Usage("expected two files for --png and --wrong, got one for both".into()));
+    }
+    let written = |file: &Option<PathBuf>| file.as_deref().map(|f| Output::new(f, &read)).transpose();
+    let (png, wrong) = (written(&args.png)?, written(&args.wrong)?);
     let compare = if args.exact { Compare::Literally } else { Compare::Vqa };
     let samples = match &args.dir {
         Some(dir) => samples::folder(dir)?,

@@ -89,7 +89,8 @@ impl Failure {
             Self::Model(error) => model_code(error),
             Self::Runtime(error) => runtime_code(error),
             Self::Usage(_) => 2,
-            Self::PictureFile { .. } | Self::Picture { .. } => 4,
+            Self::Picture { why, .. } => model_code(why),
+            Self::PictureFile { .. } => 4,
             Self::NotWhole(_) => 3,
             // CubeCL panics where wgpu reports a lost device or an allocation that failed.
             Self::Panic(_) => 7,

@@ -4,16 +4,16 @@ use std::{
     fs,
     io::{self, IsTerminal, Read},
     mem,
-    path::Path,
+    path::{Path, PathBuf},
     process,
     sync::Arc,
 };
 
 use fovea_model::{AskOptions, Cancel, Checkpoint, LoadProgress, Model, Picture, Precision, demo};
-use fovea_runtime::{DeviceChoice, OpenDevice, device::DeviceClass, source::Source};
+use fovea_runtime::{DeviceChoice, OpenDevice, device::DeviceClass, hub_cache, source::Source};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{failure::Failure, text};
+use crate::{failure::Failure, output, text};
 
 /// Where the checkpoint is; the embedded one where no directory is given.
 pub fn source(dir: Option<&Path>) -> Result<Source, Failure> {
@@ -21,6 +21,15 @@ pub fn source(dir: Option<&Path>) -> Result<Source, Failure> {
         Some(dir) => Ok(Source::open(dir)?),
         None => Ok(demo::source()),
     }
+}
+
+/// The files that a command reads: the picture, where it comes from a file, and the checkpoint's.
+pub fn read_files(image: &Path, model: Option<&Path>) -> Vec<PathBuf> {
+    let image = if image == Path::new("-") { Path::new("/dev/stdin") } else { image };
+    let folder = model.and_then(|model| hub_cache::locate(model).ok());
+    let mut files = output::files_of(&[folder.as_deref()]);
+    files.push(image.to_owned());
+    files
 }
 
 /// A handle that Ctrl-C cancels. A second Ctrl-C does not wait for the next check.

@@ -18,7 +18,7 @@ mod trace;
 mod train;
 mod window;
 
-use std::{panic, process::ExitCode, thread};
+use std::{panic, path::Path, process::ExitCode, thread};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
@@ -85,11 +85,15 @@ fn usage_error(text: &str, kind: ErrorKind) -> String {
         ErrorKind::UnknownArgument => "; a question that begins with a hyphen goes behind `--`",
         _ => "",
     };
-    let command = text.lines().find_map(|line| line.strip_prefix("Usage: fovea ")).and_then(|usage| {
-        let first = usage.split_whitespace().next()?;
-        first.chars().all(|c| c.is_ascii_lowercase()).then(|| format!(" {first}"))
-    });
-    format!("{what}{hyphen}; see `fovea{} --help`", command.unwrap_or_default())
+    let first = std::env::args().nth(1).unwrap_or_default();
+    let known = Cli::command().get_subcommands().any(|command| command.get_name() == first);
+    let hint = match kind {
+        ErrorKind::InvalidSubcommand if Path::new(&first).is_file() => {
+            "; to ask about a picture: `fovea ask PICTURE QUESTION`"
+        }
+        _ => hyphen,
+    };
+    format!("{what}{hint}; see `fovea{} --help`", if known { format!(" {first}") } else { String::new() })
 }
 
 async fn run(command: Command) -> Result<(), Failure> {

@@ -13,6 +13,9 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::failure::Failure;
 
+/// Most bytes of a file's name, on most systems.
+const LONGEST_NAME: usize = 255;
+
 /// A file that will be written.
 pub struct Output {
     path: PathBuf,
@@ -25,14 +28,14 @@ impl Output {
     ///
     /// # Errors
     /// [`Failure::Usage`] for `-` and for a file that is read; [`Failure::Write`] where the system refuses.
-    pub fn new(path: &Path, read: &[&Path]) -> Result<Self, Failure> {
+    pub fn new(path: &Path, read: &[PathBuf]) -> Result<Self, Failure> {
         let name = path.display();
-        if path == Path::new("-") {
-            return Err(Failure::Usage(
-                "expected the name of a file to write, got -; only answers go to stdout".into(),
-            ));
+        let stdout = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+        if stdout.iter().any(|stdout| path == Path::new(stdout)) {
+            let why = format!("expected the name of a file to write, got {name}; only answers go to stdout");
+            return Err(Failure::Usage(why));
         }
-        let same = |other: &&&Path| matches!((path.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let same = |other: &&PathBuf| matches!((path.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if let Some(other) = read.iter().find(same) {
             let other = other.display();
             return Err(Failure::Usage(format!("{name} would overwrite {other}, which is read; choose another name")));
@@ -40,12 +43,21 @@ impl Output {
         let failed = |why: io::Error| Failure::Write { file: name.to_string(), why };
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => Err(failed(io::Error::other("it is a folder; name a file in it"))),
+            // A name that ends in a slash means a folder.
+            _ if path.as_os_str().to_string_lossy().ends_with('/') => {
+                Err(failed(io::Error::other("it names a folder; name a file in it")))
+            }
             Ok(found) if !found.is_file() => Ok(Self { path: path.to_owned(), beside: None }),
             _ => {
                 // Where the name is a link, what it leads to is replaced.
                 let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
                 let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                let beside = builder().tempfile_in(folder).map_err(failed)?;
+                fs::metadata(folder).map_err(failed)?;
+                if path.file_name().is_some_and(|name| name.len() > LONGEST_NAME) {
+                    return Err(failed(io::Error::other("its name is too long")));
+                }
+                // The library's own words name the file beside.
+                let beside = builder().tempfile_in(folder).map_err(|why| failed(why.kind().into()))?;
                 Ok(Self { path, beside: Some(beside) })
             }
         }
@@ -67,6 +79,12 @@ impl Output {
             }
         }
     }
+}
+
+/// The files of these folders: none of them is to be overwritten.
+pub fn files_of(folders: &[Option<&Path>]) -> Vec<PathBuf> {
+    let entries = folders.iter().flatten().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
 }
 
 /// A file with the rights of any new file; a temporary one is the user's alone.
@@ -126,7 +144,7 @@ mod tests {
         let other = folder.path().join("x/../a.png");
         fs::create_dir(folder.path().join("x")).expect("a folder");
         for name in [&file, &other] {
-            let refused = Output::new(name, &[&file]).err().map(|e| (e.exit_code(), e.to_string()));
+            let refused = Output::new(name, std::slice::from_ref(&file)).err().map(|e| (e.exit_code(), e.to_string()));
             let (code, why) = refused.expect("a refusal");
             assert!(code == 2 && why.contains("would overwrite"), "{code} {why}");
         }

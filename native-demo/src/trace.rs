@@ -12,7 +12,7 @@ use crate::{
 /// Runs and writes the trace.
 pub async fn run(args: TraceArgs) -> Result<(), Failure> {
     args.sampling.check()?;
-    let output = Output::new(&args.out, &[&args.image])?;
+    let output = Output::new(&args.out, &load::read_files(&args.image, Some(&args.model)))?;
     let cancel = load::interruptible();
     let picture = load::picture(&args.image)?;
     let options = AskOptions {

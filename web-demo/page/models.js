@@ -18,6 +18,7 @@ export const SETTINGS = [
   'special_tokens_map.json',
   'quantize_config.json',
   'quant_config.json',
+  'hf_quant_config.json',
   'additional_chat_templates/default.jinja',
 ];
 

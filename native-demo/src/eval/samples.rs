@@ -106,8 +106,13 @@ pub fn folder(dir: &Path) -> Result<Vec<Sample>, Failure> {
     let read = fs::read_to_string(&file).map_err(|e| broken(e.to_string()))?;
     let mut samples: Vec<Sample> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
-    for (number, line) in read.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in
+        read.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
+    {
         let line: Line = serde_json::from_str(line).map_err(|e| broken(format!("line {}: {e}", number + 1)))?;
+        if line.question.trim().is_empty() {
+            return Err(broken(format!("line {}: expected a question, got an empty one", number + 1)));
+        }
         let plain = Path::new(&line.image).components().all(|c| matches!(c, Component::Normal(_)));
         if !plain {
             return Err(broken(format!(

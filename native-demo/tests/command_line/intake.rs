@@ -8,7 +8,7 @@ use std::{
     process::{Output, Stdio},
 };
 
-use crate::program::{fixture, fovea, on_cpu, program};
+use crate::program::{Broken, fixture, fovea, on_cpu, program};
 
 const SHIRT: &str = "What number is on the shirt?";
 
@@ -70,11 +70,14 @@ fn files_and_nothing_are_no_questions() {
     for empty in ["", "  \n"] {
         fovea(&["ask", &picture(), empty, "--device", "cpu"]).expect_error(2, &["expected a question", "number 1"]);
     }
+    fovea(&["ask", &picture(), SHIRT, "--layer", "-1"]).expect_error(2, &["'-1'", "--layer", "fovea ask --help"]);
+    fovea(&[&picture(), SHIRT]).expect_error(2, &["fovea ask PICTURE QUESTION"]);
     let words = on_cpu(&["ask", &picture(), "What", "number", "is", "it", "--max-new-tokens", "2"]);
     assert!(words.stderr().contains("put quotes around"), "expected a hint, got: {}", words.stderr());
     assert_eq!(words.stdout().lines().count(), 4, "answers (got, expected)");
 }
 
+#[cfg(unix)]
 #[test]
 fn an_overlay_never_takes_the_place_of_what_is_read() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -101,10 +104,22 @@ fn an_overlay_never_takes_the_place_of_what_is_read() {
         assert!(fs::read(&out).expect("an overlay").starts_with(start), "{name}: expected the format of its name");
     }
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 6, "files (got, expected)");
-    // So with a trace, and with a folder of scenes.
-    let model = fixture("tiny-0");
-    let args = ["trace", "--model", &model, "--image", path(&input), "--prompt", "?", "--out", path(&input)];
-    fovea(&args).expect_error(2, &["would overwrite"]);
+    for name in ["/dev/stdout", "a.png/"] {
+        let ran = fovea(&["ask", path(&input), SHIRT, "--device", "cpu", "--overlay", name]);
+        ran.expect_error(if name.ends_with('/') { 1 } else { 2 }, &[name]);
+    }
+    // So with a trace, with the checkpoint's files, and with a folder of scenes.
+    let model = Broken::copy("tiny-0");
+    let weights = format!("{}/model.safetensors", model.path());
+    for out in [path(&input), &weights] {
+        let args = ["trace", "--model", model.path(), "--image", path(&input), "--prompt", "?", "--out", out];
+        fovea(&args).expect_error(2, &["would overwrite"]);
+        let link = folder.path().join("link.png");
+        std::os::unix::fs::symlink(out, &link).expect("a link");
+        let args = ["ask", path(&input), SHIRT, "--model", model.path(), "--device", "cpu", "--overlay", path(&link)];
+        fovea(&args).expect_error(2, &["would overwrite"]);
+        fs::remove_file(&link).expect("a link");
+    }
     let scenes = folder.path().join("scenes");
     for code in [0, 2] {
         fovea(&["scenes", "--count", "1", "--out", path(&scenes)]).expect_code(code);
