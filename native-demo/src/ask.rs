@@ -82,7 +82,7 @@ fn notes(args: &AskArgs, model: &Model, picture: &Picture) {
     let options = args.options();
     let text_on = options.text_is_on(model.config());
     let vision_wanted = options.vision_is_on(model.config());
-    if let Some(note) = model.stock_note(picture).filter(|_| !text_on && !(vision_wanted && model.has_selector())) {
+    if let Some(note) = model.stock_note(picture).filter(|_| !(text_on || vision_wanted && model.has_selector())) {
         let config = model.config();
         let on = match config.focus.text_layer {
             Some(_) => "--on text".to_owned(),
