@@ -145,3 +145,23 @@ fn load(config: &Config, stock: u64, visual: u64, kept: u64, value_bytes: u64) -
         prefill_activations: 4 * feed_forward.max(attention),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_questions_bytes_are_counted_by_hand() {
+        let text = serde_json::json!({
+            "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "vocab_size": 32064
+        });
+        let config = serde_json::json!({"model_type": "llava_next", "text_config": text});
+        let config = Config::from_json(&config).expect("a config");
+        // 10 tokens in f16: caches 2 * 2 layers * 4 * 2 bytes * 10; read in f32 2 * 4 * 4 * 10; three hidden states 4 * 3 * 8 * 10;
+        // of 4 rows the feed-forward's 4 * 4 * (2 * 8 + 3 * 16), more than their scores' 2 * 4 * 4 * 10 * 2.
+        assert_eq!(Plan::question_bytes(&config, 10, 4, 2), 320 + 320 + 960 + 1024);
+        // 40 tokens: the scores are more.
+        assert_eq!(Plan::question_bytes(&config, 40, 4, 2), 1280 + 1280 + 3840 + 2560);
+    }
+}
