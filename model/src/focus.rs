@@ -334,3 +334,61 @@ impl At {
         Progress { stage: self.stage, done: done as u64, total: total as u64 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        AskOptions, Cancel, Checkpoint, Picture, Precision, demo,
+        pace::Steps,
+        trace::{Trace, Value, trace},
+    };
+    use fovea_runtime::{DeviceChoice, OpenDevice};
+
+    /// Every stage of a run of the demo checkpoint in these steps; None: in those of the CPU.
+    fn run(steps: Option<Steps>) -> Trace {
+        pollster::block_on(async {
+            let device = OpenDevice::open(&DeviceChoice::Cpu).await.expect("the CPU");
+            let checkpoint = Checkpoint::open(demo::source()).await.expect("the demo checkpoint");
+            let model = Model::load(checkpoint, device, Precision::F32, &Cancel::default(), |_| {}).await;
+            let mut model = model.expect("a model");
+            if let (Some(steps), Some(model)) = (steps, Arc::get_mut(&mut model)) {
+                model.steps = steps;
+            }
+            let rgb = (0..300 * 200 * 3).map(|i| (i * 7919 % 65521 % 256) as u8).collect();
+            let mut conversation = model.look_at(Picture::from_rgb(300, 200, rgb).expect("a picture"));
+            let options = AskOptions { max_new_tokens: 4, ..AskOptions::default() };
+            let question = "What word is on the blue sign, and which number is on the other?";
+            trace(&mut conversation, question, &options).await.expect("a trace")
+        })
+    }
+
+    /// What is computed some rows at a time is what is computed at once, but for the order of sums.
+    #[test]
+    fn narrow_steps_give_what_wide_ones_give() {
+        let whole = run(None);
+        let config = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo checkpoint").config;
+        let tokens = config.vision.patches().pow(2) + 1;
+        let widest = config.vision.d_ff.max(config.vision.n_heads * tokens) as u64;
+        // Two tiles at a time, seven rows of a tile, and one row of everything.
+        for values in [2 * tokens as u64 * widest, 7 * widest, 1] {
+            let narrow = run(Some(Steps::of_values(values)));
+            assert_eq!(narrow.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
+            for (stage, expected) in &whole {
+                match (&narrow[stage], expected) {
+                    (Value::F32 { data: got, .. }, Value::F32 { data: expected, .. }) => {
+                        let pairs = || got.iter().zip(expected).map(|(g, e)| (f64::from(*g), f64::from(*e)));
+                        let error: f64 = pairs().map(|(g, e)| (g - e).powi(2)).sum();
+                        let size: f64 = pairs().map(|(_, e)| e * e).sum();
+                        assert_eq!(got.len(), expected.len(), "{values}: {stage}: values (got, expected)");
+                        assert!(error <= 1e-10 * size, "{values}: {stage}: NMSE {}", error / size);
+                    }
+                    (Value::I64 { data: got, .. }, Value::I64 { data: expected, .. }) => {
+                        assert_eq!(got, expected, "{values}: {stage} (got, expected)");
+                    }
+                    _ => panic!("{values}: {stage}: expected one type"),
+                }
+            }
+        }
+    }
+}

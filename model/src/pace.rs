@@ -46,6 +46,12 @@ impl Steps {
     #[cfg(feature = "train")]
     pub const WHOLE: Self = Self { cpu: false, software: false, values: u64::MAX / 4 };
 
+    /// Steps whose buffers hold at most so many values.
+    #[cfg(test)]
+    pub const fn of_values(values: u64) -> Self {
+        Self { cpu: true, software: false, values }
+    }
+
     /// Rows at once, where each takes `work` multiply-adds and at most `widest` values in one buffer.
     pub fn rows(&self, work: u64, widest: u64) -> usize {
         let by_memory = self.values / widest.max(1);

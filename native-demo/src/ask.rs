@@ -62,7 +62,7 @@ fn check(args: &AskArgs) -> Result<(), Failure> {
     }
     let word = |question: &String| !question.contains(char::is_whitespace) && !question.ends_with('?');
     if args.questions.len() > 2 && args.questions.iter().all(word) {
-        text::note("note: every word is a question of its own; put quotes around a question of several words");
+        text::note("note: every word counts as a separate question; put quotes around a question of several words");
     }
     Ok(())
 }

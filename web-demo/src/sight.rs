@@ -52,7 +52,7 @@ impl Sight {
     /// Answers a question.
     ///
     /// `options` is a JSON object; each key may be left out: `vision` and `text` (whether these samplers are on), `gamma`,
-    /// `layer`, `max_new_tokens`. `on_event` is told, as JSON, `{stage, milliseconds}` as stages end, `{progress: {stage,
+    /// `layer`, `max_new_tokens`. `on_event` receives, as JSON, `{stage, milliseconds}` as stages end, `{progress: {stage,
     /// done, total}}` a few times a second while a long one is under way, `{looked}` once,
     /// `{token: {id, text}}`, and `{done}` last, with the keys of `fovea ask --json`.
     ///

@@ -208,7 +208,7 @@ impl Run {
         Ok(Flow::On)
     }
 
-    /// What `body` prints, with variables of its own.
+    /// What `body` prints, with its own variables.
     fn capture(&self, body: &Body, scope: &Rc<Scope>) -> Res<(Flow, Value)> {
         let mut out = String::new();
         let flow = self.body(body, &Scope::within(scope), &mut out)?;

@@ -3,7 +3,7 @@
 //! A template is a program in Jinja's language over Python's values, set up in transformers' own way: blocks trimmed, the
 //! tags `break`, `continue` and `generation`, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, and a
 //! sandbox in which only namespaces change. Template engines for Rust differ in what they print for such programs, and a
-//! short one can exhaust memory or stack in them, or end the program; so this is an interpreter of its own. It either prints
+//! short one can exhaust memory or stack in them, or end the program; so this is our own interpreter. It either prints
 //! what transformers prints or fails and says why. Source: transformers 5.24, `utils/chat_template_utils.py`; Jinja 3.1.6.
 //!
 //! ```

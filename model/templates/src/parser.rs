@@ -175,7 +175,7 @@ impl Parser {
         }
     }
 
-    /// The end of a tag, and the body behind it, which has variables of its own.
+    /// The end of a tag, and the body behind it, which has its own variables.
     fn block(&mut self, ends: &[&str]) -> Res<Body> {
         let soft = std::mem::take(&mut self.soft);
         let body = self.plain_block(ends);

@@ -24,7 +24,7 @@ pub(super) enum StmtKind {
     Call(Expr, Arc<MacroDef>),
     Filter(Vec<(Name, Args)>, Body),
     With(Vec<(Target, Expr)>, Body),
-    /// A body with variables of its own: `generation`.
+    /// A body with its own variables: `generation`.
     Scope(Body),
     /// The same, that sees only the outermost variables: `block`.
     Block(Body),
