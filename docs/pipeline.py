@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Draws docs/pipeline.png: the way from a picture and a question to an answer.
+"""Draws docs/pipeline.png: the data flow from a picture and a question to the text model.
 
     python docs/pipeline.py            # needs Pillow and the DejaVu fonts
 
-The sizes are LLaVA-NeXT's own for the sample picture (640x480: a map of 36x48 patches, 2340 tokens). Which scale a
-region takes and which tokens stay is a schematic here: detail in the picture decides the one, nearness to the red shirt
-the other. The counts are those of the drawing.
+The sizes are LLaVA-NeXT's own for the sample picture (640x480: a map of 36x48 patches, 2340 tokens). The scale of each
+region and the tokens that stay are a schematic: the first depends on detail in the picture, the second on the distance
+to the red shirt. The counts are those of the drawing.
 """
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def tokens(choice):
 
 
 def keep(cells):
-    """Whether a token stays: near the red shirt, or one of a thin sample of the rest."""
+    """Whether a token stays: it is near the red shirt, or one of a thin sample of the rest."""
     side = 640 / MAP[1]
     kept = []
     for i, (y, x, k) in enumerate(cells):
@@ -107,7 +107,7 @@ def main():
     kept = keep(cells)
     thumbnail, stock = PATCHES ** 2, PATCHES ** 2 + MAP[0] * (MAP[1] + 1)
     vision = thumbnail + len(cells) + newlines
-    # Of thumbnail and newlines the schematic keeps the same share as of the map.
+    # The schematic keeps the same share of thumbnail and newlines as of the map.
     text = round(vision * sum(kept) / len(cells))
 
     W, H, M = 1920, 940, 56
@@ -123,8 +123,8 @@ def main():
     grid(frames[3], cells, kept)
     titles = [("A picture, a question", f"“{QUESTION}”"),
               ("Tiles", "a canvas of 336 px tiles, and a thumbnail"),
-              ("Vision-guided sampler", "one scale a region: plain ones shrink"),
-              ("Text-guided sampler", "what the question does not need goes")]
+              ("Vision-guided sampler", "one scale per region: plain ones shrink"),
+              ("Text-guided sampler", "drops what the question does not need")]
     below = [("640×480", "", FAINT),
              ("CLIP and projector:", f"{stock} tokens", FAINT),
              ("to the text model:", f"{vision} tokens", GREEN),
@@ -144,8 +144,8 @@ def main():
         draw.text((x + draw.textlength(under[0] + " ", font=font(21)), top + h + 18), under[1], font=font(26, True), fill=under[2])
     # The scales' colours, under the sampler that chooses them.
     x, y = M + 2 * (w + gap), top + h + 62
-    draw.text((x, y - 2), "a token for", font=font(21), fill=FAINT)
-    x += 134
+    draw.text((x, y - 2), "one token for", font=font(21), fill=FAINT)
+    x += 156
     for k, colour in SCALES:
         draw.rectangle([x, y, x + 22, y + 22], outline=colour, width=3)
         draw.text((x + 32, y - 2), f"{k}×{k}", font=font(21), fill=FAINT)
@@ -155,9 +155,9 @@ def main():
     left, right, y = M + 216, W - M - 290, top + h + 152
     unit = (right - left) / stock
     draw.line([M, y - 30, W - M, y - 30], fill=EDGE, width=2)
-    bars = [("LLaVA-NeXT", stock, "every one of 32 layers", GREY, None),
-            ("layers 0 to 7", vision, "once a picture", GREEN, "kept for the next question"),
-            ("layers 8 to 31", text, "once a question", GOLD, None)]
+    bars = [("LLaVA-NeXT", stock, "in all 32 layers", GREY, None),
+            ("layers 0 to 7", vision, "once per picture", GREEN, "kept for the next question"),
+            ("layers 8 to 31", text, "once per question", GOLD, None)]
     for name, count, when, colour, note in bars:
         draw.text((M, y + 14), name, font=font(24, True), fill=TEXT)
         draw.rounded_rectangle([left, y, left + count * unit, y + 56], 8, fill=colour)
@@ -166,8 +166,8 @@ def main():
         draw.text((left + 16, y + 12), label, font=font(26, True), fill=dark)
         draw.text((left + count * unit + 18, y + 14), when + (f", {note}" if note else ""), font=font(22), fill=FAINT)
         y += 84
-    draw.text((M, y + 10), "Tokens in the picture's place. 2340 is LLaVA-NeXT's count for 640×480; the other two are this drawing's, a schematic and not a trained model's choice.",
-              font=font(19), fill=FAINT)
+    draw.text((M, y + 10), "Visual tokens. 2340 is LLaVA-NeXT's count for 640×480. The other two counts are a schematic, not a trained model's choice.",
+              font=font(22), fill=TEXT)
     image.save(HERE / "pipeline.png", optimize=True)
     print(f"{stock} -> {vision} -> {text} tokens; {image.size}")
 

@@ -1,7 +1,7 @@
-//! Broken checkpoints: each is refused before any device is opened, by an error that names what is wrong.
+//! Broken checkpoints: each gives an error that names the fault, before any device is opened.
 //!
-//! A row breaks the checkpoint `tiny-0` in one place. Structure is refused by `Checkpoint::open`, values that are no
-//! numbers by `Checkpoint::verify`; both read files and allocate no tensor.
+//! Each row breaks the checkpoint `tiny-0` in one place. `Checkpoint::open` detects a wrong structure,
+//! `Checkpoint::verify` values that are not finite. Both read files and allocate no tensors.
 
 use std::{
     borrow::Cow,
@@ -15,12 +15,12 @@ use pollster::block_on;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-/// What it is called, how the checkpoint is broken, and words that the error must hold.
+/// A name, an edit that breaks the checkpoint, and words that the error must contain.
 type Row = (&'static str, fn(&mut Files), &'static [&'static str]);
 
 const CONFIG: &[Row] = &[
     ("no config", |f| f.remove("config.json"), &["config.json", "no such file"]),
-    ("config is no JSON", |f| f.put("config.json", "{"), &["config.json", "expected JSON"]),
+    ("a config that is not JSON", |f| f.put("config.json", "{"), &["config.json", "expected JSON"]),
     ("config is a list", |f| f.put("config.json", "[]"), &["config.json", "expected an object"]),
     ("config of 5 MB", |f| f.bytes("config.json").extend(vec![b' '; 5 << 20]), &["config.json", "expected at most"]),
     ("another model", |f| f.config("/model_type", json!("llava")), &["model_type", "llava_next", "\"llava\""]),
@@ -45,14 +45,14 @@ const CONFIG: &[Row] = &[
         |f| f.config("/text_config/num_hidden_layers", json!(0)),
         &["text_config.num_hidden_layers", "got 0"],
     ),
-    ("layers by half", |f| f.config("/text_config/num_hidden_layers", json!(2.5)), &["num_hidden_layers", "2.5"]),
+    ("half a layer", |f| f.config("/text_config/num_hidden_layers", json!(2.5)), &["num_hidden_layers", "2.5"]),
     ("width below zero", |f| f.config("/text_config/hidden_size", json!(-64)), &["text_config.hidden_size", "-64"]),
     ("patch of 0", |f| f.config("/vision_config/patch_size", json!(0)), &["vision_config.patch_size", "got 0"]),
     ("patch that does not divide", |f| f.config("/vision_config/patch_size", json!(7)), &["patch_size", "48", "got 7"]),
     ("no canvases", |f| f.config("/image_grid_pinpoints", json!([])), &["image_grid_pinpoints", "got []"]),
     ("a canvas of 0", |f| f.config("/image_grid_pinpoints", json!([[0, 48]])), &["image_grid_pinpoints", "[[0,48]]"]),
     (
-        "a canvas by half",
+        "a canvas that is not a multiple of the tile",
         |f| f.config("/image_grid_pinpoints", json!([[48, 97]])),
         &["image_grid_pinpoints", "48", "97"],
     ),
@@ -84,7 +84,7 @@ const CONFIG: &[Row] = &[
         &["vision_config.num_attention_heads", "48", "got 5"],
     ),
     (
-        "four colours",
+        "four color channels",
         |f| f.config("/vision_config/num_channels", json!(4)),
         &["vision_config.num_channels", "expected 3"],
     ),
@@ -171,7 +171,7 @@ fn sharded(files: &mut Files, edit: impl FnOnce(&mut Value)) {
     files.json(INDEX, edit);
 }
 
-/// Leaves nothing but an index of shards, which says `text`.
+/// Replaces all weights with an index of shards that contains `text`.
 fn indexed(files: &mut Files, text: &str) {
     files.remove(WEIGHTS);
     files.put(INDEX, text);
@@ -201,7 +201,7 @@ const WEIGHT_FILES: &[Row] = &[
         |f| f.put(WEIGHTS, [9, 0, 0, 0, 0, 0, 0, 0, b'{', b'}']),
         &[WEIGHTS, "header", "got 9"],
     ),
-    ("a header that is no JSON", |f| f.put(WEIGHTS, weights_file("{\"a\":", b"")), &[WEIGHTS, "JSON"]),
+    ("a header that is not JSON", |f| f.put(WEIGHTS, weights_file("{\"a\":", b"")), &[WEIGHTS, "JSON"]),
     ("a header that is a list", |f| f.put(WEIGHTS, weights_file("[]", b"")), &[WEIGHTS, "JSON"]),
     ("no tensors", |f| f.put(WEIGHTS, weights_file("{}", b"")), &["embed_tokens.weight", "0 tensors"]),
     (
@@ -216,7 +216,7 @@ const WEIGHT_FILES: &[Row] = &[
     ("overlapping tensors", |f| shift(f, QUERY, -4), &[QUERY, "where the one before ends"]),
     ("a hole between tensors", |f| shift(f, QUERY, 4), &[QUERY, "where the one before ends"]),
     (
-        "offsets the wrong way round",
+        "offsets in reverse order",
         |f| f.header(|h| entry(h, NORM)["data_offsets"] = json!([8, 4])),
         &[NORM, "bytes within the", "8..4"],
     ),
@@ -274,11 +274,11 @@ const WEIGHT_FILES: &[Row] = &[
         },
         &[SHARD_2, "no such file"],
     ),
-    ("an index that is no JSON", |f| indexed(f, "weight_map"), &[INDEX, "weight_map"]),
+    ("an index that is not JSON", |f| indexed(f, "weight_map"), &[INDEX, "weight_map"]),
     ("an index without its map", |f| indexed(f, "{}"), &[INDEX, "weight_map"]),
     ("an index of no tensors", |f| indexed(f, r#"{"weight_map": {}}"#), &["embed_tokens.weight", "0 tensors"]),
     (
-        "an index that climbs out",
+        "an index with a path out of the directory",
         |f| sharded(f, |index| index["weight_map"][NORM] = json!("../model.safetensors")),
         &[INDEX, "../model.safetensors"],
     ),
@@ -298,12 +298,12 @@ const WEIGHT_FILES: &[Row] = &[
         &[INDEX, "safetensors", "config.json"],
     ),
     (
-        "a tensor that its shard lacks",
+        "a tensor that is missing in its shard",
         |f| sharded(f, |index| index["weight_map"]["nowhere.weight"] = json!(SHARD_1)),
         &[INDEX, "nowhere.weight", "none of this name"],
     ),
     (
-        "a tensor in another shard than said",
+        "a tensor in another shard than in the index",
         |f| {
             sharded(f, |index| {
                 let said = if index["weight_map"][NORM] == SHARD_1 { SHARD_2 } else { SHARD_1 };
@@ -326,7 +326,11 @@ const WEIGHT_FILES: &[Row] = &[
 
 const TOKENIZER: &[Row] = &[
     ("no tokenizer", |f| f.remove("tokenizer.json"), &["tokenizer.json", "no such file"]),
-    ("a tokenizer that is no JSON", |f| f.put("tokenizer.json", "<html>"), &["tokenizer.json", "expected a tokenizer"]),
+    (
+        "a tokenizer that is not JSON",
+        |f| f.put("tokenizer.json", "<html>"),
+        &["tokenizer.json", "expected a tokenizer"],
+    ),
     ("a tokenizer without a model", |f| f.put("tokenizer.json", "{}"), &["tokenizer.json", "expected a tokenizer"]),
     (
         "an empty vocabulary",
@@ -343,17 +347,17 @@ const TOKENIZER: &[Row] = &[
         &["tokenizer.json", "5000"],
     ),
     (
-        "merges of what is not there",
+        "merges of tokens that do not exist",
         |f| f.set("tokenizer.json", "/model/merges", json!([["never", "seen"]])),
         &["tokenizer.json", "expected a tokenizer"],
     ),
     (
-        "a prefix longer than what is merged, on which the library panics",
+        "a prefix longer than the merged tokens, on which the library panics",
         |f| f.set("tokenizer.json", "/model/continuing_subword_prefix", json!("##########")),
         &["tokenizer.json", "expected a tokenizer"],
     ),
     (
-        "a picture's id that is no token",
+        "a picture's id that is not a token",
         |f| {
             f.set("tokenizer.json", "/model/vocab/ween", Value::Null);
             f.set("tokenizer.json", "/model/merges", json!([]));
@@ -365,8 +369,8 @@ const TOKENIZER: &[Row] = &[
 
 const TEMPLATE: &[Row] = &[
     ("no template", |f| f.remove("chat_template.jinja"), &["chat template", "got none"]),
-    ("a template that is no text", |f| f.put("chat_template.jinja", [0xff, 0xfe]), &["chat template", "UTF-8"]),
-    ("a template that does not parse", |f| f.put("chat_template.jinja", "<image>{% for %}"), &["chat template"]),
+    ("a template that is not text", |f| f.put("chat_template.jinja", [0xff, 0xfe]), &["chat template", "UTF-8"]),
+    ("a template with a syntax error", |f| f.put("chat_template.jinja", "<image>{% for %}"), &["chat template"]),
     (
         "a template without end",
         |f| {
@@ -418,14 +422,14 @@ const TEMPLATE: &[Row] = &[
     ),
 ];
 
-/// The picture's settings, within processor_config.json.
+/// Sets a key of the image processor in processor_config.json.
 fn picture(files: &mut Files, key: &str, value: Value) {
     files.set("processor_config.json", &format!("/image_processor/{key}"), value);
 }
 
 const PREPROCESSOR: &[Row] = &[
     (
-        "a processor that is no JSON",
+        "a processor that is not JSON",
         |f| f.put("processor_config.json", "}"),
         &["processor_config.json", "expected JSON"],
     ),
@@ -435,7 +439,7 @@ const PREPROCESSOR: &[Row] = &[
     ("another crop", |f| picture(f, "crop_size", json!({"height": 50, "width": 50})), &["crop_size", "48", "50"]),
     ("another size", |f| picture(f, "size", json!({"shortest_edge": 336})), &["size", "48", "336"]),
     ("another kernel", |f| picture(f, "resample", json!(2)), &["resample", "got 2"]),
-    ("no normalising", |f| picture(f, "do_normalize", json!(false)), &["do_normalize", "got false"]),
+    ("no normalization", |f| picture(f, "do_normalize", json!(false)), &["do_normalize", "got false"]),
     ("a factor of 0", |f| picture(f, "rescale_factor", json!(0)), &["rescale_factor", "above 0"]),
     (
         "settings that are a list",
@@ -444,7 +448,7 @@ const PREPROCESSOR: &[Row] = &[
     ),
 ];
 
-/// Opens and verifies; the error's words, or what happened instead.
+/// Opens and verifies a checkpoint. Returns the error message, or what happened instead.
 fn refusal(source: Source) -> Result<String, String> {
     let run = || {
         block_on(async {
@@ -514,7 +518,7 @@ fn broken_picture_settings_name_their_key() {
     check(PREPROCESSOR, 10);
 }
 
-/// A file that says it is a terabyte long. Whoever reads more of it than a header's length is wrong.
+/// A file that claims to be a terabyte long. Reading more than a header's length fails the test.
 struct Huge;
 
 impl ReadAt for Huge {
@@ -546,7 +550,7 @@ fn a_header_over_100_mb_is_refused_unread() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_out_of_the_directory_is_refused_and_one_within_is_not() {
+fn a_link_out_of_the_directory_is_refused_and_one_inside_is_accepted() {
     let outside = fovea_tests::golden::fixtures().join("tiny-0").join(WEIGHTS);
     let directory = tempfile::tempdir().expect("a directory");
     let mut files = Files::fixture("tiny-0");
@@ -556,13 +560,13 @@ fn a_link_out_of_the_directory_is_refused_and_one_within_is_not() {
     let why = refusal(Source::directory(directory.path()).unwrap()).expect("a typed error");
     assert!(why.contains(WEIGHTS) && why.contains("link out"), "expected an error about the link, got: {why}");
 
-    std::fs::remove_file(directory.path().join(WEIGHTS)).expect("the link to go");
+    std::fs::remove_file(directory.path().join(WEIGHTS)).expect("the link to be removed");
     std::fs::copy(&outside, directory.path().join("blob")).expect("a copy");
     std::os::unix::fs::symlink("blob", directory.path().join(WEIGHTS)).expect("a link");
     let within = refusal(Source::directory(directory.path()).unwrap());
-    assert_eq!(within, Err("no error".to_owned()), "a link within the directory");
+    assert_eq!(within, Err("no error".to_owned()), "a link inside the directory");
 
-    std::fs::remove_file(directory.path().join("blob")).expect("the copy to go");
+    std::fs::remove_file(directory.path().join("blob")).expect("the copy to be removed");
     let why = refusal(Source::directory(directory.path()).unwrap()).expect("a typed error");
-    assert!(why.contains(WEIGHTS), "expected an error about the link to nothing, got: {why}");
+    assert!(why.contains(WEIGHTS), "expected an error about the broken link, got: {why}");
 }

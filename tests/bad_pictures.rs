@@ -1,8 +1,8 @@
-//! Awkward pictures, questions and settings: an answer, or a typed error before the device has work.
+//! Unusual pictures, questions and settings: each gives an answer, or a typed error before the device computes.
 
 use std::sync::Arc;
 
-use fovea_model::{AskOptions, Error, Model, Pick, Picture, Stage};
+use fovea_model::{AskOptions, Conversation, Error, Model, Pick, Picture, Stage};
 use fovea_runtime::Keep;
 use fovea_tests::{
     device::cpu,
@@ -17,21 +17,18 @@ fn bytes(file: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("expected {}, got: {e}", path.display()))
 }
 
-/// The words of a refusal.
+/// The error message of a picture that cannot be decoded.
 fn refusal(what: &str, bytes: &[u8]) -> String {
     match Picture::decode(bytes) {
         Err(Error::Picture(why)) => why,
         other => {
-            panic!(
-                "{what}: expected an error about the picture, awkward_picture, got {:?}",
-                other.map(|p| (p.width(), p.height()))
-            )
+            panic!("{what}: expected an error about the picture, got {:?}", other.map(|p| (p.width(), p.height())))
         }
     }
 }
 
 #[test]
-fn what_is_no_whole_picture_is_refused_in_words() {
+fn incomplete_pictures_are_refused_with_a_reason() {
     for (file, word) in [
         ("empty.png", "empty file"),
         ("text.png", "something else"),
@@ -54,7 +51,7 @@ fn what_is_no_whole_picture_is_refused_in_words() {
 }
 
 #[test]
-fn a_picture_of_another_format_is_refused_by_its_name() {
+fn an_unsupported_format_is_named_in_the_error() {
     for (bytes, name) in [
         (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "HEIC"),
         (b"\0\0\0\x1Cftypavif\0\0\0\0avifmif1miaf", "AVIF"),
@@ -71,7 +68,7 @@ fn a_picture_of_another_format_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_picture_cut_anywhere_is_refused_or_whole_and_never_a_panic() {
+fn a_truncated_picture_is_refused_or_complete_and_never_panics() {
     for file in [
         "rgb.png",
         "interlaced.png",
@@ -86,13 +83,13 @@ fn a_picture_cut_anywhere_is_refused_or_whole_and_never_a_panic() {
     ] {
         let whole = bytes(file);
         let picture = Picture::decode(&whole).expect("a whole picture");
-        // Every length of the head, where the sizes stand, and some of the rest.
+        // Every length of the header, which contains the sizes, and some longer lengths.
         for cut in (0..whole.len()).filter(|cut| *cut < 128 || cut % 7 == 0) {
             match Picture::decode(&whole[..cut]) {
                 Ok(got) => assert_eq!(got, picture, "{file} cut at {cut}: expected all pixels or an error"),
                 Err(Error::Picture(_)) => {}
                 Err(other) => {
-                    panic!("{file} cut at {cut}: expected an error about the picture, awkward_picture, got: {other}")
+                    panic!("{file} cut at {cut}: expected an error about the picture, got: {other}")
                 }
             }
         }
@@ -123,7 +120,9 @@ fn a_picture_with_any_byte_changed_never_panics() {
                         assert_eq!(got.rgb().len(), got.width() * got.height() * 3, "{file}, byte {at} = {value}")
                     }
                     Err(Error::Picture(_)) => {}
-                    Err(other) => panic!("{file}, byte {at} = {value}: expected an error about it, got: {other}"),
+                    Err(other) => {
+                        panic!("{file}, byte {at} = {value}: expected an error about the picture, got: {other}")
+                    }
                 }
             }
         }
@@ -131,7 +130,7 @@ fn a_picture_with_any_byte_changed_never_panics() {
 }
 
 #[test]
-fn awkward_pictures_are_answered() {
+fn unusual_pictures_are_answered() {
     let model = fixture("tiny-0", cpu());
     for (file, (width, height)) in [
         ("one_pixel.png", (1, 1)),
@@ -156,9 +155,10 @@ fn awkward_pictures_are_answered() {
     ] {
         let image = awkward_picture(file);
         assert_eq!((image.width(), image.height()), (width, height), "{file}: size (got, expected)");
-        let turn = ask(&mut model.look_at(image), SHIRT, &options(2)).unwrap_or_else(|e| panic!("{file}: got {e}"));
+        let turn = ask(&mut Conversation::new(&model, image), SHIRT, &options(2))
+            .unwrap_or_else(|e| panic!("{file}: got {e}"));
         let finite = turn.step_logits.iter().flatten().all(|l| l.is_finite());
-        assert!(finite && !turn.answer_ids.is_empty(), "{file}: expected an answer of numbers");
+        assert!(finite && !turn.answer_ids.is_empty(), "{file}: expected finite logits and an answer");
         assert!(!turn.looked.kept.is_empty(), "{file}: expected at least one visual token");
     }
 }
@@ -166,41 +166,45 @@ fn awkward_pictures_are_answered() {
 #[test]
 fn a_picture_so_wide_or_tall_that_no_map_remains_is_answered_by_its_thumbnail() {
     let model = fixture("tiny-0", cpu());
-    // A tall one loses its columns and keeps the newlines of its 8 rows in the stock sequence; a wide one its rows.
-    // Both lie on the first of the smallest canvases, 48x96.
+    // A tall picture loses its columns, and keeps the newlines of its 8 rows in the stock sequence; a wide one loses
+    // its rows. Both use the first of the smallest canvases, 48x96.
     for ((width, height), stock) in [((1, 4000), 64 + 8), ((4000, 1), 64)] {
         let image = Picture::from_rgb(width, height, vec![128; width * height * 3]).expect("a picture");
-        let sampled = ask(&mut model.look_at(image.clone()), SHIRT, &options(2)).expect("an answer");
+        let sampled = ask(&mut Conversation::new(&model, image.clone()), SHIRT, &options(2)).expect("an answer");
         assert_eq!(
-            (sampled.statistics.tokens.stock, sampled.statistics.tokens.vision),
+            (sampled.statistics.tokens.all, sampled.statistics.tokens.after_vision_sampler),
             (stock, 64),
             "{width}x{height}"
         );
         let off = AskOptions { vision: Some(false), ..options(2) };
-        let plain = ask(&mut model.look_at(image), SHIRT, &off).expect("an answer");
-        assert_eq!(plain.statistics.tokens.vision, stock, "{width}x{height}: stock tokens (got, expected)");
+        let plain = ask(&mut Conversation::new(&model, image), SHIRT, &off).expect("an answer");
+        assert_eq!(
+            plain.statistics.tokens.after_vision_sampler, stock,
+            "{width}x{height}: stock tokens (got, expected)"
+        );
         assert_eq!(plain.looked.boxes.len(), stock - 64, "{width}x{height}: boxes (got, expected)");
     }
 }
 
-/// The error of a question; the conversation must then answer as if it had not been asked.
+/// Returns the error of a question, and checks that the conversation then answers as if the question had not been
+/// asked.
 fn refused(model: &Arc<Model>, question: &str, options: &AskOptions) -> Error {
     let image = picture("48x48-0.png");
-    let mut conversation = model.look_at(image.clone());
+    let mut conversation = Conversation::new(model, image.clone());
     let error = match ask(&mut conversation, question, options) {
         Err(error) => error,
         Ok(turn) => panic!("expected an error, got the answer {:?}", turn.answer_ids),
     };
     let good = fovea_tests::run::options(2);
     let after = ask(&mut conversation, SHIRT, &good).expect("an answer after an error");
-    let fresh = ask(&mut model.look_at(image), SHIRT, &good).expect("a fresh answer");
+    let fresh = ask(&mut Conversation::new(model, image), SHIRT, &good).expect("a fresh answer");
     assert_eq!(after.answer_ids, fresh.answer_ids, "answer after an error (got, expected)");
     assert_eq!(after.step_logits, fresh.step_logits, "logits after an error (got, expected)");
     error
 }
 
 #[test]
-fn settings_out_of_range_name_themselves() {
+fn errors_name_the_setting_that_is_out_of_range() {
     let model = fixture("tiny-0", cpu());
     let keep = |keep| AskOptions { keep: Some(keep), ..options(2) };
     let pick = |pick| AskOptions { pick, ..options(2) };
@@ -229,39 +233,40 @@ fn settings_out_of_range_name_themselves() {
             matches!(error, Error::Option { option, .. } if option == name),
             "expected an error about {name}, got: {error}"
         );
-        assert!(error.to_string().contains(words), "{name}: expected {words:?} in it, got: {error}");
+        assert!(error.to_string().contains(words), "{name}: expected {words:?} in the error, got: {error}");
     }
 }
 
 #[test]
-fn a_question_too_long_is_refused_with_both_numbers() {
+fn the_error_of_a_too_long_question_has_both_numbers() {
     let model = fixture("tiny-0", cpu());
     let error = refused(&model, &"word ".repeat(9000), &options(2));
-    let Error::TooLong { need, have } = error else { panic!("expected it to be too long, got: {error}") };
+    let Error::TooLong { need, have } = error else { panic!("expected the error `too long`, got: {error}") };
     assert!(need > 9000 && have == 8192, "expected over 9000 of 8192, got {need} of {have}");
     let words = error.to_string();
     assert!(words.contains(&need.to_string()) && words.contains("8192"), "expected both numbers, got: {words}");
 
-    // So many new tokens that a number would overflow.
+    // A number of new tokens that would overflow the sum.
     let error = refused(&model, SHIRT, &AskOptions { max_new_tokens: usize::MAX, ..options(2) });
-    assert!(matches!(error, Error::TooLong { have: 8192, .. }), "expected it to be too long, got: {error}");
+    assert!(matches!(error, Error::TooLong { have: 8192, .. }), "expected the error `too long`, got: {error}");
 }
 
 #[test]
-fn the_context_is_full_to_the_last_token_and_no_further() {
+fn the_context_can_be_filled_to_the_last_token() {
     let model = fixture("tiny-0", cpu());
     let image = picture("48x48-0.png");
-    let turn = ask(&mut model.look_at(image.clone()), SHIRT, &options(1)).expect("an answer");
-    let around = turn.prompt.ids.len() - 1 + turn.statistics.tokens.vision;
+    let turn = ask(&mut Conversation::new(&model, image.clone()), SHIRT, &options(1)).expect("an answer");
+    let around = turn.prompt.ids.len() - 1 + turn.statistics.tokens.after_vision_sampler;
     let over = options(8192 - around + 1);
-    let got = ask(&mut model.look_at(image), SHIRT, &over).map(|t| t.answer_ids.len());
+    let got = ask(&mut Conversation::new(&model, image), SHIRT, &over).map(|t| t.answer_ids.len());
     assert!(matches!(got, Err(Error::TooLong { need: 8193, have: 8192 })), "expected 8193 of 8192, got {got:?}");
-    // One less is allowed: asked for with a context cut down to what the question needs.
+    // The limit is exact: shortens the context to what the question needs, and to one token less.
     let mut files = fovea_tests::checkpoint::Files::fixture("tiny-0");
     for (room, fits) in [(around + 2, true), (around + 1, false)] {
         files.config("/text_config/max_position_embeddings", serde_json::json!(room));
         let model = fovea_tests::run::load(files.source(), cpu()).expect("a model");
-        let got = ask(&mut model.look_at(picture("48x48-0.png")), SHIRT, &options(2)).map(|t| t.answer_ids.len());
+        let got =
+            ask(&mut Conversation::new(&model, picture("48x48-0.png")), SHIRT, &options(2)).map(|t| t.answer_ids.len());
         assert_eq!(got.is_ok(), fits, "a context of {room}: whether the question fits, got {got:?}");
     }
 }
@@ -283,7 +288,7 @@ fn odd_questions_are_answered() {
         "\u{e000}",
         "\u{10ffff}\u{fffd}",
     ] {
-        let turn = ask(&mut model.look_at(picture("48x48-0.png")), question, &options(2));
+        let turn = ask(&mut Conversation::new(&model, picture("48x48-0.png")), question, &options(2));
         let turn = turn.unwrap_or_else(|e| panic!("{question:?}: expected an answer, got: {e}"));
         assert!((1..=2).contains(&turn.answer_ids.len()), "{question:?}: expected one or two tokens");
         assert!(turn.statistics.stage_ms.contains_key(&Stage::TextSampler), "{question:?}: expected the text sampler");
@@ -291,12 +296,12 @@ fn odd_questions_are_answered() {
 }
 
 #[test]
-fn a_question_over_a_megabyte_is_refused_before_it_is_tokenised() {
+fn a_question_over_a_megabyte_is_refused_before_tokenization() {
     let model = fixture("tiny-0", cpu());
     let error = refused(&model, &"x".repeat((1 << 20) + 1), &options(2));
     assert!(
         matches!(error, Error::Option { option: "the question", .. }),
         "expected an error about its length, got: {error}"
     );
-    assert!(error.to_string().contains("1048577"), "expected its length in it, got: {error}");
+    assert!(error.to_string().contains("1048577"), "expected its length in the error, got: {error}");
 }

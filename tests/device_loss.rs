@@ -1,13 +1,13 @@
-//! A GPU that goes away at any point: a typed error, and another one in the same process that gives the same answer.
+//! A GPU that is lost at any point: the result is a typed error, and a new device in the same process gives the same
+//! answer.
 //!
-//! The device is destroyed behind the engine's back, as by a driver's reset, after every event of a run and at several
-//! points of loading. What follows must be [`RuntimeError::DeviceLost`], soon, and never a panic, a hang or an answer made
-//! of garbage.
+//! The device is destroyed, as by a driver reset, after each event of a run and at several points of loading. The run
+//! must then end soon with [`RuntimeError::DeviceLost`], and never with a panic, a hang or a wrong answer.
 
 use std::{cell::Cell, pin::pin, sync::Arc};
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Error, Event, Model, Precision, Stage, Turn};
-use fovea_runtime::{DeviceChoice, Error as RuntimeError, OpenDevice, source::Source};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event, Model, Precision, Stage, Turn};
+use fovea_runtime::{DeviceChoice, Error as RuntimeError, OpenDevice, source::Source, testing::lose_device};
 use fovea_tests::{
     device::{cpu, wgpu},
     golden::fixtures,
@@ -20,7 +20,7 @@ const PICTURE: &str = "200x200-0.png";
 const QUESTION: &str = "What number is on the shirt?";
 
 fn open() -> OpenDevice {
-    block_on(OpenDevice::open(&DeviceChoice::Wgpu)).expect("an adapter that opened before to open again")
+    block_on(OpenDevice::open(&DeviceChoice::Wgpu)).expect("an adapter that opened once to open again")
 }
 
 fn load(device: &OpenDevice, progress: impl Fn()) -> Result<Arc<Model>, Error> {
@@ -33,9 +33,10 @@ fn is_loss(error: &Error) -> bool {
     matches!(error, Error::Runtime(RuntimeError::DeviceLost(_)))
 }
 
-/// What ended a run whose device was taken away at its event number `at`, and that event; None where there is no such event.
-fn pulled(model: &Arc<Model>, device: &OpenDevice, at: usize) -> Option<(String, Result<Turn, Error>)> {
-    let mut conversation = model.look_at(picture(PICTURE));
+/// Loses the device at event number `at` of a run. Returns the name of this event and the result of the run; None where
+/// there is no such event.
+fn lost_at(model: &Arc<Model>, device: &OpenDevice, at: usize) -> Option<(String, Result<Turn, Error>)> {
+    let mut conversation = Conversation::new(model, picture(PICTURE));
     let options = options(4);
     let mut end = None;
     let mut point = None;
@@ -45,7 +46,7 @@ fn pulled(model: &Arc<Model>, device: &OpenDevice, at: usize) -> Option<(String,
         while let Some(event) = block_on(events.next()) {
             match event {
                 Ok(Event::Done(turn)) => end = Some(Ok(*turn)),
-                // Comes by the clock.
+                // It depends on the time.
                 Ok(Event::Progress(_)) => {}
                 Ok(event) => {
                     if seen == at {
@@ -54,7 +55,7 @@ fn pulled(model: &Arc<Model>, device: &OpenDevice, at: usize) -> Option<(String,
                             Event::Looked(_) => "looked".to_owned(),
                             _ => "token".to_owned(),
                         });
-                        device.pull();
+                        lose_device(device);
                     }
                     seen += 1;
                 }
@@ -62,7 +63,7 @@ fn pulled(model: &Arc<Model>, device: &OpenDevice, at: usize) -> Option<(String,
             }
         }
     }
-    // The lost device stays lost: the next question does not answer either.
+    // A lost device stays lost: the next question has no answer either.
     if point.is_some() && matches!(end, Some(Err(_))) {
         let again = ask(&mut conversation, QUESTION, &options);
         assert!(
@@ -75,23 +76,24 @@ fn pulled(model: &Arc<Model>, device: &OpenDevice, at: usize) -> Option<(String,
 }
 
 #[test]
-fn a_device_lost_after_any_event_is_a_typed_error_and_another_gives_the_same_answer() {
+fn a_device_lost_after_any_event_is_a_typed_error_and_a_new_device_gives_the_same_answer() {
     let Some(first) = wgpu("a device lost after any event") else { return };
-    let expected = ask(&mut fixture("tiny-0", first).look_at(picture(PICTURE)), QUESTION, &options(4)).unwrap();
+    let expected =
+        ask(&mut Conversation::new(&fixture("tiny-0", first), picture(PICTURE)), QUESTION, &options(4)).unwrap();
     let mut points = Vec::new();
     for at in 0.. {
         let device = open();
         let model = load(&device, || ()).unwrap_or_else(|e| panic!("expected the model on a new device, got: {e}"));
-        let Some((point, end)) = pulled(&model, &device, at) else {
-            // No event is left: nothing was taken away, and the device that was opened last answers as the first did.
-            let turn = ask(&mut model.look_at(picture(PICTURE)), QUESTION, &options(4)).unwrap();
+        let Some((point, end)) = lost_at(&model, &device, at) else {
+            // No event is left, so the device is not lost: the new device must answer as the first one did.
+            let turn = ask(&mut Conversation::new(&model, picture(PICTURE)), QUESTION, &options(4)).unwrap();
             assert_eq!(turn.answer_ids, expected.answer_ids, "answer on a new device (got, expected)");
             assert_eq!(turn.looked.kept, expected.looked.kept, "kept tokens on a new device (got, expected)");
             break;
         };
         match end {
             Err(error) => assert!(is_loss(&error), "after {point}: expected DeviceLost, got: {error}"),
-            // After the last read-back nothing asks the device any more.
+            // After the last read, nothing uses the device.
             Ok(turn) => {
                 let last = point == "token" || point == Stage::Decode.name();
                 assert!(last, "after {point}: expected DeviceLost, got an answer");
@@ -115,7 +117,7 @@ fn a_device_lost_while_loading_is_a_typed_error() {
         let loaded = load(&device, || {
             calls.set(calls.get() + 1);
             if calls.get() == after {
-                device.pull();
+                lose_device(&device);
             }
         });
         match loaded {
@@ -126,17 +128,17 @@ fn a_device_lost_while_loading_is_a_typed_error() {
 }
 
 #[test]
-fn a_closed_device_says_so_and_the_cpu_has_nothing_to_close() {
+fn a_closed_device_is_a_typed_error_and_the_cpu_stays_open() {
     let Some(first) = wgpu("a closed device") else { return };
     let device = open();
     let model = load(&device, || ()).unwrap();
     device.close();
-    let error = ask(&mut model.look_at(picture(PICTURE)), QUESTION, &AskOptions::default()).unwrap_err();
-    assert!(is_loss(&error) && error.to_string().contains("closed"), "expected words on closing, got: {error}");
-    // Others are untouched: the device that was open all along, and the CPU.
+    let error = ask(&mut Conversation::new(&model, picture(PICTURE)), QUESTION, &AskOptions::default()).unwrap_err();
+    assert!(is_loss(&error) && error.to_string().contains("closed"), "expected an error with `closed`, got: {error}");
+    // Other devices still work: the first one, and the CPU.
     cpu().close();
     for open in [first, cpu()] {
-        let turn = ask(&mut fixture("tiny-0", open).look_at(picture(PICTURE)), QUESTION, &options(2));
+        let turn = ask(&mut Conversation::new(&fixture("tiny-0", open), picture(PICTURE)), QUESTION, &options(2));
         turn.unwrap_or_else(|e| panic!("{}: expected an answer, got: {e}", open.info));
     }
 }

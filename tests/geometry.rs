@@ -1,4 +1,4 @@
-//! Sizes without tensors: token counts, resized pixels, decoded pixels. Exact but for the lossy picture formats.
+//! Token counts, resized pixels and decoded pixels. All are exact, except pixels of lossy picture formats.
 
 use std::fmt::Write;
 
@@ -23,7 +23,7 @@ fn token_counts_of_every_size_are_the_reference_s() {
     }
 }
 
-/// Python's `int(round(x, 7))`: the decimal with seven digits that is nearest to the exact value, then its whole part.
+/// Python's `int(round(x, 7))`: rounds to seven digits, then truncates.
 fn int_round_7(x: f64) -> i64 {
     let decimal = format!("{x:.7}");
     decimal.split('.').next().and_then(|whole| whole.parse().ok()).expect("a decimal")
@@ -46,8 +46,8 @@ fn select_best_resolution(original: (i64, i64), possible: &[(i64, i64)]) -> (i64
     best_fit
 }
 
-/// `_get_number_of_features` with `_get_unpadded_features` of Hugging Face's LlavaNextProcessor, without the class token
-/// that the feature strategy `default` takes away again.
+/// `_get_number_of_features` with `_get_unpadded_features` of Hugging Face's LlavaNextProcessor, without the class
+/// token, which the feature strategy `default` removes.
 fn number_of_features(original: (i64, i64), pinpoints: &[(i64, i64)], side: i64, patches: i64) -> i64 {
     let (height, width) = original;
     let (best_height, best_width) = select_best_resolution(original, pinpoints);
@@ -67,7 +67,7 @@ fn number_of_features(original: (i64, i64), pinpoints: &[(i64, i64)], side: i64,
 }
 
 #[test]
-fn the_formula_here_gives_the_known_numbers() {
+fn the_reference_formula_gives_the_known_counts() {
     let pinpoints = PUBLISHED.map(|(h, w)| (h as i64, w as i64));
     for (width, height, expected) in
         [(672, 672, 2928), (1024, 768, 2340), (480, 640, 2352), (1920, 1080, 1948), (352, 748, 1876), (328, 205, 1512)]
@@ -84,7 +84,7 @@ proptest! {
     fn token_counts_follow_hugging_face_s_formula(
         height in 1usize..=4000,
         width in 1usize..=4000,
-        // The published canvases, or one to six of any number of tiles; CLIP-336's tiles, the fixtures', SigLIP-384's.
+        // The published canvases, or one to six random ones; tiles of CLIP-336, of the fixtures, and of SigLIP-384.
         canvases in prop_oneof![
             Just(vec![(1usize, 2usize), (2, 1), (2, 2), (3, 1), (1, 3)]),
             prop::collection::vec((1usize..=6, 1usize..=6), 1..=6),
@@ -102,7 +102,7 @@ proptest! {
     }
 }
 
-/// The source pictures of `resize.json`: full of edges, with both ends of the range in them.
+/// The source pictures of `resize.json`: many edges, and values at both ends of the range.
 fn pattern(width: usize, height: usize) -> Vec<u8> {
     let value = |x: usize, y: usize, c: usize| (x * 7919 + y * 104_729 + c * 1_299_709 + x * y * 31) % 65521;
     let byte = |v: usize| (if v.is_multiple_of(5) { v % 2 * 255 } else { v % 256 }) as u8;
@@ -135,7 +135,7 @@ fn resized_pictures_have_the_reference_s_bytes() {
 }
 
 #[test]
-fn the_zoo_of_pictures_decodes_to_pillow_s_pixels() {
+fn unusual_pictures_decode_to_pillow_s_pixels() {
     let directory = fixtures().join("awkward");
     let bytes = std::fs::read(directory.join("expected.safetensors")).expect("the expected pixels");
     let pixels = SafeTensors::deserialize(&bytes).expect("the expected pixels");
@@ -169,7 +169,7 @@ fn the_zoo_of_pictures_decodes_to_pillow_s_pixels() {
         }
         let worst = picture.rgb().iter().zip(view.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
         if usize::from(worst) > count(row, "tolerance") {
-            failed.push(format!("{name}: expected bytes within {}, got {worst} away", row["tolerance"]));
+            failed.push(format!("{name}: expected a difference of at most {}, got {worst}", row["tolerance"]));
         }
     }
     assert!(decoded >= 180, "expected at least 180 pictures that decode, got {decoded}");

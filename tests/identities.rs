@@ -1,9 +1,9 @@
-//! Runs that must agree with each other, on the CPU: what is reused with what is fresh, what is stopped with what never
-//! was, one spelling of a checkpoint with another. Scales drawn from a seed run on every device.
+//! Pairs of runs that must agree, on the CPU: reused and fresh state, after a stopped run and without it, one
+//! checkpoint in several formats. The test of random scales runs on all devices.
 //!
-//! Where the same operations run on the same numbers, the bits must be the same. Where a matrix product is cut in
-//! another place (the question on its own, or together with the picture), sums may round differently, and logits are
-//! held to NMSE 1e-10: a relative error of 1e-5.
+//! If the same operations run on the same numbers, the bits must be equal. If a matrix product is split differently
+//! (the question alone, or together with the picture), sums may round differently; then the bound for logits is NMSE
+//! 1e-10, a relative error of 1e-5.
 
 use std::{
     pin::pin,
@@ -11,8 +11,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use fovea_model::{AskOptions, Cancel, Error, Model, Naming, Pick, Picture, Stage, Turn, trace::trace};
-use fovea_runtime::{Keep, TokenBox, compact};
+use fovea_model::{AskOptions, Cancel, Conversation, Error, Model, Naming, Pick, Picture, Stage, Turn, trace::trace};
+use fovea_runtime::{Keep, TokenBox};
+use fovea_shaders::compact;
 use fovea_tests::{
     checkpoint::Files,
     closeness::{compare, same_bits},
@@ -24,15 +25,15 @@ use futures_util::{Stream, task::noop_waker};
 use safetensors::Dtype;
 use serde_json::json;
 
-/// Logits that were summed in another order.
+/// Bound for logits with another order of summation.
 const SAME: f64 = 1e-10;
 const SHIRT: &str = "What number is on the shirt?";
 
 fn fresh(model: &Arc<Model>, picture: &Picture, question: &str, options: &AskOptions) -> Turn {
-    ask(&mut model.look_at(picture.clone()), question, options).expect("a fresh run")
+    ask(&mut Conversation::new(model, picture.clone()), question, options).expect("a fresh run")
 }
 
-/// Same decisions, and logits that are close.
+/// Checks for equal decisions and close logits.
 fn agree(what: &str, expected: &Turn, got: &Turn) {
     assert_eq!(got.answer_ids, expected.answer_ids, "{what}: answer (got, expected)");
     assert_eq!(got.looked.kept, expected.looked.kept, "{what}: kept tokens (got, expected)");
@@ -42,13 +43,13 @@ fn agree(what: &str, expected: &Turn, got: &Turn) {
     compare(what, &expected.step_logits.concat(), &got.step_logits.concat()).nmse_within(SAME).unwrap();
 }
 
-/// Same decisions, and the same bits.
+/// Checks for equal decisions and equal bits.
 fn equal(what: &str, expected: &Turn, got: &Turn) {
     agree(what, expected, got);
     same_bits(what, &expected.step_logits.concat(), &got.step_logits.concat()).unwrap();
 }
 
-/// A selector that gives every region the scale with this index, whatever is in it.
+/// A checkpoint whose selector always chooses the scale with this index.
 fn always(scale: usize) -> Files {
     let mut files = Files::fixture("tiny-0");
     files.edit("scale_selector.weight", |t| t.bytes.fill(0));
@@ -62,11 +63,11 @@ fn always(scale: usize) -> Files {
 #[test]
 fn all_regions_at_1x1_are_the_stock_sequence_bit_for_bit() {
     let model = load(always(2).source(), cpu()).unwrap();
-    // Whole regions; partial ones below; partial ones below and a wide map; one region cut on both sides.
+    // Whole regions; partial regions at the bottom; the same with a wide map; one region that is partial on both sides.
     for file in ["200x200-0.png", "61x130-0.png", "333x75-0.png", "17x211-0.png"] {
         let run = |vision| {
             let options = AskOptions { vision: Some(vision), ..options(4) };
-            pollster::block_on(trace(&mut model.look_at(picture(file)), SHIRT, &options)).unwrap()
+            pollster::block_on(trace(&mut Conversation::new(&model, picture(file)), SHIRT, &options)).unwrap()
         };
         let (sampled, stock) = (run(true), run(false));
         for stage in ["visual_tokens", "importance", "step_logits"] {
@@ -81,29 +82,29 @@ fn all_regions_at_1x1_are_the_stock_sequence_bit_for_bit() {
 }
 
 #[test]
-fn one_scale_everywhere_gives_the_counts_worked_out_by_hand() {
+fn one_scale_everywhere_gives_the_counts_computed_by_hand() {
     // 200x200 on tiles of 8x8 patches: a map of 16x16 and a thumbnail of 64. All 4x4: 4 rows of 4 and a newline; all
     // 2x2: 8 rows of 8 and a newline; all 1x1: 16 rows of 16 and a newline.
     for (scale, expected) in [(0, 64 + 4 * 5), (1, 64 + 8 * 9), (2, 64 + 16 * 17)] {
         let model = load(always(scale).source(), cpu()).unwrap();
         let turn = fresh(&model, &picture("200x200-0.png"), SHIRT, &options(1));
         let tokens = turn.statistics.tokens;
-        assert_eq!((tokens.stock, tokens.vision), (336, expected), "scale {scale}: counts (got, expected)");
+        assert_eq!((tokens.all, tokens.after_vision_sampler), (336, expected), "scale {scale}: counts (got, expected)");
     }
 }
 
 #[test]
-fn a_dropped_thumbnail_is_all_that_is_missing() {
+fn dropping_the_thumbnail_changes_nothing_else() {
     let mut files = Files::fixture("tiny-0");
     files.config("/focus/thumbnail", json!("drop"));
     let tokens = |files: &Files, file| {
-        let mut conversation = load(files.source(), cpu()).unwrap().look_at(picture(file));
+        let mut conversation = Conversation::new(&load(files.source(), cpu()).unwrap(), picture(file));
         let trace = pollster::block_on(trace(&mut conversation, SHIRT, &options(1))).unwrap();
         floats(&trace, "visual_tokens").1.to_vec()
     };
     let (with, without) = (tokens(&Files::fixture("tiny-0"), "61x130-0.png"), tokens(&files, "61x130-0.png"));
     same_bits("visual tokens after the thumbnail's 64", &with[64 * 64..], &without).unwrap();
-    // Where the map is empty, the thumbnail is all there is, and stays.
+    // If the map is empty, the thumbnail is kept.
     assert_eq!(tokens(&files, "5x211-1.png").len(), 64 * 64, "numbers of the thumbnail (got, expected)");
 }
 
@@ -121,7 +122,7 @@ fn gamma_1_is_the_text_sampler_off() {
 }
 
 #[test]
-fn budgets_keep_what_they_say() {
+fn budgets_keep_the_requested_number_of_tokens() {
     let model = fixture("tiny-0", cpu());
     let image = picture("200x200-0.png");
     let keep = |keep| fresh(&model, &image, SHIRT, &AskOptions { keep: Some(keep), ..options(2) }).looked.kept.clone();
@@ -141,11 +142,11 @@ fn budgets_keep_what_they_say() {
 }
 
 #[test]
-fn several_questions_on_one_picture_equal_a_fresh_run_each() {
+fn each_of_several_questions_equals_a_fresh_run() {
     for name in ["tiny-0", "vicuna-0", "mistral-0"] {
         let model = fixture(name, cpu());
         let image = picture("200x200-0.png");
-        let mut conversation = model.look_at(image.clone());
+        let mut conversation = Conversation::new(&model, image.clone());
         let reused = [Stage::Tiles, Stage::VisionTower, Stage::VisionSampler, Stage::ImagePrefill];
         for (turn, question) in [SHIRT, "x", "", "How many people are there?", SHIRT].into_iter().enumerate() {
             let got = ask(&mut conversation, question, &options(5)).unwrap();
@@ -162,10 +163,10 @@ fn several_questions_on_one_picture_equal_a_fresh_run_each() {
 }
 
 #[test]
-fn settings_changed_between_questions_give_what_fresh_runs_give() {
+fn changed_settings_equal_fresh_runs() {
     let model = fixture("tiny-0", cpu());
     let image = picture("333x75-0.png");
-    let mut conversation = model.look_at(image.clone());
+    let mut conversation = Conversation::new(&model, image.clone());
     let base = || options(4);
     let layer = |layer| AskOptions { layer: Some(layer), ..base() };
     let drawn = |seed| AskOptions { random_scales: Some(seed), ..base() };
@@ -174,7 +175,7 @@ fn settings_changed_between_questions_give_what_fresh_runs_give() {
         ("vision off", AskOptions { vision: Some(false), ..base() }),
         ("vision on again", base()),
         ("scales drawn", drawn(1)),
-        ("scales drawn anew", drawn(2)),
+        ("scales drawn with another seed", drawn(2)),
         ("drawn scales, another layer", AskOptions { layer: Some(3), ..drawn(2) }),
         ("vision off beside a seed", AskOptions { vision: Some(false), ..drawn(2) }),
         ("scales selected again", base()),
@@ -196,12 +197,12 @@ fn settings_changed_between_questions_give_what_fresh_runs_give() {
 }
 
 #[test]
-fn drawn_scales_follow_their_seed_on_every_device() {
+fn random_scales_depend_only_on_the_seed() {
     let image = picture("200x200-0.png");
     let mut everywhere = Vec::new();
     for open in all("drawn scales") {
         let model = fixture("tiny-0", open);
-        let mut conversation = model.look_at(image.clone());
+        let mut conversation = Conversation::new(&model, image.clone());
         let mut run = |random_scales| {
             ask(&mut conversation, SHIRT, &AskOptions { random_scales, ..options(2) }).expect("an answer")
         };
@@ -212,13 +213,13 @@ fn drawn_scales_follow_their_seed_on_every_device() {
         agree("a fresh run of a seed", &drawn[7], &fresh(&model, &image, SHIRT, &seventh));
         agree("the selector again", &before, &run(None));
         let choices: Vec<_> = drawn.iter().map(|turn| turn.looked.choice.clone()).collect();
-        assert!(choices.windows(2).all(|two| two[0] != two[1]), "expected another draw from every seed");
-        // 16 regions a draw: 384 in all, of which a third is 128, with a standard deviation of 9.
+        assert!(choices.windows(2).all(|two| two[0] != two[1]), "expected a different draw for every seed");
+        // 16 regions per run, 384 in total: a third is 128, with a standard deviation of 9.
         for scale in 0..3 {
             let count = choices.iter().flat_map(|c| c.iter()).filter(|&&c| c == scale).count();
             assert!((92..=164).contains(&count), "scale {scale}: expected about 128 of 384, got {count}");
         }
-        // What was drawn is what is emitted.
+        // The emitted tokens have the drawn scales.
         for turn in &drawn {
             let (choice, scales) = (&turn.looked.choice, &turn.looked.scales);
             let boxes: Vec<TokenBox> = compact(16, 16, 4, scales, choice).into_iter().map(|(b, _)| b).collect();
@@ -230,7 +231,7 @@ fn drawn_scales_follow_their_seed_on_every_device() {
     assert!(everywhere.windows(2).all(|two| two[0] == two[1]), "expected the same draws on every device");
 }
 
-/// Polls `events` at most `most` times; whether it came to its end, and its error.
+/// Polls `events` at most `most` times. Returns whether the stream ended, and its error.
 fn poll<T>(mut events: std::pin::Pin<&mut impl Stream<Item = Result<T, Error>>>, most: usize) -> (bool, Option<Error>) {
     let waker = noop_waker();
     let mut context = Context::from_waker(&waker);
@@ -244,7 +245,7 @@ fn poll<T>(mut events: std::pin::Pin<&mut impl Stream<Item = Result<T, Error>>>,
     (false, None)
 }
 
-/// More polls than any question here takes.
+/// More polls than any question in these tests needs.
 const ENOUGH: usize = 10_000;
 
 #[test]
@@ -254,7 +255,7 @@ fn a_question_dropped_at_any_point_leaves_no_trace() {
     let expected = fresh(&model, &image, SHIRT, &options(3));
     let mut points = 0;
     loop {
-        let mut conversation = model.look_at(image.clone());
+        let mut conversation = Conversation::new(&model, image.clone());
         let short = options(3);
         let (ended, error) = poll(pin!(conversation.ask(SHIRT, &short)), points);
         assert!(error.is_none(), "dropped after {points} polls: expected no error, got {error:?}");
@@ -268,8 +269,8 @@ fn a_question_dropped_at_any_point_leaves_no_trace() {
         }
         points += 1;
     }
-    // Two vision layers, two decoder layers for the picture, two and four for the question: ten places within layers.
-    assert!(points > 10, "expected the question to be stopped within its layers too, got {points} points");
+    // Two vision layers, two decoder layers for the picture, two and four for the question: ten points inside layers.
+    assert!(points > 10, "expected stops inside layers too, got {points} points");
 }
 
 #[test]
@@ -279,7 +280,7 @@ fn a_question_cancelled_at_any_point_leaves_no_trace() {
     let expected = fresh(&model, &image, SHIRT, &options(3));
     let (mut points, mut cancelled) = (0, 0);
     loop {
-        let mut conversation = model.look_at(image.clone());
+        let mut conversation = Conversation::new(&model, image.clone());
         let cancel = Cancel::default();
         let stoppable = AskOptions { cancel: cancel.clone(), ..options(3) };
         let ended = {
@@ -290,7 +291,7 @@ fn a_question_cancelled_at_any_point_leaves_no_trace() {
             if !ended {
                 match poll(events, ENOUGH) {
                     (true, Some(Error::Cancelled)) => cancelled += 1,
-                    // Nothing was left to stop but the last token's way out.
+                    // The cancellation came after the last check, so the answer completed.
                     (true, None) => {}
                     other => panic!("cancelled at poll {points}: expected it to stop, got {other:?}"),
                 }
@@ -316,7 +317,7 @@ fn a_deeper_question_stopped_halfway_leaves_no_trace() {
         (fresh(&model, &image, SHIRT, &options(3)), fresh(&model, &image, SHIRT, &deep()));
     for dropped in [true, false] {
         for points in 0.. {
-            let mut conversation = model.look_at(image.clone());
+            let mut conversation = Conversation::new(&model, image.clone());
             ask(&mut conversation, "Is it a shirt?", &options(1)).unwrap();
             let cancel = Cancel::default();
             let stoppable = AskOptions { cancel: cancel.clone(), ..deep() };
@@ -344,7 +345,7 @@ fn a_run_cancelled_before_it_starts_stops() {
     let model = fixture("tiny-0", cpu());
     let stopped = options(3);
     stopped.cancel.cancel();
-    let got = ask(&mut model.look_at(picture("48x48-0.png")), SHIRT, &stopped);
+    let got = ask(&mut Conversation::new(&model, picture("48x48-0.png")), SHIRT, &stopped);
     assert!(matches!(got, Err(Error::Cancelled)), "expected `stopped`, got {:?}", got.map(|t| t.answer_ids));
 }
 
@@ -359,7 +360,8 @@ fn greedy_is_the_largest_logit_whatever_the_other_settings() {
     }
     for pick in [
         Pick { temperature: 0.0, top_k: 3, top_p: 0.5, seed: 9, repetition_penalty: None },
-        // The gaps between the two best logits are above .01 in this case: a hundred-thousandth makes one certain.
+        // The best two logits differ by more than .01 in this case, so a temperature of 1e-5 makes the best one
+        // certain.
         Pick { temperature: 1e-5, seed: 3, ..Pick::default() },
         Pick { temperature: 2.0, top_k: 1, ..Pick::default() },
     ] {
@@ -369,7 +371,7 @@ fn greedy_is_the_largest_logit_whatever_the_other_settings() {
 }
 
 #[test]
-fn a_seed_draws_the_same_answer_again_and_others_draw_others() {
+fn equal_seeds_give_equal_answers_and_different_seeds_different_ones() {
     let model = fixture("tiny-0", cpu());
     let image = picture("48x48-0.png");
     let draw = |seed| {
@@ -383,7 +385,7 @@ fn a_seed_draws_the_same_answer_again_and_others_draw_others() {
     assert!(drawn.iter().any(|ids| *ids != drawn[0]), "expected seeds to differ, got {drawn:?}");
 }
 
-/// The name that a tensor of the hub's layout has in another.
+/// The name of a tensor of the hub's layout in another layout.
 fn renamed(name: &str, naming: Naming, flat: bool) -> String {
     let (text, head, vision, projector, rest) = match naming {
         Naming::Hub => {
@@ -441,7 +443,7 @@ fn weights_that_16_bits_can_hold_give_one_answer_in_every_dtype() {
         let mut files = Files::fixture("tiny-0");
         let mut tensors = files.tensors();
         for t in &mut tensors {
-            // Rounded to bf16's eight bits, then to f16's range: what is left fits both.
+            // Rounds to bf16's eight bits, then to f16's range, so that both types hold the value exactly.
             let both = |v: f32| half::f16::from_f32(half::bf16::from_f32(v).to_f32()).to_f32();
             let values: Vec<f32> = t.floats().into_iter().map(both).collect();
             t.store(&values, dtype);
@@ -472,7 +474,7 @@ fn a_tied_head_is_the_embedding() {
     let run = |files: &Files| fresh(&load(files.source(), cpu()).unwrap(), &image, SHIRT, &options(4));
     let expected = run(&untied);
     equal("tied", &expected, &run(&tied));
-    // Half of the copy, and other logits come out: the head is read where it is not tied.
+    // An untied head is read: halving it changes the logits.
     let last = tensors.len() - 1;
     let halved: Vec<f32> = tensors[last].floats().into_iter().map(|v| v / 2.0).collect();
     tensors[last].store(&halved, Dtype::F32);

@@ -1,4 +1,4 @@
-//! The operations on every device: the table of `fovea-conformance` against the f64 twins, and what is refused.
+//! The operations on every device: the table of `fovea-conformance`, compared with the f64 twins, and invalid inputs.
 //!
 //! `cargo test --workspace --test kernels -- --nocapture` prints the report.
 
@@ -6,11 +6,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 use fovea_conformance::{Depth, Options, conformance, golden::Fixtures, report::text::text};
 use fovea_runtime::{
     Error, Keep, OpenDevice, Scale,
-    device::{read_f32, read_indices},
     element_ops::{gated_silu, quick_gelu},
-    sampler_ops::{
-        compact, indices, only_tensor_ops, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k,
-    },
+    read::{read_f32, read_indices},
+    sampler_ops::{compact, indices, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k},
+    testing::tensor_ops_only,
 };
 use fovea_tests::{
     closeness::{compare, same_bits},
@@ -18,19 +17,27 @@ use fovea_tests::{
 };
 use pollster::block_on;
 
-/// The table on one device. Every row that is skipped must say so for want of f16.
+/// Runs the table on one device. A row may be skipped only because the device has no f16.
 fn every_case(open: &OpenDevice, depth: Depth) {
     let options = Options { depth, ..Options::default() };
     let report = block_on(conformance(open, &Fixtures::default(), &options, |_| {}));
     eprintln!("{}", text(&report));
     let (verdict, counts) = (&report.verdict, report.verdict.counts);
     assert!(verdict.pass, "expected every case to pass on {}, got:\n{}", open.info, verdict.failures.join("\n"));
-    assert!(verdict.no_longer_seen.is_empty(), "expected a list of what is seen, got {:?}", verdict.no_longer_seen);
+    assert!(
+        verdict.no_longer_seen.is_empty(),
+        "expected all known issues of this device to be seen, not seen: {:?}",
+        verdict.no_longer_seen
+    );
     assert!(counts.passed >= 150, "expected at least 150 cases that pass, got {counts:?}");
     for row in &report.kernels {
         let skipped = row.outcome.word() == "skipped";
-        assert!(!skipped || (row.dtype == "f16" && !open.has_f16()), "{}: expected it to run, got a skip", row.case);
-        assert!(skipped || row.bit_identical, "{}: expected two runs alike, got others", row.case);
+        assert!(
+            !skipped || (row.dtype == "f16" && !open.has_f16()),
+            "{}: expected the row to run, got a skip",
+            row.case
+        );
+        assert!(skipped || row.bit_identical, "{}: expected two equal runs, got different bits", row.case);
         let guarded = row.path == "tensor ops" || row.buffers_guarded > 0 || skipped;
         assert!(guarded, "{}: expected buffers between sentinels, got none", row.case);
     }
@@ -49,13 +56,12 @@ fn the_table_on_wgpu() {
     }
 }
 
-/// What runs where a device compiles no WGSL.
+/// The code path of devices that cannot compile WGSL.
 #[test]
 fn the_table_by_tensor_operations_on_wgpu() {
     if let Some(open) = device::wgpu("the table by tensor operations") {
-        only_tensor_ops(true);
+        let _tensor_ops = tensor_ops_only();
         every_case(open, Depth::Quick);
-        only_tensor_ops(false);
     }
 }
 
@@ -69,8 +75,8 @@ fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 }
 
 #[test]
-fn scores_worked_out_by_hand_keep_what_they_should() {
-    for open in device::all("scores worked out by hand") {
+fn scores_computed_by_hand_keep_the_expected_tokens() {
+    for open in device::all("scores computed by hand") {
         // Two heads of four channels: softmax(ln p) = p, and the better head counts. Shares: .5, .857, 1.
         let key = [0.5f32, 0.3, 0.2, 0.1, 0.7, 0.2].map(|p| [2.0 * p.ln(), 0.0, 0.0, 0.0]);
         let (query, key) = ([[1.0f32, 0.0, 0.0, 0.0]; 2].concat(), key.as_flattened());
@@ -169,7 +175,7 @@ fn fused_activations_equal_their_equations() {
         let kept = tensor(&x);
         let got = read(quick_gelu(kept.clone()));
         compare("quick_gelu", &gelu, &got).nmse_within(1e-10).unwrap();
-        // In place only where nobody else holds the tensor.
+        // The operation may work in place only if there is no other reference to the tensor.
         same_bits("the input", &x, &read(kept)).unwrap();
         let got = read(gated_silu(tensor(&x), tensor(&up)).expect("one shape"));
         compare("gated_silu", &silu, &got).nmse_within(1e-10).unwrap();

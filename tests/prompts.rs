@@ -1,4 +1,4 @@
-//! Questions to ids as Hugging Face has them, and ids back to text as they come.
+//! Token ids of questions, compared with Hugging Face's, and streaming conversion of ids to text.
 
 use fovea_model::{Checkpoint, Prompter};
 use fovea_runtime::source::Source;
@@ -10,14 +10,14 @@ use fovea_tests::{
 use proptest::prelude::*;
 
 const MODELS: [&str; 6] = ["tiny-0", "mistral-0", "vicuna-0", "bos-0", "published-vicuna-0", "published-mistral-0"];
-/// Rows of `prompts.json`: 47 prompts under each of the models.
+/// Number of rows in `prompts.json`: 47 prompts for each of the models.
 const PROMPTS: usize = 47 * MODELS.len();
 
 fn checkpoint(model: &str) -> Checkpoint {
     open(Source::directory(fixtures().join(model)).expect("a directory")).unwrap_or_else(|e| panic!("{model}: {e}"))
 }
 
-/// Ids and spellings of the tokens that were added to a model's vocabulary.
+/// Ids and texts of the tokens added to a model's vocabulary.
 fn added(model: &str) -> Vec<(u32, String)> {
     let tokenizer = json(&format!("{model}/tokenizer.json"));
     let tokens = tokenizer["added_tokens"].as_array().expect("a list of added tokens");
@@ -68,8 +68,8 @@ fn ids_of_awkward_prompts_are_hugging_face_s() {
     assert!(failed.is_empty(), "expected every prompt to pass, got {} failures:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// The templates of `tiny-0` and `mistral-0` print BOS. The published ones do not: their tokenizers' post-processors put it
-/// first. `vicuna-0` has neither.
+/// The templates of `tiny-0` and `mistral-0` print BOS. The published templates do not: there, the tokenizer's
+/// post-processor adds it. `vicuna-0` does neither.
 #[test]
 fn bos_comes_first_and_once() {
     for (model, bos, expected) in [
@@ -113,19 +113,19 @@ fn nothing_typed_by_the_user_becomes_a_special_token() {
 }
 
 #[test]
-fn what_the_user_typed_is_still_there_as_text() {
-    // Byte-level tokenizers lose nothing; Llama's puts spaces about, so it is not asked.
+fn the_users_text_is_preserved() {
+    // Only byte-level tokenizers: Llama's changes spaces.
     for model in ["tiny-0", "mistral-0", "bos-0"] {
         let prompter = checkpoint(model).prompter;
         for row in rows("prompts.json") {
             let question = text(&row, "prompt");
             let shown = prompter.decode(prompter.encode(question).unwrap().after()).unwrap();
-            assert!(shown.contains(question), "{model}: expected {question:?} within the prompt, got {shown:?}");
+            assert!(shown.contains(question), "{model}: expected {question:?} in the prompt, got {shown:?}");
         }
     }
 }
 
-/// Special tokens, pieces of them, and what a template might read as its own.
+/// Special tokens, parts of them, and text that looks like template syntax.
 const SPELLINGS: &[&str] = &[
     "<image>",
     "<|eot_id|>",
@@ -172,22 +172,22 @@ proptest! {
     }
 }
 
-/// The text that a streaming decoder gives piece by piece.
+/// The text of a streaming decoder, piece by piece.
 fn streamed(prompter: &Prompter, ids: &[u32]) -> String {
-    let mut decoder = prompter.decoder();
+    let mut decoder = prompter.detokenizer();
     ids.iter().map(|&id| decoder.push(id).expect("a piece of text")).collect()
 }
 
-/// The same with what is held back to the end.
+/// The same, with the text that the decoder holds back until the end.
 fn shown(prompter: &Prompter, ids: &[u32]) -> String {
-    let mut decoder = prompter.decoder();
+    let mut decoder = prompter.detokenizer();
     let mut text: String = ids.iter().map(|&id| decoder.push(id).expect("a piece of text")).collect();
     text += &decoder.finish().expect("the end of the text");
     text
 }
 
 #[test]
-fn streamed_text_is_the_whole_text_up_to_an_unfinished_character() {
+fn streamed_text_equals_the_decoded_text_except_an_incomplete_character() {
     for model in ["tiny-0", "mistral-0"] {
         let checkpoint = checkpoint(model);
         let prompter = &checkpoint.prompter;
@@ -195,7 +195,7 @@ fn streamed_text_is_the_whole_text_up_to_an_unfinished_character() {
         for _ in 0..400 {
             let ids: Vec<u32> =
                 (0..1 + numbers.below(24)).map(|_| numbers.below(checkpoint.config.text.vocab) as u32).collect();
-            // Random bytes end in the middle of a character more often than not: that end is held back.
+            // Random bytes usually end inside a character; the decoder holds this end back.
             let mut prefixes = (0..=ids.len()).rev().map(|n| prompter.decode(&ids[..n]).unwrap());
             let expected = prefixes.find(|text| !text.ends_with('\u{fffd}')).unwrap_or_default();
             assert_eq!(streamed(prompter, &ids), expected, "{model}: {ids:?}: text (got, expected)");
@@ -207,28 +207,28 @@ fn streamed_text_is_the_whole_text_up_to_an_unfinished_character() {
 fn streamed_text_of_llama_s_tokenizer_keeps_every_space() {
     let checkpoint = checkpoint("vicuna-0");
     let prompter = &checkpoint.prompter;
-    // Ids 3 to 258 stand for single bytes, of which random ones make no text; the others are whole words and special
-    // tokens. A special token in the middle of an answer must not swallow the space after it.
+    // Ids 3 to 258 are single bytes, which are rarely valid UTF-8 in random order; the others are words and special
+    // tokens. A special token inside an answer must not remove the space after it.
     let words: Vec<u32> = (0..482).filter(|id| !(3..259).contains(id)).collect();
     let mut numbers = Numbers::new(8);
     for _ in 0..400 {
         let ids: Vec<u32> = (0..1 + numbers.below(12)).map(|_| words[numbers.below(words.len())]).collect();
         assert_eq!(streamed(prompter, &ids), prompter.decode(&ids).unwrap(), "{ids:?}: text (got, expected)");
     }
-    // Bytes that make no text turn their whole run into U+FFFD, what was complete in it included: with any bytes in any
-    // order, and cut anywhere, what was shown is the beginning of the whole.
+    // Invalid bytes turn their whole run into U+FFFD, including complete characters in it. For random bytes, split
+    // anywhere, the streamed text must be a prefix of the decoded text.
     for _ in 0..400 {
         let ids: Vec<u32> = (0..1 + numbers.below(12)).map(|_| numbers.below(482) as u32).collect();
         assert_eq!(shown(prompter, &ids), prompter.decode(&ids).unwrap(), "{ids:?}: text (got, expected)");
     }
-    // `a`, é and the first two of three bytes of 中: Hugging Face's decoder shows four times U+FFFD behind the `a`.
+    // `a`, é and the first two of three bytes of 中: Hugging Face's decoder prints four U+FFFD after the `a`.
     let letter =
         prompter.encode("a").unwrap().after().iter().copied().find(|&id| prompter.decode(&[id]).unwrap() == "a");
     let byte = |byte: u32| 3 + byte;
     let ids = [letter.expect("a token"), byte(0xc3), byte(0xa9), byte(0xe4), byte(0xb8)];
     assert_eq!(shown(prompter, &ids), "a\u{fffd}\u{fffd}\u{fffd}\u{fffd}", "a cut character (got, expected)");
     assert_eq!(shown(prompter, &[&ids[..], &[byte(0xad)]].concat()), "aé中", "whole characters (got, expected)");
-    // Characters of several bytes, whole: they appear with the token behind them.
+    // Complete characters of several bytes appear with the next token.
     for question in ["🦙 ünïcödé", "数字は何ですか 🟥🏳️‍🌈 🇩🇪", "x 👩‍🚀x", "Žluťoučký kůň"]
     {
         let ids = prompter.encode(question).unwrap().after().to_vec();

@@ -1,9 +1,9 @@
-//! Files as Hugging Face reads them (transformers 5.24): which of two counts, what a missing key stands for, what is refused
-//! by name. Answers with a repetition penalty are those of its `generate`.
+//! Checkpoint files, read like Hugging Face (transformers 5.24): which of two files is used, defaults of missing keys,
+//! and errors for unsupported formats. Answers with a repetition penalty equal those of its `generate`.
 
 use std::fs;
 
-use fovea_model::{AskOptions, Checkpoint, Error, Pick};
+use fovea_model::{AskOptions, Checkpoint, Conversation, Error, Pick};
 use fovea_runtime::{hub_cache, source::Source};
 use fovea_tests::{
     checkpoint::Files,
@@ -16,14 +16,14 @@ const HEAD: &str = "language_model.lm_head.weight";
 const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
 const SHIRT: &str = "What number is on the shirt?";
 
-/// Puts a template where it may be.
+/// Stores a template in one of its possible places.
 type Put = fn(&mut Files, &str);
 
 fn open(files: &Files) -> Result<Checkpoint, Error> {
     pollster::block_on(Checkpoint::open(files.source()))
 }
 
-/// An edit of the fixture `tiny-0`, which must still open.
+/// Edits the fixture `tiny-0`, and opens it, which must succeed.
 fn edited(edit: impl FnOnce(&mut Files)) -> Checkpoint {
     let mut files = Files::fixture("tiny-0");
     edit(&mut files);
@@ -40,11 +40,11 @@ fn refused(edit: impl FnOnce(&mut Files)) -> String {
 fn answer(files: &Files) -> Vec<u32> {
     let model = load(files.source(), cpu()).expect("a model");
     let off = AskOptions { vision: Some(false), text: Some(false), ..options(8) };
-    ask(&mut model.look_at(picture("48x48-0.png")), SHIRT, &off).expect("an answer").answer_ids
+    ask(&mut Conversation::new(&model, picture("48x48-0.png")), SHIRT, &off).expect("an answer").answer_ids
 }
 
 #[test]
-fn the_nested_image_processor_counts_and_the_older_file_does_not() {
+fn the_nested_image_processor_has_priority_over_the_older_file() {
     let processor = |files: &mut Files| {
         let older = json!({"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 1.0, 1.0], "size": {"shortest_edge": 48}, "crop_size": 48});
         files.put("preprocessor_config.json", older.to_string());
@@ -56,7 +56,7 @@ fn the_nested_image_processor_counts_and_the_older_file_does_not() {
     let own = open(&nested).expect("a checkpoint").tiles.mean;
     processor(&mut nested);
     assert_eq!(open(&nested).expect("a checkpoint").tiles.mean, own, "mean (got, expected)");
-    // Without the nested one the older counts.
+    // Without the nested one, the older file is used.
     nested.json("processor_config.json", |settings| {
         settings.as_object_mut().expect("an object").remove("image_processor");
     });
@@ -66,7 +66,7 @@ fn the_nested_image_processor_counts_and_the_older_file_does_not() {
 }
 
 #[test]
-fn a_head_in_the_file_is_used_whatever_the_config_says() {
+fn a_head_in_the_file_has_priority_over_the_config() {
     let plain = answer(&Files::fixture("tiny-0"));
     for (top, text) in [(true, false), (false, true), (true, true)] {
         let mut files = Files::fixture("tiny-0");
@@ -77,8 +77,8 @@ fn a_head_in_the_file_is_used_whatever_the_config_says() {
 }
 
 #[test]
-fn a_head_that_is_missing_is_the_embedding_and_the_other_way_round() {
-    // The embedding as its own head, once stored twice and once under each name alone.
+fn a_missing_head_is_the_embedding_and_vice_versa() {
+    // Head and embedding are equal: stored twice, and under each name alone.
     let mut twice = Files::fixture("tiny-0");
     let mut tensors = twice.tensors();
     let embedding = tensors.iter().find(|t| t.name == EMBEDDING).expect("an embedding").clone();
@@ -93,7 +93,7 @@ fn a_head_that_is_missing_is_the_embedding_and_the_other_way_round() {
         let mut once = Files(twice.0.clone());
         once.set_tensors(&kept, 1);
         assert_eq!(answer(&once), expected, "without {missing}: answer (got, expected)");
-        // Nobody says that they are one.
+        // config.json does not say that they are tied.
         once.config("/tie_word_embeddings", json!(false));
         once.config("/text_config/tie_word_embeddings", json!(false));
         assert!(open(&once).is_err(), "without {missing}, untied: expected a refusal");
@@ -101,7 +101,7 @@ fn a_head_that_is_missing_is_the_embedding_and_the_other_way_round() {
 }
 
 #[test]
-fn a_single_file_counts_before_an_index() {
+fn a_single_file_has_priority_over_an_index() {
     let index = |files: &mut Files, text: &str| files.put("model.safetensors.index.json", text);
     let absent = json!({"weight_map": {EMBEDDING: "model-00001-of-00002.safetensors"}}).to_string();
     for text in [absent.as_str(), "{", ""] {
@@ -111,7 +111,7 @@ fn a_single_file_counts_before_an_index() {
 }
 
 #[test]
-fn numbers_that_are_not_finite_do_no_harm_where_nobody_needs_them() {
+fn nan_and_infinity_in_unused_keys_are_accepted() {
     let with = |file: &'static str, key: &'static str| {
         move |files: &mut Files| {
             let text = String::from_utf8(files.bytes(file).clone()).expect("a text");
@@ -132,7 +132,7 @@ fn numbers_that_are_not_finite_do_no_harm_where_nobody_needs_them() {
     index.set_tensors(&tensors, 2);
     with("model.safetensors.index.json", r#""metadata2": {"total_size": Infinity}"#)(&mut index);
     open(&index).expect("an index with Infinity");
-    // Where it is needed, the error names it.
+    // In a key that is used, the error names the key.
     let why = refused(|files| {
         let text = String::from_utf8(files.bytes("config.json").clone()).expect("a text");
         files.put("config.json", text.replacen("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": NaN", 1));
@@ -141,13 +141,13 @@ fn numbers_that_are_not_finite_do_no_harm_where_nobody_needs_them() {
 }
 
 #[test]
-fn the_template_is_read_from_where_hugging_face_looks_first() {
+fn the_template_with_hugging_faces_priority_is_used() {
     let says = |text: &str| format!("<image>{text}{{{{ messages[0]['content'][1]['text'] }}}}");
     let ids = |checkpoint: &Checkpoint| checkpoint.prompter.encode("x").expect("a prompt").ids;
     let alone = |text: &str| ids(&edited(|f| f.put("chat_template.jinja", says(text))));
     let (one, two) = (alone("one"), alone("two"));
     assert_ne!(one, two, "two templates");
-    // In the order of Hugging Face's processors; each beats those behind it.
+    // In the order of Hugging Face's processors: each has priority over the following ones.
     let places: [(&str, Put); 4] = [
         ("processor_config.json", |f, text| f.json("processor_config.json", |v| v["chat_template"] = json!(text))),
         ("chat_template.json", |f, text| f.put("chat_template.json", json!({"chat_template": text}).to_string())),
@@ -165,7 +165,7 @@ fn the_template_is_read_from_where_hugging_face_looks_first() {
             assert_eq!(ids(&checkpoint), one, "{a} beside {b}: ids (got, expected)");
         }
     }
-    // Several by name: the default one, from a folder or a list.
+    // Several named templates, in a folder or a list: `default` is used.
     let folder = edited(|f| {
         f.remove("chat_template.jinja");
         f.put("additional_chat_templates/default.jinja", says("one"));
@@ -220,7 +220,7 @@ fn quantised_checkpoints_are_refused_by_name() {
         let why = with(settings);
         assert!(why.contains(&format!("quantised with {name}: not supported; supported are")), "{why}");
     }
-    // Without a word in config.json, by the tensors.
+    // Without a key in config.json, the names of the tensors show it.
     let query = "language_model.model.layers.0.self_attn.q_proj.weight";
     for (tensor, name) in [
         (format!("{query}.absmax"), "bitsandbytes"),
@@ -291,32 +291,34 @@ fn a_repetition_penalty_gives_hugging_faces_answers() {
         let model = load(files.source(), cpu()).expect("a model");
         let said = model.notes().iter().any(|note| note.contains("repetition_penalty"));
         assert_eq!(said, penalty != 1.0, "{name}, {penalty}: a note (got, expected)");
-        let got = ask(&mut model.look_at(picture("200x200-0.png")), SHIRT, &off).expect("an answer").answer_ids;
+        let got =
+            ask(&mut Conversation::new(&model, picture("200x200-0.png")), SHIRT, &off).expect("an answer").answer_ids;
         assert_eq!(got, expected, "{name}, {penalty}: answer (got, expected)");
-        // A caller's own counts for more.
+        // The caller's value has priority.
         let own = AskOptions { pick: Pick { repetition_penalty: Some(penalty), ..Pick::default() }, ..off.clone() };
         let model = fixture(name, cpu());
-        let got = ask(&mut model.look_at(picture("200x200-0.png")), SHIRT, &own).expect("an answer").answer_ids;
+        let got =
+            ask(&mut Conversation::new(&model, picture("200x200-0.png")), SHIRT, &own).expect("an answer").answer_ids;
         assert_eq!(got, expected, "{name}, {penalty} by the caller: answer (got, expected)");
     }
 }
 
 #[test]
-fn a_stock_checkpoint_runs_without_samplers_until_they_are_asked_for() {
+fn a_stock_checkpoint_runs_without_samplers_by_default() {
     let model = fixture("stock-0", cpu());
     let image = picture("200x200-0.png");
     assert!(model.stock_note(&image).is_some_and(|note| note.contains("336 visual tokens")));
     let count = |options: &AskOptions| {
-        let turn = ask(&mut model.look_at(image.clone()), SHIRT, options).expect("an answer");
-        turn.statistics.tokens.text
+        let turn = ask(&mut Conversation::new(&model, image.clone()), SHIRT, options).expect("an answer");
+        turn.statistics.tokens.after_text_sampler
     };
     assert_eq!(count(&options(1)), 336, "tokens by default (got, expected)");
-    assert!(count(&AskOptions { text: Some(true), ..options(1) }) < 336, "expected fewer tokens where it is on");
-    // Trained with them, they are on.
+    assert!(count(&AskOptions { text: Some(true), ..options(1) }) < 336, "expected fewer tokens with the sampler on");
+    // In a checkpoint trained with the samplers, they are on by default.
     let trained = fixture("tiny-0", cpu());
     assert!(trained.stock_note(&image).is_none());
-    let turn = ask(&mut trained.look_at(image.clone()), SHIRT, &options(1)).expect("an answer");
-    assert!(turn.statistics.tokens.text < turn.statistics.tokens.stock);
+    let turn = ask(&mut Conversation::new(&trained, image.clone()), SHIRT, &options(1)).expect("an answer");
+    assert!(turn.statistics.tokens.after_text_sampler < turn.statistics.tokens.all);
 }
 
 #[cfg(unix)]
@@ -347,8 +349,8 @@ fn a_repository_in_the_hubs_cache_is_found_by_its_folder() {
     }
     let why = hub_cache::locate(cache.path()).expect_err("a refusal").to_string();
     assert!(why.contains("org/tiny"), "{why}");
-    // A download that has not ended: the link is there, its target is not.
-    fs::remove_file(blobs.join("0")).expect("a blob to take away");
+    // An incomplete download: the link exists, its target does not.
+    fs::remove_file(blobs.join("0")).expect("a blob to remove");
     let source = Source::open(&main).expect("a source");
     let first = files.0.keys().next().expect("a file");
     let why = source.file(first).err().expect("a refusal").to_string();

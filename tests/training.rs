@@ -1,12 +1,12 @@
-//! Training on a GPU takes the steps that it takes on the CPU: the same code over burn's other backend.
+//! Training on a GPU computes the same steps as on the CPU: the same code on two backends of burn.
 
 use std::path::Path;
 
-use fovea_model::train::{Step, TrainConfig, Trainer};
 use fovea_runtime::OpenDevice;
 use fovea_tests::device::{cpu, wgpu};
+use fovea_train::{Step, TrainConfig, Trainer};
 
-/// Two scenes, everything that trains: dense labels, all losses, the text-guided sampler.
+/// Two scenes with everything in training: dense labels, all losses, the text-guided sampler.
 const RUN: &str = r#"{
   "model": "DEMO", "start": "DEMO/model.safetensors", "seed": 7, "first": 400000,
   "stages": [{
@@ -19,10 +19,10 @@ const RUN: &str = r#"{
 
 const RATES: &str = r#""tower": 0.0001, "text": 0.001, "selector": 0.001"#;
 
-/// The second step's losses depend on the first's update of the weights: without it they are off by more than the bound.
-/// Sums in another order differ by some 1e-6; the bound leaves room for a driver that is less exact.
+/// The losses of the second step depend on the first update of the weights: without it they differ by more than the bound.
+/// Sums in another order differ by about 1e-6; the bound allows for drivers that are less exact.
 #[test]
-fn steps_on_a_gpu_are_the_cpus() {
+fn steps_on_a_gpu_equal_those_on_the_cpu() {
     const BOUND: f64 = 1e-3;
     let Some(gpu) = wgpu("training") else { return };
     let (expected, got) = (steps(cpu(), RATES), steps(gpu, RATES));
@@ -42,7 +42,10 @@ fn steps_on_a_gpu_are_the_cpus() {
     }
     let still = &steps(cpu(), r#""tower": 0.0, "text": 0.0, "selector": 0.0"#)[1];
     let (Some(still), Some(moved)) = (still.answers, expected[1].answers) else { panic!("expected answers, got none") };
-    assert!((still - moved).abs() > 10.0 * BOUND * moved, "expected an update that is seen, got {moved} from {still}");
+    assert!(
+        (still - moved).abs() > 10.0 * BOUND * moved,
+        "expected an update that changes the loss by more than the bound, got {moved} after {still}"
+    );
 }
 
 /// Two steps at these rates.
@@ -56,10 +59,10 @@ fn steps(device: &OpenDevice, rates: &str) -> Vec<Step> {
     pollster::block_on(async {
         let config = TrainConfig::read(&file).expect("a run");
         let mut trainer = Trainer::open(config, folder.path(), device.device.clone()).await.expect("a trainer");
-        let mut told = Vec::new();
+        let mut steps = Vec::new();
         while let Some(step) = trainer.step().await.expect("a step") {
-            told.push(step);
+            steps.push(step);
         }
-        told
+        steps
     })
 }

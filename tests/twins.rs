@@ -1,7 +1,8 @@
-//! PyTorch's traces hold the f64 twins. What the twins hold, `kernels` checks: the operations on every device.
+//! Compares the f64 twins with PyTorch's traces. The test `kernels` compares the operations of every device with the
+//! twins.
 //!
-//! Maxima and copies are exact. Products are held to NMSE 1e-9: PyTorch's are in f32, which gives each number a relative
-//! error of about 1e-7, so an NMSE of 1e-14, and the bound leaves room for sums of some thousand terms.
+//! Maxima and copies are exact. The bound for products is NMSE 1e-9: PyTorch computes them in f32, with a relative
+//! error of about 1e-7 per number (NMSE 1e-14), and sums of some thousand terms add to it.
 
 use fovea_runtime::{Keep, Scale};
 use fovea_shaders::{Cell, compact, region_pool, scale_select, text_score, top_k};
@@ -12,10 +13,10 @@ use fovea_tests::{
     numbers::wide,
 };
 
-/// Products of the reference, in f32.
+/// Bound for products, which the reference computes in f32.
 const PRODUCT: f64 = 1e-9;
 
-/// The scales of a config that names none.
+/// Default scales of a config without scales.
 const DEFAULT: [Scale; 3] = [Scale::new(4, 4), Scale::new(2, 2), Scale::new(1, 1)];
 
 /// The `focus` object of a model's config, with its defaults.
@@ -31,7 +32,7 @@ fn focus(model: &str) -> (usize, Vec<Scale>, f64) {
     (window, scales, focus["gamma"].as_f64().unwrap_or(0.85))
 }
 
-/// The vision-guided sampler out of twins, from the reference's features: everything after them.
+/// The vision-guided sampler, made of twins, on the reference's features.
 fn check_vision(case: &Case, trace: &Trace) -> Result<(), String> {
     let (window, scales, _) = focus(&case.model);
     let files = Files::fixture(&case.model);
@@ -63,7 +64,7 @@ fn check_vision(case: &Case, trace: &Trace) -> Result<(), String> {
             Cell::Newline => tokens.extend_from_slice(&newline),
             Cell::Pooled { region, row, col } => {
                 let ((_, cols), values) = &at_scale[chosen.choice[region]][region];
-                // A maximum of f32 numbers is one of them: nothing is lost on the way back.
+                // A maximum of f32 numbers is one of them, so this conversion is exact.
                 tokens.extend(values[(row * cols + col) * c..][..c].iter().map(|&v| v as f32));
             }
         }
@@ -84,7 +85,7 @@ fn twins_of_the_vision_sampler_give_the_reference_s_tokens() {
 
 #[test]
 fn the_twin_of_top_k_keeps_the_reference_s_tokens() {
-    // Where the default layer is beyond the last, nothing is scored.
+    // If the default layer is beyond the last layer, there are no scores.
     let text: Vec<(Case, Trace)> = cases()
         .into_iter()
         .filter(|case| case.text)
@@ -103,16 +104,17 @@ fn the_twin_of_top_k_keeps_the_reference_s_tokens() {
 }
 
 #[test]
-fn the_vectors_worked_out_by_hand() {
-    // Two heads, one text token, three visual ones: softmax(ln p) = p, so A = [[.5, .3, .2]], [[.1, .7, .2]]; the
-    // maxima are [.5, .7, .2], whose shares in falling order sum to .5, .857, 1.
+fn examples_computed_by_hand() {
+    // Two heads, one text token, three visual tokens: softmax(ln p) = p, so A = [[.5, .3, .2]], [[.1, .7, .2]]. The
+    // maxima are
+    // [.5, .7, .2]; their cumulative shares in descending order are .5, .857, 1.
     let key: Vec<f32> = [0.5, 0.3, 0.2, 0.1, 0.7, 0.2].map(f32::ln).to_vec();
     let importance = text_score(&[1.0, 1.0], &wide(&key), [2, 2, 1, 3, 1]);
     compare("importance", &[0.5, 0.7, 0.2], &importance).abs_within(1e-7).unwrap();
     let importance: Vec<f32> = importance.into_iter().map(|s| s as f32).collect();
     assert_eq!(top_k(&importance, Keep::Gamma(0.85)), [0, 1], "gamma .85 (got, expected)");
     assert_eq!(top_k(&importance, Keep::Gamma(0.86)), [0, 1, 2], "gamma .86 (got, expected)");
-    // A 6x8 map, regions [[1x1, 2x2], [4x4, 2x2]]: 16 + 4 + 1 + 2 tokens, and rows 0 to 4 hold one.
+    // A 6x8 map, regions [[1x1, 2x2], [4x4, 2x2]]: 16 + 4 + 1 + 2 tokens; rows 0 to 4 contain tokens.
     let cells = compact(6, 8, 4, &DEFAULT, &[2, 1, 0, 1]);
     let newlines = cells.iter().filter(|(_, cell)| *cell == Cell::Newline).count();
     assert_eq!((cells.len() - newlines, newlines), (23, 5), "tokens and newlines of the mixed map (got, expected)");

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Time one question on one picture in PyTorch eager on the CPU: the baseline that the runtime's speed is measured against.
+"""Measure one question about one picture in PyTorch eager on the CPU: the baseline for the speed of Fovea.
 
     pytorch_eager.py --model DIR --image FILE --question TEXT [--new 16] [--mode off|vision|text|both] [--threads 2] [--repeat 3] [--json]
 
-Float32, eager attention, batch 1. `off` is Hugging Face LLaVA-NeXT as published, greedy as `generate` does it: its own
-vision tower, its own packing of the tiles, one prefill with its own cache, then a step a token. The other modes run the
-executable specification (tests/reference/focus_reference.py). That is written to be read: its vision-guided sampler is a
-Python loop, so `sampler` is listed apart and is no yardstick; `prefill` and `decode` are dense PyTorch operations and are.
+Float32, eager attention, batch 1. `off` is LLaVA-NeXT of Hugging Face as published, with greedy decoding as in `generate`:
+one prefill, then one step per token. The other modes run the executable specification (tests/reference/focus_reference.py).
+That code is written for readers: its vision-guided sampler is a Python loop, so do not compare `sampler`. `prefill` and
+`decode` are dense PyTorch operations and can be compared.
 
-Exactly --new tokens are made, whether or not the model would have stopped, so that runs can be compared.
+Each run makes exactly --new tokens, without a stop token, so that runs can be compared.
 """
 import argparse
 import json
@@ -29,7 +29,7 @@ STAGES = ("image", "vision", "sampler", "prefill", "decode", "total")
 
 
 def stock(focus, image, question, new):
-    """LLaVA-NeXT as Hugging Face runs it. Returns seconds by stage, the answer's ids, and the counts of tokens."""
+    """LLaVA-NeXT of Hugging Face. Returns the seconds per stage, the ids of the answer, and the numbers of tokens."""
     model, inner, clock = focus.model, focus.model.model, time.perf_counter
     start = clock()
     pixels = focus.processor.image_processor(image, return_tensors="pt")
@@ -52,7 +52,7 @@ def stock(focus, image, question, new):
 
 
 def sampled(focus, image, question, new, vision, text):
-    """The specification, with a clock put around its parts."""
+    """The specification, with timers around its parts."""
     clock, spent, first_layer, marks = time.perf_counter, {"image": 0.0, "sampler": 0.0}, focus.llm.layers[0], []
 
     def timed(name, f):
@@ -75,7 +75,7 @@ def sampled(focus, image, question, new, vision, text):
 
     def marked_attend(layer, *args):
         if layer is first_layer:
-            marks.append(clock())                                               # the prefill's start, then that of every step
+            marks.append(clock())                                               # the start of the prefill, then of each step
         return attend(layer, *args)
 
     try:
@@ -103,7 +103,7 @@ def main():
     parser.add_argument("--new", type=int, default=16)
     parser.add_argument("--mode", choices=["off", "vision", "text", "both"], default="off")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=3, help="runs; the one with the median total is reported, after one that warms up")
+    parser.add_argument("--repeat", type=int, default=3, help="runs after one warm-up run; the run with the median total is reported")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,9 +1,9 @@
-//! A random checkpoint of real dimensions, written tensor by tensor.
+//! Writes a random checkpoint of real dimensions, tensor by tensor.
 //!
-//! Vision: CLIP ViT-L/14-336 (24 layers, 1024 wide). Text: a Llama of 24 layers, 896 wide, 14 heads on 2 key heads,
-//! feed-forward 4864, 151936 tied embedding rows: 0.5 B parameters. Tokenizer and template are the demo checkpoint's.
-//! The selector's weights are zero and its bias chooses 2x2, so the vision-guided sampler keeps 1176 of 2928 tokens,
-//! 40 % (the paper's mean is 49 %); the text-guided sampler keeps what gamma .85 gives on random weights.
+//! Vision: CLIP ViT-L/14-336 (24 layers, width 1024). Text: a Llama with 24 layers, width 896, 14 heads on 2 key heads,
+//! feed-forward 4864, 151936 tied embedding rows: 0.5 B parameters. Tokenizer and template are those of the demo
+//! checkpoint. The weights of the selector are zero and its bias chooses 2x2, so the vision-guided sampler keeps 1176
+//! of 2928 tokens, 40 % (the paper has 49 % on average). The text-guided sampler uses gamma .85 on random weights.
 
 use std::{
     error::Error,
@@ -16,7 +16,7 @@ use fovea_model::{Checkpoint, Config, Names, demo};
 use half::bf16;
 use serde_json::{Map, Value, json};
 
-/// Writes the checkpoint into `dir`.
+/// Writes the checkpoint to `dir`.
 pub fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(dir)?;
     let source = demo::source();
@@ -55,7 +55,7 @@ pub fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 fn weights(path: &Path, names: &Names, config: &Config) -> Result<(), Box<dyn Error>> {
-    // The unused last vision layer is written as well: other loaders want it.
+    // Also the unused last vision layer: other loaders need it.
     let mut whole = config.clone();
     whole.vision.n_used = whole.vision.n_layers;
     let mut tensors = names.needed(&whole, true);
@@ -77,7 +77,7 @@ fn weights(path: &Path, names: &Names, config: &Config) -> Result<(), Box<dyn Er
     let mut state = 1u32;
     for (name, shape) in &tensors {
         let values: usize = shape.iter().product();
-        // Uniform noise of variance 1 / inputs; norms one, selector fixed, other vectors small.
+        // Uniform noise with variance 1 / inputs; norms are about one, the selector is fixed, other vectors are small.
         let (base, spread) = match shape.len() {
             _ if name == "scale_selector.weight" => (0.0, 0.0),
             1 if name.contains("norm") && name.ends_with("weight") => (1.0, 0.1),

@@ -1,27 +1,27 @@
-//! The two fused activations against the same function in burn's own tensor operations, at real sizes, in one run.
+//! Compares the two fused activations with tensor operations of burn, at real sizes, in one run.
 
 use std::{error::Error, time::Instant};
 
 use burn::tensor::{Tensor, TensorData, activation};
 use fovea_runtime::{
     DeviceChoice, OpenDevice,
-    device::settle,
     element_ops::{gated_silu, quick_gelu},
+    read::settle,
 };
 
-/// Runs of each; the fastest counts.
+/// Runs of each; the fastest one is reported.
 const RUNS: usize = 7;
 
-/// Prints a row for each activation: milliseconds, and composed over fused.
+/// Prints a row for each activation: milliseconds of both versions, and their ratio.
 pub async fn run(device: &str) -> Result<(), Box<dyn Error>> {
     let open = OpenDevice::open(&device.parse::<DeviceChoice>()?).await?;
     println!("{}\n\n| activation | shape | fused | tensor operations | ratio |\n|---|---|---|---|---|", open.info);
-    // Five tiles of CLIP-L/14-336; 2928 visual tokens and 60 of text in the benchmark's decoder.
+    // Five tiles of CLIP-L/14-336; 2928 visual tokens and 60 text tokens in the decoder of the benchmark.
     for (name, shape) in [("quick GELU", [2885, 4096]), ("gated SiLU", [2988, 4864])] {
         let gated = name == "gated SiLU";
         let mut best = [f64::INFINITY; 2];
         for _ in 0..RUNS {
-            // The two by turns, each on tensors that nobody else holds, as in the network.
+            // In turn, each on tensors without another owner, as in the network.
             for (which, best) in best.iter_mut().enumerate() {
                 let (x, up) = (values(shape, 1, &open), values(shape, 2, &open));
                 settle(&up).await?;

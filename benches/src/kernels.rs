@@ -1,9 +1,9 @@
-//! Every kernel at a real size, in one run: against the same function in burn's own tensor operations on the same device,
-//! and against copying the bytes that it must at least read. Where no kernels run (CUDA) the tensor operations stand alone.
+//! Compares each kernel, at a real size, with the same function in tensor operations of burn on the same device, and
+//! with a copy of the bytes that it must read. Without kernels (CUDA) only the tensor operations are measured.
 //!
-//! Two clocks. The host's starts before a call and stops when its result can be read: what a user waits for. The device's
-//! starts with the first dispatch and stops after the last: what the kernel is to blame for. Where the host reads a count in
-//! between, the device's clock would count the way there and back, and is left out.
+//! There are two clocks. Host time is from the call until the result can be read: what a user waits for. Device time is
+//! from the first dispatch to the last: what the kernel itself takes. Where the host reads a count in between, device
+//! time would include this round trip, so it is left out.
 
 use std::{
     error::Error,
@@ -14,34 +14,33 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 use fovea_runtime::{
     DeviceChoice, Error as RuntimeError, Keep, OpenDevice, Scale,
-    device::settle,
-    sampler_ops::{
-        compact, indices, only_tensor_ops, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k,
-    },
+    read::settle,
+    sampler_ops::{compact, indices, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k},
+    testing::{copy_seconds, tensor_ops_only},
 };
 use serde_json::json;
 
-/// Turns of each at least, and at most; between them as many as half a second holds, for a GPU's clock rises with its load.
-/// The fastest counts.
+/// Fewest and most runs of each; in between as many as fit in half a second, because the clock rate of a GPU rises with
+/// its load. The fastest one is reported.
 const TURNS: [usize; 2] = [5, 200];
 
-/// 672x672 pixels: 48 x 48 patches. A region's side, the decoder's width and the thumbnail's tokens as in LLaVA-NeXT 8B.
+/// 672x672 pixels: 48 x 48 patches. Region, width of the decoder and tokens of the thumbnail as in LLaVA-NeXT 8B.
 const SIDE: usize = 48;
 const WINDOW: usize = 4;
 const WIDTH: usize = 4096;
 const CONTEXT: usize = 576;
-/// The visual tokens of that picture and a question's; heads, key heads and their width as in Llama 3 8B.
+/// Visual tokens of this picture, tokens of a question; heads, key heads and their width as in Llama 3 8B.
 const VISUAL: usize = 2928;
 const TEXT: usize = 60;
 const HEADS: [usize; 3] = [32, 8, 128];
-/// Layers whose keys and values are picked: no run does so, it stands for batches of short rows. And how many tokens stay.
+/// Layers whose keys and values are gathered (no run does this: it is a case with many short rows), and kept tokens.
 const LAYERS: usize = 24;
 const KEPT: usize = 928;
 
 struct Row {
     kernel: &'static str,
     size: String,
-    /// None where no kernels run.
+    /// None without kernels.
     own: Option<Time>,
     tensor_ops: Time,
     copy: Option<f64>,
@@ -63,18 +62,18 @@ impl Time {
         Self { host: self.host.min(other.host), device }
     }
 
-    /// Without the device's clock.
+    /// Without device time.
     fn by_host(self) -> Self {
         Self { device: None, ..self }
     }
 
-    /// The device's time where there is one.
+    /// Device time; host time where there is none.
     fn best(self) -> f64 {
         self.device.unwrap_or(self.host)
     }
 }
 
-/// Prints a row for each kernel; `json`: all numbers on stdout.
+/// Prints a row for each kernel; with `json`, all numbers as JSON.
 pub async fn run(device: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let open = OpenDevice::open(&device.parse::<DeviceChoice>()?).await?;
     let device = &open.device;
@@ -97,7 +96,7 @@ pub async fn run(device: &str, json: bool) -> Result<(), Box<dyn Error>> {
 
     let mut rows = Vec::new();
     let mut row = |kernel, size: String, (own, tensor_ops): (Option<Time>, Time), bytes: usize| {
-        rows.push(Row { kernel, size, own, tensor_ops, copy: open.copy_seconds(bytes as u64 * 4) });
+        rows.push(Row { kernel, size, own, tensor_ops, copy: copy_seconds(&open, bytes as u64 * 4) });
     };
     let map_size = SIDE * SIDE * WIDTH;
     let size = format!("{SIDE}x{SIDE}x{WIDTH}, kernels 4x4, 2x2");
@@ -131,8 +130,9 @@ pub async fn run(device: &str, json: bool) -> Result<(), Box<dyn Error>> {
     report(&open, &rows, product, json)
 }
 
-/// Seconds of one feed-forward product of the benchmark's decoder over what both samplers leave of a picture: 1236 tokens,
-/// 896 x 4864. Its prefill is at least 70 times that (24 layers, 14.9 M weights each, 375 G multiplications).
+/// Seconds of one feed-forward product in the decoder of the benchmark, 896 x 4864, for the 1236 tokens that both
+/// samplers keep of a picture and a question. The prefill takes at least 70 times as long (24 layers with 14.9 M
+/// weights each, 375 G multiplications).
 async fn product(open: &OpenDevice) -> Result<f64, Box<dyn Error>> {
     let (x, weight) = (values([1236, 896], 10, &open.device), values([896, 4864], 11, &open.device));
     let mut best = f64::INFINITY;
@@ -144,11 +144,11 @@ async fn product(open: &OpenDevice) -> Result<f64, Box<dyn Error>> {
     Ok(best)
 }
 
-/// Such products in that prefill, by multiplications.
+/// The prefill, in units of this product, by number of multiplications.
 const PRODUCTS: f64 = 70.0;
 
-/// One call with the kernels (None where there are none) and with tensor operations, by turns, after one of each that is not
-/// counted.
+/// Times with the kernels (None where there are none) and with tensor operations. Both run in turn; the first run of
+/// each is not counted.
 async fn both<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>>>(
     device: &Device,
     work: impl Fn() -> F + Sync,
@@ -161,10 +161,9 @@ async fn both<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>
             break;
         }
         let with_kernels = if has_kernels { once(device, &work).await? } else { Time::NEVER };
-        only_tensor_ops(true);
-        let without = once(device, &work).await;
-        only_tensor_ops(false);
-        let without = without?;
+        let only = tensor_ops_only();
+        let without = once(device, &work).await?;
+        drop(only);
         if turn > 0 {
             (own, tensor_ops) = (own.fastest(with_kernels), tensor_ops.fastest(without));
         }
@@ -172,12 +171,12 @@ async fn both<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>
     Ok((has_kernels.then_some(own), tensor_ops))
 }
 
-/// The times of an operation whose middle is on the host.
+/// The times of an operation that reads a count on the host.
 fn reads_counts((own, tensor_ops): (Option<Time>, Time)) -> (Option<Time>, Time) {
     (own.map(Time::by_host), tensor_ops.by_host())
 }
 
-/// One call for the host's clock, one for the device's.
+/// One call for host time, one for device time.
 async fn once<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>>>(
     device: &Device,
     work: &(impl Fn() -> F + Sync),
@@ -205,7 +204,7 @@ fn report(open: &OpenDevice, rows: &[Row], product: f64, json: bool) -> Result<(
         return Ok(());
     }
     println!("{}, {}\n", open.info, open.info.driver);
-    println!("In ms: by the host's clock / by the device's.\n");
+    println!("In ms: host time / device time.\n");
     println!("| kernel | size | kernel | tensor operations | ratio | copy of what it reads | share of copy |");
     println!("|---|---|---|---|---|---|---|");
     for Row { kernel, size, own, tensor_ops, copy } in rows {
@@ -227,11 +226,11 @@ fn report(open: &OpenDevice, rows: &[Row], product: f64, json: bool) -> Result<(
     }
     let samplers = rows.iter().filter(|r| r.kernel != "row_gather, KV").map(|r| r.own.unwrap_or(r.tensor_ops));
     let once: f64 = samplers.map(|time| time.host).sum();
-    println!("\nBoth samplers on one picture and question, by the host's clock: {:.2} ms.", once * 1e3);
+    println!("\nBoth samplers on one picture and question, host time: {:.2} ms.", once * 1e3);
     let prefill = product * PRODUCTS;
     println!(
-        "One feed-forward product of the benchmark's decoder: {:.2} ms; its prefill takes at least {PRODUCTS} times that, \
-         {:.1} ms: the samplers are at most {:.2} % of it.",
+        "One feed-forward product in the decoder of the benchmark: {:.2} ms. The prefill takes at least {PRODUCTS} \
+         times as long, {:.1} ms: the samplers take at most {:.2} % of it.",
         product * 1e3,
         prefill * 1e3,
         once / prefill * 100.0

@@ -1,19 +1,20 @@
-//! Time to first token and tokens per second at a realistic size, samplers off, vision, text, both, in one run.
+//! Benchmarks: time to first token and tokens per second at a realistic size, kernels, and activations.
 //!
-//! `fovea-benches checkpoint DIR` writes a random checkpoint of real dimensions; `fovea-benches pipeline DIR` times it.
+//! `fovea-benches checkpoint DIR` writes a random checkpoint of real dimensions; `fovea-benches pipeline DIR` measures
+//! it.
 
-mod checkpoint;
 mod elements;
 mod kernels;
+mod checkpoint;
 mod picture;
-mod pipeline;
 mod pytorch;
+mod pipeline;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// Times the pipeline.
+/// Measures the speed of Fovea.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -22,46 +23,46 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write a random checkpoint: CLIP ViT-L/14-336 and a decoder of 0.5 B parameters, in bf16 (1.6 GB).
+    /// Write a random checkpoint: CLIP ViT-L/14-336 and a decoder with 0.5 B parameters, in bf16 (1.6 GB).
     Checkpoint {
-        /// Where to.
+        /// The folder to write.
         dir: PathBuf,
     },
-    /// Time the two fused activations against burn's own tensor operations.
+    /// Compare the two fused activations with tensor operations of burn.
     Elements {
         /// cpu, wgpu, wgpu:N, cuda or auto.
         #[arg(long, default_value = "cpu")]
         device: String,
     },
-    /// Time every kernel against burn's own tensor operations and a copy.
+    /// Compare each kernel with tensor operations of burn and with a copy.
     Kernels {
-        /// wgpu, wgpu:N or wgpu:NAME; with cuda or cpu the tensor operations stand alone.
+        /// wgpu, wgpu:N or wgpu:NAME; with cuda or cpu only the tensor operations are measured.
         #[arg(long, default_value = "wgpu")]
         device: String,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Answer one question about a 672x672 picture with the samplers off, vision, text and both.
     Pipeline {
-        /// The checkpoint.
+        /// The folder of the checkpoint.
         dir: PathBuf,
         /// cpu, wgpu, wgpu:N, cuda or auto.
         #[arg(long, default_value = "auto")]
         device: String,
-        /// Tokens of each answer.
+        /// Largest number of tokens per answer.
         #[arg(long, default_value_t = 16)]
         new_tokens: usize,
-        /// Runs of each mode; the fastest counts.
+        /// Runs of each mode; the fastest one is reported.
         #[arg(long, default_value_t = 1)]
         repeat: usize,
         /// Modes to run.
         #[arg(long, value_delimiter = ',', default_value = "off,vision,text,both")]
         modes: Vec<String>,
-        /// A Python with torch and transformers: also times the same model in PyTorch eager, side by side.
+        /// A Python with torch and transformers: also measures the same model in PyTorch eager, after each mode.
         #[arg(long)]
         pytorch: Option<PathBuf>,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },

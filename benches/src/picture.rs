@@ -1,4 +1,4 @@
-//! The picture that is timed: 672x672, made of waves and noise so that no two regions are alike.
+//! The picture of the benchmarks: 672x672, waves and noise, so that no two regions are equal.
 
 use fovea_model::{Error, Picture};
 

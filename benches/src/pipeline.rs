@@ -1,4 +1,4 @@
-//! One question about one picture, in each mode, fresh each time.
+//! Measures one question about one picture in each mode. Each run starts from the pixels.
 
 use std::{error::Error, path::PathBuf, time::Instant};
 
@@ -7,22 +7,29 @@ use fovea_runtime::{DeviceChoice, OpenDevice, memory, source::Source};
 use futures_util::{StreamExt, pin_mut};
 use serde_json::{Value, json};
 
-use crate::{picture, pytorch};
+use crate::{
+    picture,
+    pytorch::{self, QUESTION},
+};
 
-/// What is asked.
-pub const QUESTION: &str = "What number is on the shirt of the person in the middle, and which colour has the shirt?";
-
-/// Asked of the same picture afterwards.
+/// A second question about the same picture.
 const ANOTHER: &str = "How many people are there?";
 
-/// What to time.
+/// What to measure.
 pub struct Settings {
+    /// The folder of the checkpoint.
     pub dir: PathBuf,
+    /// cpu, wgpu, wgpu:N, cuda or auto.
     pub device: String,
+    /// Largest number of tokens per answer.
     pub new_tokens: usize,
+    /// Runs of each mode; the fastest one is reported.
     pub repeat: usize,
+    /// Modes to run: off, vision, text or both.
     pub modes: Vec<String>,
+    /// A Python with torch and transformers, to also measure the same model in PyTorch eager.
     pub pytorch: Option<PathBuf>,
+    /// Whether to print JSON.
     pub json: bool,
 }
 
@@ -54,7 +61,7 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         let mut best: Option<(f64, Statistics)> = None;
         for _ in 0..settings.repeat.max(1) {
             let start = Instant::now();
-            let mut conversation = model.look_at(picture::picture()?);
+            let mut conversation = Conversation::new(&model, picture::picture()?);
             let turn = answer(&mut conversation, QUESTION, &options).await?;
             let whole = start.elapsed().as_secs_f64() * 1e3;
             if mode == "both" {
@@ -95,7 +102,7 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Milliseconds to the first token of another question on a picture that is known already.
+/// Milliseconds to the first token of a second question about the same picture.
 async fn first_token(conversation: &mut Conversation, options: &AskOptions) -> Result<f64, Box<dyn Error>> {
     Ok(answer(conversation, ANOTHER, options).await?.statistics.first_token_ms)
 }
@@ -113,7 +120,7 @@ async fn answer(
             turn = Some(done);
         }
     }
-    turn.ok_or_else(|| "the answer ended early".into())
+    turn.ok_or_else(|| "expected a complete answer, got an early end".into())
 }
 
 fn row(mode: &str, whole: f64, s: &Statistics) -> Value {
@@ -137,7 +144,8 @@ fn line(row: &Value) -> String {
     let pytorch = row["pytorch_ms"]["total"].as_f64();
     let ratio = pytorch.zip(row["whole_ms"].as_f64()).map_or("-".to_owned(), |(p, w)| format!("{:.2}x", w / p));
     let pytorch = pytorch.map_or("-".to_owned(), |p| format!("{p:.0} ms"));
-    let tokens = ["stock", "vision", "text"].map(|k| row["tokens"][k].to_string()).join(" -> ");
+    let tokens =
+        ["all", "after_vision_sampler", "after_text_sampler"].map(|k| row["tokens"][k].to_string()).join(" -> ");
     format!(
         "| {} | {tokens} | {} | {} | {} | {} | {} | {} | {} | {rate} | {} | {pytorch} | {ratio} |",
         row["mode"].as_str().unwrap_or_default(),

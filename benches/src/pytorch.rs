@@ -1,4 +1,4 @@
-//! The same model, picture and question in PyTorch eager, by `benches/reference/pytorch_eager.py`.
+//! The same model, picture and question in PyTorch eager, through `benches/reference/pytorch_eager.py`.
 
 use std::{
     error::Error,
@@ -6,12 +6,15 @@ use std::{
     process::{Command, Stdio},
 };
 
-use fovea_model::overlay::png;
+use fovea_overlay::png;
 use serde_json::{Value, json};
 
-use crate::{picture::picture, pipeline::QUESTION};
+use crate::picture::picture;
 
-/// Milliseconds by stage, from one run with two threads.
+/// The question.
+pub const QUESTION: &str = "What number is on the shirt of the person in the middle, and which colour has the shirt?";
+
+/// Milliseconds per stage, from one run with two threads.
 pub fn run(python: &Path, model: &Path, mode: &str, new_tokens: usize) -> Result<Value, Box<dyn Error>> {
     let image = std::env::temp_dir().join("fovea-benches.png");
     std::fs::write(&image, png(&picture()?)?)?;
@@ -26,7 +29,7 @@ pub fn run(python: &Path, model: &Path, mode: &str, new_tokens: usize) -> Result
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
-        return Err(format!("pytorch_eager.py ended with {}", output.status).into());
+        return Err(format!("pytorch_eager.py failed ({}): see its output above", output.status).into());
     }
     let report: Value = serde_json::from_slice(&output.stdout)?;
     let stages = ["image", "vision", "sampler", "prefill", "decode", "total"];

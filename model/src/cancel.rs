@@ -1,4 +1,4 @@
-//! Stopping a run from outside, between two steps of a layer or while it waits for a device.
+//! Stops a run from outside, between two steps of a layer or while it waits for a device.
 
 use std::{
     future::poll_fn,
@@ -21,26 +21,26 @@ struct State {
     waiting: AtomicWaker,
 }
 
-/// A handle that stops the run it was given to. Clones stop the same run.
+/// A handle that stops a run. Clones stop the same run.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<State>);
 
 impl Cancel {
-    /// Asks the run to stop at its next check.
+    /// Requests that the run stops. It stops at its next check, or at once while it waits for a device.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::Release);
         self.0.waiting.wake();
     }
 
-    /// Whether the run was asked to stop.
+    /// Whether a stop was requested.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::Acquire)
     }
 
-    /// Lets others run once, so that a dropped or cancelled run ends here.
+    /// Yields once to the executor, so that a dropped or cancelled run ends here.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] once asked to stop.
+    /// [`Error::Cancelled`] if a stop was requested.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         let mut yielded = false;
         poll_fn(|context| {
@@ -55,14 +55,14 @@ impl Cancel {
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    /// What `work` gives, unless the run is asked to stop before.
+    /// Waits for `work` and returns its result, unless a stop is requested first.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] once asked to stop; those of `work`.
+    /// [`Error::Cancelled`] if a stop was requested; those of `work`.
     pub(crate) async fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let mut work = pin!(work);
         poll_fn(|context| {
-            // Before the check, or a stop in between would wake nobody.
+            // Before the check: a stop between the check and the registration would not wake this task.
             self.0.waiting.register(context.waker());
             if self.is_cancelled() { Poll::Ready(Err(Error::Cancelled)) } else { work.as_mut().poll(context) }
         })

@@ -1,30 +1,25 @@
-//! A directory of the published layout in, everything but the weights' values out.
+//! Opens a checkpoint. Input: a directory in the published layout. Output: everything except the values of the weights.
 //!
-//! Opening reads configs, tokenizer, template and the headers of the weights, checks that all belong together, and
-//! allocates no tensor.
+//! It reads configs, tokenizer, template and the headers of the weights, and checks that they match. It allocates no tensor.
 
-use fovea_runtime::{
-    json,
-    source::{Source, TEMPLATES},
-    weights::Weights,
-};
+use fovea_runtime::{source::Source, weights::Weights};
 use serde_json::{Map, Value};
 
 use crate::{
     cancel::Cancel,
-    config::Config,
+    chat_template::{read_template, special_names},
+    config::{Config, TileConfig},
     error::Error,
+    json_files::{read_json, read_optional_json},
     names::{Names, SELECTOR},
     prompt::Prompter,
     quantised,
-    tiles::TileConfig,
 };
 
-/// Largest config, template or tokenizer that is read, bytes.
-const MAX_CONFIG: u64 = 4 << 20;
+/// Largest tokenizer.json, in bytes.
 const MAX_TOKENIZER: u64 = 128 << 20;
 
-/// What a checkpoint says of itself without its weights.
+/// A checkpoint without its weights.
 pub struct Blueprint {
     /// Architecture and sampler settings.
     pub config: Config,
@@ -42,19 +37,19 @@ pub struct Checkpoint {
     pub tiles: TileConfig,
     /// Tokenizer, chat template and stop ids.
     pub prompter: Prompter,
-    /// What the tensors are called.
+    /// Names of the tensors.
     pub names: Names,
-    /// Where the tensors are.
+    /// Files and headers of the tensors.
     pub weights: Weights,
-    /// Whether it has a scale selector; without, the vision-guided sampler stays off.
+    /// Whether it has a scale selector. Without one the vision-guided sampler is off.
     pub selector: bool,
 }
 
 impl Blueprint {
-    /// Reads and checks everything but the weights.
+    /// Reads and checks everything except the weights.
     ///
     /// # Errors
-    /// Typed errors that name file and key, expected and got.
+    /// [`Error::Config`] or [`Error::Tokenizer`] with file and key, expected and found value; an I/O error.
     pub async fn open(source: &Source) -> Result<Self, Error> {
         let config_json = read_json(source, "config.json").await?;
         let own = [
@@ -68,15 +63,15 @@ impl Blueprint {
         let special_tokens = read_optional_json(source, "special_tokens_map.json").await?;
         let processor = read_optional_json(source, "processor_config.json").await?;
         let generation = read_optional_json(source, "generation_config.json").await?;
-        // Within the processor's file, as transformers 5 writes it; else the older file of the image processor alone, which
-        // may have been left beside it. Silent: defaults.
-        let image = match processor.get("image_processor").filter(|v| !v.is_null()) {
-            Some(nested) => nested.clone(),
-            None => read_optional_json(source, "preprocessor_config.json").await?,
+        // transformers 5 writes it into the processor's file; the older separate file may still be there, and is then
+        // ignored. Without both: defaults.
+        let (file, image) = match processor.get("image_processor").filter(|v| !v.is_null()) {
+            Some(nested) => ("processor_config.json: image_processor", nested.clone()),
+            None => ("preprocessor_config.json", read_optional_json(source, "preprocessor_config.json").await?),
         };
         let image = if image.is_null() { Value::Object(Map::new()) } else { image };
-        // Pictures are laid on the processor's canvases and unpadded by the model's: refused where the two differ.
-        let tiles = TileConfig::from_json(&image, config.pinpoints.clone(), config.vision.side)?;
+        // The processor's canvases pad a picture and the model's canvases unpad it: it is an error if they differ.
+        let tiles = TileConfig::from_json(file, &image, config.pinpoints.clone(), config.vision.side)?;
         let template = read_template(source, &processor, &tokenizer_config).await?;
         let tokenizer = source.read("tokenizer.json", MAX_TOKENIZER).await?;
         let special = special_names(&tokenizer_config, &special_tokens);
@@ -86,10 +81,11 @@ impl Blueprint {
 }
 
 impl Checkpoint {
-    /// Reads and checks everything but the tensors' values.
+    /// Reads and checks everything except the values of the tensors.
     ///
     /// # Errors
-    /// Typed errors that name file and key or tensor, expected and got.
+    /// Those of [`Blueprint::open`]; [`fovea_runtime::Error::Tensor`] or [`fovea_runtime::Error::WeightFile`] with file and
+    /// tensor, expected and found value.
     pub async fn open(source: Source) -> Result<Self, Error> {
         let checkpoint = Self::read(source).await?;
         for (name, shape) in checkpoint.needed() {
@@ -98,22 +94,22 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The same, but for whether the tensors are those that the model needs: for [`crate::inspect`], which lists what
-    /// is missing.
+    /// Like [`Checkpoint::open`], but does not check that the tensors are those that the model needs. For
+    /// [`crate::inspect`], which lists missing tensors.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`].
+    /// Those of [`Checkpoint::open`].
     pub async fn read(source: Source) -> Result<Self, Error> {
         let Blueprint { mut config, tiles, prompter } = Blueprint::open(&source).await?;
         let weights = Weights::open(source).await?;
         let names = Names::detect(&weights, config.text.tied)?;
-        // As Hugging Face ties (transformers 5.24, `tie_weights`): a head in the file is used, whatever the config says.
+        // Like Hugging Face (transformers 5.24, `tie_weights`): a head in the file is used, even if the config ties it.
         config.text.tied &= names.head_is_embedding() || !weights.entries().contains_key(&names.head());
         let selector = weights.entries().contains_key(&format!("{SELECTOR}.weight"));
         Ok(Self { config, tiles, prompter, names, weights, selector })
     }
 
-    /// Why a tensor is not what the model needs: where the tensors are those of a method of quantisation, that.
+    /// The error for a tensor that is not as the model needs it; the method of quantisation if the names show one.
     fn why(&self, wrong: fovea_runtime::Error) -> Error {
         match quantised::by_tensors(self.weights.entries().keys().map(String::as_str)) {
             None => wrong.into(),
@@ -124,7 +120,7 @@ impl Checkpoint {
         }
     }
 
-    /// Whether most of the bytes that will be loaded are stored in 16 bits.
+    /// Whether most bytes of the needed tensors are stored in 16 bits.
     pub fn mostly_16_bit(&self) -> bool {
         let (mut half, mut all) = (0, 0);
         for (name, _) in self.needed() {
@@ -135,17 +131,17 @@ impl Checkpoint {
         2 * half > all
     }
 
-    /// Every tensor that will be loaded, with its shape.
+    /// Every tensor that the model needs, with its shape.
     pub fn needed(&self) -> Vec<(String, Vec<usize>)> {
         self.names.needed(&self.config, self.selector)
     }
 
-    /// Reads every value that will be loaded once, to refuse NaN and infinities before anything is allocated.
+    /// Reads every needed value once, to refuse NaN and infinities before anything is allocated.
     ///
-    /// `progress` is told the bytes done and the bytes in all.
+    /// `progress` receives the number of bytes read and the total.
     ///
     /// # Errors
-    /// A typed error naming file, tensor, index and value; [`Error::Cancelled`].
+    /// [`fovea_runtime::Error::Tensor`] with file, tensor, index and value; [`Error::Cancelled`]; an I/O error.
     pub async fn verify(&self, cancel: &Cancel, mut progress: impl FnMut(u64, u64)) -> Result<(), Error> {
         let needed = self.needed();
         let bytes = |name: &String| self.weights.entries().get(name).map_or(0, |e| e.bytes());
@@ -167,92 +163,5 @@ impl Checkpoint {
             progress(done, total);
         }
         Ok(())
-    }
-}
-
-async fn read_json(source: &Source, file: &str) -> Result<Value, Error> {
-    let bytes = source.read(file, MAX_CONFIG).await?;
-    json::from_slice(&bytes).map_err(|e| Error::Config { key: file.to_owned(), why: format!("expected JSON, got {e}") })
-}
-
-async fn read_optional_json(source: &Source, file: &str) -> Result<Value, Error> {
-    if source.contains(file) { read_json(source, file).await } else { Ok(Value::Null) }
-}
-
-/// What a template can name: the tokenizer's special tokens, as Hugging Face hands them to the renderer (transformers 5.24,
-/// `tokenization_utils_base.py`). Keys that end in `_token`, and the entries of an object `extra_special_tokens`.
-fn special_names(tokenizer_config: &Value, special_tokens: &Value) -> Map<String, Value> {
-    let text = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(Value::from);
-    let mut found = Map::new();
-    // tokenizer_config.json has the last word where it describes the added tokens as well, as newer ones do.
-    let newer = tokenizer_config.get("added_tokens_decoder").is_some();
-    let order = if newer { [special_tokens, tokenizer_config] } else { [tokenizer_config, special_tokens] };
-    for settings in order {
-        for (key, value) in settings.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("_token")) {
-            match text(value) {
-                Some(text) => found.insert(key.clone(), text),
-                None if value.is_null() => found.remove(key),
-                None => None,
-            };
-        }
-        for list in ["extra_special_tokens", "additional_special_tokens"] {
-            let named = settings.get(list).and_then(Value::as_object).into_iter().flatten();
-            found.extend(named.filter_map(|(key, value)| Some((key.clone(), text(value)?))));
-        }
-    }
-    found
-}
-
-/// The chat template, from the place where Hugging Face's processors look first (transformers 5.24, `processing_utils.py`): the
-/// key in processor_config.json, chat_template.json, chat_template.jinja, the template named `default` among
-/// additional_chat_templates, the key in tokenizer_config.json.
-async fn read_template(source: &Source, processor: &Value, tokenizer_config: &Value) -> Result<String, Error> {
-    let own = read_optional_json(source, "chat_template.json").await?;
-    for settings in [processor, &own] {
-        if let Some(template) = template_of(settings)? {
-            return Ok(template);
-        }
-    }
-    let default = format!("{TEMPLATES}/default.jinja");
-    for file in ["chat_template.jinja", &default] {
-        if source.contains(file) {
-            let bytes = source.read(file, MAX_CONFIG).await?;
-            return String::from_utf8(bytes).map_err(|_| broken("expected UTF-8, got other bytes".to_owned()));
-        }
-    }
-    if let Some(template) = template_of(tokenizer_config)? {
-        return Ok(template);
-    }
-    let folder = format!("{TEMPLATES}/");
-    let others: Vec<&str> = source.files().filter_map(|file| file.strip_prefix(&folder)).collect();
-    if !others.is_empty() {
-        return Err(broken(format!("expected a template named `default` among several, got {}", others.join(", "))));
-    }
-    Err(broken(
-        "expected chat_template.jinja, chat_template.json, or the key in processor_config.json or tokenizer_config.json, got none"
-            .to_owned(),
-    ))
-}
-
-fn broken(why: String) -> Error {
-    Error::Tokenizer { file: "chat template".into(), why }
-}
-
-/// The key `chat_template`: a text, or several by name, of which the one called `default` counts.
-fn template_of(settings: &Value) -> Result<Option<String>, Error> {
-    let default = || broken("expected a template named `default` among several, got none".to_owned());
-    match settings.get("chat_template") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(template)) => Ok(Some(template.clone())),
-        Some(Value::Array(several)) => {
-            let named = several.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
-            let template = named.and_then(|t| t.get("template")).and_then(Value::as_str);
-            template.map(|template| Some(template.to_owned())).ok_or_else(default)
-        }
-        Some(Value::Object(several)) => {
-            let template = several.get("default").and_then(Value::as_str);
-            template.map(|template| Some(template.to_owned())).ok_or_else(default)
-        }
-        Some(_) => Err(broken("expected a text or a list of them, got something else".to_owned())),
     }
 }

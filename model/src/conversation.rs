@@ -1,32 +1,35 @@
-//! Questions about one picture, and the stream of events that answers each.
+//! Answers questions about one picture. Input: a picture and questions. Output: a stream of events per question.
 //!
-//! What does not depend on the question is computed once and kept: features, visual tokens, and the picture's way
-//! through the layers below the text-guided sampler. A question that is stopped or dropped leaves these as they were
-//! or further on, never half-written, so the next question gives what a fresh start gives.
+//! Results that do not depend on the question are computed once and kept: features, visual tokens, and the prefix (the
+//! picture after the layers below the text-guided sampler). A question that is stopped or dropped leaves them consistent,
+//! so the next question has the same answer as in a new conversation.
 
-use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use async_stream::try_stream;
 use burn::tensor::Transaction;
 use fovea_runtime::{
-    device::{DeviceClass, into_f32, into_indices, read_all, read_f32},
+    device::DeviceClass,
     memory,
+    read::{into_f32, into_indices, read_all, read_f32},
 };
 use futures_core::Stream;
-use futures_util::stream::poll_fn;
+use futures_util::{StreamExt, stream::poll_fn};
 use web_time::Instant;
 
 use crate::{
-    answer::{AskOptions, Event, Looked, MemoryBytes, Stage, Statistics, TokenCounts, Turn},
+    answer::{AskOptions, Event, FinishReason, MemoryBytes, Statistics, TokenCounts, Turn},
     error::Error,
     focus::{Features, Prefix, Visual},
     grid::Grid,
+    looked::Looked,
     model::Model,
     pace::Pace,
     pick::Picker,
     picture::Picture,
     plan::Plan,
-    prompt::Prompt,
+    prompt::{Detokenizer, Prompt},
+    stage::Stage,
     text_sampler::Kept,
     tiles::{Tiles, tiles},
     vision_sampler::Chooser,
@@ -37,29 +40,28 @@ pub struct Conversation {
     pub(crate) model: Arc<Model>,
     picture: Picture,
     pub(crate) grid: Grid,
-    /// What the vision tower is to see, until it has.
+    /// Input of the vision tower, until it has run.
     tiles: Option<Tiles>,
     pub(crate) features: Option<Features>,
-    /// The visual tokens, and who chose their scales.
+    /// How the scales were chosen, and the visual tokens.
     pub(crate) visual: Option<(Chooser, Visual)>,
-    /// The picture's way through the lower layers, and the text before it.
+    /// The ids before the picture, and the prefix of both.
     prefix: Option<(Vec<u32>, Prefix)>,
 }
 
-/// How far a question needs the picture to have come.
-struct Way<'a> {
-    /// The text before the picture.
+/// What a question needs of the picture.
+struct Needs<'a> {
+    /// Ids before the picture.
     before: &'a [u32],
-    /// Tokens of prompt and answer, beside the picture's.
+    /// Number of tokens of prompt and answer, without those of the picture.
     around: usize,
-    /// Who chooses the scales.
     chooser: Chooser,
-    /// Layers that the picture goes through on its own.
+    /// Number of layers that the picture passes without the question.
     depth: usize,
     pace: &'a Pace,
 }
 
-/// Time spent in each stage, without what the caller takes between two events.
+/// The time of each stage, without the caller's time between two events.
 struct Clock {
     last: Instant,
     stages: BTreeMap<Stage, f64>,
@@ -82,16 +84,38 @@ impl Clock {
         Event::Stage { stage, milliseconds: self.stages[&stage] }
     }
 
-    /// Forgets the time since the last call: it was the caller's.
+    /// Ignores the time since the last call: the caller used it.
     fn resume(&mut self) {
         self.last = Instant::now();
     }
 }
 
+/// One question, checked before anything is computed.
+struct Request {
+    prompt: Prompt,
+    /// Number of tokens of prompt and answer, without those of the picture.
+    around: usize,
+    /// How the scales are chosen.
+    chooser: Chooser,
+    /// The layer whose input is pruned; None: nothing is pruned.
+    layer: Option<usize>,
+    /// Number of layers that the picture passes without the question.
+    depth: usize,
+}
+
+impl Request {
+    fn needs<'a>(&'a self, pace: &'a Pace) -> Needs<'a> {
+        let Self { around, chooser, depth, .. } = *self;
+        Needs { before: self.prompt.before(), around, chooser, depth, pace }
+    }
+}
+
 impl Conversation {
-    pub(crate) fn new(model: Arc<Model>, picture: Picture) -> Self {
+    /// A conversation on one picture. Nothing is computed before the first question.
+    pub fn new(model: &Arc<Model>, picture: Picture) -> Self {
+        let model = model.clone();
         let patches = model.config.vision.patches();
-        // The model's list of canvases; the processor's is the same, or the checkpoint was refused.
+        // The list of the model. That of the processor is equal, else the checkpoint was refused.
         let pinpoints = &model.config.pinpoints;
         let grid = Grid::of(picture.height(), picture.width(), pinpoints, model.config.vision.side, patches);
         Self { model, picture, grid, tiles: None, features: None, visual: None, prefix: None }
@@ -102,37 +126,66 @@ impl Conversation {
         &self.picture
     }
 
-    /// Where its map lies.
+    /// The geometry of its tiles and feature map.
     pub fn grid(&self) -> Grid {
         self.grid
     }
 
-    /// The tiles that the vision tower sees.
+    /// The tiles that the vision tower reads.
     ///
     /// # Errors
-    /// [`Error::Picture`] where it can't be resized.
+    /// [`Error::Picture`] if it cannot be resized.
     pub fn tiles(&self) -> Result<Tiles, Error> {
         tiles(&self.picture, &self.model.tiles)
     }
 
-    /// Answers `question`. Dropping the stream stops the run; so does `options.cancel`.
-    ///
-    /// The stream yields [`Event::Stage`] as stages end, [`Event::Looked`] once, [`Event::Token`]s, and [`Event::Done`]
-    /// last.
+    /// Answers `question`, and returns the answer with its statistics. `options.cancel` stops the run.
     ///
     /// # Errors
-    /// [`Error::Option`] for settings out of range, [`Error::TooLong`] where the question does not fit,
-    /// [`Error::Cancelled`], and what the device reports. After an error the conversation goes on.
+    /// Those of [`Conversation::ask`].
+    pub async fn answer(&mut self, question: &str, options: &AskOptions) -> Result<Box<Turn>, Error> {
+        let mut events = pin!(self.ask(question, options));
+        while let Some(event) = events.next().await {
+            if let Event::Done(turn) = event? {
+                return Ok(turn);
+            }
+        }
+        Err(Error::Internal("the events of an answer ended before it was complete"))
+    }
+
+    /// Runs both samplers for `question` without an answer, and returns the data of the attention overlay.
+    ///
+    /// # Errors
+    /// Those of [`Conversation::ask`].
+    pub async fn explain(&mut self, question: &str, options: &AskOptions) -> Result<Arc<Looked>, Error> {
+        let mut events = pin!(self.ask(question, options));
+        while let Some(event) = events.next().await {
+            if let Event::Looked(looked) = event? {
+                return Ok(looked);
+            }
+        }
+        Err(Error::Internal("the events of an answer ended before the samplers had run"))
+    }
+
+    /// Answers `question` as a stream of events. Dropping the stream stops the run; so does `options.cancel`.
+    ///
+    /// The stream yields [`Event::Stage`] at the end of each stage, [`Event::Progress`] in a long stage, [`Event::Looked`] once,
+    /// [`Event::Token`]s, and ends with [`Event::Done`] or an error.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for options out of range, [`Error::TooLong`] if the question does not fit into the context,
+    /// [`Error::NotFinite`] for logits that are not finite, [`Error::Cancelled`], and errors of tokenizer, memory and device.
+    /// The conversation can be used after an error.
     pub fn ask<'a>(
         &'a mut self,
         question: &'a str,
         options: &'a AskOptions,
     ) -> impl Stream<Item = Result<Event, Error>> + 'a {
         let pace = Pace::new(&options.cancel);
-        with_progress(self.answer(question, options, pace.clone()), pace)
+        with_progress(self.events(question, options, pace.clone()), pace)
     }
 
-    fn answer<'a>(
+    fn events<'a>(
         &'a mut self,
         question: &'a str,
         options: &'a AskOptions,
@@ -141,53 +194,43 @@ impl Conversation {
         try_stream! {
             let pace = &pace;
             let model = self.model.clone();
-            let config = &model.config;
-            let n_layers = config.text.n_layers;
-            options.check(n_layers)?;
-            if let Some(&bad) = options.forced.iter().find(|&&id| id as usize >= config.text.vocab) {
-                let expected = format!("ids below the vocabulary's {}", config.text.vocab);
-                Err(Error::Option { option: "forced", expected, got: bad.to_string() })?;
-            }
-            let chooser = self.chooser(options);
-            let layer = self.pruned_layer(options);
-            let depth = layer.unwrap_or(n_layers);
             let mut clock = Clock::start();
 
-            let prompt = model.prompter.encode(question)?;
-            let around = (prompt.ids.len() - 1).saturating_add(options.max_new_tokens);
-            self.check_least(around, chooser)?;
-            self.check_memory(around)?;
+            let request = self.request(question, options)?;
+            self.check_memory(request.around)?;
             yield clock.end(Stage::Prompt);
             clock.resume();
 
-            let way = Way { before: prompt.before(), around, chooser, depth, pace };
-            while let Some(stage) = self.advance(&way).await? {
+            while let Some(stage) = self.advance(&request.needs(pace)).await? {
                 yield clock.end(stage);
                 clock.resume();
             }
-            let (Some((_, visual)), Some((_, prefix))) = (&self.visual, &self.prefix) else { return };
+            let (visual, prefix) = match (&self.visual, &self.prefix) {
+                (Some((_, visual)), Some((_, prefix))) => Ok((visual, prefix)),
+                _ => Err(Error::Internal("the picture has not passed its last stage")),
+            }?;
+            let prompt = &request.prompt;
             let n = visual.tokens.dims()[0];
 
             let asked = model.run(pace, model.question_prefill(prefix, prompt.after(), pace)).await?;
-            let kept = match layer {
+            let kept = match request.layer {
                 Some(_) => {
-                    let keep = options.keep.unwrap_or(config.focus.keep());
-                    Some(model.run(pace, model.prune(prefix, prompt.image_at, &asked, keep)).await?)
+                    let keep = options.keep.unwrap_or(model.config.focus.keep());
+                    Some(model.run(pace, model.rank_visual(prefix, prompt.image_at, &asked, keep)).await?)
                 }
                 None => None,
             };
-            let shown = model.run(pace, read(kept.as_ref(), n)).await?;
-            if layer.is_some() {
+            let looked = Arc::new(model.run(pace, looked(&model, self.grid, visual, kept.as_ref())).await?);
+            if kept.is_some() {
                 yield clock.end(Stage::TextSampler);
                 clock.resume();
             }
-            let looked = Arc::new(looked(&model, self.grid, visual, shown));
             yield Event::Looked(looked.clone());
             clock.resume();
 
-            let survivors = kept.as_ref().map(|kept| &kept.visual);
+            let visual_kept = kept.as_ref().map(|kept| &kept.visual);
             let first = async {
-                let (cache, logits) = model.prefill(prefix, prompt.image_at, survivors, asked, pace).await?;
+                let (cache, logits) = model.prefill(prefix, prompt.image_at, visual_kept, asked, pace).await?;
                 Ok((cache, finite(read_f32(logits).await?)?))
             };
             let (mut cache, mut logits) = model.run(pace, first).await?;
@@ -195,43 +238,33 @@ impl Conversation {
             clock.resume();
             let first_token_ms = clock.stages.values().sum();
 
-            let penalty = model.prompter.generation().repetition_penalty;
-            let mut picker = Picker::new(options.pick, penalty, model.prompter.allowed(), &prompt.ids);
-            let mut decoder = model.prompter.decoder();
-            let mut answer_ids = Vec::new();
-            let mut step_logits = Vec::new();
+            let mut answer = Answer::new(&model, prompt, options);
             let after = prompt.ids.len() - 1 + n;
             loop {
-                let picked = picker.next(&logits);
-                let id = options.forced.get(answer_ids.len()).copied().unwrap_or(picked);
-                picker.said(id);
-                answer_ids.push(id);
-                if options.keep_logits {
-                    step_logits.push(std::mem::take(&mut logits));
-                }
-                let last = answer_ids.len() == options.max_new_tokens || model.prompter.stop_ids().contains(&id);
-                let mut text = decoder.push(id)?;
-                if last {
-                    text += &decoder.finish()?;
-                }
+                let next = answer.take(&mut logits)?;
+                let last = answer.is_complete();
                 clock.add(Stage::Decode);
-                yield Event::Token { id, text };
+                yield next;
                 clock.resume();
                 if last {
                     break;
                 }
-                let position = after + answer_ids.len() - 1;
-                let next = async { finite(read_f32(model.step(id, position, &mut cache, pace).await?).await?) };
-                logits = model.run(pace, next).await?;
+                let (id, position) = answer.last(after);
+                let step = async { finite(read_f32(model.step(id, position, &mut cache, pace).await?).await?) };
+                logits = model.run(pace, step).await?;
             }
             yield clock.end(Stage::Decode);
 
-            let tokens = TokenCounts { stock: self.grid.stock_tokens(), vision: n, text: looked.kept.len() };
-            let dropped = (n - looked.kept.len()) as f64 * (1.0 - depth as f64 / n_layers as f64);
-            let steps = answer_ids.len() - 1;
+            let dropped = (n - looked.kept.len()) as f64 * (1.0 - request.depth as f64 / model.config.text.n_layers as f64);
+            let tokens = TokenCounts {
+                all: self.grid.stock_tokens(),
+                after_vision_sampler: n,
+                after_text_sampler: looked.kept.len(),
+            };
+            let steps = answer.ids.len() - 1;
             let statistics = Statistics {
                 tokens,
-                equivalent_share: (n as f64 - dropped) / tokens.stock as f64,
+                equivalent_share: (n as f64 - dropped) / tokens.all as f64,
                 tokens_per_second: (steps > 0).then(|| steps as f64 * 1e3 / clock.stages[&Stage::Decode]),
                 stage_ms: clock.stages,
                 first_token_ms,
@@ -241,65 +274,74 @@ impl Conversation {
                     host_peak: memory::host_peak(),
                 },
             };
-            yield Event::Done(Box::new(Turn { prompt, looked, answer_ids, step_logits, statistics }));
+            let turn = answer.turn(request.prompt.clone(), looked, statistics)?;
+            yield Event::Done(Box::new(turn));
         }
     }
 
-    /// Computes what the first question would have to wait for and no question changes: features, visual tokens, and
-    /// their way through the lower layers. For a caller whose user still looks at the picture or types; asking does it
-    /// too. Does nothing where all of it is there.
-    ///
-    /// # Errors
-    /// As [`Conversation::ask`].
-    pub async fn prepare(&mut self, options: &AskOptions) -> Result<(), Error> {
-        let n_layers = self.model.config.text.n_layers;
-        options.check(n_layers)?;
-        let chooser = self.chooser(options);
-        let depth = self.pruned_layer(options).unwrap_or(n_layers);
-        // Any question will do: what stands before the picture is the template's.
-        let prompt = self.model.prompter.encode("?")?;
+    /// Checks a question and its options, and encodes the question.
+    fn request(&self, question: &str, options: &AskOptions) -> Result<Request, Error> {
+        let text = &self.model.config.text;
+        options.check(text.n_layers)?;
+        if let Some(&bad) = options.forced.iter().find(|&&id| id as usize >= text.vocab) {
+            let expected = format!("ids below the vocabulary's {}", text.vocab);
+            return Err(Error::Option { option: "forced", expected, got: bad.to_string() });
+        }
+        let (chooser, layer) = (self.chooser(options), self.pruned_layer(options));
+        let prompt = self.model.prompter.encode(question)?;
         let around = (prompt.ids.len() - 1).saturating_add(options.max_new_tokens);
         self.check_least(around, chooser)?;
-        let pace = &Pace::new(&options.cancel);
-        let way = Way { before: prompt.before(), around, chooser, depth, pace };
-        while self.advance(&way).await?.is_some() {}
+        Ok(Request { prompt, around, chooser, layer, depth: layer.unwrap_or(text.n_layers) })
+    }
+
+    /// Computes what does not depend on the question: features, visual tokens, and their prefill through the lower layers.
+    /// Then the first question takes less time. Optional: [`Conversation::ask`] computes what is missing.
+    ///
+    /// # Errors
+    /// Those of [`Conversation::ask`].
+    pub async fn prepare(&mut self, options: &AskOptions) -> Result<(), Error> {
+        // Any question is suitable: the template determines the text before the picture.
+        let request = self.request("?", options)?;
+        let pace = Pace::new(&options.cancel);
+        let needs = request.needs(&pace);
+        while self.advance(&needs).await?.is_some() {}
         Ok(())
     }
 
-    /// Takes the next step of what depends on the picture alone, and tells which it was; None where nothing is left to do.
-    async fn advance(&mut self, way: &Way<'_>) -> Result<Option<Stage>, Error> {
+    /// Computes the next stage that depends on the picture only, and returns it; None if all are done.
+    async fn advance(&mut self, needs: &Needs<'_>) -> Result<Option<Stage>, Error> {
         let model = self.model.clone();
         if self.features.is_none() {
-            // Taken, not borrowed: tiles are of no use once there are features, and are large.
+            // Taken, not borrowed: tiles are large, and not needed after the features.
             let Some(tiles) = self.tiles.take() else {
                 self.tiles = Some(self.tiles()?);
                 return Ok(Some(Stage::Tiles));
             };
-            self.features = Some(model.run(way.pace, model.look(&tiles, self.grid, way.pace)).await?);
+            self.features = Some(model.run(needs.pace, model.encode(tiles, self.grid, needs.pace)).await?);
             return Ok(Some(Stage::VisionTower));
         }
         if let Some(features) = self.features.as_ref()
-            && self.visual.as_ref().is_none_or(|(by, _)| *by != way.chooser)
+            && self.visual.as_ref().is_none_or(|(by, _)| *by != needs.chooser)
         {
-            let visual = model.run(way.pace, model.sample(features, way.chooser)).await?;
+            let visual = model.run(needs.pace, model.compress(features, needs.chooser)).await?;
             self.prefix = None;
-            self.visual = Some((way.chooser, visual));
+            self.visual = Some((needs.chooser, visual));
             return Ok(Some(Stage::VisionSampler));
         }
         let Some((_, visual)) = &self.visual else { return Ok(None) };
-        self.check_length(way.around.saturating_add(visual.tokens.dims()[0]))?;
-        // A shallower question than the last needs what entered its layer, which is gone: start again.
-        self.prefix.take_if(|(before, p)| before != way.before || p.depth > way.depth);
-        let fresh = || (way.before.to_vec(), model.prefix(way.before, visual));
+        self.check_length(needs.around.saturating_add(visual.tokens.dims()[0]))?;
+        // A smaller depth than that of the prefix needs the input of an earlier layer, which is not kept: start again.
+        self.prefix.take_if(|(before, p)| before != needs.before || p.depth > needs.depth);
+        let fresh = || (needs.before.to_vec(), model.prefix(needs.before, visual));
         let (_, prefix) = self.prefix.get_or_insert_with(fresh);
-        if prefix.depth < way.depth {
-            model.run(way.pace, model.image_prefill(prefix, way.depth, way.pace)).await?;
+        if prefix.depth < needs.depth {
+            model.run(needs.pace, model.image_prefill(prefix, needs.depth, needs.pace)).await?;
             return Ok(Some(Stage::ImagePrefill));
         }
         Ok(None)
     }
 
-    /// Who chooses the scales. Without a selector nobody does.
+    /// How the scales are chosen. Without a selector the sampler is off.
     fn chooser(&self, options: &AskOptions) -> Chooser {
         match options.random_scales {
             _ if !(options.vision_is_on(&self.model.config) && self.model.has_selector()) => Chooser::Off,
@@ -308,12 +350,13 @@ impl Conversation {
         }
     }
 
-    /// The layer whose input the text-guided sampler prunes. Where the default lies beyond the last, nothing is pruned.
+    /// The layer whose input the text-guided sampler prunes. None: nothing is pruned.
     fn pruned_layer(&self, options: &AskOptions) -> Option<usize> {
         options.text_is_on(&self.model.config).then_some(options.layer.or(self.model.config.focus.text_layer)).flatten()
     }
 
-    /// Before anything is computed: all tokens without the sampler, at least the thumbnail's with it.
+    /// Checks the context before anything is computed, for the least number of visual tokens: all without the sampler, those
+    /// of the thumbnail with it.
     fn check_least(&self, around: usize, chooser: Chooser) -> Result<(), Error> {
         let least = match (self.model.config.focus.thumbnail, chooser.samples()) {
             (true, false) => self.grid.stock_tokens(),
@@ -323,7 +366,7 @@ impl Conversation {
         self.check_length(around.saturating_add(least))
     }
 
-    /// On the CPU, before anything is computed: a long question, or a long answer, may need more than is left.
+    /// Checks the memory on the CPU before anything is computed: a long question or answer may need more than is free.
     fn check_memory(&self, around: usize) -> Result<(), Error> {
         let model = &self.model;
         let have = if model.device.info.class == DeviceClass::Cpu { memory::host_available() } else { None };
@@ -335,8 +378,8 @@ impl Conversation {
         if need <= have {
             return Ok(());
         }
-        let what = format!("a question and an answer of {tokens} tokens with the picture's");
-        let hint = "ask a shorter question, or for fewer new tokens".to_owned();
+        let what = format!("a question and an answer of {tokens} tokens, including the picture");
+        let hint = "ask a shorter question, or allow fewer new tokens".to_owned();
         Err(fovea_runtime::Error::OutOfMemory { what, need, have, hint }.into())
     }
 
@@ -345,10 +388,10 @@ impl Conversation {
         if need > have { Err(Error::TooLong { need, have }) } else { Ok(()) }
     }
 
-    /// The prompt of `question`, for a caller that wants to know its length.
+    /// The prompt of `question`, for its length.
     ///
     /// # Errors
-    /// As [`crate::prompt::Prompter::encode`].
+    /// Those of [`crate::prompt::Prompter::encode`].
     pub fn prompt(&self, question: &str) -> Result<Prompt, Error> {
         self.model.prompter.encode(question)
     }
@@ -361,10 +404,10 @@ impl Model {
     }
 }
 
-/// Time between two events that tell how far a stage is.
+/// Least time between two events of progress.
 const PROGRESS: Duration = Duration::from_millis(250);
 
-/// The events of a run, and between them how far it is, where it takes long.
+/// Adds events of progress to the events of a run.
 fn with_progress(
     events: impl Stream<Item = Result<Event, Error>>,
     pace: Pace,
@@ -388,16 +431,17 @@ fn finite(logits: Vec<f32>) -> Result<Vec<f32>, Error> {
     if logits.iter().all(|l| l.is_finite()) { Ok(logits) } else { Err(Error::NotFinite { stage: "the logits" }) }
 }
 
-/// What is shown of the text-guided sampler, in one round trip: importance, and the survivors. Without it all of `n` stay.
-async fn read(kept: Option<&Kept>, n: usize) -> Result<(Vec<f32>, Vec<usize>), Error> {
-    let Some(Kept { importance, visual }) = kept else { return Ok((Vec::new(), (0..n).collect())) };
-    let reads = Transaction::default().register(importance.clone()).register(visual.clone());
-    let mut read = read_all(reads).await?.into_iter();
-    Ok((read.next().map_or_else(Vec::new, into_f32), read.next().map_or_else(Vec::new, into_indices)))
-}
-
-fn looked(model: &Model, grid: Grid, visual: &Visual, (importance, kept): (Vec<f32>, Vec<usize>)) -> Looked {
-    Looked {
+/// Reads importance and kept tokens in one round trip. Without `kept` all tokens are kept.
+async fn looked(model: &Model, grid: Grid, visual: &Visual, kept: Option<&Kept>) -> Result<Looked, Error> {
+    let (importance, kept) = match kept {
+        None => (Vec::new(), (0..visual.tokens.dims()[0]).collect()),
+        Some(Kept { importance, visual }) => {
+            let reads = Transaction::default().register(importance.clone()).register(visual.clone());
+            let mut read = read_all(reads).await?.into_iter();
+            (read.next().map_or_else(Vec::new, into_f32), read.next().map_or_else(Vec::new, into_indices))
+        }
+    };
+    Ok(Looked {
         grid,
         window: model.config.focus.window,
         scales: Arc::new(model.config.focus.scales.clone()),
@@ -406,5 +450,73 @@ fn looked(model: &Model, grid: Grid, visual: &Visual, (importance, kept): (Vec<f
         boxes: visual.boxes.clone(),
         importance,
         kept,
+    })
+}
+
+/// An answer while its tokens are chosen.
+struct Answer<'a> {
+    model: &'a Model,
+    options: &'a AskOptions,
+    picker: Picker<'a>,
+    detokenizer: Detokenizer<'a>,
+    ids: Vec<u32>,
+    step_logits: Vec<Vec<f32>>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(model: &'a Model, prompt: &Prompt, options: &'a AskOptions) -> Self {
+        let prompter = &model.prompter;
+        let penalty = prompter.generation().repetition_penalty;
+        Self {
+            model,
+            options,
+            picker: Picker::new(options.pick, penalty, prompter.allowed(), &prompt.ids),
+            detokenizer: prompter.detokenizer(),
+            ids: Vec::new(),
+            step_logits: Vec::new(),
+        }
+    }
+
+    /// Chooses the next token, and returns it with the text that it adds.
+    fn take(&mut self, logits: &mut Vec<f32>) -> Result<Event, Error> {
+        let picked = self.picker.next(logits);
+        let id = self.options.forced.get(self.ids.len()).copied().unwrap_or(picked);
+        self.picker.push(id);
+        self.ids.push(id);
+        if self.options.keep_logits {
+            self.step_logits.push(std::mem::take(logits));
+        }
+        let mut text = self.detokenizer.push(id)?;
+        if self.is_complete() {
+            text += &self.detokenizer.finish()?;
+        }
+        Ok(Event::Token { id, text })
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.ids.last().is_some_and(|id| self.model.prompter.stop_ids().contains(id))
+    }
+
+    fn is_complete(&self) -> bool {
+        self.ids.len() == self.options.max_new_tokens || self.is_stopped()
+    }
+
+    /// The last token and its position, for `after` tokens before the answer.
+    fn last(&self, after: usize) -> (u32, usize) {
+        (self.ids.last().copied().unwrap_or_default(), after + self.ids.len() - 1)
+    }
+
+    fn turn(self, prompt: Prompt, looked: Arc<Looked>, statistics: Statistics) -> Result<Turn, Error> {
+        let finish_reason = if self.is_stopped() { FinishReason::Stop } else { FinishReason::Length };
+        let text = self.model.decode(&self.ids)?;
+        Ok(Turn {
+            prompt,
+            looked,
+            text,
+            answer_ids: self.ids,
+            step_logits: self.step_logits,
+            finish_reason,
+            statistics,
+        })
     }
 }

@@ -1,6 +1,7 @@
-//! The text model: Llama, Vicuna, Mistral. Embeddings in, hidden states and logits out.
+//! The text model (Llama, Vicuna, Mistral). Input: embeddings. Output: hidden states and logits.
 //!
-//! One `forward` of a layer serves prefill and decoding: cache and positions are arguments.
+//! One `forward` of a layer serves prefill and decoding: cache and positions are arguments. Training calls the same parts of a
+//! layer, [`DecoderLayer::project`] and [`DecoderLayer::after_attention`], around its own attention over a batch.
 
 use burn::module::{Module, Param};
 use burn::nn::RmsNorm;
@@ -18,33 +19,37 @@ use crate::{
     rope::Rotation,
 };
 
-/// One decoder layer.
+/// One decoder layer: attention and a gated feed-forward, each after an RMS norm and inside a residual connection.
 #[derive(Module, Debug)]
 pub struct DecoderLayer {
-    pub(crate) input_layernorm: RmsNorm,
-    pub(crate) q_proj: Linear,
-    pub(crate) k_proj: Linear,
-    pub(crate) v_proj: Linear,
-    pub(crate) o_proj: Linear,
-    pub(crate) post_attention_layernorm: RmsNorm,
-    pub(crate) gate_proj: Linear,
-    pub(crate) up_proj: Linear,
-    pub(crate) down_proj: Linear,
+    input_layernorm: RmsNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    post_attention_layernorm: RmsNorm,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
 }
 
-/// Embedding, layers, norm and head.
+/// Embedding, layers, last norm and output head.
 #[derive(Module, Debug)]
 pub struct Decoder {
     embed_tokens: Param<Tensor<2>>,
     /// The layers, first to last.
     pub layers: Vec<DecoderLayer>,
     norm: RmsNorm,
-    /// None where the head shares the embedding's weights.
+    /// None if the head shares the embedding's weights.
     lm_head: Option<Param<Tensor<2>>>,
 }
 
 impl Decoder {
-    pub(crate) async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
+    /// Loads the text model's tensors.
+    ///
+    /// # Errors
+    /// Those of [`Loader`].
+    pub async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
         let t = &config.text;
         let (c, q, kv) = (t.d_model, t.n_heads * t.d_head, t.n_kv_heads * t.d_head);
         let mut layers = Vec::with_capacity(t.n_layers);
@@ -71,7 +76,7 @@ impl Decoder {
         })
     }
 
-    /// Embeddings of `ids`: (ids, C), f32. Ids are below the vocabulary: the prompter checked them.
+    /// Embeddings of `ids`: (ids, C), f32. The prompter has checked that the ids are below the vocabulary.
     pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
         let table = self.embed_tokens.val();
         let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
@@ -85,14 +90,13 @@ impl Decoder {
         self.logits_of(hidden.slice([tokens - 1..tokens, 0..c]))
     }
 
-    /// Logits of what follows each row of `hidden` (tokens, C): (tokens, vocab), f32.
-    pub(crate) fn logits_of(&self, hidden: Tensor<2>) -> Tensor<2> {
+    /// Logits of the next token after each row of `hidden` (tokens, C): (tokens, vocab), f32.
+    pub fn logits_of(&self, hidden: Tensor<2>) -> Tensor<2> {
         product(self.norm.forward(hidden), self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val())
     }
 
     /// The embedding of every token, (vocab, C).
-    #[cfg(feature = "train")]
-    pub(crate) fn embeddings(&self) -> Tensor<2> {
+    pub fn embeddings(&self) -> Tensor<2> {
         self.embed_tokens.val()
     }
 }
@@ -104,12 +108,14 @@ fn split(x: Tensor<2>, heads: usize) -> Tensor<3> {
 }
 
 impl DecoderLayer {
-    /// One layer over new tokens, reading and growing `cache`; None starts one, kept in `kept_as`.
+    /// Computes the layer for new tokens. It reads `cache` and adds the new keys and values; with None it starts a cache of dtype
+    /// `kept_as`.
     ///
-    /// `hidden` (tokens, C), f32 -> the same. `rotation` holds the tokens' positions.
+    /// # Shapes
+    /// `hidden` (tokens, C), f32 -> the same. `rotation` has the tokens' positions.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; and where two layers of the feed-forward differ in width: never, once loaded.
+    /// [`Error::Cancelled`]; a shape error if two layers of the feed-forward differ in width, which loading excludes.
     pub(crate) async fn forward(
         &self,
         hidden: Tensor<2>,
@@ -120,10 +126,7 @@ impl DecoderLayer {
         (steps, pace): (Steps, &Pace),
     ) -> Result<(Tensor<2>, LayerCache), Error> {
         pace.between(steps).await?;
-        let x = self.input_layernorm.forward(hidden.clone());
-        let query = rotation.apply(split(self.q_proj.forward(x.clone()), config.n_heads));
-        let key = rotation.apply(split(self.k_proj.forward(x.clone()), config.n_kv_heads));
-        let value = split(self.v_proj.forward(x), config.n_kv_heads);
+        let [query, key, value] = self.project(hidden.clone(), rotation, config);
         let cache = match cache {
             None => LayerCache::new(key, value, kept_as),
             Some(mut cache) => {
@@ -134,6 +137,34 @@ impl DecoderLayer {
         let (keys, values) = cache.read();
         pace.between(steps).await?;
         let seen = attention::causal(query, keys, values, steps);
+        Ok((self.after_attention(hidden, seen, config, (steps, pace)).await?, cache))
+    }
+
+    /// Query, key and value of every token; query and key are rotated to the tokens' positions.
+    ///
+    /// # Shapes
+    /// `hidden` (tokens, C) -> (n_heads, tokens, d_head), and (n_kv_heads, tokens, d_head) twice.
+    pub fn project(&self, hidden: Tensor<2>, rotation: &Rotation, config: &TextConfig) -> [Tensor<3>; 3] {
+        let x = self.input_layernorm.forward(hidden);
+        let query = rotation.apply(split(self.q_proj.forward(x.clone()), config.n_heads));
+        let key = rotation.apply(split(self.k_proj.forward(x.clone()), config.n_kv_heads));
+        [query, key, split(self.v_proj.forward(x), config.n_kv_heads)]
+    }
+
+    /// The rest of the layer: output projection, norm, feed-forward, and both residual connections.
+    ///
+    /// # Shapes
+    /// `hidden` (tokens, C) is the layer's input, `seen` (tokens, n_heads * d_head) the output of the attention -> (tokens, C).
+    ///
+    /// # Errors
+    /// As for the whole layer: [`Error::Cancelled`].
+    pub async fn after_attention(
+        &self,
+        hidden: Tensor<2>,
+        seen: Tensor<2>,
+        config: &TextConfig,
+        (steps, pace): (Steps, &Pace),
+    ) -> Result<Tensor<2>, Error> {
         let hidden = hidden + self.o_proj.forward(seen);
         let x = self.post_attention_layernorm.forward(hidden.clone());
         pace.between(steps).await?;
@@ -142,21 +173,23 @@ impl DecoderLayer {
         let up = self.up_proj.forward(x);
         pace.between(steps).await?;
         let gated = config.activation.gate(gate, up)?;
-        Ok((hidden + self.down_proj.forward(gated), cache))
+        Ok(hidden + self.down_proj.forward(gated))
     }
 
-    /// Queries of the text-guided sampler: this layer's norm and `W_q`, rotary positions only where given (Eq. 6).
+    /// Queries of the text-guided sampler (Eq. 6): this layer's norm and `W_q`; rotary positions only if `rotation` is given.
     ///
+    /// # Shapes
     /// `hidden` (text, C) -> (n_heads, text, d_head).
-    pub(crate) fn score_query(&self, hidden: Tensor<2>, rotation: Option<&Rotation>, config: &TextConfig) -> Tensor<3> {
+    pub fn score_query(&self, hidden: Tensor<2>, rotation: Option<&Rotation>, config: &TextConfig) -> Tensor<3> {
         let query = split(self.q_proj.forward(self.input_layernorm.forward(hidden)), config.n_heads);
         rotation.map_or(query.clone(), |r| r.apply(query))
     }
 
-    /// Keys of the text-guided sampler: this layer's norm and `W_k`, rotary positions only where given (Eq. 6).
+    /// Keys of the text-guided sampler (Eq. 6): this layer's norm and `W_k`; rotary positions only if `rotation` is given.
     ///
+    /// # Shapes
     /// `hidden` (visual, C) -> (n_kv_heads, visual, d_head).
-    pub(crate) fn score_key(&self, hidden: Tensor<2>, rotation: Option<&Rotation>, config: &TextConfig) -> Tensor<3> {
+    pub fn score_key(&self, hidden: Tensor<2>, rotation: Option<&Rotation>, config: &TextConfig) -> Tensor<3> {
         let key = split(self.k_proj.forward(self.input_layernorm.forward(hidden)), config.n_kv_heads);
         rotation.map_or(key.clone(), |r| r.apply(key))
     }

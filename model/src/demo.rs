@@ -1,4 +1,4 @@
-//! The checkpoint that comes with Fovea, embedded: what answers where no other is named.
+//! The demo checkpoint, compiled into the program. It is the default if the user names no other.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ macro_rules! files {
     };
 }
 
-/// The embedded checkpoint's files.
+/// The files of the demo checkpoint.
 pub fn source() -> Source {
     let files = files!(
         "chat_template.jinja",

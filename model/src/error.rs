@@ -1,15 +1,15 @@
-//! What can go wrong from a checkpoint and a picture to an answer.
+//! The errors of this crate, and their kinds for exit codes, hints and reports.
 
 use fovea_runtime::Error as RuntimeError;
 
-/// An error of the model and all around it. Each says what was expected, what came, and where it helps what to do.
+/// An error of the model. Each message says what was expected, what was found, and, if possible, what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A device, a file or a tensor.
+    /// An error of a device, a file or a tensor.
     #[error(transparent)]
     Runtime(#[from] fovea_runtime::Error),
-    /// A key of a configuration file.
+    /// An error in a configuration file.
     #[error("{key}: {why}")]
     Config {
         /// File and key.
@@ -17,7 +17,7 @@ pub enum Error {
         /// Expected and got.
         why: String,
     },
-    /// The tokenizer or the chat template.
+    /// An error in the tokenizer or the chat template.
     #[error("{file}: {why}")]
     Tokenizer {
         /// The file.
@@ -25,71 +25,115 @@ pub enum Error {
         /// Expected and got.
         why: String,
     },
-    /// The picture.
+    /// An error in the picture.
     #[error("the picture: {0}")]
     Picture(String),
-    /// A setting that the caller chose.
+    /// An invalid option of the caller.
     #[error("{option}: expected {expected}, got {got}")]
     Option {
         /// Its name on the command line.
         option: &'static str,
-        /// What it may be.
+        /// The allowed values.
         expected: String,
-        /// What it was.
+        /// The given value.
         got: String,
     },
-    /// The question does not fit.
+    /// The question does not fit into the context of the model.
     #[error(
-        "the question is too long: {need} tokens with the picture and the answer, the model takes {have}; ask a shorter one or for fewer new tokens"
+        "the question is too long: {need} tokens with the picture and the answer, the model takes {have}; ask a shorter question, or allow fewer new tokens"
     )]
     TooLong {
-        /// Tokens of picture, prompt and answer.
+        /// Number of tokens of picture, prompt and answer.
         need: usize,
-        /// The model's context.
+        /// Context of the model, in tokens.
         have: usize,
     },
-    /// The device computed a value that is no number: weights out of range, or a faulty driver.
+    /// The device computed a value that is not finite: weights out of the range of f16, or a faulty driver.
     #[error("{stage}: expected finite values, got one that is not; try --dtype f32 or another --device")]
     NotFinite {
-        /// Where.
+        /// Where it was found.
         stage: &'static str,
     },
-    /// A training run's files, or its numbers.
+    /// An error in the files or the numbers of a training run.
     #[error("training: {0}")]
     Training(String),
+    /// A bug in this crate.
+    #[error("internal error: {0}; please report it")]
+    Internal(&'static str),
     /// The caller stopped the run.
     #[error("stopped")]
     Cancelled,
 }
 
-impl Error {
-    /// What kind of error it is, in a word that programs and bug reports can rely on: `checkpoint`, `picture`, `option`,
-    /// `too-long`, `device`, `memory`, `device-lost`, `stopped`, or `engine` for the rest.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
+/// The kind of an error. It determines exit code, hint and name in reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An error in the files of a checkpoint.
+    Checkpoint,
+    /// An error in the picture.
+    Picture,
+    /// An invalid option, or an unknown name of a device.
+    Option,
+    /// The question does not fit into the model's context.
+    TooLong,
+    /// The device does not exist, lacks a feature, or computes incorrectly.
+    Device,
+    /// Not enough memory.
+    Memory,
+    /// The device was lost while it computed.
+    DeviceLost,
+    /// The caller stopped the run.
+    Stopped,
+    /// Any other error.
+    Engine,
+}
+
+impl ErrorKind {
+    /// Its name in reports, which is stable.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Runtime(error) => runtime_code(error),
-            Self::Config { .. } | Self::Tokenizer { .. } => "checkpoint",
-            Self::Picture(_) => "picture",
-            Self::Option { .. } => "option",
-            Self::TooLong { .. } => "too-long",
-            Self::Cancelled => "stopped",
-            _ => "engine",
+            Self::Checkpoint => "checkpoint",
+            Self::Picture => "picture",
+            Self::Option => "option",
+            Self::TooLong => "too-long",
+            Self::Device => "device",
+            Self::Memory => "memory",
+            Self::DeviceLost => "device-lost",
+            Self::Stopped => "stopped",
+            Self::Engine => "engine",
+        }
+    }
+
+    /// The kind of an error of the runtime.
+    pub fn of_runtime(error: &RuntimeError) -> Self {
+        match error {
+            RuntimeError::UnknownDevice { .. } => Self::Option,
+            RuntimeError::NoAdapter { .. } | RuntimeError::MissingFeature { .. } | RuntimeError::SelfTest { .. } => {
+                Self::Device
+            }
+            RuntimeError::OutOfMemory { .. } => Self::Memory,
+            RuntimeError::DeviceLost(_) => Self::DeviceLost,
+            RuntimeError::Io { .. }
+            | RuntimeError::NoCheckpoint { .. }
+            | RuntimeError::WeightFile { .. }
+            | RuntimeError::Tensor { .. } => Self::Checkpoint,
+            _ => Self::Engine,
         }
     }
 }
 
-fn runtime_code(error: &RuntimeError) -> &'static str {
-    match error {
-        RuntimeError::NoAdapter { .. } | RuntimeError::MissingFeature { .. } | RuntimeError::SelfTest { .. } => {
-            "device"
+impl Error {
+    /// The kind of this error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Runtime(error) => ErrorKind::of_runtime(error),
+            Self::Config { .. } | Self::Tokenizer { .. } => ErrorKind::Checkpoint,
+            Self::Picture(_) => ErrorKind::Picture,
+            Self::Option { .. } => ErrorKind::Option,
+            Self::TooLong { .. } => ErrorKind::TooLong,
+            Self::Cancelled => ErrorKind::Stopped,
+            Self::NotFinite { .. } | Self::Training(_) | Self::Internal(_) => ErrorKind::Engine,
         }
-        RuntimeError::OutOfMemory { .. } => "memory",
-        RuntimeError::DeviceLost(_) => "device-lost",
-        RuntimeError::Io { .. }
-        | RuntimeError::NoCheckpoint { .. }
-        | RuntimeError::WeightFile { .. }
-        | RuntimeError::Tensor { .. } => "checkpoint",
-        _ => "engine",
     }
 }

@@ -1,57 +1,57 @@
-//! The whole way from a picture and a prompt to the first token's logits. Read this first.
+//! The data flow. Input: tiles and a prompt. Output: the logits of each token. Read this file first.
 //!
 //! ```text
-//! picture -> tiles -> vision tower -> projector -> map and thumbnail        [look]
-//!         -> vision-guided sampler: one scale per region                    [sample]
-//!         -> text before and visual tokens through the first layers         [image_prefill]
-//! question through the same layers
-//!         -> text-guided sampler: importance of each visual token           [prune]
-//!         -> survivors and question through the other layers -> logits      [prefill]
+//! picture -> tiles -> vision tower -> projector -> map and thumbnail            encode
+//!         -> vision-guided sampler: one scale per region                        compress
+//!         -> text before and visual tokens through the lower layers             image_prefill
+//! question through the same layers                                              question_prefill
+//!         -> text-guided sampler: importance of each visual token               rank_visual
+//!         -> kept tokens and question through the upper layers -> logits        prefill
 //! ```
 //!
-//! Causal attention makes everything before the question independent of it: [`look`], [`sample`] and
-//! [`image_prefill`] run once for a picture, [`prune`] and [`prefill`] for every question.
+//! Causal attention makes everything before the question independent of it. So the first three functions run once per
+//! picture, the others once per question.
 
 use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Tensor, TensorData, Transaction};
 use fovea_runtime::{
     Keep, TokenBox,
-    device::{into_f32, into_indices, read_all, settle},
     kv_cache::{KvCache, LayerCache},
+    read::{into_f32, into_indices, read_all, settle},
     sampler_ops::{indices, row_gather},
 };
 
 use crate::{
-    answer::Stage,
     decoder::DecoderLayer,
     error::Error,
     grid::Grid,
     model::Model,
     pace::{Pace, Progress},
     rope::Rotation,
+    stage::Stage,
     text_sampler::{Kept, text_guided},
     tiles::Tiles,
     vision_sampler::{Chooser, every_box, every_token, vision_guided},
 };
 
-/// What the vision tower makes of a picture, independent of every setting.
+/// The vision tower's output for a picture, independent of every setting.
 #[derive(Clone, Debug)]
 pub(crate) struct Features {
     /// (P*P, C), f32.
     pub thumbnail: Tensor<2>,
-    /// (Hx, Wx, C), f32; None where cutting the padding left nothing.
+    /// (Hx, Wx, C), f32; None if nothing remains without the padding.
     pub map: Option<Tensor<3>>,
-    /// Where the map lies.
+    /// Position of the map on the tiles.
     pub grid: Grid,
 }
 
 /// The visual tokens, in the order in which the text model sees them.
 #[derive(Clone, Debug)]
 pub(crate) struct Visual {
-    /// (N, C), f32: the thumbnail's, then the map's with newlines.
+    /// (N, C), f32: first those of the thumbnail, then those of the map with newlines.
     pub tokens: Tensor<2>,
-    /// How many of them are the thumbnail's.
+    /// Number of tokens of the thumbnail.
     pub thumbnail: usize,
     /// Z, (regions, scales); empty without the sampler.
     pub scale_logits: Vec<f32>,
@@ -61,35 +61,35 @@ pub(crate) struct Visual {
     pub boxes: Arc<Vec<TokenBox>>,
 }
 
-/// Text before the picture and all visual tokens, gone through the first `depth` layers.
+/// Text before the picture and all visual tokens after the first `depth` layers.
 #[derive(Clone, Debug)]
 pub(crate) struct Prefix {
-    /// Layers passed.
+    /// Number of layers that they have passed.
     pub depth: usize,
-    /// (before + N, C): what enters layer `depth`.
+    /// The input of layer `depth`, (before + N, C).
     pub hidden: Tensor<2>,
-    /// Its tokens' positions: all from 0 on.
+    /// Positions of its tokens: from 0.
     rotation: Rotation,
-    /// The caches of those layers.
+    /// The caches of the passed layers.
     pub cache: KvCache,
 }
 
-/// A question, gone through the layers that its prefix has passed.
+/// A question after the layers that the prefix has passed.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
-    /// (T, C): what enters the prefix's layer.
+    /// The input of layer `depth` of the prefix, (T, C).
     hidden: Tensor<2>,
-    /// Its tokens' positions: those after the prefix.
+    /// Positions of its tokens: after the prefix.
     rotation: Rotation,
-    /// The caches of those layers: the prefix's, grown by the question.
+    /// The caches of the passed layers: prefix and question.
     cache: KvCache,
 }
 
 impl Model {
     /// Tiles -> features. `pixel_values` (tiles, 3, S, S), thumbnail first.
-    pub(crate) async fn look(&self, tiles: &Tiles, grid: Grid, pace: &Pace) -> Result<Features, Error> {
+    pub(crate) async fn encode(&self, tiles: Tiles, grid: Grid, pace: &Pace) -> Result<Features, Error> {
         let shape = [tiles.count, 3, tiles.side, tiles.side];
-        let pixels = TensorData::new(tiles.pixel_values.clone(), shape);
+        let pixels = TensorData::new(tiles.pixel_values, shape);
         let pixels = Tensor::from_data(pixels, (&self.device.device, DType::F32));
         let features = self.tower.forward(pixels, &self.config.vision, self.steps, pace).await?;
         let features = self.projector.forward(features, &self.config, self.steps, pace).await?; // (tiles, P*P, C)
@@ -105,8 +105,8 @@ impl Model {
         Ok(Features { thumbnail, map, grid })
     }
 
-    /// Features -> visual tokens: with the vision-guided sampler, or every token as LLaVA-NeXT has them.
-    pub(crate) async fn sample(&self, features: &Features, chooser: Chooser) -> Result<Visual, Error> {
+    /// Features -> visual tokens: with the vision-guided sampler, or every token as in LLaVA-NeXT.
+    pub(crate) async fn compress(&self, features: &Features, chooser: Chooser) -> Result<Visual, Error> {
         let (newline, grid) = (self.newline.clone(), features.grid);
         let (selector, random) = match chooser {
             Chooser::Off => (None, None),
@@ -122,11 +122,11 @@ impl Model {
             (Some(_), None) => (None, None, Vec::new()),
             (None, map) => (every_token(map.as_ref(), grid.height, newline), None, every_box(grid.height, grid.width)),
         };
-        // Nothing but the thumbnail may remain, and then it stays whatever the config says.
+        // If only the thumbnail remains it is kept, even if the config drops it.
         let thumbnail = (self.config.focus.thumbnail || high.is_none()).then(|| features.thumbnail.clone());
         let thumbnail_tokens = thumbnail.as_ref().map_or(0, |t| t.dims()[0]);
         let tokens = Tensor::cat(thumbnail.into_iter().chain(high).collect(), 0);
-        // What is shown of the choices is read once a picture, in one round trip; nothing computed depends on it.
+        // The choices are read for display once per picture, in one round trip; no computation depends on them.
         let mut read = match reads {
             Some(reads) => read_all(reads).await?,
             None => {
@@ -150,9 +150,9 @@ impl Model {
         Prefix { depth: 0, rotation: self.rope.at(&positions, &self.device.device), hidden, cache: KvCache::default() }
     }
 
-    /// Takes `prefix` on to `depth` layers.
+    /// Runs `prefix` through the layers up to `depth`.
     ///
-    /// The prefix is whole after every layer: a run that is dropped leaves one that the next goes on from.
+    /// The prefix is consistent after every layer, so the next run resumes after a dropped one.
     pub(crate) async fn image_prefill(&self, prefix: &mut Prefix, depth: usize, pace: &Pace) -> Result<(), Error> {
         let from = prefix.depth;
         while prefix.depth < depth {
@@ -167,7 +167,9 @@ impl Model {
         Ok(())
     }
 
-    /// The question through the layers that the prefix has passed: its hidden states, and the caches grown by it.
+    /// Runs the question through the layers that the prefix has passed: its hidden states, and the caches of both.
+    ///
+    /// `after` are the ids after the picture.
     pub(crate) async fn question_prefill(
         &self,
         prefix: &Prefix,
@@ -189,8 +191,8 @@ impl Model {
         Ok(Question { hidden, rotation, cache })
     }
 
-    /// Importance of the visual tokens to the question, and which stay.
-    pub(crate) async fn prune(
+    /// Importance of the visual tokens for the question, and the tokens to keep.
+    pub(crate) async fn rank_visual(
         &self,
         prefix: &Prefix,
         image_at: usize,
@@ -207,9 +209,9 @@ impl Model {
         text_guided(query, key, keep).await
     }
 
-    /// Survivors and question through the layers above the prefix's: the caches of all layers, and logits (1, vocab).
+    /// Runs kept tokens and question through the layers after `depth`: the caches of all layers, and logits (1, vocab).
     ///
-    /// `kept` are the survivors among the visual tokens; None: all. They keep their order and their original positions.
+    /// `kept` are the indices of the kept visual tokens; None: all. They keep their order and their original positions.
     pub(crate) async fn prefill(
         &self,
         prefix: &Prefix,
@@ -223,7 +225,7 @@ impl Model {
             let (picture, positions) = match kept {
                 None => (prefix.hidden.clone(), prefix.rotation.clone()),
                 Some(kept) => {
-                    // The text before the picture stays whole.
+                    // The text before the picture is not pruned.
                     let before: Vec<usize> = (0..image_at).collect();
                     let mut at = vec![kept.clone() + image_at as i64];
                     if image_at > 0 {
@@ -247,7 +249,7 @@ impl Model {
         Ok((cache, self.decoder.logits(hidden)))
     }
 
-    /// One more token through all layers: logits (1, vocab) of the one after it.
+    /// Runs one more token through all layers: logits (1, vocab) of the next token.
     pub(crate) async fn step(
         &self,
         token: u32,
@@ -258,7 +260,7 @@ impl Model {
         let rotation = self.rope.at(&[position], &self.device.device);
         let mut hidden = self.decoder.embed(&[token]);
         pace.check().await?;
-        // Each cache moves in and out, so that it has one owner and is written in place.
+        // Move each cache in and out, so that it has one owner and is written in place.
         let caches = std::mem::take(&mut cache.layers);
         for (layer, held) in self.decoder.layers.iter().zip(caches) {
             let (out, grown) = self.layer(layer, hidden, &rotation, Some(held), pace).await?;
@@ -279,7 +281,7 @@ impl Model {
         layer.forward(hidden, rotation, cache, &self.config.text, self.dtype, (self.steps, pace)).await
     }
 
-    /// New tokens through one layer, some rows at a time: a row depends on those before it alone, by way of the cache.
+    /// Runs new tokens through one layer, some rows at once: a row depends on earlier rows only, through the cache.
     async fn through(
         &self,
         layer: &DecoderLayer,
@@ -320,7 +322,7 @@ impl Model {
     }
 }
 
-/// Which of a stage's layers is under way.
+/// Which layer of a stage is running.
 #[derive(Clone, Copy)]
 struct At {
     stage: Stage,
@@ -339,13 +341,13 @@ impl At {
 mod tests {
     use super::*;
     use crate::{
-        AskOptions, Cancel, Checkpoint, Picture, Precision, demo,
+        AskOptions, Cancel, Checkpoint, Conversation, Picture, Precision, demo,
         pace::Steps,
         trace::{Trace, Value, trace},
     };
     use fovea_runtime::{DeviceChoice, OpenDevice};
 
-    /// Every stage of a run of the demo checkpoint in these steps; None: in those of the CPU.
+    /// Every stage of a run of the demo checkpoint with these steps; None: with the steps of the CPU.
     fn run(steps: Option<Steps>) -> Trace {
         pollster::block_on(async {
             let device = OpenDevice::open(&DeviceChoice::Cpu).await.expect("the CPU");
@@ -356,16 +358,16 @@ mod tests {
                 model.steps = steps;
             }
             let rgb = (0..300 * 200 * 3).map(|i| (i * 7919 % 65521 % 256) as u8).collect();
-            let mut conversation = model.look_at(Picture::from_rgb(300, 200, rgb).expect("a picture"));
+            let mut conversation = Conversation::new(&model, Picture::from_rgb(300, 200, rgb).expect("a picture"));
             let options = AskOptions { max_new_tokens: 4, ..AskOptions::default() };
             let question = "What word is on the blue sign, and which number is on the other?";
             trace(&mut conversation, question, &options).await.expect("a trace")
         })
     }
 
-    /// What is computed some rows at a time is what is computed at once, but for the order of sums.
+    /// Computing some rows at once equals computing all rows at once, except for the order of sums.
     #[test]
-    fn narrow_steps_give_what_wide_ones_give() {
+    fn narrow_and_wide_steps_give_equal_results() {
         let whole = run(None);
         let config = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo checkpoint").config;
         let tokens = config.vision.patches().pow(2) + 1;

@@ -1,8 +1,7 @@
-//! Enters: `generation_config.json`, `config.json` and the tokenizer's special tokens. Leaves: which ids end an answer, and how
-//! logits are changed before a token is chosen.
+//! Input: `generation_config.json`, `config.json` and the tokenizer's special tokens. Output: the ids that end an answer,
+//! and the repetition penalty. Source: Hugging Face's `generation/configuration_utils.py` and `logits_process.py`.
 //!
-//! Source: Hugging Face's `generation/configuration_utils.py` and `generation/logits_process.py`. Sampling is the caller's
-//! choice ([`crate::Pick`]); what the file says about it is a note.
+//! The caller chooses how tokens are sampled ([`crate::Pick`]). Such settings in the file only give a note.
 
 use serde_json::{Map, Value};
 
@@ -10,19 +9,19 @@ use crate::error::Error;
 
 const FILE: &str = "generation_config.json";
 
-/// What a checkpoint says about generating.
+/// A checkpoint's settings for generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
     /// Ids that end an answer.
     pub stop_ids: Vec<u32>,
-    /// Divides the positive logits and multiplies the negative ones of every token that the prompt or the answer already
-    /// holds; 1 changes nothing.
+    /// Divides positive logits and multiplies negative ones of every token that already occurs in the prompt or the answer;
+    /// 1 changes nothing.
     pub repetition_penalty: f32,
-    /// What a user should know: each a sentence.
+    /// Notes for the user, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Settings that would change a greedy answer, each with the value that changes nothing.
+/// Settings that would change a greedy answer, and the value with which each has no effect.
 const NOT_SUPPORTED: [(&str, f64); 19] = [
     ("bad_words_ids", 0.0),
     ("begin_suppress_tokens", 0.0),
@@ -46,13 +45,13 @@ const NOT_SUPPORTED: [(&str, f64); 19] = [
 ];
 
 impl Generation {
-    /// Reads the settings. `id_of` is the id of a token's text.
+    /// Reads the settings. `id_of` returns the id of a token's text.
     ///
     /// Stop ids are `eos_token_id` of generation_config.json, else of config.json, else of its text model, else the
-    /// tokenizer's `eos_token`, which is a note. Ids below zero stand for none.
+    /// tokenizer's `eos_token`, with a note. A negative id means none.
     ///
     /// # Errors
-    /// [`Error::Config`] for ids that are no whole numbers, and for a penalty that is not above zero.
+    /// [`Error::Config`] for ids that are not whole numbers, and for a penalty that is not above zero.
     pub(crate) fn read(
         generation: &Value,
         config: &Value,
@@ -69,7 +68,7 @@ impl Generation {
                     Some((token, id)) => format!(
                         "neither {FILE} nor config.json names a stop id: answers end at the tokenizer's eos_token {token:?} ({id})"
                     ),
-                    None => "no file names a stop id: every answer runs to its largest length".to_owned(),
+                    None => "no file names a stop id: every answer has the largest allowed length".to_owned(),
                 });
                 found.map(|(_, id)| id).into_iter().collect()
             }
@@ -88,19 +87,19 @@ impl Generation {
         }
         if generation.get("do_sample").and_then(Value::as_bool) == Some(true) {
             notes.push(format!(
-                "{FILE} sets do_sample: here the most likely token is taken, unless a temperature is asked for"
+                "{FILE} sets do_sample, which is ignored: answers are greedy unless you set a temperature"
             ));
         }
         notes.extend(NOT_SUPPORTED.iter().filter_map(|(key, neutral)| {
-            let value = generation.get(*key).filter(|value| !says_nothing(value, *neutral))?;
+            let value = generation.get(*key).filter(|value| !is_neutral(value, *neutral))?;
             Some(format!("{FILE} sets {key} {value}, which is not supported: answers may differ from Hugging Face's"))
         }));
         Ok(Self { stop_ids, repetition_penalty: penalty as f32, notes })
     }
 }
 
-/// Whether a setting changes nothing: null, false, empty, or the neutral number.
-fn says_nothing(value: &Value, neutral: f64) -> bool {
+/// Whether a setting has no effect: null, false, empty, or the neutral number.
+fn is_neutral(value: &Value, neutral: f64) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) => false,
@@ -111,7 +110,7 @@ fn says_nothing(value: &Value, neutral: f64) -> bool {
     }
 }
 
-/// The first `eos_token_id` that holds an id.
+/// The ids of the first `eos_token_id` that has one.
 fn stop_ids(generation: &Value, config: &Value) -> Result<Vec<u32>, Error> {
     let text = |key: &str| config.get(key).and_then(|text| text.get("eos_token_id"));
     let places = [
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_refused() {
+    fn a_value_that_is_not_an_id_is_refused() {
         for wrong in [json!("</s>"), json!(1.5), json!([2, null]), json!({"a": 1}), json!(1u64 << 40)] {
             let why = read(json!({"eos_token_id": wrong}), json!({}), None).unwrap_err().to_string();
             assert!(why.contains("eos_token_id: expected an id or a list of ids"), "{why}");
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_penalty_is_read_and_what_is_ignored_is_said() {
+    fn the_penalty_is_read_and_ignored_settings_give_notes() {
         let read = |generation| read(generation, json!({"eos_token_id": 2}), None);
         let plain =
             read(json!({"num_beams": 1, "no_repeat_ngram_size": 0, "min_length": 0, "do_sample": false})).unwrap();

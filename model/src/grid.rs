@@ -1,43 +1,40 @@
-//! Enters: the size of a picture, the allowed canvases, the side of a tile in pixels and in patches.
-//! Leaves: the grid of tiles, and which part of their patches the feature map keeps once the padding is cut off.
-//!
-//! LLaVA-NeXT's "anyres" geometry, without tensors: `get_anyres_image_grid_shape` and `unpad_image` in Hugging Face's
-//! `models/llava_next/modeling_llava_next.py`.
+//! The geometry of LLaVA-NeXT's "anyres", without tensors. Input: the size of a picture, the allowed canvases, the side of
+//! a tile in pixels and in patches. Output: the grid of tiles, and the part of its patches that remains without padding.
+//! Source: `get_anyres_image_grid_shape` and `unpad_image` in Hugging Face's `models/llava_next/modeling_llava_next.py`.
 
 use crate::tiles::best_resolution;
 
-/// Where the feature map of a picture lies in the patches of its tiles.
+/// The position of a picture's feature map in the patches of its tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
-    /// Rows of tiles.
+    /// Number of rows of tiles.
     pub rows: usize,
-    /// Columns of tiles.
+    /// Number of columns of tiles.
     pub cols: usize,
     /// Patches along a tile's side, P.
     pub patches: usize,
-    /// Rows of patches cut off above the map, and as many below it.
+    /// Rows of patches that are removed above the map; as many are removed below it.
     pub top: usize,
-    /// Columns of patches cut off left of the map, and as many right of it.
+    /// Columns of patches that are removed left of the map; as many are removed right of it.
     pub left: usize,
-    /// Rows of the kept map, Hx; 0 for a picture so wide that nothing remains.
+    /// Rows of the map, Hx; 0 for a picture so wide that nothing remains.
     pub height: usize,
-    /// Columns of the kept map, Wx; 0 for a picture so tall that nothing remains.
+    /// Columns of the map, Wx; 0 for a picture so tall that nothing remains.
     pub width: usize,
 }
 
-/// Python's `int(round(x, 7))` for x >= 0: the whole part, where less than half a 1e-7 below the next integer counts
-/// as that integer.
+/// Python's `int(round(x, 7))` for x >= 0: the whole part of x, or the next integer if x is at most 5e-8 below it.
 fn whole(x: f64) -> usize {
     let next = x.floor() + 1.0;
     (if next - x <= 5e-8 { next } else { x.floor() }) as usize
 }
 
 impl Grid {
-    /// The grid of a picture of `picture_height` x `picture_width` pixels under the canvases `pinpoints`, pairs of
-    /// (height, width) in pixels, with tiles of `side` pixels and `patches` patches a side.
+    /// The grid of a picture of `picture_height` x `picture_width` pixels with the canvases `pinpoints`, pairs of
+    /// (height, width) in pixels, and tiles of `side` pixels and `patches` patches per side.
     ///
-    /// With an h x w picture on a canvas of H x W patches: where w/h > W/H, rows are cut, (H - int(h W/w)) / 2 at either
-    /// end; columns otherwise, (W - int(w H/h)) / 2 at either end.
+    /// For an h x w picture on a canvas of H x W patches: if w/h > W/H, (H - int(h W/w)) / 2 rows are removed at each end;
+    /// else (W - int(w H/h)) / 2 columns at each end.
     #[must_use]
     pub fn of(
         picture_height: usize,
@@ -60,8 +57,8 @@ impl Grid {
         Self { rows, cols, patches, top, left, height: full_height - 2 * top, width: full_width - 2 * left }
     }
 
-    /// How many tokens LLaVA-NeXT itself has in the picture's place: `P*P + Hx * (Wx + 1)`, thumbnail, map and one
-    /// newline for each row of the map (also where the rows are empty).
+    /// The number of visual tokens of LLaVA-NeXT: `P*P + Hx * (Wx + 1)`, for thumbnail, map, and one newline per row of
+    /// the map (even if the rows are empty).
     #[must_use]
     pub fn stock_tokens(&self) -> usize {
         self.patches * self.patches + self.height * (self.width + 1)

@@ -1,16 +1,17 @@
-//! What a checkpoint is, without loading it: architecture, dtypes, tensors missing, extra or not finite.
+//! Describes a checkpoint without loading it. Input: an open checkpoint. Output: architecture, dtypes, and tensors that are
+//! missing, not used, unknown, or not finite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fovea_runtime::weights::StoredDtype;
 use serde::Serialize;
 
 use crate::{checkpoint::Checkpoint, config::Config, error::Error, names::Naming};
 
-/// How much of a checkpoint is stored in one dtype.
+/// The part of a checkpoint that is stored in one dtype.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stored {
-    /// Tensors.
+    /// Number of tensors.
     pub tensors: u64,
     /// Their values.
     pub values: u64,
@@ -18,12 +19,21 @@ pub struct Stored {
     pub bytes: u64,
 }
 
-/// A tensor with a value that is no number.
+/// Tensors that the network does not use: the vision tower after the feature layer. Stock checkpoints have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NotUsed {
+    /// Number of tensors.
+    pub tensors: u64,
+    /// One pattern per layer, and one for the last norm: `vision_tower.vision_model.encoder.layers.23.*`.
+    pub names: BTreeSet<String>,
+}
+
+/// A tensor with a value that is not finite.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NonFinite {
     /// Its name.
     pub tensor: String,
-    /// The first such value's index.
+    /// The index of the first such value.
     pub index: u64,
     /// The value, as text: JSON has no NaN.
     pub value: String,
@@ -34,30 +44,32 @@ pub struct NonFinite {
 pub struct Inspection {
     /// Architecture and sampler settings.
     pub config: Config,
-    /// The tensors' naming.
+    /// The layout of the tensors' names.
     pub naming: Naming,
-    /// Whether there is a scale selector.
+    /// Whether the checkpoint has a scale selector.
     pub scale_selector: bool,
-    /// The weights' files.
+    /// Files of the weights.
     pub files: Vec<String>,
-    /// What the model needs, by the dtype it is stored in.
+    /// The tensors that the model needs, by the dtype in which they are stored.
     pub needed: BTreeMap<String, Stored>,
-    /// Needed and not there, or of another shape or dtype: what is wrong with each.
+    /// Needed tensors that are missing, or have another shape or dtype: one sentence for each.
     pub missing: Vec<String>,
-    /// There and not needed.
+    /// Known tensors that the network does not use.
+    pub not_used: NotUsed,
+    /// All other tensors that the network does not need.
     pub extra: Vec<String>,
-    /// Needed tensors with values that are not finite.
+    /// Needed tensors that have values which are not finite.
     pub non_finite: Vec<NonFinite>,
     /// Ids that end an answer.
     pub stop_ids: Vec<u32>,
-    /// Rows of the embedding, and how many have a token.
+    /// Number of rows of the embedding, and how many of them have a token.
     pub vocabulary: (usize, usize),
 }
 
-/// Reads a checkpoint's headers and every value once, in pieces; allocates no tensor.
+/// Reads the headers of a checkpoint, and every needed value once, in pieces. It allocates no tensor.
 ///
 /// # Errors
-/// [`fovea_runtime::Error::Io`] where a file can't be read. What is wrong with tensors is in the result.
+/// [`fovea_runtime::Error::Io`] if a file cannot be read. Problems of tensors are in the result, not errors.
 pub async fn inspect(checkpoint: &Checkpoint) -> Result<Inspection, Error> {
     let (weights, needed) = (&checkpoint.weights, checkpoint.needed());
     let mut by_dtype: BTreeMap<String, Stored> = BTreeMap::new();
@@ -83,7 +95,17 @@ pub async fn inspect(checkpoint: &Checkpoint) -> Result<Inspection, Error> {
             non_finite.push(NonFinite { tensor: name.clone(), index, value: value.to_string() });
         }
     }
-    let is_needed = |name: &&String| !needed.iter().any(|(n, _)| n == *name);
+    let needed: BTreeSet<String> = needed.into_iter().map(|(name, _)| name).collect();
+    let (mut not_used, mut extra) = (NotUsed::default(), Vec::new());
+    for name in weights.entries().keys().filter(|name| !needed.contains(*name)) {
+        match checkpoint.names.after_feature_layer(name, &checkpoint.config.vision) {
+            Some(pattern) => {
+                not_used.tensors += 1;
+                not_used.names.insert(pattern);
+            }
+            None => extra.push(name.clone()),
+        }
+    }
     Ok(Inspection {
         config: checkpoint.config.clone(),
         naming: checkpoint.names.naming,
@@ -91,7 +113,8 @@ pub async fn inspect(checkpoint: &Checkpoint) -> Result<Inspection, Error> {
         files: weights.files().to_vec(),
         needed: by_dtype,
         missing,
-        extra: weights.entries().keys().filter(is_needed).cloned().collect(),
+        not_used,
+        extra,
         non_finite,
         stop_ids: checkpoint.prompter.stop_ids().to_vec(),
         vocabulary: (

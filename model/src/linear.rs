@@ -1,4 +1,4 @@
-//! `y = x W^T + b`, the weight kept as the checkpoint has it: (d_out, d_in).
+//! Linear layers, `y = x W^T + b`, and activations. The weight has the layout of the checkpoint, (d_out, d_in).
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
@@ -10,16 +10,19 @@ use crate::{config::Activation, error::Error};
 /// A linear layer.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// (d_out, d_in), in the dtype the weights are kept in.
+    /// (d_out, d_in), in the dtype of the loaded matrices, f32 or f16.
     pub weight: Param<Tensor<2>>,
     /// (d_out,), f32.
     pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Linear {
-    /// `x W^T + b`. `x` (rows, d_in), f32 -> (rows, d_out), f32.
+    /// `x W^T + b`.
     ///
-    /// Weights in f16 are multiplied in f16, with the product summed as the backend does; all else is f32.
+    /// With weights in f16 the product is computed in f16, and the backend decides in which dtype it sums; the rest is f32.
+    ///
+    /// # Shapes
+    /// `x` (rows, d_in), f32 -> (rows, d_out), f32.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let y = product(x, self.weight.val());
         match &self.bias {
@@ -29,7 +32,10 @@ impl Linear {
     }
 }
 
-/// `x W^T` for a weight (d_out, d_in) that may be in f16.
+/// `x W^T` for a weight in f32 or f16.
+///
+/// # Shapes
+/// `x` (rows, d_in), f32; `weight` (d_out, d_in) -> (rows, d_out), f32.
 pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     if weight.dtype() == DType::F32 {
         return x.matmul(weight.transpose());
@@ -48,6 +54,9 @@ impl Activation {
     }
 
     /// `f(gate) * up`, element by element.
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if the shapes differ.
     pub(crate) fn gate<const D: usize>(self, gate: Tensor<D>, up: Tensor<D>) -> Result<Tensor<D>, Error> {
         match self {
             Self::Silu => Ok(gated_silu(gate, up)?),

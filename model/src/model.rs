@@ -1,4 +1,4 @@
-//! A checkpoint on a device: everything loaded, ready to look at pictures.
+//! Loads a checkpoint. Input: an open checkpoint and a device. Output: a model that can answer questions about pictures.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -7,41 +7,66 @@ use fovea_runtime::{Error as RuntimeError, OpenDevice, memory};
 use serde_json::{Value, json};
 
 use crate::{
-    answer::Turn, cancel::Cancel, checkpoint::Checkpoint, config::Config, conversation::Conversation, decoder::Decoder,
-    error::Error, load::Loader, pace::Steps, picture::Picture, plan::Plan, projector::Projector, prompt::Prompter,
-    rope::Rope, tiles::TileConfig, vision::VisionTower, vision_sampler::ScaleSelector,
+    answer::Turn,
+    cancel::Cancel,
+    checkpoint::Checkpoint,
+    config::{Config, TileConfig},
+    decoder::Decoder,
+    error::Error,
+    load::Loader,
+    pace::Steps,
+    picture::Picture,
+    plan::Plan,
+    projector::Projector,
+    prompt::Prompter,
+    rope::Rope,
+    vision::VisionTower,
+    vision_sampler::ScaleSelector,
 };
 
-/// What matrices are kept in on the device.
+/// The dtype of the matrices on the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Precision {
-    /// f16 where most weights are stored in 16 bits and the device computes in f16, and on the CPU where f32 does not fit into
-    /// memory and f16 does; else f32.
+    /// f16 if most weights are stored in 16 bits and the device computes in f16, or, on the CPU, if only f16 fits into memory;
+    /// else f32.
     #[default]
     Auto,
-    /// f32, whatever is stored.
+    /// f32, for any stored dtype.
     F32,
-    /// f16, whatever is stored: half the memory.
+    /// f16, for any stored dtype: half of the memory of f32.
     F16,
 }
 
-/// How far loading is.
+/// A stage of loading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadProgress {
-    /// Every value is read once, to refuse NaN and infinities before anything is allocated.
-    Checking {
-        /// Bytes read.
-        done: u64,
-        /// Bytes in all.
-        total: u64,
-    },
-    /// Tensors go to the device.
-    Loading {
-        /// Bytes read.
-        done: u64,
-        /// Bytes in all.
-        total: u64,
-    },
+#[non_exhaustive]
+pub enum LoadStage {
+    /// Reads every value once, to refuse NaN and infinities before anything is allocated.
+    Checking,
+    /// Copies the tensors to the device.
+    Loading,
+}
+
+impl LoadStage {
+    /// Its name, for users.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Checking => "checking",
+            Self::Loading => "loading",
+        }
+    }
+}
+
+/// Progress of loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// The running stage.
+    pub stage: LoadStage,
+    /// Bytes read in this stage.
+    pub done: u64,
+    /// Bytes in total in this stage.
+    pub total: u64,
 }
 
 /// A loaded model.
@@ -54,7 +79,7 @@ pub struct Model {
     pub(crate) tower: VisionTower,
     pub(crate) projector: Projector,
     pub(crate) selector: Option<ScaleSelector>,
-    /// (C,), the embedding after every row of the map.
+    /// The embedding after every row of the map, (C).
     pub(crate) newline: Tensor<1>,
     pub(crate) decoder: Decoder,
     pub(crate) rope: Rope,
@@ -67,8 +92,9 @@ impl Model {
     /// Checks that the model fits, checks every value, and loads tensor by tensor.
     ///
     /// # Errors
-    /// [`fovea_runtime::Error::OutOfMemory`] by plan, with nothing allocated; typed errors for values that are not
-    /// finite; [`Error::Cancelled`].
+    /// [`fovea_runtime::Error::OutOfMemory`] before anything is allocated, if the plan does not fit;
+    /// [`fovea_runtime::Error::MissingFeature`] if a tensor exceeds the buffers of the device;
+    /// [`fovea_runtime::Error::Tensor`] for a value that is not finite; [`Error::Cancelled`]; errors of device and files.
     pub async fn load(
         checkpoint: Checkpoint,
         device: OpenDevice,
@@ -83,11 +109,17 @@ impl Model {
             let need = shape.iter().map(|&d| d as u64).product::<u64>() * dtype.size() as u64;
             let have = device.info.max_binding_size.min(device.info.max_buffer_size);
             if need > have {
-                let what = format!("room for tensor `{name}`: need a binding of {need} bytes, have {have}");
+                let what = format!(
+                    "room for tensor `{name}`: expected a binding of {need} bytes, got at most {have}; try another --device"
+                );
                 return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what }.into());
             }
         }
-        checkpoint.verify(cancel, |done, total| progress(LoadProgress::Checking { done, total })).await?;
+        let report = |stage| {
+            let progress = &progress;
+            move |done, total| progress(LoadProgress { stage, done, total })
+        };
+        checkpoint.verify(cancel, report(LoadStage::Checking)).await?;
         let needed = checkpoint.needed();
         let entries = checkpoint.weights.entries();
         let total = needed.iter().filter_map(|(name, _)| entries.get(name)).map(|e| e.bytes()).sum();
@@ -97,7 +129,7 @@ impl Model {
             dtype,
             done: Cell::new(0),
             total,
-            progress: &|done, total| progress(LoadProgress::Loading { done, total }),
+            progress: &report(LoadStage::Loading),
             cancel,
         };
         let (names, config) = (&checkpoint.names, &checkpoint.config);
@@ -107,7 +139,7 @@ impl Model {
             let selector = if checkpoint.selector { Some(ScaleSelector::load(&load, config).await?) } else { None };
             let newline = load.f32(names.newline, [config.text.d_model]).await?;
             let decoder = Decoder::load(&load, names, config).await?;
-            fovea_runtime::device::settle(&newline).await?;
+            fovea_runtime::read::settle(&newline).await?;
             Ok::<_, Error>((tower, projector, selector, newline, decoder))
         };
         let (tower, projector, selector, newline, decoder) = device.guard(loading).await?;
@@ -129,43 +161,36 @@ impl Model {
         }))
     }
 
-    /// A conversation on one picture. Nothing is computed before the first question.
-    pub fn look_at(self: &Arc<Self>, picture: Picture) -> Conversation {
-        Conversation::new(self.clone(), picture)
-    }
-
     /// Architecture and sampler settings.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The device it runs on.
+    /// The device on which it runs.
     pub fn device(&self) -> &OpenDevice {
         &self.device
     }
 
-    /// The text of answer `ids`, special tokens left out.
+    /// The text of answer `ids`, without special tokens.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where the tokenizer fails.
+    /// [`Error::Tokenizer`] if the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         self.prompter.decode(ids)
     }
 
-    /// An answer as JSON, as `fovea ask --json` and pages tell it: `question`, `answer`, `answer_ids`, and its statistics as
-    /// `tokens`, `equivalent_share`, `timing_ms` (a key a stage, and `first_token`), `tokens_per_second`, `memory_bytes`; and
-    /// by which `device` and `dtype` it came.
-    ///
-    /// # Errors
-    /// [`Error::Tokenizer`] where the tokenizer fails.
-    pub fn report(&self, question: &str, turn: &Turn) -> Result<Value, Error> {
+    /// An answer as JSON, as `fovea ask --json` and the page report it: `question`, `answer`, `answer_ids`,
+    /// `finish_reason`, `tokens`, `equivalent_share`, `timing_ms` (one key per stage, and `first_token`),
+    /// `tokens_per_second`, `memory_bytes`, `device` and `dtype`.
+    pub fn report(&self, question: &str, turn: &Turn) -> Value {
         let s = &turn.statistics;
         let mut timing = json!(s.stage_ms);
         timing["first_token"] = json!(s.first_token_ms);
-        Ok(json!({
+        json!({
             "question": question,
-            "answer": self.decode(&turn.answer_ids)?,
+            "answer": turn.text,
             "answer_ids": turn.answer_ids,
+            "finish_reason": turn.finish_reason,
             "tokens": s.tokens,
             "equivalent_share": s.equivalent_share,
             "timing_ms": timing,
@@ -173,17 +198,17 @@ impl Model {
             "memory_bytes": s.memory,
             "device": self.device.info.to_string(),
             "dtype": self.dtype_name(),
-        }))
+        })
     }
 
-    /// What a user should know of this checkpoint on this device, each a sentence: settings that are not as Hugging Face has
-    /// them, and what was chosen because of the memory.
+    /// Notes for the user, one sentence each: settings of the checkpoint that differ from Hugging Face, and a dtype that was
+    /// chosen because of the memory.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// What a stock checkpoint, one without `focus` in its config.json, could save on a picture of this size: a sentence that
-    /// names both samplers' state. None for a checkpoint that was trained with the samplers.
+    /// What a stock checkpoint (no `focus` in config.json) could save on a picture of this size, as one sentence. None for a
+    /// checkpoint that was trained with the samplers.
     pub fn stock_note(&self, picture: &Picture) -> Option<String> {
         if self.config.has_focus {
             return None;
@@ -205,17 +230,17 @@ impl Model {
         ))
     }
 
-    /// Whether it has a scale selector. A stock LLaVA-NeXT has none and runs with the text-guided sampler alone.
+    /// Whether it has a scale selector. A stock LLaVA-NeXT has none, so only the text-guided sampler can be on.
     pub fn has_selector(&self) -> bool {
         self.selector.is_some()
     }
 
-    /// What matrices are kept in.
+    /// The dtype of the matrices.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// The same in reports: `f32` or `f16`.
+    /// The name of the dtype in reports: `f32` or `f16`.
     pub fn dtype_name(&self) -> String {
         format!("{:?}", self.dtype).to_lowercase()
     }
@@ -226,18 +251,18 @@ impl Model {
     }
 }
 
-/// What a checkpoint is loaded as.
+/// How a checkpoint is loaded.
 struct Fit {
     dtype: DType,
     plan: Plan,
-    /// Why it is another dtype than usual.
+    /// Why the dtype is not the default, if so.
     note: Option<String>,
 }
 
-/// The dtype of the matrices: the one asked for, or the first of the usual ones by which the model fits into `have`.
+/// The dtype of the matrices: the requested one; with `Precision::Auto` f16 instead of f32 if only f16 fits into `have` bytes.
 ///
 /// # Errors
-/// [`RuntimeError::OutOfMemory`] where none fits.
+/// [`RuntimeError::OutOfMemory`] if the model does not fit.
 fn fit(checkpoint: &Checkpoint, device: &OpenDevice, precision: Precision, have: Option<u64>) -> Result<Fit, Error> {
     let of = |dtype: DType| Plan::new(checkpoint, None, dtype.size() as u64);
     let fits = |plan: &Plan| have.is_none_or(|have| plan.peak_bytes() <= have);
@@ -256,7 +281,7 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, precision: Precision, have:
     let hint = match (usual, precision) {
         (DType::F32, Precision::Auto) if fits(&half) => {
             let note = format!(
-                "the weights are kept in f16: in f32 they and one question need {}, {} are available",
+                "the weights are in f16: in f32 they and one question need {}, {} are available",
                 memory::bytes(need),
                 memory::bytes(available)
             );

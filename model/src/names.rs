@@ -1,4 +1,4 @@
-//! What the tensors are called: three layouts in, one way to ask out.
+//! Names of tensors. Three layouts of checkpoints have different names; [`Names`] gives the names of one of them.
 //!
 //! | layout | text model | vision tower | projector |
 //! |---|---|---|---|
@@ -6,26 +6,29 @@
 //! | transformers 5 | `model.language_model.*`, `lm_head` | `model.vision_tower.*` | `model.multi_modal_projector.linear_{1,2}` |
 //! | original LLaVA | `model.layers.*`, `lm_head` | `model.vision_tower.vision_tower.vision_model.*` | `model.mm_projector.{0,2}` |
 //!
-//! The `vision_model.` level may be there or not in each. `scale_selector.*` is Fovea's own and the same in all.
+//! In each layout the level `vision_model.` may be absent. `scale_selector.*` is Fovea's own, and the same in all layouts.
 
 use fovea_runtime::{Error as RuntimeError, weights::Weights};
 use serde::Serialize;
 
-use crate::{config::Config, error::Error};
+use crate::{
+    config::{Config, VisionConfig},
+    error::Error,
+};
 
-/// Which of the three layouts a checkpoint has.
+/// The layout of a checkpoint's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Naming {
-    /// As published on the model hub.
+    /// That of the files on the Hugging Face hub.
     Hub,
-    /// As newer transformers save.
+    /// That of transformers 5.
     Transformers,
-    /// As the original LLaVA saves.
+    /// That of the original LLaVA code.
     Original,
 }
 
-/// The prefixes of one checkpoint.
+/// The names of one checkpoint's tensors.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// The layout.
@@ -34,15 +37,15 @@ pub struct Names {
     head: &'static str,
     vision: &'static str,
     projector: [&'static str; 2],
-    /// The newline's embedding.
+    /// The newline embedding (C).
     pub newline: &'static str,
-    /// Whether the head is there and the embedding is not: the head is both.
+    /// Whether the checkpoint has the head only, which then is the embedding as well.
     head_is_embedding: bool,
 }
 
-/// The selector's layer: weight (S, P*P) and bias (S).
+/// Prefix of the scale selector's layer: weight (S, P*P) and bias (S).
 pub const SELECTOR: &str = "scale_selector";
-/// How CLIP spells the norm before its first layer.
+/// The norm before the first layer, in CLIP's spelling.
 const PRE_LAYER_NORM: &str = "pre_layrnorm";
 
 const HUB: Names = Names {
@@ -76,16 +79,16 @@ const ORIGINAL: Names = Names {
 const FLAT_VISION: [&str; 3] = ["vision_tower.", "model.vision_tower.", "model.vision_tower.vision_tower."];
 
 impl Names {
-    /// The hub's layout: what Fovea itself writes.
+    /// The names in the hub's layout, which Fovea itself writes.
     pub const fn hub() -> Self {
         HUB
     }
 
-    /// Finds the layout by the embedding's name; where head and embedding are `tied` and only the head is there, by the names
-    /// of the head and the last norm.
+    /// Finds the layout by the name of the embedding. If head and embedding are `tied` and only the head is present, it uses the
+    /// names of the head and of the last norm.
     ///
     /// # Errors
-    /// A typed error where no layout's embedding is there.
+    /// [`RuntimeError::Tensor`] if the embedding has none of the known names.
     pub fn detect(weights: &Weights, tied: bool) -> Result<Self, Error> {
         let has = |name: String| weights.entries().contains_key(&name);
         for (mut names, flat) in [HUB, TRANSFORMERS, ORIGINAL].into_iter().zip(FLAT_VISION) {
@@ -114,7 +117,7 @@ impl Names {
         if self.head_is_embedding { self.head() } else { self.text("embed_tokens.weight") }
     }
 
-    /// Whether the checkpoint holds the head alone, which is the embedding as well.
+    /// Whether the checkpoint has the head only, which then is the embedding as well.
     pub fn head_is_embedding(&self) -> bool {
         self.head_is_embedding
     }
@@ -129,7 +132,7 @@ impl Names {
         format!("{}layers.{layer}.{rest}", self.text)
     }
 
-    /// The output head of a model that does not share the embedding's weights.
+    /// The output head of a model whose head does not share the embedding's weights.
     pub fn head(&self) -> String {
         format!("{}.weight", self.head)
     }
@@ -149,12 +152,27 @@ impl Names {
         format!("{}{PRE_LAYER_NORM}", self.vision)
     }
 
-    /// Layer `layer` (0 or 1) of the projector.
+    /// The pattern of a vision tensor after the feature layer, which the network does not use: a later layer, or the last norm.
+    /// None for every other tensor.
+    pub(crate) fn after_feature_layer(&self, tensor: &str, config: &VisionConfig) -> Option<String> {
+        let rest = tensor.strip_prefix(self.vision)?;
+        if rest.starts_with("post_layernorm.") {
+            return Some(self.vision("post_layernorm.*"));
+        }
+        let layer: usize = rest.strip_prefix("encoder.layers.")?.split('.').next()?.parse().ok()?;
+        (config.n_used..config.n_layers).contains(&layer).then(|| self.vision_layer(layer, "*"))
+    }
+
+    /// A layer of the projector.
+    ///
+    /// # Panics
+    /// If `layer` is not 0 or 1.
     pub fn projector(&self, layer: usize) -> &'static str {
         self.projector[layer]
     }
 
-    /// Every tensor that the model needs, with its shape: linear layers, then vectors, then embeddings.
+    /// Every tensor that the model needs, with its shape: linear layers, then vectors, then embeddings. `selector` is whether the
+    /// checkpoint has a scale selector.
     pub fn needed(&self, config: &Config, selector: bool) -> Vec<(String, Vec<usize>)> {
         let mut all: Vec<(String, Vec<usize>)> = Vec::new();
         let mut linear = |name: String, out: usize, inputs: usize, bias: bool| {
@@ -212,5 +230,28 @@ impl Names {
         all.push((self.vision("embeddings.position_embedding.weight"), vec![places, v.d_model]));
         all.push((self.embedding(), vec![t.vocab, t.d_model]));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_vision_tensors_after_the_feature_layer_are_not_used() {
+        let json = serde_json::json!({"model_type": "llava_next", "text_config": {"vocab_size": 32064}});
+        let config = Config::from_json(&json).expect("a config");
+        // Hidden state 23 of CLIP ViT-L's 24 layers, numbered from 0.
+        for (tensor, expected) in [
+            ("encoder.layers.22.mlp.fc1.bias", None),
+            ("encoder.layers.23.mlp.fc1.bias", Some("vision_tower.vision_model.encoder.layers.23.*")),
+            ("encoder.layers.24.mlp.fc1.bias", None),
+            ("post_layernorm.weight", Some("vision_tower.vision_model.post_layernorm.*")),
+            ("pre_layrnorm.weight", None),
+        ] {
+            let got = HUB.after_feature_layer(&HUB.vision(tensor), &config.vision);
+            assert_eq!(got.as_deref(), expected, "{tensor} (got, expected)");
+        }
+        assert_eq!(HUB.after_feature_layer("language_model.model.layers.23.mlp.up_proj.weight", &config.vision), None);
     }
 }

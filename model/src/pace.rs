@@ -1,31 +1,31 @@
-//! Between two steps of a run: whether it is to stop, how far it is, and how much is computed before the next check.
+//! Splits a run into steps; between two steps it checks for a stop and reports progress.
 //!
-//! A step is some rows of one layer. On the CPU nothing else runs while a step does, so a step is small enough that a run
-//! stops soon after it was asked to. On a GPU steps are queued, and no buffer of a step may exceed what a kernel can bind.
+//! A step is some rows of one layer. On the CPU a step blocks its thread, so steps are short enough for a quick stop. On a GPU
+//! steps are queued, and no buffer of a step may exceed what a kernel can bind.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fovea_runtime::{DeviceInfo, device::DeviceClass};
 
-use crate::{answer::Stage, cancel::Cancel, error::Error};
+use crate::{cancel::Cancel, error::Error, stage::Stage};
 
-/// Multiply-adds of one step on the CPU. A run may stop between the products of a step, the largest of which is about a
-/// quarter of it: a quarter of a second on two cores of a desktop, or on one thread of a browser. Narrower steps would
-/// cost more than they give: a product of 4096 x 14336 in f16 reaches 47 billion multiply-adds a second with 64 rows, 100 with
-/// 256 and 140 with 1024 (2 cores, AVX-512, 29 November 2026).
+/// Multiply-adds of one step on the CPU. A run can stop between the products of a step. The largest product is about a quarter of
+/// the step: a quarter of a second on two desktop cores, or on one thread of a browser. Narrower steps are slower: a product of
+/// 4096 x 14336 in f16 reaches 47 billion multiply-adds per second with 64 rows, 100 with 256, and 140 with 1024 (2 cores,
+/// AVX-512, 29 November 2026).
 const STEP: u64 = if cfg!(target_family = "wasm") { 4_000_000_000 } else { 100_000_000_000 };
-/// Fewest rows of a step.
+/// Least number of rows of a step.
 const FEWEST: usize = 32;
-/// Multiply-adds of a layer from which a GPU is waited for after it, so that progress is true and a stop is soon: a second of a
-/// software GPU, tens of milliseconds of a real one.
+/// Multiply-adds of a layer from which on the run waits for the GPU after it, so that progress is correct and a stop is quick: a
+/// second of a software GPU (first value), tens of milliseconds of a real one (second value).
 const HEAVY: [u64; 2] = [2_000_000_000, 200_000_000_000];
-/// Query rows of attention at once. Bounds the score matrix of backends that materialise it, and lets a causal pass leave out
-/// the keys after each block: half of the work of a long prefill.
+/// Query rows of attention at once. This bounds the score matrix of backends that materialise it. It also lets causal attention
+/// skip the keys after each block, which is half of the work of a long prefill.
 const BLOCK: usize = 512;
 
 /// How much of a layer a device computes at once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Steps {
+pub struct Steps {
     cpu: bool,
     software: bool,
     /// Most f32 values of one buffer.
@@ -33,8 +33,8 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// The steps of a device.
-    pub fn of(device: &DeviceInfo) -> Self {
+    /// The steps for a device.
+    pub(crate) fn of(device: &DeviceInfo) -> Self {
         Self {
             cpu: device.class == DeviceClass::Cpu,
             software: device.class == DeviceClass::Software,
@@ -42,94 +42,93 @@ impl Steps {
         }
     }
 
-    /// Everything at once, as training has it.
-    #[cfg(feature = "train")]
+    /// Everything at once, for training.
     pub const WHOLE: Self = Self { cpu: false, software: false, values: u64::MAX / 4 };
 
-    /// Steps whose buffers hold at most so many values.
+    /// Steps whose buffers have at most this many values.
     #[cfg(test)]
-    pub const fn of_values(values: u64) -> Self {
+    pub(crate) const fn of_values(values: u64) -> Self {
         Self { cpu: true, software: false, values }
     }
 
-    /// Rows at once, where each takes `work` multiply-adds and at most `widest` values in one buffer.
-    pub fn rows(&self, work: u64, widest: u64) -> usize {
+    /// Rows at once, if each row takes `work` multiply-adds and at most `widest` values in one buffer.
+    pub(crate) fn rows(&self, work: u64, widest: u64) -> usize {
         let by_memory = self.values / widest.max(1);
         let by_time = if self.cpu { (STEP / work.max(1)).max(FEWEST as u64) } else { u64::MAX };
         usize::try_from(by_memory.min(by_time).max(1)).unwrap_or(usize::MAX)
     }
 
     /// Query rows at once for scores of `heads` over `keys`.
-    pub fn queries(&self, heads: usize, keys: usize) -> usize {
+    pub(crate) fn queries(&self, heads: usize, keys: usize) -> usize {
         let most = self.values / (heads as u64 * keys as u64).max(1);
         usize::try_from(most).unwrap_or(usize::MAX).clamp(1, BLOCK)
     }
 
     /// Whether to wait for the device after a layer of this many multiply-adds.
-    pub fn waits(&self, work: u64) -> bool {
+    pub(crate) fn waits(&self, work: u64) -> bool {
         !self.cpu && work >= HEAVY[usize::from(!self.software)]
     }
 }
 
-/// How far a stage is.
+/// Progress of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Which stage is under way.
+    /// The running stage.
     pub stage: Stage,
-    /// Rows that have passed a layer.
+    /// Rows computed, counted once per layer.
     pub done: u64,
     /// Rows times layers.
     pub total: u64,
 }
 
-/// One run: what stops it, and how far it is.
+/// One run: its stop request and its progress.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pace {
+pub struct Pace {
     cancel: Cancel,
     now: Arc<Mutex<Option<Progress>>>,
 }
 
 impl Pace {
     /// A run that `cancel` stops.
-    pub fn new(cancel: &Cancel) -> Self {
+    pub(crate) fn new(cancel: &Cancel) -> Self {
         Self { cancel: cancel.clone(), now: Arc::default() }
     }
 
-    /// Reports progress and lets others run once: a dropped or cancelled run ends here.
+    /// Reports progress and yields once to the executor, so that a dropped or cancelled run ends here.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] once asked to stop.
-    pub async fn step(&self, progress: Progress) -> Result<(), Error> {
+    /// [`Error::Cancelled`] if a stop was requested.
+    pub(crate) async fn step(&self, progress: Progress) -> Result<(), Error> {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
         self.cancel.check().await
     }
 
-    /// Between two products of a step: a check where nothing else runs meanwhile.
+    /// [`Pace::check`] between two products of a step, on the CPU only: there a product blocks the thread.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] once asked to stop.
-    pub async fn between(&self, steps: Steps) -> Result<(), Error> {
+    /// [`Error::Cancelled`] if a stop was requested.
+    pub(crate) async fn between(&self, steps: Steps) -> Result<(), Error> {
         if steps.cpu { self.check().await } else { Ok(()) }
     }
 
-    /// The same without progress.
+    /// [`Pace::step`] without progress.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] once asked to stop.
-    pub async fn check(&self) -> Result<(), Error> {
+    /// [`Error::Cancelled`] if a stop was requested.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
         self.cancel.check().await
     }
 
-    /// What `work` gives, unless the run is stopped before: a device may still be at work for long.
+    /// Waits for `work` and returns its result, unless a stop is requested first: a device may still compute for long.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] once asked to stop; those of `work`.
-    pub async fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    /// [`Error::Cancelled`] if a stop was requested; those of `work`.
+    pub(crate) async fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.cancel.wait(work).await
     }
 
-    /// What was reported since the last call.
-    pub fn take(&self) -> Option<Progress> {
+    /// The last progress since the previous call, if any.
+    pub(crate) fn take(&self) -> Option<Progress> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -1,4 +1,5 @@
-//! The next token from logits: greedy, or seeded temperature with top-k and top-p.
+//! Chooses tokens. Input: logits. Output: the next token, greedy or sampled with temperature, top-k and top-p from a seed.
+//! Source: Hugging Face's `generation/logits_process.py`.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -12,17 +13,17 @@ use crate::error::Error;
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pick {
-    /// 0: the most likely token. Above: logits are divided by it and one is drawn.
+    /// 0: the most likely token (greedy). Above 0: logits are divided by it, and a token is sampled.
     pub temperature: f64,
-    /// Only this many of the most likely; 0: all.
+    /// Sample from this many of the most likely tokens; 0: from all.
     pub top_k: usize,
-    /// Only the fewest most likely whose probabilities reach this sum; 1: all.
+    /// Sample from the fewest most likely tokens whose probabilities reach this sum; 1: from all.
     pub top_p: f64,
-    /// Seed of the draws: the same seed draws the same tokens.
+    /// Seed: the same seed gives the same tokens.
     pub seed: u64,
-    /// For every token that prompt or answer already holds: its logit is divided by this where it is positive, and multiplied
-    /// where it is negative, before all else (Hugging Face's `RepetitionPenaltyLogitsProcessor`). 1: as it is. None: the
-    /// checkpoint's.
+    /// Divides a positive logit and multiplies a negative one of every token that already occurs in prompt or answer, before
+    /// everything else (Hugging Face's `RepetitionPenaltyLogitsProcessor`). 1 has no effect. None: the value of the
+    /// checkpoint.
     pub repetition_penalty: Option<f64>,
 }
 
@@ -52,41 +53,41 @@ impl Pick {
     }
 }
 
-/// Chooses token after token of one answer.
+/// Chooses the tokens of one answer, one by one.
 pub(crate) struct Picker<'a> {
     pick: Pick,
     rng: ChaCha8Rng,
     allowed: &'a [bool],
     penalty: f32,
-    /// Ids that prompt or answer holds.
+    /// Ids that occur in prompt or answer.
     seen: HashSet<u32>,
 }
 
 impl<'a> Picker<'a> {
-    /// Tokens that are not `allowed` are never chosen. `penalty` is the checkpoint's, `prompt` its ids.
+    /// Tokens that are not `allowed` are never chosen. `penalty` is the value of the checkpoint, `prompt` are its ids.
     pub fn new(pick: Pick, penalty: f32, allowed: &'a [bool], prompt: &[u32]) -> Self {
         let penalty = pick.repetition_penalty.map_or(penalty, |p| p as f32);
         let seen = prompt.iter().copied().collect();
         Self { pick, rng: ChaCha8Rng::seed_from_u64(pick.seed), allowed, penalty, seen }
     }
 
-    /// The answer continues with `id`.
-    pub fn said(&mut self, id: u32) {
+    /// Records that `id` is the next token of the answer.
+    pub fn push(&mut self, id: u32) {
         self.seen.insert(id);
     }
 
-    /// The next token. Equal logits: the lower id.
+    /// The next token. Of equal logits the lower id is chosen.
     pub fn next(&mut self, logits: &[f32]) -> u32 {
-        let mut penalised = Cow::Borrowed(logits);
+        let mut penalized = Cow::Borrowed(logits);
         if self.penalty != 1.0 {
-            let logits = penalised.to_mut();
+            let logits = penalized.to_mut();
             for &id in &self.seen {
                 if let Some(logit) = logits.get_mut(id as usize) {
                     *logit = if *logit < 0.0 { *logit * self.penalty } else { *logit / self.penalty };
                 }
             }
         }
-        let logits = &*penalised;
+        let logits = &*penalized;
         let mut order: Vec<u32> =
             (0..logits.len().min(self.allowed.len()) as u32).filter(|&i| self.allowed[i as usize]).collect();
         let logit = |i: u32| f64::from(logits[i as usize]);
@@ -124,19 +125,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn greedy_takes_the_lower_of_equals_and_never_a_forbidden_one() {
+    fn greedy_takes_the_lower_of_equal_ids_and_only_allowed_ones() {
         let mut picker = Picker::new(Pick::default(), 1.0, &[true, true, true, false], &[]);
         assert_eq!(picker.next(&[1.0, 3.0, 3.0, 9.0]), 1);
     }
 
     #[test]
-    fn repeated_tokens_are_penalised_once_each() {
-        // By hand: 6 / 2 = 3, -1 * 2 = -2, 4 as it is; the prompt holds 0 twice and 1.
+    fn each_repeated_token_is_penalized_once() {
+        // By hand: 6 / 2 = 3, -1 * 2 = -2, 4 is unchanged; 0 is in the prompt twice, 1 once.
         let mut picker = Picker::new(Pick::default(), 2.0, &[true; 3], &[0, 0, 1]);
         assert_eq!(picker.next(&[6.0, -1.0, 4.0]), 2);
         assert_eq!(picker.next(&[8.5, -1.0, 4.0]), 0);
-        // Said, 2 is worth 2 and loses to 0's 3.
-        picker.said(2);
+        // After token 2 its logit is 4 / 2 = 2, below the 3 of token 0.
+        picker.push(2);
         assert_eq!(picker.next(&[6.0, -1.0, 4.0]), 0);
         // All negative: -3 * 2 for 0, -5 * 2 for 1, -7 * 2 for 2.
         assert_eq!(picker.next(&[-3.0, -5.0, -7.0]), 0);

@@ -1,13 +1,13 @@
-//! Enters: the bytes of a PNG, JPEG, WebP, GIF or BMP file. Leaves: upright RGB pixels.
+//! Decodes pictures. Input: the bytes of a PNG, JPEG, WebP, GIF or BMP file. Output: upright RGB pixels.
+//! Source: Pillow's `Image.open(f)`, `ImageOps.exif_transpose` and `.convert("RGB")`, which the reference uses.
 //!
-//! The pixels are those that Pillow gives by `Image.open(f)`, `ImageOps.exif_transpose` and `.convert("RGB")`, because
-//! that is how the reference reads its pictures: alpha is dropped and not blended, animations give their first frame,
-//! nothing is colour-managed. PNG, GIF, WebP and BMP agree byte for byte, JPEG within 5 of 255, most where colour is
-//! subsampled: two decoders' rounding. A damaged file is refused rather than guessed at, also in the few places where
-//! Pillow shows what it has; only metadata that makes no sense is passed over.
+//! So alpha is dropped and not blended, an animation gives its first frame, and there is no colour management. PNG, GIF,
+//! BMP and lossless WebP equal Pillow byte for byte; JPEG and lossy WebP within 4 of 255 (16-bit BMP within 1), because
+//! the decoders round differently. A damaged file is an error, also in the few cases where Pillow shows a part of it. Only
+//! invalid metadata is ignored.
 //!
-//! One decoder reads all formats. What it sees otherwise than Pillow is settled before: each format's module reads the
-//! metadata, and hands on a plain file of the pixels alone where the original leaves room for opinions.
+//! The `image` crate decodes all formats. Where it differs from Pillow, the module of the format rewrites the file first:
+//! it reads the metadata, and passes on a plain file that contains only the pixels.
 
 mod bmp;
 mod gif;
@@ -28,14 +28,14 @@ use crate::error::Error;
 use kind::kind;
 use orientation::Metadata;
 
-/// Longest side of a picture, in pixels.
+/// Largest side of a picture, in pixels.
 pub const MAX_SIDE: usize = 16_384;
-/// Most pixels of a picture: room for the 108 megapixels of a phone.
+/// Largest number of pixels of a picture: enough for the 108 megapixels of a phone.
 pub const MAX_PIXELS: u64 = 128_000_000;
-/// Most memory that decoding may take for one buffer, in bytes.
+/// Largest buffer that decoding may allocate, in bytes.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// An upright picture: RGB8, rows from top to bottom, never empty.
+/// An upright picture in RGB8: rows from top to bottom, at least one pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     width: usize,
@@ -43,25 +43,27 @@ pub struct Picture {
     rgb: Vec<u8>,
 }
 
-/// An error about the picture: one sentence.
+/// [`Error::Picture`] with one sentence.
 fn refuse<T>(why: impl Into<String>) -> Result<T, Error> {
     Err(Error::Picture(why.into()))
 }
 
-/// What the decoder said, as our error.
+/// The decoder's error as [`Error::Picture`].
 fn broken(format: ImageFormat, error: &ImageError) -> Error {
     Error::Picture(format!(
         "expected a whole {format:?} picture, got a broken or truncated one ({error}); save it again"
     ))
 }
 
-/// Checks a size against the limits that keep a small file from asking for all the memory.
+/// Checks a size against the limits: a small file must not be able to allocate all the memory.
 fn check_size(width: u64, height: u64) -> Result<(), Error> {
     if width == 0 || height == 0 {
         return refuse(format!("expected at least 1x1 pixels, got {width}x{height}; choose another picture"));
     }
     if width > MAX_SIDE as u64 || height > MAX_SIDE as u64 {
-        return refuse(format!("expected at most {MAX_SIDE} pixels a side, got {width}x{height}; shrink the picture"));
+        return refuse(format!(
+            "expected at most {MAX_SIDE} pixels per side, got {width}x{height}; shrink the picture"
+        ));
     }
     if width * height > MAX_PIXELS {
         let megapixels = |pixels: u64| pixels.div_ceil(1_000_000);
@@ -74,7 +76,7 @@ fn check_size(width: u64, height: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Decodes a file whose format is known, and checks its size before its pixels take memory.
+/// Decodes a file of a known format, and checks its size before memory is allocated for its pixels.
 fn pixels(format: ImageFormat, bytes: &[u8]) -> Result<DynamicImage, Error> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits(); // sides and pixels are checked below, with both numbers in the error
@@ -90,7 +92,7 @@ fn pixels(format: ImageFormat, bytes: &[u8]) -> Result<DynamicImage, Error> {
             decoder.total_bytes().div_ceil(1 << 20)
         ));
     }
-    // What the decoder gives, the same as RGB, and that once more where it is turned.
+    // Three buffers can exist at once: the decoder's output, the same as RGB, and the rotated RGB.
     let need = decoder.total_bytes() + 6 * u64::from(width) * u64::from(height);
     if let Some(have) = memory::host_available().filter(|have| need > *have) {
         let what = format!("a picture of {width}x{height}");
@@ -101,11 +103,12 @@ fn pixels(format: ImageFormat, bytes: &[u8]) -> Result<DynamicImage, Error> {
 }
 
 impl Picture {
-    /// Decodes a file, whose format is told from its content.
+    /// Decodes a file. Its content determines the format, not its name.
     ///
     /// # Errors
-    /// [`Error::Picture`] where the format is unknown, the file broken or truncated, or the picture empty, above
-    /// [`MAX_SIDE`] a side, above [`MAX_PIXELS`], or above 512 MiB when decoded.
+    /// [`Error::Picture`] if the format is unknown, if the file is broken or truncated, or if the picture is empty, exceeds
+    /// 16384 pixels per side or 128 megapixels, or needs more than 512 MiB when decoded;
+    /// [`fovea_runtime::Error::OutOfMemory`] if the host has less free memory than it needs.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.is_empty() {
             return refuse("expected a picture, got an empty file; choose another file");
@@ -134,12 +137,12 @@ impl Picture {
     /// A picture from RGB8 rows, top to bottom.
     ///
     /// # Errors
-    /// [`Error::Picture`] where the size is zero or above the limits, or `rgb` is not `width * height * 3` bytes.
+    /// [`Error::Picture`] if the size is zero or exceeds the limits, or if `rgb` is not `width * height * 3` bytes.
     pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self, Error> {
         check_size(width as u64, height as u64)?;
         if rgb.len() as u64 != width as u64 * height as u64 * 3 {
             return refuse(format!(
-                "expected {} bytes for {width}x{height} RGB pixels, got {}; pass three bytes a pixel",
+                "expected {} bytes for {width}x{height} RGB pixels, got {}; pass three bytes per pixel",
                 width as u64 * height as u64 * 3,
                 rgb.len()
             ));
@@ -147,26 +150,26 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
-    /// Columns of pixels.
+    /// Number of columns of pixels.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Rows of pixels.
+    /// Number of rows of pixels.
     #[must_use]
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// The pixels, (height, width, 3).
+    /// The pixels, RGB8, (height, width, 3).
     #[must_use]
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
     }
 }
 
-/// A JPEG's pixels, once it is settled what its colours mean.
+/// The pixels of a JPEG, after its colour space has been made explicit.
 fn jpeg_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     if !jpeg::is_whole(bytes) {
         return refuse("expected a whole Jpeg picture, got a truncated one (no end marker); save it again");
@@ -174,14 +177,14 @@ fn jpeg_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     if let Some(obstacle) = jpeg::obstacle(bytes) {
         return refuse(format!("expected a common Jpeg picture, got one with {obstacle}; save it again"));
     }
-    let settled = jpeg::settled(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned);
-    Ok(to_rgb(pixels(ImageFormat::Jpeg, &settled)?))
+    let explicit = jpeg::with_color_space(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned);
+    Ok(to_rgb(pixels(ImageFormat::Jpeg, &explicit)?))
 }
 
-/// The first frame of a WebP on its canvas, which is black where the frame leaves it free.
+/// The first frame of a WebP on its canvas, which is black outside the frame.
 fn webp_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     if !webp::is_whole(bytes) {
-        return refuse("expected a whole WebP picture, got fewer bytes than its header announces; save it again");
+        return refuse("expected a whole WebP picture, got fewer bytes than its header declares; save it again");
     }
     let Some(frame) = webp::first_frame(bytes) else {
         return refuse("expected a whole WebP picture, got one without pixels; save it again");
@@ -200,7 +203,7 @@ fn webp_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     Ok(canvas)
 }
 
-/// The first frame of a GIF on its screen.
+/// The first frame of a GIF on its logical screen.
 fn gif_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     let Some(frame) = gif::first_frame(bytes) else {
         return refuse("expected a whole Gif picture, got a broken or truncated one (no frame); save it again");
@@ -208,15 +211,15 @@ fn gif_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     let (width, height) = frame.screen;
     check_size(width.into(), height.into())?;
     let indices = pixels(ImageFormat::Gif, &frame.file)?.into_rgba8();
-    let colour = |index: u8| image::Rgb(frame.colours[usize::from(index)]);
-    let mut screen = RgbImage::from_pixel(width, height, colour(frame.margin));
+    let color = |index: u8| image::Rgb(frame.colors[usize::from(index)]);
+    let mut screen = RgbImage::from_pixel(width, height, color(frame.margin));
     for (x, y, index) in indices.enumerate_pixels() {
-        screen.put_pixel(frame.corner.0 + x, frame.corner.1 + y, colour(index[0])); // the file's colours are indices
+        screen.put_pixel(frame.corner.0 + x, frame.corner.1 + y, color(index[0])); // the grey level is the index
     }
     Ok(screen)
 }
 
-/// A BMP's pixels.
+/// The pixels of a BMP.
 fn bmp_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     let Some(plain) = bmp::plain(bytes) else { return Ok(to_rgb(pixels(ImageFormat::Bmp, bytes)?)) };
     let mut rgb = to_rgb(pixels(ImageFormat::Bmp, &plain.file)?);
@@ -224,7 +227,7 @@ fn bmp_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
         image::imageops::flip_vertical_in_place(&mut rgb);
     }
     if let Some(levels) = plain.levels {
-        // few bits a colour: the decoder rounds value * 255 / most, Pillow cuts it
+        // 5 or 6 bits per channel: the decoder rounds value * 255 / most, Pillow truncates it
         for pixel in rgb.pixels_mut() {
             for (value, most) in pixel.0.iter_mut().zip(levels) {
                 *value = ((u32::from(*value) * most + 127) / 255 * 255 / most) as u8;
@@ -234,10 +237,9 @@ fn bmp_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
     Ok(rgb)
 }
 
-/// Drops alpha and brings every layout to RGB8.
+/// Drops alpha and converts every layout to RGB8.
 ///
-/// 16 bits: Pillow takes the high byte of colours, but clips grey at 255 (its `I;16` holds integers, of which `convert`
-/// keeps what fits); so do we, for the numbers' sake.
+/// 16 bits: like Pillow, takes the high byte of a colour but clips grey at 255 (`convert` clips Pillow's mode `I;16`).
 fn to_rgb(decoded: DynamicImage) -> RgbImage {
     let (width, height) = (decoded.width(), decoded.height());
     let high = |value: u16| (value >> 8) as u8;
@@ -254,10 +256,10 @@ fn to_rgb(decoded: DynamicImage) -> RgbImage {
         DynamicImage::ImageRgba16(pixels) => {
             pixels.pixels().flat_map(|p| [high(p[0]), high(p[1]), high(p[2])]).collect()
         }
-        // RGB8 as it is; floats, which none of the five formats has
+        // RGB8 is unchanged. None of the five formats has floats.
         other => return other.into_rgb8(),
     };
-    RgbImage::from_raw(width, height, rgb).expect("three bytes a pixel")
+    RgbImage::from_raw(width, height, rgb).expect("three bytes per pixel")
 }
 
 #[cfg(test)]
@@ -272,11 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn rgb_must_fit_its_size() {
+    fn rgb_must_match_its_size() {
         assert!(Picture::from_rgb(2, 1, vec![0; 6]).is_ok());
         assert!(why(Picture::from_rgb(2, 1, vec![0; 5])).contains("expected 6 bytes for 2x1 RGB pixels, got 5"));
         assert!(why(Picture::from_rgb(0, 1, vec![])).contains("got 0x1"));
-        assert!(why(Picture::from_rgb(MAX_SIDE + 1, 1, vec![])).contains("at most 16384 pixels a side, got 16385x1"));
+        assert!(why(Picture::from_rgb(MAX_SIDE + 1, 1, vec![])).contains("at most 16384 pixels per side, got 16385x1"));
         assert!(
             why(Picture::from_rgb(12801, 10000, vec![]))
                 .contains("at most 128 megapixels (MP), got 12801x10000, which is 129 MP")
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_is_refused() {
+    fn a_file_that_is_not_a_picture_is_refused() {
         assert!(why(Picture::decode(b"")).contains("empty file"));
         assert!(why(Picture::decode(b"hello, I am a picture")).contains("got something else"));
         assert!(why(Picture::decode(b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0")).contains("got TIFF"));
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_beyond_the_limits_is_refused_before_it_takes_memory() {
+    fn a_frame_beyond_the_limits_is_refused_before_memory_is_allocated() {
         let far = b"GIF89a\x01\0\x01\0\0\0\0,\xFF\xFF\0\0\x01\0\x01\0\0\x02\x02\x4C\x01\0;";
         assert!(why(Picture::decode(far)).contains("got 65536x1"));
         let mut canvas = b"RIFF\x2A\0\0\0WEBPVP8X\x0A\0\0\0\0\0\0\0\xFF\x3F\0\xFF\x3F\0".to_vec();

@@ -1,54 +1,55 @@
-//! Tokens and bytes of a run, before anything is loaded.
+//! Plans a run before anything is loaded. Input: a checkpoint and the size of a picture. Output: numbers of tokens and bytes.
 //!
-//! What the samplers will keep depends on picture and question, so the compressed column is a stated assumption:
-//! every region at the scale in the middle of the list, by tokens, and half of the visual tokens kept by the text.
+//! What the samplers keep depends on picture and question. So the compressed numbers are an assumption: every region has
+//! the scale with the median number of tokens, and the text-guided sampler keeps half of the visual tokens.
 
 use serde::Serialize;
 
 use crate::{checkpoint::Checkpoint, config::Config, grid::Grid, load::is_matrix};
-use fovea_runtime::{Scale, compact, regions};
+use fovea_runtime::Scale;
+use fovea_shaders::{compact, regions};
 
-/// Tokens of the question and answer that a plan allows for.
+/// Number of tokens of question and answer in a plan.
 const TEXT_TOKENS: u64 = 192;
-/// The share of visual tokens that the compressed column assumes the text-guided sampler to keep.
+/// The assumed share of visual tokens that the text-guided sampler keeps.
 const KEPT: f64 = 0.5;
 
-/// Tokens and bytes with all tokens, or compressed.
+/// Numbers of tokens and bytes, with all tokens or compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Load {
+pub struct Cost {
     /// Visual tokens that enter the text model.
     pub visual_tokens: u64,
-    /// Visual tokens that pass the text-guided sampler.
+    /// Visual tokens that the text-guided sampler keeps.
     pub kept_tokens: u64,
-    /// Share of LLaVA-NeXT's tokens, averaged over the layers.
+    /// Mean number of visual tokens per decoder layer, relative to those of LLaVA-NeXT (Sec. 4.4).
     pub equivalent_share: f64,
-    /// KV cache.
+    /// KV cache, in bytes.
     pub kv_cache: u64,
-    /// Largest activations of one decoder layer, with 192 tokens of text.
+    /// Largest activations of one decoder layer with 192 tokens of text, in bytes.
     pub prefill_activations: u64,
 }
 
 /// The plan of one picture size and dtype.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
-    /// Picture (width, height); the largest canvas where none was given.
+    /// Picture (width, height) in pixels; the largest canvas if no picture is given.
     pub picture: (usize, usize),
-    /// Tiles of the vision tower, the thumbnail's included.
+    /// Number of tiles, with the thumbnail.
     pub tiles: u64,
-    /// Weights on the device: matrices in the plan's dtype, vectors in f32.
+    /// Weights on the device, in bytes: matrices in the dtype of the plan, vectors in f32.
     pub weight_bytes: u64,
-    /// Largest activations of the vision tower.
+    /// Largest activations of the vision tower, in bytes.
     pub vision_activations: u64,
-    /// Feature map and thumbnail, kept for further questions.
+    /// Feature map and thumbnail, in bytes. They are kept for further questions.
     pub features: u64,
-    /// With every token.
-    pub full: Load,
-    /// With both samplers, under the assumption above.
-    pub compressed: Load,
+    /// Cost with every token.
+    pub full: Cost,
+    /// Cost with both samplers. This is an estimate: what they keep depends on picture and question.
+    pub compressed: Cost,
 }
 
 impl Plan {
-    /// The plan for a `picture` (width, height) with matrices of `value_bytes` a value.
+    /// The plan for a `picture` (width, height) in pixels, with matrices of `value_bytes` per value.
     pub fn new(checkpoint: &Checkpoint, picture: Option<(usize, usize)>, value_bytes: u64) -> Self {
         let needed = checkpoint.needed();
         let weight_bytes = needed
@@ -65,7 +66,7 @@ impl Plan {
         let grid = Grid::of(height, width, &config.pinpoints, v.side, v.patches());
         let tiles = 1 + (grid.rows * grid.cols) as u64;
         let places = (v.patches() * v.patches() + 1) as u64;
-        // Hidden state, its norm and the feed-forward's two; or query, key, value and one tile's scores.
+        // The larger of: hidden state, its norm, two buffers of the feed-forward; five buffers and one tile's scores.
         let rows = tiles * places;
         let feed_forward = rows * (2 * v.d_model + 2 * v.d_ff) as u64;
         let attention = rows * 5 * v.d_model as u64 + places * places * v.n_heads as u64;
@@ -79,28 +80,28 @@ impl Plan {
             weight_bytes,
             vision_activations: 4 * feed_forward.max(attention),
             features: 4 * (grid.height * grid.width + grid.patches * grid.patches) as u64 * t.d_model as u64,
-            full: load(config, stock, stock, stock, value_bytes),
-            compressed: load(config, stock, compressed, kept, value_bytes),
+            full: cost(config, stock, stock, stock, value_bytes),
+            compressed: cost(config, stock, compressed, kept, value_bytes),
         }
     }
 
-    /// Visual tokens of a picture in a stock checkpoint; and where the text-guided sampler has a layer, that layer and the share
-    /// of the work that is left where it keeps half of them.
+    /// The number of visual tokens of a picture in a stock checkpoint; and, if the text-guided sampler has a layer, that layer
+    /// and the share of the work that remains if the sampler keeps half of the tokens.
     pub(crate) fn halved(config: &Config, height: usize, width: usize) -> (usize, Option<(usize, f64)>) {
         let v = &config.vision;
         let stock = Grid::of(height, width, &config.pinpoints, v.side, v.patches()).stock_tokens();
         let kept = (stock as f64 * KEPT).ceil() as u64;
-        let share = |layer| (layer, load(config, stock as u64, stock as u64, kept, 4).equivalent_share);
+        let share = |layer| (layer, cost(config, stock as u64, stock as u64, kept, 4).equivalent_share);
         (stock, config.focus.text_layer.map(share))
     }
 
-    /// Bytes that a question takes on the host beside the weights and the picture: caches of `tokens` in every layer, their hidden
+    /// Bytes on the host for a question, without weights and picture: the caches of `tokens` in every layer, their hidden
     /// states, and the largest activations of `rows` of them at once.
     pub(crate) fn question_bytes(config: &Config, tokens: usize, rows: usize, value_bytes: u64) -> u64 {
         let t = &config.text;
         let (tokens, rows) = (tokens as u64, rows.min(tokens) as u64);
         let cache = 2 * (t.n_layers * t.n_kv_heads * t.d_head) as u64 * value_bytes * tokens;
-        // One layer's caches in f32, as its attention reads them.
+        // The caches of one layer in f32, as its attention reads them.
         let read = 8 * (t.n_kv_heads * t.d_head) as u64 * tokens;
         let hidden = 4 * 3 * t.d_model as u64 * tokens;
         let feed_forward = 4 * rows * (2 * t.d_model + 3 * t.d_ff) as u64;
@@ -108,14 +109,14 @@ impl Plan {
         cache + read + hidden + feed_forward.max(scores)
     }
 
-    /// The most bytes at once: weights, features, and the larger of vision tower and prefill with every token.
+    /// Peak memory in bytes: weights, features, and the larger of vision tower and prefill with every token.
     pub fn peak_bytes(&self) -> u64 {
         let running = self.vision_activations.max(self.full.kv_cache + self.full.prefill_activations);
         self.weight_bytes + self.features + running
     }
 }
 
-/// Tokens with every region at the scale that is the middle one by tokens.
+/// The number of visual tokens if every region has the scale with the median number of tokens.
 fn middle(config: &Config, grid: &Grid) -> u64 {
     let window = config.focus.window;
     let mut order: Vec<usize> = (0..config.focus.scales.len()).collect();
@@ -127,17 +128,17 @@ fn middle(config: &Config, grid: &Grid) -> u64 {
     (thumbnail + high).max(1) as u64
 }
 
-fn load(config: &Config, stock: u64, visual: u64, kept: u64, value_bytes: u64) -> Load {
+fn cost(config: &Config, stock: u64, visual: u64, kept: u64, value_bytes: u64) -> Cost {
     let t = &config.text;
     let below = config.focus.text_layer.unwrap_or(t.n_layers);
     let share = below as f64 / t.n_layers as f64;
     let per_token = 2 * (t.n_kv_heads * t.d_head) as u64 * value_bytes;
     let (lower, upper) = (below as u64, (t.n_layers - below) as u64);
     let rows = visual + TEXT_TOKENS;
-    // Hidden state, its norm and the feed-forward's three; or query, key, value and a block's scores.
+    // The larger of: hidden state, its norm, three buffers of the feed-forward; query, key, value and a block's scores.
     let feed_forward = rows * (2 * t.d_model + 3 * t.d_ff) as u64;
     let attention = rows * (3 * t.d_model) as u64 + 512.min(rows) * rows * t.n_heads as u64;
-    Load {
+    Cost {
         visual_tokens: visual,
         kept_tokens: kept,
         equivalent_share: (visual as f64 - (visual - kept) as f64 * (1.0 - share)) / stock as f64,
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_questions_bytes_are_counted_by_hand() {
+    fn the_bytes_of_a_question_equal_a_calculation_by_hand() {
         let text = serde_json::json!({
             "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
             "num_key_value_heads": 1, "vocab_size": 32064
@@ -159,9 +160,9 @@ mod tests {
         let config = serde_json::json!({"model_type": "llava_next", "text_config": text});
         let config = Config::from_json(&config).expect("a config");
         // 10 tokens in f16: caches 2 * 2 layers * 4 * 2 bytes * 10; read in f32 2 * 4 * 4 * 10; three hidden states 4 * 3 * 8 * 10;
-        // of 4 rows the feed-forward's 4 * 4 * (2 * 8 + 3 * 16), more than their scores' 2 * 4 * 4 * 10 * 2.
+        // the feed-forward of 4 rows 4 * 4 * (2 * 8 + 3 * 16), which is more than their scores, 2 * 4 * 4 * 10 * 2.
         assert_eq!(Plan::question_bytes(&config, 10, 4, 2), 320 + 320 + 960 + 1024);
-        // 40 tokens: the scores are more.
+        // With 40 tokens the scores are larger.
         assert_eq!(Plan::question_bytes(&config, 40, 4, 2), 1280 + 1280 + 3840 + 2560);
     }
 }

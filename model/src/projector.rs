@@ -1,4 +1,5 @@
-//! From the vision tower's width to the text model's: Linear, exact GELU, Linear.
+//! The projector. Input: features of the vision tower. Output: embeddings in the width of the text model.
+//! Linear, activation (the exact GELU by default), Linear: `LlavaNextMultiModalProjector` in Hugging Face's transformers.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -20,7 +21,11 @@ pub struct Projector {
 }
 
 impl Projector {
-    pub(crate) async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
+    /// Loads the projector's tensors.
+    ///
+    /// # Errors
+    /// Those of [`Loader`].
+    pub async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
         let (d, c, bias) = (config.vision.d_model, config.text.d_model, config.projector_bias);
         Ok(Self {
             linear_1: load.linear(names.projector(0), c, d, bias).await?,
@@ -28,11 +33,14 @@ impl Projector {
         })
     }
 
-    /// `features` (tiles, P*P, d_vision) -> (tiles, P*P, C), as many rows at a time as `steps` allows.
+    /// `W_2 f(W_1 x + b_1) + b_2` for every patch; `steps` limits how many rows are computed at once.
+    ///
+    /// # Shapes
+    /// `features` (tiles, P*P, d_vision), f32 -> (tiles, P*P, C), f32.
     ///
     /// # Errors
     /// [`Error::Cancelled`].
-    pub(crate) async fn forward(
+    pub async fn forward(
         &self,
         features: Tensor<3>,
         config: &Config,

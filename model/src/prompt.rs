@@ -1,9 +1,9 @@
-//! A question in, token ids before and after the picture out; and answer ids back into text.
+//! Tokenizes questions and detokenizes answers. Input: a question. Output: the token ids around the picture.
+//! Source: `processing_utils.py` in Hugging Face's transformers 5.24.
 //!
-//! Template, special tokens and stop ids come from the checkpoint. As Hugging Face's processors have it (transformers 5.24,
-//! `processing_utils.py`), the tokenizer's post-processor puts its tokens, such as BOS, around the whole prompt, unless the
-//! template has written `bos_token` first. What the user typed stays text: a special token's spelling within the question
-//! never becomes that token.
+//! Template, special tokens and stop ids come from the checkpoint. The post-processor of the tokenizer adds its tokens,
+//! such as BOS, around the whole prompt, unless the prompt already starts with `bos_token`. The question is always text: a
+//! special token that is spelled in it never becomes that token.
 
 use std::{collections::HashSet, sync::OnceLock};
 
@@ -13,9 +13,9 @@ use tokenizers::{Encoding, Tokenizer};
 
 use crate::{config::Config, error::Error, generation::Generation};
 
-/// Longest question, bytes: refused before the tokenizer sees it.
+/// Longest question, in bytes. A longer one is an error before it is tokenized.
 const LONGEST_QUESTION: usize = 1 << 20;
-/// Stands for the user's text where it must not be tokenised with what is around it. A private-use character.
+/// Replaces the question where it must be tokenized separately. A private-use character.
 const PLACEHOLDER: &str = "\u{e000}";
 
 /// Token ids of a question around the picture.
@@ -23,7 +23,7 @@ const PLACEHOLDER: &str = "\u{e000}";
 pub struct Prompt {
     /// Ids with the picture as one id.
     pub ids: Vec<u32>,
-    /// Where in `ids` the picture is.
+    /// Index of the picture in `ids`.
     pub image_at: usize,
 }
 
@@ -42,13 +42,13 @@ impl Prompt {
 /// Tokenizer, chat template and stop ids of one checkpoint.
 pub struct Prompter {
     tokenizer: Tokenizer,
-    /// The same tokenizer with special tokens read as text; made when a user first types one.
+    /// The same tokenizer, but it reads special tokens as text. Created when a question first contains one.
     verbatim: OnceLock<Box<Tokenizer>>,
     added: Vec<String>,
-    /// Ids that are left out of text.
+    /// Ids of special tokens, which are not part of the decoded text.
     special: HashSet<u32>,
     template: ChatTemplate,
-    /// The token that a template may write first itself.
+    /// The token that a template may write at the start itself.
     bos: Option<String>,
     generation: Generation,
     image_token: u32,
@@ -57,6 +57,9 @@ pub struct Prompter {
 
 impl Prompter {
     /// `special` are the tokens that a template can name; `settings` are generation_config.json and config.json.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for a tokenizer or template that cannot be used; [`Error::Config`] for invalid settings.
     pub(crate) fn new(
         tokenizer: &[u8],
         template: String,
@@ -83,10 +86,11 @@ impl Prompter {
         }
         let image_token =
             u32::try_from(config.image_token).ok().filter(|&id| allowed[id as usize]).ok_or_else(|| {
-                let spelt = tokenizer.token_to_id("<image>").map_or(String::new(), |id| format!("; <image> is {id}"));
+                let spelling =
+                    tokenizer.token_to_id("<image>").map_or(String::new(), |id| format!("; <image> is {id}"));
                 let id = config.image_token;
                 wrong(format!(
-                    "expected a token of the picture's id {id} (config.json: image_token_id), got none{spelt}"
+                    "expected a token with the picture's id {id} (config.json: image_token_id), got none{spelling}"
                 ))
             })?;
         let added_tokens = tokenizer.get_added_tokens_decoder();
@@ -107,7 +111,7 @@ impl Prompter {
             image_token,
             allowed,
         };
-        // A template that cannot be rendered, or shows no picture, is found now and not at the first question.
+        // Detects a template that cannot be rendered or has no picture now, and not at the first question.
         prompter.encode("?")?;
         Ok(prompter)
     }
@@ -117,24 +121,24 @@ impl Prompter {
         &self.generation.stop_ids
     }
 
-    /// What the checkpoint says about generating.
+    /// The checkpoint's settings for generation.
     pub fn generation(&self) -> &Generation {
         &self.generation
     }
 
-    /// Which rows of the vocabulary have a token: a padded vocabulary has rows that must never be generated.
+    /// Whether each row of the vocabulary has a token. A padded vocabulary has rows that must never be generated.
     pub fn allowed(&self) -> &[bool] {
         &self.allowed
     }
 
     /// One user turn with one picture and `question`, ready to be answered.
     ///
-    /// The template is rendered and tokenised whole. Where the question spells an added token, it is tokenised apart,
-    /// with special tokens read as text. The post-processor's tokens go once around the whole.
+    /// The rendered template is tokenized as a whole. A question that contains the spelling of an added token is tokenized
+    /// separately, with special tokens read as text. The tokens of the post-processor are added once, around everything.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where the template fails or does not show the picture exactly once; [`Error::Option`] for
-    /// a question of more than a megabyte.
+    /// [`Error::Tokenizer`] if the template fails or does not contain the picture exactly once; [`Error::Option`] for a
+    /// question of more than 1 MiB.
     pub fn encode(&self, question: &str) -> Result<Prompt, Error> {
         if question.len() > LONGEST_QUESTION {
             return Err(Error::Option {
@@ -144,7 +148,7 @@ impl Prompter {
             });
         }
         let rendered = self.render(question)?;
-        let dress = !self.bos.as_ref().is_some_and(|bos| rendered.starts_with(bos.as_str()));
+        let post_process = !self.bos.as_ref().is_some_and(|bos| rendered.starts_with(bos.as_str()));
         let ids = if self.added.iter().any(|token| question.contains(token.as_str())) {
             let rendered = self.render(PLACEHOLDER)?;
             let parts: Vec<&str> = rendered.split(PLACEHOLDER).collect();
@@ -159,10 +163,10 @@ impl Prompter {
             let mut parts = vec![encoded(&self.tokenizer, before, false)?];
             parts.extend(self.typed(verbatim, question)?);
             parts.push(encoded(&self.tokenizer, after, false)?);
-            let whole = self.tokenizer.post_process(Encoding::merge(parts, false), None, dress);
+            let whole = self.tokenizer.post_process(Encoding::merge(parts, false), None, post_process);
             whole.map_err(|e| tokenizer_error(e.to_string()))?
         } else {
-            encoded(&self.tokenizer, &rendered, dress)?
+            encoded(&self.tokenizer, &rendered, post_process)?
         };
         let ids = ids.get_ids().to_vec();
         let places: Vec<usize> = (0..ids.len()).filter(|&i| ids[i] == self.image_token).collect();
@@ -180,18 +184,18 @@ impl Prompter {
         self.template.render(question).map_err(|why| template_error(why.to_string()))
     }
 
-    /// What is wrong where the picture is there `times` times.
+    /// The reason of the error if the picture occurs `times` times, which is not 1.
     fn not_once(&self, times: usize) -> String {
         let id = self.image_token;
-        let spelt = self.tokenizer.token_to_id("<image>").filter(|&other| other != id);
-        let other = spelt.map_or(String::new(), |other| format!("; the tokenizer's <image> is {other}"));
-        format!("expected the picture (token {id}, by config.json) once, got it {times} times{other}")
+        let spelling = self.tokenizer.token_to_id("<image>").filter(|&other| other != id);
+        let other = spelling.map_or(String::new(), |other| format!("; the tokenizer's <image> is {other}"));
+        format!("expected the picture (token {id} in config.json) once, got it {times} times{other}")
     }
 
-    /// A question that spells added tokens, in pieces.
+    /// Tokens of a question that contains spellings of added tokens, in one or more pieces.
     ///
-    /// The tokenizer reads only those added tokens as text that it marks special; a question in which another one would
-    /// still become the picture or a stop is cut within that token's spelling.
+    /// `verbatim` reads only added tokens that are marked special as text. If another one would still become the picture or a
+    /// stop id, the question is cut inside its spelling.
     fn typed(&self, verbatim: &Tokenizer, question: &str) -> Result<Vec<Encoding>, Error> {
         let whole = encoded(verbatim, question, false)?;
         let stop = self.stop_ids();
@@ -211,10 +215,10 @@ impl Prompter {
         cuts.windows(2).map(|w| encoded(verbatim, &question[w[0]..w[1]], false)).collect()
     }
 
-    /// Ids of an answer, with the stop that ends it: what training asks for.
+    /// Ids of an answer with the stop id that ends it, for training.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where the tokenizer fails, or there is no stop id.
+    /// [`Error::Tokenizer`] if the tokenizer fails, or if there is no stop id.
     pub fn answer_ids(&self, answer: &str) -> Result<Vec<u32>, Error> {
         let stop = self.stop_ids().first().copied();
         let stop = stop.ok_or_else(|| template_error("expected an id that ends an answer, got none".into()))?;
@@ -223,58 +227,58 @@ impl Prompter {
         Ok(ids)
     }
 
-    /// Whether a token stands for one byte (`<0x41>`), or is left out of text.
+    /// Whether a token is one byte (`<0x41>`), or special and so not part of the text.
     fn is_byte_or_special(&self, id: u32) -> bool {
         let byte = |token: &str| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
         self.special.contains(&id) || self.tokenizer.id_to_token(id).is_some_and(|token| byte(&token))
     }
 
-    /// A decoder of one answer.
-    pub fn decoder(&self) -> Decoder<'_> {
-        Decoder { prompter: self, ids: Vec::new(), start: 0, shown: 0 }
+    /// A detokenizer for one answer.
+    pub fn detokenizer(&self) -> Detokenizer<'_> {
+        Detokenizer { prompter: self, ids: Vec::new(), start: 0, shown: 0 }
     }
 
-    /// The text of whole `ids`, special tokens left out.
+    /// The text of all `ids`, without special tokens.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where the tokenizer fails.
+    /// [`Error::Tokenizer`] if the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         let text = crate::quiet::catch(|| self.tokenizer.decode(ids, true)).map_err(tokenizer_error)?;
         text.map_err(|e| tokenizer_error(e.to_string()))
     }
 }
 
-/// Turns answer ids into text as they come; a character split over several tokens appears with the last of them.
+/// Converts answer ids to text one by one. A character of several tokens appears with its last token.
 ///
-/// What has been shown is always the beginning of the text of all ids so far, and [`Decoder::finish`] shows the rest: the
-/// pieces together are what [`Prompter::decode`] makes of the whole answer.
-pub struct Decoder<'a> {
+/// The text so far is always a prefix of the text of all ids, and [`Detokenizer::finish`] returns the rest: together the
+/// pieces equal [`Prompter::decode`] of the whole answer.
+pub struct Detokenizer<'a> {
     prompter: &'a Prompter,
     ids: Vec<u32>,
-    /// The first id of the window that is decoded: a tokenizer may treat the first of a sequence apart.
+    /// Index of the first id of the decoded window. A tokenizer may treat the first token of a sequence differently.
     start: usize,
-    /// Bytes of the window's text that have been shown.
+    /// Bytes of the window's text that have been returned.
     shown: usize,
 }
 
-impl Decoder<'_> {
-    /// The text that `id` adds, empty while a character is incomplete.
+impl Detokenizer<'_> {
+    /// The text that `id` adds; empty while a character is incomplete.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where the tokenizer fails.
+    /// [`Error::Tokenizer`] if the tokenizer fails.
     pub fn push(&mut self, id: u32) -> Result<String, Error> {
         self.ids.push(id);
-        // Bytes that make no text turn the whole run of bytes into U+FFFD, characters that were complete included: what a run
-        // says is known when another token ends it. Special tokens say nothing, and end no run.
+        // Invalid UTF-8 turns a whole run of byte tokens into U+FFFD, including its complete characters. So the text of a run
+        // is known only after another token ends it. Special tokens have no text and do not end a run.
         if self.prompter.is_byte_or_special(id) {
             return Ok(String::new());
         }
         let window = self.window()?;
-        // Half a character: the window stays, since what comes next is decoded together with it.
+        // An incomplete character at the end: keep the window, because it is decoded together with the next tokens.
         let whole = window.trim_end_matches('\u{fffd}');
         let new = window.get(self.shown..whole.len()).unwrap_or_default().to_owned();
         self.shown += new.len();
-        // The window may begin later, where that changes nothing of what comes behind it.
+        // Start the window later if this does not change the text after it.
         let last = self.ids.len() - 1;
         if whole.len() == window.len() && !new.is_empty() && last > self.start {
             let tail = self.prompter.decode(&self.ids[last..])?;
@@ -285,10 +289,10 @@ impl Decoder<'_> {
         Ok(new)
     }
 
-    /// What was held back, once no more tokens come: an unfinished character shows as U+FFFD.
+    /// The remaining text, after the last token. An incomplete character becomes U+FFFD.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where the tokenizer fails.
+    /// [`Error::Tokenizer`] if the tokenizer fails.
     pub fn finish(&mut self) -> Result<String, Error> {
         let window = self.window()?;
         let rest = window.get(self.shown..).unwrap_or_default().to_owned();
@@ -309,24 +313,25 @@ fn tokenizer_error(why: String) -> Error {
     Error::Tokenizer { file: "tokenizer.json".into(), why }
 }
 
-/// A text as tokens, with the post-processor's around it where `dress` is set.
-fn encoded(tokenizer: &Tokenizer, text: &str, dress: bool) -> Result<Encoding, Error> {
-    let encoding = crate::quiet::catch(|| tokenizer.encode_fast(text, dress)).map_err(tokenizer_error)?;
+/// The tokens of a text; with those of the post-processor if `post_process` is set.
+fn encoded(tokenizer: &Tokenizer, text: &str, post_process: bool) -> Result<Encoding, Error> {
+    let encoding = crate::quiet::catch(|| tokenizer.encode_fast(text, post_process)).map_err(tokenizer_error)?;
     encoding.map_err(|e| tokenizer_error(e.to_string()))
 }
 
-/// The tokenizers crate panics on some crafted files; natively that is caught, in a browser it ends the worker.
+/// Loads tokenizer.json. The tokenizers crate panics on some malicious files: a native build catches this, in a browser it
+/// ends the worker.
 fn load_tokenizer(bytes: &[u8]) -> Result<Tokenizer, Error> {
     let wrong = |why: String| Error::Tokenizer { file: "tokenizer.json".into(), why };
-    let quiet = crate::quiet::catch(|| -> tokenizers::Result<Tokenizer> {
+    let loaded = crate::quiet::catch(|| -> tokenizers::Result<Tokenizer> {
         let mut tokenizer = Tokenizer::from_bytes(bytes)?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None)?;
-        // Proves that a text can be encoded at all, where a failure is still ours to name.
+        // Detects a tokenizer that fails on any text.
         tokenizer.encode_fast("a \u{e9}\n", false)?;
         Ok(tokenizer)
     });
-    match quiet {
+    match loaded {
         Ok(Ok(tokenizer)) => Ok(tokenizer),
         Ok(Err(e)) => Err(wrong(format!("expected a tokenizer, got {e}"))),
         Err(what) => Err(wrong(format!("expected a tokenizer, got one that its library cannot read ({what})"))),

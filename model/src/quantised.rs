@@ -1,21 +1,22 @@
-//! Refuses by name what is stored in fewer bits than any float: its tensors would only look broken.
+//! Detects quantised checkpoints, which are not supported. Input: configuration files, or names of tensors. Output: an error
+//! that names the method of quantisation; without it the tensors would only look broken.
 
 use serde_json::Value;
 
 use crate::error::Error;
 
-/// What is supported, as messages have it.
+/// What is supported, for messages.
 const SUPPORTED: &str = "supported are checkpoints in safetensors whose values are f32, f16 or bf16";
 
 /// Refuses a checkpoint whose configuration names a method of quantisation.
 ///
-/// `config` is config.json; `own` are the files in which older tools left their settings, where they are there.
+/// `config` is config.json; `own` are the files of older tools, or null if they do not exist.
 ///
 /// # Errors
-/// [`Error::Config`] with the method, its kind, and what is supported.
+/// [`Error::Config`] with the method, its variant, and what is supported.
 pub(crate) fn refuse(config: &Value, own: &[(&str, Value)]) -> Result<(), Error> {
     let within = |keys: &[&str]| keys.iter().try_fold(config, |value, key| value.get(*key)).filter(|v| !v.is_null());
-    // MLX writes `quantization`; a model inside a model may carry its own settings.
+    // MLX writes `quantization`; the text model can have its own settings.
     let places = [
         ("config.json: quantization_config", within(&["quantization_config"])),
         ("config.json: text_config.quantization_config", within(&["text_config", "quantization_config"])),
@@ -32,7 +33,7 @@ pub(crate) fn refuse(config: &Value, own: &[(&str, Value)]) -> Result<(), Error>
     }
 }
 
-/// The method and its kind, such as `bitsandbytes (nf4)` or `gptq (4 bits)`.
+/// The method and its variant, such as `bitsandbytes (nf4)` or `gptq (4 bits)`.
 fn method(place: &str, settings: &Value) -> String {
     let text = |key: &str| settings.get(key).and_then(Value::as_str);
     let flag = |key: &str| settings.get(key).and_then(Value::as_bool) == Some(true);
@@ -62,9 +63,7 @@ fn method(place: &str, settings: &Value) -> String {
     }
 }
 
-/// What a tensor's name or type says of a method, where no file names one: for a tensor that is not what the model needs.
-///
-/// `names` are all tensors' names.
+/// The method of quantisation that the names of all tensors show, if any. For a checkpoint in which no file names it.
 pub(crate) fn by_tensors<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
     const SIGNS: [(&str, &str); 8] = [
         (".weight.absmax", "bitsandbytes (4 bits)"),
@@ -79,9 +78,9 @@ pub(crate) fn by_tensors<'a>(mut names: impl Iterator<Item = &'a str>) -> Option
     names.find_map(|name| SIGNS.iter().find(|(sign, _)| name.contains(sign)).map(|(_, method)| *method))
 }
 
-/// The sentence for a checkpoint whose tensors are those of a method.
+/// The error message for a checkpoint whose tensors show a method of quantisation.
 pub(crate) fn sentence(method: &str) -> String {
-    format!("quantised with {method}, by the names of its tensors: not supported; {SUPPORTED}")
+    format!("quantised with {method}, as the names of its tensors show: not supported; {SUPPORTED}")
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
-//! A library's panic on untrusted input, caught and turned into words.
+//! Catches the panic of a library on untrusted input and returns its message.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `work`; a panic becomes its message. The message also goes to the panic hook, as any panic's.
+/// Runs `work`.
+///
+/// # Errors
+/// The message of a panic. The panic hook receives it as well.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

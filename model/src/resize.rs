@@ -1,45 +1,46 @@
-//! Enters: a picture and a target size. Leaves: the picture at that size, resampled with the antialiased bicubic kernel.
+//! Resizes with the antialiased bicubic kernel. Input: a picture and a size. Output: the picture at that size.
+//! Source: ATen's `uint8` kernel (`aten/src/ATen/native/cpu/UpSampleKernel.cpp`, "Weights computation for uint8_t"), which
+//! torchvision and so Hugging Face's `LlavaNextImageProcessor` uses. This file gives the same bytes.
 //!
-//! LLaVA-NeXT's "anyres" pictures (Open-LLaVA-NeXT, the FocusLLaVA baseline) are resized twice: once onto the canvas of
-//! the tiles, once squashed into the thumbnail. The reference, Hugging Face's `LlavaNextImageProcessor`, resizes with
-//! torchvision, that is with ATen's `uint8` kernel (`aten/src/ATen/native/cpu/UpSampleKernel.cpp`, "Weights computation
-//! for uint8_t"), and this file gives the same bytes.
+//! LLaVA-NeXT's "anyres" resizes a picture twice: onto the canvas of the tiles, and to the thumbnail.
 //!
-//! That kernel is Pillow's (`src/libImaging/Resample.c`: same support, same two passes, rounded to 8 bits between them)
-//! but for two things. Pillow holds its weights with 22 fractional bits, ATen in 16-bit integers with as many fractional
-//! bits as the largest weight of the pass leaves room for (13 to 22): up to 1 % of the bytes differ, by 1, rarely by 2.
-//! And Pillow 13 runs the vertical pass first where that is cheaper, ATen always the horizontal one: where both sides
-//! change and that pass overshoots into the clipping, single bytes then differ by up to 31.
+//! ATen's kernel is that of Pillow (`src/libImaging/Resample.c`: same support, same two passes, rounded to 8 bits between
+//! them) with two differences:
+//! - Pillow's weights have 22 fractional bits. ATen's are 16-bit integers with as many fractional bits as the largest
+//!   weight of the pass allows (13 to 22). Up to 1 % of the bytes differ by 1, rarely by 2.
+//! - Pillow 13 runs the vertical pass first if that is cheaper; ATen always runs the horizontal pass first. If both sides
+//!   change and a pass overshoots and is clipped, single bytes differ by up to 31.
 
 use crate::error::Error;
 use crate::picture::{MAX_SIDE, Picture};
 
-/// The cubic kernel's free parameter, Pillow's and ATen's value for antialiased resizing.
+/// The free parameter of the cubic kernel. Pillow and ATen use this value for antialiased resizing.
 const A: f64 = -0.5;
 /// Half the width of the cubic kernel, in source pixels when enlarging, in target pixels when shrinking.
 const SUPPORT: f64 = 2.0;
-/// Rows that the horizontal pass takes at a time: 24 bytes fill six vector registers of 128 bits with i32 sums.
+/// Rows that the horizontal pass computes at once: 24 bytes fill six vector registers of 128 bits with i32 sums.
 const ROWS: usize = 8;
-/// Weights are kept as `i16`; the largest of a pass must stay below 2^15 after scaling.
+/// Weights are stored as `i16`: the largest weight of a pass must be below 2^15 after scaling.
 const WEIGHT_LIMIT: i64 = 1 << 15;
-/// Never more fractional bits than this: 255 * 2^22 leaves an `i32` accumulator room for the kernel's overshoot.
+/// Largest number of fractional bits: 255 * 2^22 leaves room in an `i32` sum for the overshoot of the kernel.
 const MAX_PRECISION: u32 = 22;
 
-/// What one axis of the resize reads and how it weighs it: `out[x] = clip(sum_j weights[x][j] * in[starts[x] + j])`.
+/// The weights of one axis: `out[x] = clip(sum_j weights[x][j] * in[starts[x] + j])`.
 struct Taps {
-    /// First source index of each target index, (out).
+    /// First source index per target index, (out).
     starts: Vec<usize>,
-    /// Number of weights that count for each target index, (out).
+    /// Number of used weights per target index, (out).
     counts: Vec<usize>,
-    /// Weights as integers of 2^-precision, (out, stride); zeros after `counts`.
+    /// Weights as integers in units of 2^-precision, (out, stride); zeros after `counts`.
     weights: Vec<i16>,
-    /// Room for one target index in `weights`.
+    /// Number of places per target index in `weights`.
     stride: usize,
     /// Fractional bits of the weights.
     precision: u32,
 }
 
-/// Keys' cubic kernel with a = -0.5: `(a+2)|x|^3 - (a+3)x^2 + 1` up to 1, `a|x|^3 - 5ax^2 + 8a|x| - 4a` up to 2, then 0.
+/// Keys' cubic kernel with a = -0.5: `(a+2)|x|^3 - (a+3)x^2 + 1` for |x| < 1, `a|x|^3 - 5ax^2 + 8a|x| - 4a`
+/// for |x| < 2, else 0.
 fn cubic(x: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {
@@ -52,10 +53,10 @@ fn cubic(x: f64) -> f64 {
 }
 
 impl Taps {
-    /// Weights of an axis that goes from `input` to `output` pixels; both at least 1.
+    /// Weights of an axis with `input` source pixels and `output` target pixels; both at least 1.
     fn of(input: usize, output: usize) -> Self {
         let scale = input as f64 / output as f64;
-        let stretch = scale.max(1.0); // antialiasing: when shrinking, the kernel widens with the scale
+        let stretch = scale.max(1.0); // antialiasing: the kernel is wider when the picture shrinks
         let support = SUPPORT * stretch;
         let stride = (support as f32).ceil() as usize * 2 + 1;
         let mut starts = Vec::with_capacity(output);
@@ -64,7 +65,7 @@ impl Taps {
         let mut largest = 0f64;
         for (i, row) in exact.chunks_exact_mut(stride).enumerate() {
             let center = scale * (i as f64 + 0.5);
-            // `as usize` truncates and stops at 0, which is what the reference's cast and max do together
+            // `as usize` truncates, and gives 0 for negative numbers: the cast and the max of the reference
             let first = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(input);
             let count = end.saturating_sub(first).min(stride);
@@ -86,12 +87,12 @@ impl Taps {
         while precision < MAX_PRECISION && ((0.5 + largest * f64::from(1 << (precision + 1))) as i64) < WEIGHT_LIMIT {
             precision += 1;
         }
-        // half away from zero: the sign goes with the half, the cast cuts towards zero
+        // rounds half away from zero: the cast truncates towards zero
         let round = |w: f64| (w * f64::from(1 << precision) + 0.5f64.copysign(w)) as i16;
         Self { starts, counts, weights: exact.into_iter().map(round).collect(), stride, precision }
     }
 
-    /// Weights of target index `i`, of which each belongs to one source index from `starts[i]` on.
+    /// Weights of target index `i`, for the source indices from `starts[i]` on.
     fn weights(&self, i: usize) -> &[i16] {
         &self.weights[i * self.stride..][..self.counts[i]]
     }
@@ -99,9 +100,9 @@ impl Taps {
 
 /// `clip((half + sum_j weights[j] * lines[j]) / 2^precision)` for each byte of a bundle.
 ///
-/// The sums of a bundle stay in registers over all lines, which is what makes this fast. Wrapping arithmetic, because
-/// overflow checks would keep the loop from becoming vector instructions; it cannot wrap: |sum| is at most
-/// 255 * 2^precision * sum |w|, below 2^31 for every kernel that `Taps::of` makes.
+/// The sums of a bundle stay in registers over all lines, which makes this fast. Wrapping arithmetic, because overflow
+/// checks prevent vector instructions. It cannot wrap: |sum| is at most 255 * 2^precision * sum |w|, which is below 2^31
+/// for all weights of `Taps::of`.
 fn blend<'a, const N: usize>(lines: impl Iterator<Item = &'a [u8; N]>, weights: &[i16], precision: u32) -> [u8; N] {
     let mut sums = [(1i32 << precision) >> 1; N]; // one half, so that the shift rounds
     for (line, &weight) in lines.zip(weights) {
@@ -120,8 +121,8 @@ fn blend<'a, const N: usize>(lines: impl Iterator<Item = &'a [u8; N]>, weights: 
 fn horizontal(rgb: &[u8], input: usize, output: usize) -> Vec<u8> {
     let taps = Taps::of(input, output);
     let mut out = vec![0; rgb.len() / input * output];
-    // A bundle is the same pixel of ROWS rows, so that neighbouring bytes get the same weight. The rows that the last
-    // group lacks keep old pixels, whose sums are thrown away.
+    // A bundle is the same pixel of ROWS rows, so that adjacent bytes have the same weight. Missing rows of the last
+    // group keep old pixels, whose sums are not used.
     let mut bundles = vec![[0u8; 3 * ROWS]; input];
     for (sources, targets) in rgb.chunks(input * 3 * ROWS).zip(out.chunks_mut(output * 3 * ROWS)) {
         for (row, source) in sources.chunks_exact(input * 3).enumerate() {
@@ -160,15 +161,15 @@ fn vertical(rgb: &[u8], width: usize, input: usize, output: usize) -> Vec<u8> {
     out
 }
 
-/// Resizes to `width` x `height` pixels with the antialiased bicubic kernel: first along the rows, rounded to u8, then
-/// along the columns; a pass whose size does not change is left out.
+/// Resizes to `width` x `height` pixels with the antialiased bicubic kernel: along the rows, rounded to u8, then along
+/// the columns. A pass that does not change the size is skipped.
 ///
 /// # Errors
-/// [`Error::Picture`] where a side of the target is 0 or above [`MAX_SIDE`].
+/// [`Error::Picture`] if a side of the target is 0 or exceeds 16384.
 pub fn bicubic(source: &Picture, width: usize, height: usize) -> Result<Picture, Error> {
     if !(1..=MAX_SIDE).contains(&width) || !(1..=MAX_SIDE).contains(&height) {
         return Err(Error::Picture(format!(
-            "cannot resize a picture to {width}x{height} pixels: expected 1 to {MAX_SIDE} a side; choose another size"
+            "cannot resize a picture to {width}x{height} pixels: expected 1 to {MAX_SIDE} per side; choose another size"
         )));
     }
     let wide = (width != source.width()).then(|| horizontal(source.rgb(), source.width(), width));

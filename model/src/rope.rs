@@ -1,25 +1,26 @@
-//! Rotary positions, the half-split ("rotate_half") form.
+//! Rotary position embeddings in the half-split form (`rotate_half` in Hugging Face's `modeling_llama.py`).
+//! Input: positions. Output: queries and keys, rotated.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fovea_runtime::sampler_ops::row_gather;
 
 use crate::config::{RopeScaling, TextConfig};
 
-/// Cosines and sines of some positions, (tokens, d_head / 2) each.
+/// Cosines and sines of some positions, (tokens, d_head / 2) each, f32.
 #[derive(Clone, Debug)]
-pub(crate) struct Rotation {
+pub struct Rotation {
     cos: Tensor<2>,
     sin: Tensor<2>,
 }
 
-/// The angles per position, on the host: WGSL's own sine is too coarse for large arguments.
+/// The rotary frequencies. Angles are computed on the host: the sine of WGSL is too inexact for large arguments.
 #[derive(Clone, Debug)]
-pub(crate) struct Rope {
+pub struct Rope {
     frequencies: Vec<f32>,
 }
 
 impl Rope {
-    /// `theta^(-2i / d_head)`, scaled as the checkpoint asks, in f32 as the reference has them.
+    /// `theta^(-2i / d_head)` for i from 0 to d_head / 2 - 1, with the scaling of the config, in f32 like the reference.
     pub fn new(config: &TextConfig) -> Self {
         let frequency = |i: usize| {
             let exponent = (2 * i) as f32 / config.d_head as f32;
@@ -29,10 +30,10 @@ impl Rope {
         Self { frequencies: (0..config.d_head / 2).map(frequency).collect() }
     }
 
-    /// The rotation of tokens at `positions`.
+    /// The rotation of tokens at `positions`, uploaded to `device`.
     pub fn at(&self, positions: &[usize], device: &Device) -> Rotation {
         let shape = [positions.len(), self.frequencies.len()];
-        // The angle is rounded to f32 as the reference rounds it; its cosine is exact.
+        // The reference rounds the angle to f32, so this does as well; cosine and sine are computed in f64.
         let angles = || positions.iter().flat_map(|&p| self.frequencies.iter().map(move |f| f64::from(p as f32 * f)));
         let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
         Rotation {
@@ -43,34 +44,31 @@ impl Rope {
 }
 
 impl Rotation {
-    /// Cosines and sines, (tokens, d_head / 2) each.
-    #[cfg(feature = "train")]
-    pub fn tables(&self) -> (Tensor<2>, Tensor<2>) {
-        (self.cos.clone(), self.sin.clone())
-    }
-
-    /// The rotations at some of its positions.
+    /// The rotations of the tokens with these `indices`.
     ///
     /// # Errors
-    /// Where there is nothing to pick.
-    pub fn pick(&self, indices: &Tensor<1, Int>) -> Result<Self, fovea_runtime::Error> {
+    /// [`fovea_runtime::Error::Shape`] if a tensor is empty.
+    pub(crate) fn pick(&self, indices: &Tensor<1, Int>) -> Result<Self, fovea_runtime::Error> {
         let pick = |table: &Tensor<2>| Ok(row_gather(table.clone().unsqueeze::<3>(), indices.clone())?.squeeze_dim(0));
         Ok(Self { cos: pick(&self.cos)?, sin: pick(&self.sin)? })
     }
 
-    /// These positions, then those.
-    pub fn then(&self, next: &Self) -> Self {
+    /// These positions, followed by those of `next`.
+    pub(crate) fn then(&self, next: &Self) -> Self {
         let cat = |a: &Tensor<2>, b: &Tensor<2>| Tensor::cat(vec![a.clone(), b.clone()], 0);
         Self { cos: cat(&self.cos, &next.cos), sin: cat(&self.sin, &next.sin) }
     }
 
-    /// `count` positions from `first` on.
-    pub fn narrow(&self, first: usize, count: usize) -> Self {
+    /// `count` positions, starting with number `first`.
+    pub(crate) fn narrow(&self, first: usize, count: usize) -> Self {
         Self { cos: self.cos.clone().narrow(0, first, count), sin: self.sin.clone().narrow(0, first, count) }
     }
 
-    /// Rotates `x` (heads, tokens, d_head): `(a, b) -> (a cos - b sin, b cos + a sin)` for its two halves.
-    pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
+    /// Rotates every head: `(a, b) -> (a cos - b sin, b cos + a sin)`, where a and b are the two halves of a head.
+    ///
+    /// # Shapes
+    /// `x` (heads, tokens, d_head) -> the same.
+    pub(crate) fn apply(&self, x: Tensor<3>) -> Tensor<3> {
         let half = x.dims()[2] / 2;
         let (a, b) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
         let (cos, sin) = (self.cos.clone().unsqueeze::<3>(), self.sin.clone().unsqueeze::<3>());
@@ -80,6 +78,7 @@ impl Rotation {
     }
 }
 
+/// One frequency with the scaling of the config (`modeling_rope_utils.py` in Hugging Face's transformers).
 fn scale(frequency: f32, scaling: RopeScaling) -> f32 {
     match scaling {
         RopeScaling::Default => frequency,

@@ -1,4 +1,5 @@
-//! Every stage of one run as named tensors, for conformance: the names and shapes of the PyTorch specification's trace.
+//! Records every stage of one run, for conformance. Input: a question. Output: named tensors, with the names and shapes of
+//! the traces of the PyTorch specification (`tests/reference/focus_reference.py`).
 //!
 //! | name | shape | |
 //! |---|---|---|
@@ -17,12 +18,11 @@
 
 use std::collections::BTreeMap;
 
-use fovea_runtime::device::read_f32;
-use futures_util::{StreamExt, pin_mut};
+use fovea_runtime::read::read_f32;
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{
-    answer::{AskOptions, Event, Turn},
+    answer::{AskOptions, Turn},
     conversation::Conversation,
     error::Error,
 };
@@ -49,27 +49,16 @@ pub enum Value {
 /// All stages of one run.
 pub type Trace = BTreeMap<String, Value>;
 
-/// Answers `question` and keeps every stage.
+/// Answers `question` and records every stage.
 ///
 /// # Errors
-/// As [`Conversation::ask`].
+/// Those of [`Conversation::ask`].
 pub async fn trace(conversation: &mut Conversation, question: &str, options: &AskOptions) -> Result<Trace, Error> {
     let options = AskOptions { keep_logits: true, ..options.clone() };
-    let mut turn = None;
-    {
-        let events = conversation.ask(question, &options);
-        pin_mut!(events);
-        while let Some(event) = events.next().await {
-            if let Event::Done(done) = event? {
-                turn = Some(done);
-            }
-        }
-    }
+    let turn = conversation.answer(question, &options).await?;
     let mut trace = Trace::new();
-    if let Some(turn) = turn {
-        stages(&mut trace, conversation).await?;
-        outcome(&mut trace, &turn);
-    }
+    stages(&mut trace, conversation).await?;
+    outcome(&mut trace, &turn);
     Ok(trace)
 }
 
@@ -109,7 +98,7 @@ fn outcome(trace: &mut Trace, turn: &Turn) {
         put(trace, "step_logits", &[turn.step_logits.len(), first.len()], turn.step_logits.concat());
     }
     let tokens = turn.statistics.tokens;
-    put_indices(trace, "token_counts", &[3], &[tokens.stock, tokens.vision, tokens.text]);
+    put_indices(trace, "token_counts", &[3], &[tokens.all, tokens.after_vision_sampler, tokens.after_text_sampler]);
     put(trace, "equivalent_share", &[1], vec![turn.statistics.equivalent_share as f32]);
 }
 
@@ -125,7 +114,7 @@ fn put_indices(trace: &mut Trace, name: &str, shape: &[usize], data: &[usize]) {
 /// The trace as a safetensors file: F32, and I64 for indices.
 ///
 /// # Errors
-/// [`Error::Config`] where the library refuses a tensor.
+/// [`Error::Config`] if the safetensors crate refuses a tensor.
 pub fn to_safetensors(trace: &Trace) -> Result<Vec<u8>, Error> {
     let bytes: Vec<(&String, Dtype, &[usize], Vec<u8>)> = trace
         .iter()

@@ -1,12 +1,12 @@
-//! The vision tower: CLIP. Tiles in, one feature per patch out (Sec. 3.1; the hidden state that the config names).
+//! The vision tower, CLIP (Sec. 3.1). Input: tiles. Output: one feature per patch, the hidden state that the config selects.
+//! Source: `CLIPVisionTransformer` in Hugging Face's `models/clip/modeling_clip.py`.
 
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
-use fovea_runtime::device::settle;
+use fovea_runtime::read::settle;
 
 use crate::{
-    answer::Stage,
     attention,
     config::{Activation, Config, VisionConfig},
     error::Error,
@@ -14,9 +14,10 @@ use crate::{
     load::Loader,
     names::Names,
     pace::{Pace, Progress, Steps},
+    stage::Stage,
 };
 
-/// One layer: attention and feed-forward, each behind a norm and around a residual.
+/// One layer: attention and feed-forward, each after a norm and inside a residual connection.
 #[derive(Module, Debug)]
 struct Layer {
     layer_norm1: LayerNorm,
@@ -33,16 +34,20 @@ struct Layer {
 #[derive(Module, Debug)]
 pub struct VisionTower {
     class_embedding: Param<Tensor<1>>,
-    /// (d_model, 3 * patch * patch): a convolution whose stride is its kernel is a product with every patch.
+    /// (d_model, 3 * patch * patch). The stride of the convolution equals its kernel, so it is a product with every patch.
     patch_embedding: Param<Tensor<2>>,
-    /// (P*P + 1, d_model), the class token's first.
+    /// (P*P + 1, d_model), the class token first.
     position_embedding: Param<Tensor<2>>,
     pre_layrnorm: LayerNorm,
     layers: Vec<Layer>,
 }
 
 impl VisionTower {
-    pub(crate) async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
+    /// Loads the tensors of the first `n_used` layers, and the embeddings.
+    ///
+    /// # Errors
+    /// Those of [`Loader`].
+    pub async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
         let v = &config.vision;
         let d = v.d_model;
         let patch = load.f32(&names.vision("embeddings.patch_embedding.weight"), [d, 3, v.patch, v.patch]).await?;
@@ -72,10 +77,15 @@ impl VisionTower {
         })
     }
 
-    /// Features of every patch, without the class token: hidden state `n_used`, no norm after it.
+    /// Features of every patch, without the class token: hidden state `n_used`, without a norm after it. All tiles are one batch if
+    /// `steps` allows it.
     ///
-    /// `pixel_values` (tiles, 3, S, S), f32 -> (tiles, P*P, d_model), f32. All tiles are one batch, where `steps` allows it.
-    pub(crate) async fn forward(
+    /// # Shapes
+    /// `pixel_values` (tiles, 3, S, S), f32 -> (tiles, P*P, d_model), f32.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; a device error if waiting for the device fails.
+    pub async fn forward(
         &self,
         pixel_values: Tensor<4>,
         config: &VisionConfig,
@@ -106,7 +116,7 @@ impl VisionTower {
             if tiles * tokens <= most {
                 hidden = layer.forward(hidden, shape, config.activation);
             } else if tokens <= most {
-                // Whole tiles: none sees another.
+                // Whole tiles: a tile does not see the others.
                 let mut parts = Vec::new();
                 for part in hidden.split((most / tokens) * tokens, 0) {
                     pace.step(progress(parts.len() * (most / tokens) * tokens)).await?;
@@ -133,7 +143,7 @@ impl VisionTower {
 }
 
 impl Layer {
-    /// Whole tiles: `hidden` (tiles * tokens, d_model) -> the same.
+    /// The layer over whole tiles: `hidden` (tiles * tokens, d_model) -> the same.
     fn forward(&self, hidden: Tensor<2>, [tokens, heads]: [usize; 2], activation: Activation) -> Tensor<2> {
         let [rows, d] = hidden.dims();
         let tiles = rows / tokens;
@@ -143,10 +153,10 @@ impl Layer {
         let key = split(self.k_proj.forward(x.clone()));
         let value = split(self.v_proj.forward(x));
         let seen = attention::full(query, key, value).swap_dims(1, 2).reshape([tiles * tokens, d]);
-        self.rest(hidden, seen, activation)
+        self.after_attention(hidden, seen, activation)
     }
 
-    /// Keys and values of one tile, `rows` of it at a time: `hidden` (tokens, d_model) -> (1, heads, tokens, d_head) each.
+    /// Keys and values of one tile, computed `rows` at a time: `hidden` (tokens, d_model) -> (1, heads, tokens, d_head) each.
     fn keys(&self, hidden: Tensor<2>, [tokens, heads]: [usize; 2], rows: usize) -> (Tensor<4>, Tensor<4>) {
         let d = hidden.dims()[1];
         let (keys, values) = hidden
@@ -162,7 +172,7 @@ impl Layer {
         (split(keys), split(values))
     }
 
-    /// Some rows of a tile with its keys and values: `hidden` (rows, d_model) -> the same.
+    /// The layer over some rows of a tile, with the keys and values of the whole tile: `hidden` (rows, d_model) -> the same.
     fn queries(
         &self,
         hidden: Tensor<2>,
@@ -175,11 +185,11 @@ impl Layer {
         let query = self.q_proj.forward(self.layer_norm1.forward(hidden.clone()));
         let query = query.reshape([1, rows, heads, d / heads]).swap_dims(1, 2);
         let seen = attention::full(query, key.clone(), value.clone()).swap_dims(1, 2).reshape([rows, d]);
-        self.rest(hidden, seen, activation)
+        self.after_attention(hidden, seen, activation)
     }
 
-    /// What is behind the attention.
-    fn rest(&self, hidden: Tensor<2>, seen: Tensor<2>, activation: Activation) -> Tensor<2> {
+    /// The rest of the layer, after the attention: `hidden` is the input of the layer, `seen` the output of the attention.
+    fn after_attention(&self, hidden: Tensor<2>, seen: Tensor<2>, activation: Activation) -> Tensor<2> {
         let hidden = hidden + self.out_proj.forward(seen);
         let x = self.fc1.forward(self.layer_norm2.forward(hidden.clone()));
         hidden + self.fc2.forward(activation.apply(x))

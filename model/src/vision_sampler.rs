@@ -1,4 +1,4 @@
-//! The vision-guided sampler (Sec. 3.2): a feature map in, the tokens of every region at its chosen scale out.
+//! The vision-guided sampler (Sec. 3.2). Input: a feature map. Output: the tokens of every region at its chosen scale.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
@@ -26,62 +26,72 @@ pub struct ScaleSelector {
 }
 
 impl ScaleSelector {
-    pub(crate) async fn load(load: &Loader<'_>, config: &Config) -> Result<Self, Error> {
+    /// Loads the selector's two tensors.
+    ///
+    /// # Errors
+    /// Those of [`Loader`].
+    pub async fn load(load: &Loader<'_>, config: &Config) -> Result<Self, Error> {
         let (scales, patches) = (config.focus.scales.len(), config.vision.patches());
         let weight = load.f32(&format!("{SELECTOR}.weight"), [scales, patches * patches]).await?;
         Ok(Self { weight: Param::from_tensor(weight), bias: load.vector(&format!("{SELECTOR}.bias"), scales).await? })
     }
 
-    /// Z: `likeness` (regions, P*P), every region's product with the thumbnail's patches -> (regions, S).
-    #[cfg(feature = "train")]
-    pub(crate) fn logits(&self, likeness: Tensor<2>) -> Tensor<2> {
+    /// Z of Eq. 1, for training, which needs its gradient.
+    ///
+    /// # Shapes
+    /// `likeness` (regions, P*P), every region's product with the thumbnail's patches -> (regions, S).
+    pub fn logits(&self, likeness: Tensor<2>) -> Tensor<2> {
         likeness.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
     }
 }
 
-/// Who chooses the scale of every region.
+/// How the scale of every region is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chooser {
-    /// Nobody: there is no sampler, and every token is LLaVA-NeXT's own.
+    /// Not at all: the sampler is off, and the tokens are those of LLaVA-NeXT.
     Off,
-    /// The selector (Eq. 1).
+    /// By the selector (Eq. 1).
     Selector,
-    /// An even draw from this seed: the paper's random sampling (Table 6).
+    /// At random with this seed, every scale with the same probability: the paper's random sampling (Table 6).
     Random(u64),
 }
 
 impl Chooser {
-    /// Whether there is a sampler.
+    /// Whether the sampler is on.
     pub fn samples(self) -> bool {
         self != Self::Off
     }
 }
 
-/// An even draw of a scale for each of `regions`, as indices below `scales`, which is not 0: the same for the same
-/// three numbers, on every machine.
+/// A random scale for each of `regions`, uniformly distributed, as indices below `scales`, which is not 0. The same three numbers
+/// give the same result on every machine.
 fn drawn(seed: u64, regions: usize, scales: usize) -> Vec<usize> {
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
-    // The high half of a product: even but for a bias of 2^-32 times the number of scales.
+    // The high half of a product: uniform except for a bias of 2^-32 times the number of scales.
     (0..regions).map(|_| ((u64::from(dice.next_u32()) * scales as u64) >> 32) as usize).collect()
 }
 
-/// What the sampler made of a map, on the device.
+/// What the sampler keeps of a map, on the device.
 #[derive(Clone, Debug)]
 pub(crate) struct Sampled {
-    /// (N', C): the kept tokens in scanline order, newlines included. None where there is no token.
+    /// (N', C): the kept tokens in scanline order, newlines included. None if there is no token.
     pub tokens: Option<Tensor<2>>,
-    /// Z, (regions, scales); the selector's also where the choice was drawn.
+    /// Z, (regions, scales): the selector's, also if the scales are random.
     pub logits: Tensor<2>,
-    /// The index of every region's scale, raster order.
+    /// The index of every region's scale, in raster order.
     pub choice: Tensor<1, Int>,
-    /// The patches that each token stands for, (N', 4).
+    /// The patches of each token, (N', 4).
     pub boxes: Option<Tensor<2, Int>>,
 }
 
-/// Eq. 1: every region keeps its tokens at the scale with the largest logit; equal logits: the first. With `random`, a
-/// seed, at a scale that was drawn instead ([`Chooser::Random`]).
+/// Eq. 1: every region keeps its tokens at the scale with the largest logit, the first of equal ones. If `random` is given, it is
+/// the seed of random scales instead ([`Chooser::Random`]).
 ///
-/// `map` (Hx, Wx, C), not empty; `thumbnail` (P*P, C); `newline` (C), all f32.
+/// # Shapes
+/// `map` (Hx, Wx, C), not empty; `thumbnail` (P*P, C); `newline` (C), all f32 -> see [`Sampled`].
+///
+/// # Errors
+/// Those of the custom operations in [`fovea_runtime::sampler_ops`].
 pub(crate) async fn vision_guided(
     map: &Tensor<3>,
     thumbnail: &Tensor<2>,
@@ -90,7 +100,7 @@ pub(crate) async fn vision_guided(
     focus: &FocusConfig,
     random: Option<u64>,
 ) -> Result<Sampled, Error> {
-    // The whole region first: what the selector sees. Single patches are in the map, and need no pooling.
+    // The whole region comes first: the selector reads it. Single patches are in the map and need no pooling.
     let mut pooled_at = vec![Scale::new(focus.window, focus.window)];
     for &scale in focus.scales.iter().filter(|s| !s.drops() && **s != Scale::new(1, 1)) {
         if !pooled_at.contains(&scale) {
@@ -112,10 +122,11 @@ pub(crate) async fn vision_guided(
     Ok(Sampled { tokens, logits, choice, boxes })
 }
 
-/// LLaVA-NeXT's own sequence, without the sampler: the map in raster order, a newline after every row, also after rows
-/// that hold no patch. None where there is no row.
+/// LLaVA-NeXT's own sequence, without the sampler: the map in raster order with a newline after every row, also after rows
+/// without a patch. None if there is no row.
 ///
-/// `map` (Hx, Wx, C), None where it is empty -> (Hx * (Wx + 1), C).
+/// # Shapes
+/// `map` (Hx, Wx, C), None if it is empty; `newline` (C) -> (Hx * (Wx + 1), C).
 pub(crate) fn every_token(map: Option<&Tensor<3>>, height: usize, newline: Tensor<1>) -> Option<Tensor<2>> {
     let c = newline.dims()[0];
     if height == 0 {
@@ -130,7 +141,7 @@ pub(crate) fn every_token(map: Option<&Tensor<3>>, height: usize, newline: Tenso
     Some(rows.reshape([height * width, c]))
 }
 
-/// The patches of [`every_token`]'s tokens.
+/// The patches of the tokens of [`every_token`].
 pub(crate) fn every_box(height: usize, width: usize) -> Vec<TokenBox> {
     (0..height).flat_map(|y| (0..=width).map(move |x| [y, x, y + 1, (x + 1).min(width)])).collect()
 }
@@ -140,7 +151,7 @@ mod tests {
     use super::drawn;
 
     #[test]
-    fn draws_are_even_and_depend_on_the_seed_alone() {
+    fn random_scales_are_uniform_and_depend_on_the_seed_alone() {
         for scales in [1, 2, 3, 7] {
             let choice = drawn(5, 10_000, scales);
             assert_eq!(choice, drawn(5, 10_000, scales), "{scales} scales: a second draw (got, expected)");
@@ -153,7 +164,7 @@ mod tests {
             assert!(choice.iter().all(|&c| c < scales), "expected indices below {scales}");
         }
         assert_ne!(drawn(5, 100, 3), drawn(6, 100, 3), "draws of two seeds");
-        // A larger map begins like a smaller one: nothing but the number of regions differs.
+        // A larger map starts like a smaller one: only the number of regions differs.
         assert_eq!(drawn(5, 100, 3)[..40], drawn(5, 40, 3), "the first 40 of 100 (got, expected)");
     }
 }

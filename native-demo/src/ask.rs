@@ -1,21 +1,29 @@
-//! `fovea ask`: the answer on stdout as it comes, one line of numbers on stderr.
+//! `fovea ask`: input a picture and questions; output the answers on stdout token by token, and numbers on stderr.
 
 use std::{
     io::{self, IsTerminal},
     path::Path,
+    pin::pin,
 };
 
-use fovea_model::{AskOptions, Conversation, Event, Model, Picture, Progress, Stage, Statistics, Turn, overlay};
-use futures_util::{StreamExt, pin_mut};
-use indicatif::{ProgressBar, ProgressStyle};
+use fovea_model::{AskOptions, Conversation, Event, FinishReason, Model, Picture, Stage, Turn};
+use fovea_overlay::{draw, png};
+use fovea_runtime::device::DeviceClass;
+use fovea_terminal::{
+    failure::Failure,
+    load,
+    output::{self, Output},
+    text,
+};
+use futures_util::StreamExt;
 
-use crate::{args::AskArgs, failure::Failure, load, output, output::Output, text};
+use crate::args::AskArgs;
 
-/// Answers every question, each on its own.
+/// Answers each question separately.
 pub async fn run(args: AskArgs) -> Result<(), Failure> {
     check(&args)?;
-    // Before the model is loaded: a name that can't be written is found now and not after minutes.
-    let overlay_at = match &args.overlay {
+    // Before the model is loaded: a file that can't be written is found now, not after minutes.
+    let overlay = match &args.overlay {
         Some(path) => {
             let read = load::read_files(&args.image, args.model.as_deref());
             Some((output::picture_format(path)?, Output::new(path, &read)?))
@@ -26,58 +34,59 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
     let picture = load::picture(&args.image)?;
     let model = load::model(args.model.as_deref(), &args.device, args.dtype.into(), &options).await?;
     notes(&args, &model, &picture);
-    let mut conversation = model.look_at(picture);
+    let mut conversation = Conversation::new(&model, picture);
     let mut last = None;
     for question in &args.questions {
         let turn = answer(&mut conversation, question, &options, args.json).await?;
-        if args.json {
-            let report = model.report(question, &turn)?;
-            text::out(|to| writeln!(to, "{report}"))?;
-        } else {
-            text::note(&numbers(&turn.statistics));
+        if turn.text.trim().is_empty() && turn.finish_reason != FinishReason::Length {
+            text::note("note: the answer is empty: the model ended it at once");
         }
+        if args.json {
+            text::out(|to| writeln!(to, "{}", model.report(question, &turn)))?;
+        } else {
+            text::note(&numbers(&model, &turn));
+        }
+        details(&turn);
         last = Some(turn);
     }
-    if let (Some((format, output)), Some(turn)) = (overlay_at, last) {
-        let png = overlay::png(&overlay::draw(conversation.picture(), &turn.looked)?)?;
+    if let (Some((format, output)), Some(turn)) = (overlay, last) {
+        let png = png(&draw(conversation.picture(), &turn.looked)?)?;
         output.write(&output::encoded(&png, format)?)?;
     }
     Ok(())
 }
 
-/// Refuses what can only be a mistake.
+/// Refuses questions that can only be a mistake.
 fn check(args: &AskArgs) -> Result<(), Failure> {
-    args.sampling.check()?;
+    args.check()?;
     let is_path = |question: &&String| {
         let path = Path::new(question);
         path.is_file() || (question.contains('/') && path.is_dir())
     };
     if let Some(file) = args.questions.iter().find(is_path) {
         return Err(Failure::Usage(format!(
-            "expected one picture and then questions, got the file {file} as a question; ask about each picture on its own, or about a folder's with `fovea eval`"
+            "expected one picture and then questions, got the file {file} as a question; ask about one picture at a time, or use `fovea eval` for a folder"
         )));
     }
     if let Some(at) = args.questions.iter().position(|question| question.trim().is_empty()) {
         return Err(Failure::Usage(format!("expected a question, got an empty one as number {}", at + 1)));
     }
-    let word = |question: &String| !question.contains(char::is_whitespace) && !question.ends_with('?');
-    if args.questions.len() > 2 && args.questions.iter().all(word) {
-        text::note("note: every word counts as a separate question; put quotes around a question of several words");
+    let is_word = |question: &String| !question.contains(char::is_whitespace) && !question.ends_with('?');
+    if args.questions.len() > 2 && args.questions.iter().all(is_word) {
+        text::note("note: each word is a separate question; put quotes around a question of several words");
     }
     Ok(())
 }
 
-/// What the user should know before reading the answer.
+/// Prints what the user should know before reading the answer.
 fn notes(args: &AskArgs, model: &Model, picture: &Picture) {
-    // A penalty of the user's takes the place of the checkpoint's.
-    let own = |note: &&String| args.repetition_penalty.is_none() || !note.contains("repetition_penalty");
-    for note in model.notes().iter().filter(own) {
+    // The user's penalty replaces the one of the checkpoint.
+    let applies = |note: &&String| args.repetition_penalty.is_none() || !note.contains("repetition_penalty");
+    for note in model.notes().iter().filter(applies) {
         text::note(&format!("note: {}", text::line(note)));
     }
     if args.model.is_none() {
-        text::note(
-            "note: the demo checkpoint knows drawn scenes of plates, shirts, signs and shapes, and nothing else; choose another with --model",
-        );
+        text::note("note: the demo checkpoint knows only drawn scenes; choose another with --model");
     }
     let options = args.options();
     let text_on = options.text_is_on(model.config());
@@ -88,33 +97,38 @@ fn notes(args: &AskArgs, model: &Model, picture: &Picture) {
             Some(_) => "--on text".to_owned(),
             None => format!("--layer {}", config.text.n_layers / 4),
         };
-        text::note(&format!("note: {note}; switch it on with {on}"));
+        text::note(&format!("note: {note}; turn it on with {on}"));
     }
     if vision_wanted && !model.has_selector() {
         text::note("note: this checkpoint has no scale selector: the vision-guided sampler stays off");
     }
     if text_on && args.layer.is_none() && model.config().focus.text_layer.is_none() {
         text::note(
-            "note: the default text layer lies beyond this model's last: nothing is pruned; choose one with --layer",
+            "note: this model has fewer layers than the default of the text-guided sampler: nothing is pruned; choose a layer with --layer",
         );
     }
 }
 
+/// Answers one question; prints its text as it comes, unless the answer is printed as `json` later.
 async fn answer(
     conversation: &mut Conversation,
     question: &str,
     options: &AskOptions,
-    quiet: bool,
+    json: bool,
 ) -> Result<Box<Turn>, Failure> {
-    let events = conversation.ask(question, options);
-    pin_mut!(events);
+    let mut events = pin!(conversation.ask(question, options));
     let terminal = io::stdout().is_terminal();
-    let bar = progress_bar();
+    // For the stages before the first token.
+    let bar = text::progress_bar("{msg:14} {bar:40} {percent:>3} % {elapsed}");
     let (mut turn, mut begun) = (None, false);
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Progress(progress)) => show(&bar, progress),
-            Ok(Event::Token { text, .. }) if !quiet => {
+            Ok(Event::Progress(progress)) => {
+                bar.set_message(progress.stage.name().replace('_', " "));
+                bar.set_length(progress.total);
+                bar.set_position(progress.done);
+            }
+            Ok(Event::Token { text, .. }) if !json => {
                 bar.finish_and_clear();
                 begun = true;
                 let text = if terminal { text::harmless(&text) } else { text };
@@ -124,7 +138,7 @@ async fn answer(
             Ok(_) => {}
             Err(error) => {
                 bar.finish_and_clear();
-                // What there is of an answer still ends with its line.
+                // A partial answer also ends with a line break.
                 if begun {
                     text::out(|to| writeln!(to))?;
                 }
@@ -133,44 +147,49 @@ async fn answer(
         }
     }
     bar.finish_and_clear();
-    if !quiet {
+    if !json {
         text::out(|to| writeln!(to))?;
     }
     // The stream ends with an error or with the whole turn.
-    turn.ok_or_else(|| Failure::Panic("the answer ended early".into()))
+    turn.ok_or_else(|| Failure::internal("the answer ended early"))
 }
 
-/// A bar for the stages before the first token; hidden where stderr is no terminal.
-fn progress_bar() -> ProgressBar {
-    let bar = if io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    // The template is a constant; should indicatif ever refuse it, its default does.
-    if let Ok(style) = ProgressStyle::with_template("{msg:14} {bar:40} {percent:>3} % {elapsed}") {
-        bar.set_style(style);
+/// Tokens, share of the work, device and times, in lines of at most [`text::COLUMNS`].
+fn numbers(model: &Model, turn: &Turn) -> String {
+    let s = &turn.statistics;
+    let info = &model.device().info;
+    let device = match info.class {
+        DeviceClass::Cpu => "CPU".to_owned(),
+        _ => info.to_string(),
+    };
+    let rate = match s.tokens_per_second {
+        Some(rate) if rate < 10.0 => format!(", {rate:.1} tokens/s"),
+        Some(rate) => format!(", {rate:.0} tokens/s"),
+        None => String::new(),
+    };
+    let mut parts = vec![
+        format!(
+            "visual tokens {} -> {} -> {}, {:.0} % of the work",
+            s.tokens.all,
+            s.tokens.after_vision_sampler,
+            s.tokens.after_text_sampler,
+            100.0 * s.equivalent_share
+        ),
+        format!("{} {}", device.chars().take(text::COLUMNS - 10).collect::<String>(), model.dtype_name()),
+        format!("first token {}{rate}", text::duration(s.first_token_ms)),
+    ];
+    if turn.finish_reason == FinishReason::Length {
+        parts.push(format!("cut at {}", text::counted(turn.answer_ids.len(), "token")));
     }
-    bar
+    text::wrapped(&parts)
 }
 
-fn show(bar: &ProgressBar, progress: Progress) {
-    bar.set_message(progress.stage.name().replace('_', " "));
-    bar.set_length(progress.total);
-    bar.set_position(progress.done);
-}
-
-/// Tokens, share, time to first token by stage, tokens/s, memory.
-fn numbers(s: &Statistics) -> String {
+/// Logs the time of each stage, and the memory.
+fn details(turn: &Turn) {
+    let s = &turn.statistics;
     let stages = s.stage_ms.iter().filter(|(stage, _)| **stage != Stage::Decode);
     let stages: Vec<String> = stages.map(|(stage, ms)| format!("{} {}", stage.name(), text::duration(*ms))).collect();
-    let rate = s.tokens_per_second.map_or("-".to_owned(), |r| format!("{r:.1}"));
+    tracing::info!("{}", stages.join(", "));
     let peak = s.memory.host_peak.map_or(String::new(), |peak| format!(", host peak {}", text::bytes(peak)));
-    format!(
-        "visual tokens {} -> {} -> {} ({:.1} % equivalent) | first token {} ({}) | {rate} tokens/s | weights {}, KV {}{peak}",
-        s.tokens.stock,
-        s.tokens.vision,
-        s.tokens.text,
-        100.0 * s.equivalent_share,
-        text::duration(s.first_token_ms),
-        stages.join(", "),
-        text::bytes(s.memory.weights),
-        text::bytes(s.memory.kv_cache),
-    )
+    tracing::info!("weights {}, KV cache {}{peak}", text::bytes(s.memory.weights), text::bytes(s.memory.kv_cache));
 }

@@ -1,4 +1,4 @@
-//! `fovea conformance`: whether a device computes what it should, as a report; and every device's reports as one page.
+//! `fovea conformance`: a report of whether a device computes correctly, and one page that compares the reports of devices.
 
 use std::{
     fs,
@@ -17,22 +17,30 @@ use fovea_conformance::{
     },
 };
 use fovea_runtime::{DeviceChoice, OpenDevice, device::adapters};
+use fovea_terminal::{failure::Failure, output::Output, text};
 use serde_json::json;
 
-use crate::{args::ConformanceArgs, failure::Failure, output::Output, text};
+use crate::args::ConformanceArgs;
 
-/// Runs the table and the fixtures' cases, and fails where the verdict does; or does so on every device, for the page.
+/// Tests one device, and fails if its report does; or writes the page that compares devices.
 pub async fn run(args: ConformanceArgs) -> Result<(), Failure> {
     let (Some(reports), Some(out)) = (args.every.as_ref().or(args.matrix.as_ref()), &args.out) else {
-        return hold(&args).await;
+        return one_device(&args).await;
     };
+    // Before anything runs: a file that can't be written is found now, not after minutes.
+    let output = Output::new(out, &[])?;
     if args.every.is_some() {
         every_device(&args, reports).await?;
     }
-    write(out, matrix(&lanes(reports)?))
+    let lanes = lanes(reports)?;
+    output.write(matrix(&lanes).as_bytes())?;
+    let file = text::line(&out.display().to_string());
+    text::note(&format!("wrote {file}: {}", text::counted(lanes.len(), "report")));
+    Ok(())
 }
 
-/// Leaves a report of the CPU, of every adapter and, in a build with it, of CUDA beside those that are in `reports` already, such as the browsers'.
+/// Writes reports of the CPU, of every adapter and, in a build with it, of CUDA to `reports`. Other reports there, such as the
+/// browsers', stay.
 async fn every_device(args: &ConformanceArgs, reports: &Path) -> Result<(), Failure> {
     fs::create_dir_all(reports).map_err(|why| Failure::Write { file: reports.display().to_string(), why })?;
     let adapters = adapters().await;
@@ -45,10 +53,10 @@ async fn every_device(args: &ConformanceArgs, reports: &Path) -> Result<(), Fail
             other => other.to_string(),
         };
         let file = reports.join(format!("{name}.json"));
-        // An older one must not stand for a device that does not open any more.
+        // An old report must not remain for a device that cannot be opened now.
         fs::remove_file(&file).ok();
         match report(&choice, args).await {
-            Ok(report) => write(&file, format!("{}\n", json!(report)))?,
+            Ok(report) => Output::new(&file, &[])?.write(format!("{}\n", json!(report)).as_bytes())?,
             Err(Failure::Runtime(why)) => text::note(&format!("{name}: no report: {why}")),
             Err(other) => return Err(other),
         }
@@ -58,9 +66,10 @@ async fn every_device(args: &ConformanceArgs, reports: &Path) -> Result<(), Fail
 
 async fn report(device: &DeviceChoice, args: &ConformanceArgs) -> Result<Report, Failure> {
     let fixtures = match &args.fixtures {
-        Some(directory) => Fixtures::directory(directory)?,
-        None => embedded::fixtures()?,
+        Some(directory) => Fixtures::directory(directory),
+        None => embedded::fixtures(),
     };
+    let fixtures = fixtures.map_err(|why| Failure::Fixture(why.to_string()))?;
     let open = OpenDevice::open(device).await?;
     let options = Options {
         depth: if args.full { Depth::Full } else { Depth::Quick },
@@ -68,13 +77,20 @@ async fn report(device: &DeviceChoice, args: &ConformanceArgs) -> Result<Report,
         cases: args.cases.clone(),
         ..Options::default()
     };
-    Ok(conformance(&open, &fixtures, &options, |line| text::note(&line)).await)
+    let report = conformance(&open, &fixtures, &options, |line| text::note(&line)).await;
+    match &args.cases {
+        Some(cases) if report.kernels.is_empty() && report.stages.is_empty() && report.stopped.is_none() => {
+            Err(Failure::Usage(format!("expected cases that contain `{cases}`, got none")))
+        }
+        _ => Ok(report),
+    }
 }
 
-async fn hold(args: &ConformanceArgs) -> Result<(), Failure> {
+async fn one_device(args: &ConformanceArgs) -> Result<(), Failure> {
+    let page = args.html.as_deref().map(|file| Output::new(file, &[])).transpose()?;
     let report = report(&args.device, args).await?;
-    if let Some(file) = &args.html {
-        write(file, html(&report))?;
+    if let Some(page) = page {
+        page.write(html(&report).as_bytes())?;
     }
     if args.json {
         text::out(|to| writeln!(to, "{}", json!(report)))?;
@@ -85,16 +101,12 @@ async fn hold(args: &ConformanceArgs) -> Result<(), Failure> {
         None => Ok(()),
         Some(first) => {
             let (device, count) = (report.device, report.verdict.failures.len());
-            Err(Failure::NotConformant(format!("{device}: {first} (in all {count})")))
+            Err(Failure::NotConformant(format!("{device}: {first} (in total {count})")))
         }
     }
 }
 
-fn write(file: &Path, content: String) -> Result<(), Failure> {
-    Output::new(file, &[])?.write(content.as_bytes())
-}
-
-/// The reports of a directory, each called as its file is.
+/// The reports in a directory, each with the name of its file.
 fn lanes(directory: &Path) -> Result<Vec<Lane>, Failure> {
     let failed = |path: &Path, why: String| Failure::Report { file: path.display().to_string(), why };
     let entries = fs::read_dir(directory).map_err(|e| failed(directory, e.to_string()))?;

@@ -1,13 +1,18 @@
-//! `fovea doctor`: what is there, what it has against what is needed, and whether it computes rightly.
+//! `fovea doctor`: all devices, their limits compared with what Fovea needs, and a self-test of each.
 
 use std::io::{self, Write};
 
-use fovea_runtime::{DeviceChoice, DeviceInfo, OpenDevice, device::adapters, memory};
+use fovea_runtime::{
+    DeviceChoice, DeviceInfo, OpenDevice,
+    device::{DeviceClass, adapters},
+    memory,
+};
+use fovea_terminal::{failure::Failure, text};
 use serde_json::{Value, json};
 
-use crate::{args::DoctorArgs, failure::Failure, text};
+use crate::args::DoctorArgs;
 
-/// Lists every device and tests each; fails where the one that `auto` takes fails.
+/// Lists and tests every device; fails if the one that `auto` selects fails.
 pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
     let mut choices = vec![DeviceChoice::Cpu];
     let found = adapters().await;
@@ -30,16 +35,16 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
         rows.push(row);
     }
     let auto = OpenDevice::open(&DeviceChoice::Auto).await;
-    let taken = auto.as_ref().map_or_else(ToString::to_string, |o| o.info.to_string());
+    let selected = auto.as_ref().map_or_else(ToString::to_string, |o| o.info.to_string());
+    let available = memory::host_available();
     if args.json {
         let devices: Vec<Value> = rows.iter().map(Row::json).collect();
         let version = env!("CARGO_PKG_VERSION");
-        let available = memory::host_available();
-        let report = json!({"version": version, "devices": devices, "auto": taken, "host_available": available});
+        let report = json!({"version": version, "devices": devices, "auto": selected, "host_available": available});
         text::out(|to| writeln!(to, "{report}"))?;
     } else {
-        text::out(|to| writeln!(to, "auto takes: {taken}"))?;
-        if let Some(have) = memory::host_available() {
+        text::out(|to| writeln!(to, "auto selects: {selected}"))?;
+        if let Some(have) = available {
             text::out(|to| writeln!(to, "host memory available: {}", text::bytes(have)))?;
         }
     }
@@ -57,11 +62,24 @@ impl Row {
         let name = self.info.as_ref().map_or_else(|| self.choice.clone(), ToString::to_string);
         writeln!(to, "--device {:8} {name}", self.choice)?;
         if let Some(info) = &self.info {
-            let (f16, subgroups) = (yes(info.f16), yes(info.subgroups));
-            writeln!(to, "  {:?}, driver {}, f16 {f16}, subgroups {subgroups}", info.class, info.driver)?;
+            let (kind, subgroups) = (kind(info.class), yes(info.subgroups));
+            if info.class == DeviceClass::Cpu {
+                // `info.f16` is about shaders; --dtype f16 works on every CPU.
+                writeln!(to, "  {kind}, f16 weights yes")?;
+            } else {
+                writeln!(to, "  {kind}, f16 {}, subgroups {subgroups}", yes(info.f16))?;
+            }
+            writeln!(to, "  driver {}", info.driver)?;
             if info.backend != "cpu" && info.backend != "cuda" {
                 for (what, need, have) in info.requirements() {
-                    writeln!(to, "  {} {what}: need {need}, have {have}", if have >= need { "ok  " } else { "LOW " })?;
+                    let verdict = if have >= need { "ok  " } else { "LOW " };
+                    match what.strip_suffix(", bytes") {
+                        Some(what) => {
+                            let (need, have) = (text::bytes(need), text::bytes(have));
+                            writeln!(to, "  {verdict} {what}: needs {need}, has {have}")?;
+                        }
+                        None => writeln!(to, "  {verdict} {what}: needs {need}, has {have}")?,
+                    }
                 }
             }
         }
@@ -73,6 +91,17 @@ impl Row {
 
     fn json(&self) -> Value {
         json!({"choice": self.choice, "info": self.info, "ok": self.fault.is_none(), "fault": self.fault})
+    }
+}
+
+fn kind(class: DeviceClass) -> &'static str {
+    match class {
+        DeviceClass::Discrete => "discrete GPU",
+        DeviceClass::Integrated => "integrated GPU",
+        DeviceClass::Virtual => "virtual GPU",
+        DeviceClass::Software => "software GPU (runs on the CPU)",
+        DeviceClass::Cpu => "CPU",
+        DeviceClass::Other => "GPU of unknown kind",
     }
 }
 

@@ -1,12 +1,13 @@
-//! `fovea plan`: tokens and bytes before anything is loaded.
+//! `fovea plan`: tokens and memory of a run, before anything is loaded.
 
 use std::io::{self, Write};
 
-use fovea_model::{Checkpoint, Load, Plan};
+use fovea_model::{Checkpoint, Cost, Plan};
 use fovea_runtime::memory;
+use fovea_terminal::{failure::Failure, load, text};
 use serde_json::{Map, json};
 
-use crate::{args::PlanArgs, failure::Failure, load, text};
+use crate::args::PlanArgs;
 
 /// Prints the plan for f32 and f16.
 pub async fn run(args: PlanArgs) -> Result<(), Failure> {
@@ -30,21 +31,23 @@ pub async fn run(args: PlanArgs) -> Result<(), Failure> {
 fn print(to: &mut dyn Write, plans: &[(&str, Plan); 2]) -> io::Result<()> {
     let ((width, height), tiles) = (plans[0].1.picture, plans[0].1.tiles);
     writeln!(to, "picture {width}x{height}: {tiles} tiles")?;
-    writeln!(to, "compressed: every region at the middle scale, half of the visual tokens kept by the text")?;
+    writeln!(to, "full: every visual token, as without samplers")?;
+    writeln!(to, "compressed: middle scale everywhere, then half of the tokens (an assumption)")?;
+    writeln!(to, "equivalent tokens: mean number per decoder layer, as a share of all")?;
     for (name, plan) in plans {
         writeln!(to, "\n{name:26}{:>14}{:>14}", "full", "compressed")?;
-        let mut row = |what: &str, of: fn(&Load) -> String| {
+        let mut row = |what: &str, of: fn(&Cost) -> String| {
             writeln!(to, "  {what:24}{:>14}{:>14}", of(&plan.full), of(&plan.compressed))
         };
-        row("visual tokens", |l| l.visual_tokens.to_string())?;
-        row("kept by the text", |l| l.kept_tokens.to_string())?;
-        row("equivalent share", |l| format!("{:.1} %", 100.0 * l.equivalent_share))?;
-        row("KV cache", |l| text::bytes(l.kv_cache))?;
-        row("prefill activations", |l| text::bytes(l.prefill_activations))?;
+        row("visual tokens", |c| c.visual_tokens.to_string())?;
+        row("kept for the question", |c| c.kept_tokens.to_string())?;
+        row("equivalent tokens", |c| format!("{:.1} %", 100.0 * c.equivalent_share))?;
+        row("KV cache", |c| text::bytes(c.kv_cache))?;
+        row("prefill activations", |c| text::bytes(c.prefill_activations))?;
         let mut both = |what: &str, n: u64| writeln!(to, "  {what:24}{:>28}", text::bytes(n));
         both("weights", plan.weight_bytes)?;
         both("vision activations", plan.vision_activations)?;
-        both("features kept", plan.features)?;
+        both("stored features", plan.features)?;
         both("peak, full", plan.peak_bytes())?;
     }
     if let Some(have) = memory::host_available() {

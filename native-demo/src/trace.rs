@@ -1,22 +1,18 @@
-//! `fovea trace`: every stage of one greedy run, in f32.
+//! `fovea trace`: input a picture and a question; output a safetensors file with the result of every stage, in f32.
 
-use fovea_model::{AskOptions, Precision, trace};
+use fovea_model::{AskOptions, Conversation, Precision, trace};
+use fovea_terminal::{failure::Failure, load, output::Output, text};
 
-use crate::{
-    args::{Sampler, TraceArgs},
-    failure::Failure,
-    load,
-    output::Output,
-};
+use crate::args::{Sampler, TraceArgs};
 
-/// Runs and writes the trace.
+/// Runs, and writes the trace.
 pub async fn run(args: TraceArgs) -> Result<(), Failure> {
     args.sampling.check()?;
     let output = Output::new(&args.out, &load::read_files(&args.image, Some(&args.model)))?;
     let cancel = load::interruptible();
     let picture = load::picture(&args.image)?;
     let options = AskOptions {
-        // As the specification has it: both run unless switched off, whatever the checkpoint was trained with.
+        // As in the specification: both samplers run unless they are off, also in a checkpoint that was trained without them.
         vision: args.sampling.wanted(Sampler::Vision).or(Some(true)),
         text: args.sampling.wanted(Sampler::Text).or(Some(true)),
         max_new_tokens: args.max_new_tokens,
@@ -24,7 +20,14 @@ pub async fn run(args: TraceArgs) -> Result<(), Failure> {
         ..AskOptions::default()
     };
     let model = load::model(Some(&args.model), &args.device, Precision::F32, &options).await?;
-    let trace = trace::trace(&mut model.look_at(picture), &args.prompt, &options).await?;
+    let trace = trace::trace(&mut Conversation::new(&model, picture), &args.question, &options).await?;
     let bytes = trace::to_safetensors(&trace)?;
-    output.write(&bytes)
+    output.write(&bytes)?;
+    text::note(&format!(
+        "wrote {}: {} tensors, {}",
+        text::line(&args.out.display().to_string()),
+        trace.len(),
+        text::bytes(bytes.len() as u64)
+    ));
+    Ok(())
 }

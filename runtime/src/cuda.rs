@@ -1,21 +1,25 @@
-//! What is said of an NVIDIA GPU before burn opens it: burn's own opening panics where something is missing.
+//! Checks an NVIDIA GPU before burn opens it: burn panics where the driver, NVRTC or a header is missing.
 
 use cudarc::driver::result as driver;
 
-use crate::device::{DeviceClass, DeviceInfo};
-use crate::error::Error;
+use crate::{
+    device::info::{DeviceClass, DeviceInfo},
+    error::Error,
+};
 
-/// The GPU with this number, and whether all is there that kernels are compiled with on it: the driver, NVRTC, CUDA's headers.
+/// What the GPU with this number is. Also checks that all is installed that compiles its kernels: the driver, NVRTC and
+/// the CUDA headers.
 ///
 /// # Errors
-/// [`Error::NoAdapter`] without a driver or a GPU of this number; [`Error::MissingFeature`] without NVRTC or the headers.
+/// [`Error::NoAdapter`] without a driver or a GPU of this number; [`Error::MissingFeature`] without NVRTC or the
+/// headers.
 pub(crate) fn find(index: usize) -> Result<DeviceInfo, Error> {
     let none = |found: String| Error::NoAdapter { asked: format!("cuda:{index}"), found };
     if !has_driver() {
         return Err(none("no CUDA driver (libcuda)".into()));
     }
     driver::init().map_err(|e| none(format!("a CUDA driver that does not start: {e}")))?;
-    let count = driver::device::get_count().map_err(|e| none(format!("no count of CUDA devices: {e}")))?;
+    let count = driver::device::get_count().map_err(|e| none(format!("a CUDA driver that counts no devices: {e}")))?;
     let ordinal = i32::try_from(index).ok().filter(|&ordinal| ordinal < count);
     let ordinal = ordinal.ok_or_else(|| none(format!("{count} CUDA devices, numbered from 0")))?;
     let name = driver::device::get(ordinal).and_then(driver::device::get_name);
@@ -27,7 +31,7 @@ pub(crate) fn find(index: usize) -> Result<DeviceInfo, Error> {
         ));
     }
     if !cubecl_cuda::install::cuda_path().is_some_and(|path| path.join("include/cuda_runtime.h").is_file()) {
-        return Err(lacks("CUDA's headers: install the CUDA toolkit, and name its folder in CUDA_PATH"));
+        return Err(lacks("CUDA's headers: install the CUDA toolkit, and set CUDA_PATH to its folder"));
     }
     Ok(DeviceInfo {
         name,
@@ -40,23 +44,23 @@ pub(crate) fn find(index: usize) -> Result<DeviceInfo, Error> {
     })
 }
 
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "cudarc has no safe check for the library of the driver")]
 fn has_driver() -> bool {
     // SAFETY: it loads the driver's library, whose constructors are NVIDIA's, and calls nothing in it.
     unsafe { cudarc::driver::sys::is_culib_present() }
 }
 
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "cudarc has no safe check for the library of NVRTC")]
 fn has_nvrtc() -> bool {
     // SAFETY: as above.
     unsafe { cudarc::nvrtc::sys::is_culib_present() }
 }
 
-/// The newest CUDA that the driver runs.
-#[allow(unsafe_code)]
+/// The newest CUDA version that the driver supports, as (major, minor).
+#[expect(unsafe_code, reason = "cudarc has no safe call for the version of the driver")]
 fn version() -> Option<(i32, i32)> {
     let mut version = 0;
-    // SAFETY: it writes one int into the address it is given, which outlives the call; the library was found above.
+    // SAFETY: it writes one int to the given address, which outlives the call; the library was found above.
     let status = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
     status.result().is_ok().then_some((version / 1000, version % 1000 / 10))
 }

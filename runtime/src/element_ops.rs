@@ -1,11 +1,11 @@
-//! Two fused activations, because burn's CPU backend runs elementwise operations on one thread and into new memory.
+//! Two fused activations. The CPU backend of burn runs elementwise operations on one thread and into new memory.
 //!
-//! On a GPU they are plain tensor operations. On the CPU each is one pass in place over all threads; `fovea-benches
-//! elements` shows what that gains: 5.2 and 3.9 times on two threads.
+//! On a GPU they are plain tensor operations. On the CPU each is one pass in place on all threads: 5.2 and 3.9 times as
+//! fast on two threads (`fovea-benches elements`).
 
 #![cfg_attr(
     feature = "libtorch",
-    allow(deprecated, reason = "burn will drop LibTorch; until then it serves long runs on a CPU")
+    allow(deprecated, reason = "burn will drop LibTorch; until then it is the fastest for long training on a CPU")
 )]
 
 #[cfg(feature = "train")]
@@ -14,21 +14,21 @@ use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTen
 use burn::tensor::{DType, Tensor};
 use burn_wgpu::CubeBackend;
 
-use crate::Error;
+use crate::error::Error;
 
-/// Values that one task takes: large enough that handing it out costs nothing.
+/// Values per task: large enough that the overhead of a task does not matter.
 #[cfg(not(target_family = "wasm"))]
 const CHUNK: usize = 1 << 14;
 
-/// The activations on a backend's own tensors. Shapes as in the functions of this module.
+/// The activations on the tensors of a backend. Shapes as in the functions of this module.
 #[backend_extension(Cube, Flex, LibTorch: cfg(feature = "libtorch"), Autodiff: cfg(feature = "train"))]
 pub trait ElementOps: Backend {
-    /// See [`quick_gelu`](crate::element_ops::quick_gelu).
+    /// See [`quick_gelu`].
     fn quick_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         quick_gelu_ops::<Self>(x)
     }
 
-    /// See [`gated_silu`](crate::element_ops::gated_silu).
+    /// See [`gated_silu`].
     fn gated_silu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         gated_silu_ops::<Self>(gate, up)
     }
@@ -39,7 +39,7 @@ impl ElementOps for CubeBackend {}
 #[cfg(feature = "libtorch")]
 impl ElementOps for burn::backend::LibTorch {}
 
-/// Composed of operations that have gradients.
+/// The default bodies use operations that have gradients.
 #[cfg(feature = "train")]
 impl<B: ElementOps, C: CheckpointStrategy> ElementOps for burn::backend::Autodiff<B, C> {}
 
@@ -63,15 +63,15 @@ impl ElementOps for Flex {
     }
 }
 
-/// The tensor over the whole of a buffer, row-major: a view becomes a copy. The buffer stays its owner's alone, so that
-/// it can be written in place.
+/// The tensor with a contiguous, row-major buffer: a view is copied. `x` is dropped, so that the buffer has one owner
+/// and can be written in place.
 fn whole(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
     let contiguous = x.to_contiguous();
     drop(x);
     contiguous
 }
 
-/// `values[i] = f(values[i], others[i])`, with 0 where there is no other.
+/// `values[i] = f(values[i], others[i])`; without `others`, `f(values[i], 0)`.
 fn for_each(values: &mut [f32], others: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     let run = |values: &mut [f32], others: &[f32]| {
         if others.is_empty() {
@@ -102,12 +102,15 @@ fn gated_silu_ops<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> Float
     B::float_mul(silu, up)
 }
 
-/// CLIP's `x sigmoid(1.702 x)`, element by element.
+/// The activation of CLIP: `x sigmoid(1.702 x)` for each element.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as ElementOps>::quick_gelu(x.into_dispatch()))
 }
 
-/// Llama's `gate sigmoid(gate) up`, element by element; all three of one shape.
+/// The activation of Llama: `gate sigmoid(gate) up` for each element.
+///
+/// # Shapes
+/// `gate`, `up` and the result have the same shape.
 ///
 /// # Errors
 /// [`Error::Shape`] where the shapes differ.
@@ -115,7 +118,7 @@ pub fn gated_silu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Result<Tens
     if gate.dims() != up.dims() {
         return Err(Error::Shape {
             op: "gated_silu",
-            expected: format!("two tensors of one shape, {:?}", gate.dims()),
+            expected: format!("two tensors of the same shape, {:?}", gate.dims()),
             got: format!("{:?}", up.dims()),
         });
     }

@@ -1,32 +1,34 @@
-//! What can go wrong under the network, each with what was expected and what came.
+//! The errors of this crate. Each message has what was expected, what was found, and what to do.
+
+use std::io;
 
 /// An error of devices, files or weights.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The text given for a device is none.
+    /// The text is not the name of a device.
     #[error("`{given}` names no device: expected auto, cpu, wgpu, wgpu:N, wgpu:NAME, cuda or cuda:N")]
     UnknownDevice {
-        /// What was given.
+        /// The text.
         given: String,
     },
-    /// No adapter answers to the choice.
+    /// No adapter matches the choice.
     #[error("no adapter for `{asked}`: found {found}; `--device cpu` always works")]
     NoAdapter {
-        /// What was asked for.
+        /// The choice.
         asked: String,
-        /// What is there.
+        /// The adapters of this machine.
         found: String,
     },
-    /// What was named is no checkpoint.
+    /// There is no checkpoint at the given place.
     #[error("{given}: {why}")]
     NoCheckpoint {
-        /// What was named.
+        /// The given path or name.
         given: String,
-        /// What was looked at, and what to do.
+        /// Where it was searched, and what to do.
         why: String,
     },
-    /// The device or this build lacks something that is needed.
+    /// The device or this build lacks a feature that is needed.
     #[error("{device} lacks {what}")]
     MissingFeature {
         /// The device.
@@ -43,35 +45,35 @@ pub enum Error {
         device: String,
         /// The operation.
         what: &'static str,
-        /// The value known beforehand.
+        /// The correct value.
         expected: f32,
-        /// The value computed.
+        /// The computed value.
         got: f32,
     },
-    /// By plan there is not enough memory; nothing was allocated.
-    #[error("not enough memory for {what}: needs {}, there are {}; {hint}", crate::memory::bytes(*.need), crate::memory::bytes(*.have))]
+    /// By estimate there is not enough memory. Nothing was allocated.
+    #[error("not enough memory for {what}: needs {}, available {}; {hint}", crate::memory::bytes(*.need), crate::memory::bytes(*.have))]
     OutOfMemory {
         /// What needs it.
         what: String,
         /// Bytes needed.
         need: u64,
-        /// Bytes there are.
+        /// Bytes available.
         have: u64,
-        /// What would make it fit.
+        /// What to change so that it fits.
         hint: String,
     },
-    /// The device stopped answering.
+    /// The device was lost or closed.
     #[error("the device was lost: {0}; open it again")]
     DeviceLost(String),
     /// A file can't be read.
-    #[error("cannot read {file}: {why}")]
+    #[error("cannot read {file}: {source}")]
     Io {
         /// Its name.
         file: String,
-        /// The system's words.
-        why: String,
+        /// The error of the system.
+        source: io::Error,
     },
-    /// A weights file breaks the format or the model.
+    /// A weights file breaks the rules of the format or of the model.
     #[error("{file}: {why}")]
     WeightFile {
         /// Its name.
@@ -79,44 +81,42 @@ pub enum Error {
         /// What is wrong: expected and got.
         why: String,
     },
-    /// A tensor is missing or unlike what the model needs.
+    /// A tensor is missing, or is not what the model needs.
     #[error("tensor `{tensor}` in {file}: expected {expected}, got {got}")]
     Tensor {
-        /// Where it was found or sought.
+        /// The file where it is, or should be.
         file: String,
         /// Its name there.
         tensor: String,
         /// What the model needs.
         expected: String,
-        /// What is there.
+        /// What the file contains.
         got: String,
     },
-    /// Regions got no scale: a logit was not finite.
+    /// Some regions have no scale, because a logit was not finite.
     #[error(
-        "the vision-guided sampler: expected a finite logit at every scale of every region, got others in {regions} regions"
+        "the vision-guided sampler: expected finite logits, got NaN or infinity in {regions} regions; check the weights"
     )]
     NoChoice {
-        /// How many.
+        /// The number of these regions.
         regions: usize,
     },
-    /// A kernel wrote beside its buffer.
-    #[error(
-        "expected the sentinels around buffer {buffer}, of {bytes} bytes, untouched; got another value at byte {at}"
-    )]
+    /// A kernel wrote outside a buffer.
+    #[error("expected the sentinels around buffer {buffer} of {bytes} bytes unchanged, got another value at byte {at}")]
     Sentinel {
-        /// Which, in the order of their allocation.
+        /// The index of the buffer, in the order of allocation.
         buffer: usize,
         /// Its size.
         bytes: usize,
-        /// Where, from its first byte.
+        /// The position, relative to the first byte of the buffer.
         at: i64,
     },
-    /// An operation was called with shapes that do not belong together.
+    /// An operation was called with shapes that do not match.
     #[error("{op}: expected {expected}, got {got}")]
     Shape {
         /// The operation.
         op: &'static str,
-        /// The rule.
+        /// The rule for the shapes.
         expected: String,
         /// The shapes.
         got: String,

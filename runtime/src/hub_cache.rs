@@ -1,23 +1,23 @@
-//! Enters: what a user names a checkpoint by. Leaves: the folder that holds its files.
+//! Finds a checkpoint: the path or name that a user gives in, the folder with its files out.
 //!
-//! A checkpoint is a folder, a repository in the model hub's cache (by its id, its address, or its folder in the cache), and
-//! never a single file. Nothing is downloaded. The cache is where the `huggingface_hub` package has it:
-//! `models--ORG--NAME/refs/main` holds a commit, `snapshots/COMMIT` its files.
+//! A checkpoint is a folder, or a repository in the cache of the Hugging Face hub (by id, by address, or by its folder
+//! in the cache). Nothing is downloaded. The layout is that of the `huggingface_hub` package:
+//! `models--ORG--NAME/refs/main` contains a commit, `snapshots/COMMIT` contains its files.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
 
-use crate::Error;
+use crate::error::Error;
 
 const CONFIG: &str = "config.json";
 
-/// The folder of a checkpoint. `given` is a folder, a repository's id such as `llava-hf/llava-v1.6-mistral-7b-hf` (with
-/// `@REVISION` for another than `main`), its address on the hub, or its folder in the cache.
+/// The folder of a checkpoint. `given` is a folder, the id of a repository such as `llava-hf/llava-v1.6-mistral-7b-hf`
+/// (with `@REVISION` for a revision other than `main`), its address on the hub, or its folder in the cache.
 ///
 /// # Errors
-/// [`Error::NoCheckpoint`] where there is none: with the places that were looked at, and what to do.
+/// [`Error::NoCheckpoint`] where there is none, with the places that were searched and what to do.
 pub fn locate(given: &Path) -> Result<PathBuf, Error> {
     if given.is_dir() {
         return folder(given);
@@ -29,23 +29,27 @@ pub fn locate(given: &Path) -> Result<PathBuf, Error> {
         return Err(refuse(given, "there is no such folder".to_owned()));
     };
     let Some(cache) = cache() else {
-        let why = "there is no such folder, and the model hub's cache has no place: neither HF_HOME nor HOME is set";
+        let why = "there is no such folder, and the cache of the Hugging Face hub is not known: set HF_HOME or HOME";
         return Err(refuse(given, why.to_owned()));
     };
     let found = cache.join(repository.folder());
     if !found.is_dir() {
         let Repository { id, .. } = repository;
+        if !id.contains('/') {
+            let why = "there is no such folder; give the folder of a checkpoint, or a repository id such as ORG/NAME";
+            return Err(refuse(given, why.to_owned()));
+        }
         let cache = cache.display();
         let why = format!(
-            "there is no such folder, and no repository `{id}` in the model hub's cache {cache}; download it with \
-             `hf download {id}` (from the Python package huggingface_hub), or name a folder"
+            "there is no such folder, and no repository `{id}` in the cache of the Hugging Face hub {cache}; download \
+             it with `hf download {id}` (from the Python package huggingface_hub), or give a folder"
         );
         return Err(refuse(given, why));
     }
     snapshot(given, &found, repository.revision)
 }
 
-/// The folder itself, or the snapshot where it is a repository of the cache.
+/// The folder itself; or the snapshot, where the folder is a repository of the cache.
 fn folder(given: &Path) -> Result<PathBuf, Error> {
     if given.join(CONFIG).exists() {
         return Ok(given.to_owned());
@@ -62,7 +66,7 @@ fn folder(given: &Path) -> Result<PathBuf, Error> {
     let repositories: Vec<String> = names.iter().filter_map(|name| id_of(name)).collect();
     if let Some(first) = repositories.first() {
         let why = format!(
-            "this is a cache of {} repositories ({}); name one, such as {first}",
+            "this is a cache of {} repositories ({}); give one of them, such as {first}",
             repositories.len(),
             repositories.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
         );
@@ -71,19 +75,19 @@ fn folder(given: &Path) -> Result<PathBuf, Error> {
     if let Some(gguf) = names.iter().find(|name| has_extension(Path::new(name), "gguf")) {
         return Err(refuse(given, single_file(&given.join(gguf))));
     }
-    // What is missing in it is said when it is opened.
+    // Missing files are reported when it is opened.
     Ok(given.to_owned())
 }
 
-/// What to say of a file where a folder was expected.
+/// The message for a file where a folder was expected.
 fn single_file(file: &Path) -> String {
     if has_extension(file, "gguf") {
-        return "GGUF files are not supported; supported are folders with config.json, tokenizer.json and safetensors in \
+        return "GGUF files are not supported; use a folder with config.json, tokenizer.json and safetensors in \
                 f32, f16 or bf16"
             .to_owned();
     }
     let parent = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    format!("expected the folder of a checkpoint, got a file; name the folder that holds it: {}", parent.display())
+    format!("expected the folder of a checkpoint, got a file; give the folder that contains it: {}", parent.display())
 }
 
 fn has_extension(file: &Path, extension: &str) -> bool {
@@ -101,7 +105,7 @@ fn refuse(given: &Path, why: String) -> Error {
     Error::NoCheckpoint { given: given.display().to_string(), why }
 }
 
-/// A repository on the model hub.
+/// A repository on the Hugging Face hub.
 #[derive(Debug, PartialEq, Eq)]
 struct Repository {
     id: String,
@@ -109,7 +113,7 @@ struct Repository {
 }
 
 impl Repository {
-    /// Reads `ORG/NAME`, `ORG/NAME@REVISION` or an address on the hub; None where the text is none of them.
+    /// Reads `ORG/NAME`, `ORG/NAME@REVISION` or an address on the hub; None where the text is something else.
     fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
         let hosts = ["huggingface.co/", "www.huggingface.co/", "hf.co/", "hf://", "hf:/"];
@@ -126,7 +130,7 @@ impl Repository {
             Some((id, revision)) => (id.to_owned(), Some(revision.to_owned())),
             None => (text, None),
         };
-        // On the hub the revision is behind `tree`, `blob` or `resolve`.
+        // In an address the revision is after `tree`, `blob` or `resolve`.
         let from_tail = tail.and_then(|tail| tail.split('/').nth(1)).map(str::to_owned);
         let revision = revision.or(from_tail);
         let plain = |part: &str| {
@@ -138,18 +142,18 @@ impl Repository {
         (whole && revision.as_deref().is_none_or(plain)).then_some(Self { id, revision })
     }
 
-    /// Its folder's name in the cache.
+    /// The name of its folder in the cache.
     fn folder(&self) -> String {
         format!("models--{}", self.id.replace('/', "--"))
     }
 }
 
-/// The id of a repository's folder in the cache.
+/// The id of a repository, from its folder in the cache.
 fn id_of(folder: &str) -> Option<String> {
     folder.strip_prefix("models--").map(|name| name.replacen("--", "/", 1))
 }
 
-/// The cache's folder, by the variables that `huggingface_hub` reads, in its order.
+/// The folder of the cache, from the environment variables that `huggingface_hub` reads, in the same order.
 fn cache() -> Option<PathBuf> {
     let variable = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(|v| expanded(Path::new(&v)));
     let home = || env::var_os("HOME").or_else(|| env::var_os("USERPROFILE")).map(PathBuf::from);
@@ -160,7 +164,7 @@ fn cache() -> Option<PathBuf> {
         .or_else(|| home().map(|home| home.join(".cache/huggingface/hub")))
 }
 
-/// The path with a leading `~` as the home folder.
+/// The path, with a leading `~` replaced by the home folder.
 fn expanded(path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), env::var_os("HOME")) {
         (Ok(rest), Some(home)) => Path::new(&home).join(rest),
@@ -168,7 +172,7 @@ fn expanded(path: &Path) -> PathBuf {
     }
 }
 
-/// The files of a revision; of `main` where none is named, or of the only snapshot.
+/// The folder of a revision. Without a revision: that of `main`, or the only snapshot.
 fn snapshot(given: &Path, repository: &Path, revision: Option<String>) -> Result<PathBuf, Error> {
     let snapshots = repository.join("snapshots");
     let known: Vec<String> = names(&snapshots).into_iter().filter(|name| snapshots.join(name).is_dir()).collect();
@@ -181,10 +185,13 @@ fn snapshot(given: &Path, repository: &Path, revision: Option<String>) -> Result
     }
     match known.as_slice() {
         [only] if revision.is_none() => Ok(snapshots.join(only)),
-        [] => Err(refuse(given, format!("{} holds no snapshot: its download did not end", repository.display()))),
+        [] => Err(refuse(
+            given,
+            format!("{} has no snapshot: its download did not finish; download it again", repository.display()),
+        )),
         _ => {
             let known = known.join(", ");
-            let why = format!("expected the revision `{named}`, got {known}; name one of them with @REVISION");
+            let why = format!("expected the revision `{named}`, got {known}; choose one of them with @REVISION");
             Err(refuse(given, why))
         }
     }

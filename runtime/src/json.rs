@@ -1,20 +1,20 @@
-//! JSON as Python's `json.loads` reads it: what `serde_json` reads, and the words `NaN`, `Infinity` and `-Infinity`.
+//! JSON as Python's `json.loads` reads it: standard JSON, and the words `NaN`, `Infinity` and `-Infinity`.
 //!
-//! Hugging Face writes and reads its configuration files with Python. A number too large for f64 is `Infinity` there.
-//! A value that is no finite number becomes the text of its name: where a setting needs a number, the error says what
-//! is there; where nobody reads it, it does no harm.
+//! Hugging Face writes and reads its configuration files with Python. There a number too large for f64 is `Infinity`. A
+//! number that is not finite becomes its name as a string. So a setting that needs a number reports an error with this
+//! name, and a setting that is not read does no harm.
 
 use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 
-/// The words, longest first: `-Infinity` holds `Infinity`.
+/// The words. `-Infinity` is first because it contains `Infinity`.
 const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
 /// Reads `text` as Python does.
 ///
 /// # Errors
-/// What `serde_json` says of text that is no JSON, or of another shape than `T`.
+/// The error of `serde_json` where the text is not JSON, or does not have the structure of `T`.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(text).or_else(|plain| match std::str::from_utf8(text).map(quoted) {
         Ok(Cow::Owned(quoted)) => serde_json::from_str(&quoted),
@@ -22,16 +22,16 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     })
 }
 
-/// The text with every number that is not finite as a string.
+/// The text, with each number that is not finite as a string.
 fn quoted(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
-    // Where what has not been copied begins.
+    // The start of the text that is not copied yet.
     let mut copied = 0;
     let mut at = 0;
     let bytes = text.as_bytes();
     while at < bytes.len() {
         if bytes[at] == b'"' {
-            at = behind_string(bytes, at);
+            at = string_end(bytes, at);
             continue;
         }
         let Some(length) = not_finite(&text[at..]) else {
@@ -57,8 +57,8 @@ fn quoted(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Where the string that starts at `at` has ended; the end of the text where it never does.
-fn behind_string(bytes: &[u8], at: usize) -> usize {
+/// The position after the string that starts at `at`; the end of the text where the string does not end.
+fn string_end(bytes: &[u8], at: usize) -> usize {
     let mut next = at + 1;
     while let Some(&byte) = bytes.get(next) {
         match byte {
@@ -70,7 +70,7 @@ fn behind_string(bytes: &[u8], at: usize) -> usize {
     bytes.len()
 }
 
-/// The length of a word or number at the start of `text` that is no finite number.
+/// The length of a number that is not finite at the start of `text`.
 fn not_finite(text: &str) -> Option<usize> {
     if let Some(word) = WORDS.into_iter().find(|word| text.starts_with(word)) {
         return Some(word.len());
@@ -80,7 +80,7 @@ fn not_finite(text: &str) -> Option<usize> {
     number.is_infinite().then_some(length)
 }
 
-/// How many bytes at the start of a text may belong to a number.
+/// The number of bytes at the start of a text that can belong to a number.
 fn number_length(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|b| b.is_ascii_digit() || b"+-.eE".contains(b)).count()
 }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_refused() {
+    fn text_that_is_not_json_is_an_error() {
         for text in
             ["", "{", "[nan]", "[Nan]", "[+Infinity]", "[Infinityx]", "[--Infinity]", "{\"a\": NaN", "\"NaN", "é"]
         {

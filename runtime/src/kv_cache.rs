@@ -1,15 +1,15 @@
-//! Keys and values of past tokens, one pair of buffers a layer.
+//! Keys and values of past tokens: one pair of buffers per layer.
 //!
-//! Lengths are ragged: layers below the text-guided sampler hold every visual token, layers from it on the survivors.
-//! Cloning shares the buffers; the first write to a shared buffer copies it. That is how several questions stand on
-//! one image: each starts from a clone of the image's cache.
+//! Lengths differ: layers below the text-guided sampler have all visual tokens, the layers above have only the kept
+//! ones. A clone shares the buffers; the first write to a shared buffer copies it. So several questions share one
+//! picture: each starts with a clone of the picture's cache.
 
 use burn::tensor::{DType, Device, Tensor};
 
-/// Room added when a buffer grows, in tokens: a decoding step must not copy the whole buffer.
+/// Extra tokens when a buffer grows: not each decoding step must copy the whole buffer.
 const GROWTH: usize = 64;
 
-/// The cache of one layer. Buffers are (kv_heads, capacity, d_head), the first `len` positions filled.
+/// The cache of one layer. Buffers are (kv_heads, capacity, d_head); the first `len` positions are in use.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
     key: Tensor<3>,
@@ -18,29 +18,29 @@ pub struct LayerCache {
 }
 
 impl LayerCache {
-    /// A cache that holds exactly these keys and values, (kv_heads, tokens, d_head) each, stored as `dtype`.
+    /// A cache of these keys and values, (kv_heads, tokens, d_head) each, stored as `dtype`.
     pub fn new(key: Tensor<3>, value: Tensor<3>, dtype: DType) -> Self {
         let len = key.dims()[1];
         Self { key: key.cast(dtype), value: value.cast(dtype), len }
     }
 
-    /// A cache of nothing, with room for keys and values of `shape` (kv_heads, tokens, d_head) each.
+    /// An empty cache with capacity for keys and values of `shape` (kv_heads, tokens, d_head) each.
     pub fn empty(shape: &[usize; 3], dtype: DType, device: &Device) -> Self {
         Self { key: Tensor::zeros(*shape, (device, dtype)), value: Tensor::zeros(*shape, (device, dtype)), len: 0 }
     }
 
-    /// Makes room for `tokens` more.
+    /// Grows the capacity for `tokens` more.
     pub fn reserve(&mut self, tokens: usize) {
         grow(&mut self.key, self.len, self.len + tokens);
         grow(&mut self.value, self.len, self.len + tokens);
     }
 
-    /// Tokens held.
+    /// Tokens in the cache.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no token is held.
+    /// Whether there is no token.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -51,6 +51,9 @@ impl LayerCache {
     }
 
     /// Adds the keys and values of new tokens, (kv_heads, tokens, d_head) each.
+    ///
+    /// # Panics
+    /// Where the number of heads or the width is not that of the cache.
     pub fn append(&mut self, key: Tensor<3>, value: Tensor<3>) {
         let added = key.dims()[1];
         write(&mut self.key, self.len, key);
@@ -58,7 +61,7 @@ impl LayerCache {
         self.len += added;
     }
 
-    /// Keys and values held, (kv_heads, len, d_head) each: views of the buffers.
+    /// Keys and values, (kv_heads, len, d_head) each: views of the buffers.
     pub fn read(&self) -> (Tensor<3>, Tensor<3>) {
         (self.key.clone().narrow(1, 0, self.len), self.value.clone().narrow(1, 0, self.len))
     }
@@ -74,7 +77,7 @@ fn write(buffer: &mut Tensor<3>, at: usize, new: Tensor<3>) {
     buffer.inplace(|room| room.slice_assign([0..heads, at..end, 0..d_head], new));
 }
 
-/// Gives a buffer room for `capacity` tokens; the first `held` stay.
+/// Grows a buffer to `capacity` tokens; the first `held` are kept.
 fn grow(buffer: &mut Tensor<3>, held: usize, capacity: usize) {
     let [heads, before, d_head] = buffer.dims();
     if capacity <= before {
@@ -86,10 +89,10 @@ fn grow(buffer: &mut Tensor<3>, held: usize, capacity: usize) {
     });
 }
 
-/// The caches of all layers, from the first on; layers that have not run have none.
+/// The caches of the layers, from the first one on. A layer that has not run has none.
 #[derive(Clone, Debug, Default)]
 pub struct KvCache {
-    /// One a layer.
+    /// One per layer.
     pub layers: Vec<LayerCache>,
 }
 

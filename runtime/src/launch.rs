@@ -1,4 +1,4 @@
-//! The one way from a [`Kernel`] of `fovea-shaders` to a device.
+//! Launches a [`Kernel`] of `fovea-shaders`: a kernel, buffers and parameters in, work on the queue of the device out.
 
 use std::cell::Cell;
 
@@ -16,10 +16,10 @@ use fovea_shaders::{Kernel, Variant};
 
 use crate::sentinels;
 
-/// Most workgroups along one dimension: WebGPU's baseline.
+/// Largest number of workgroups in one dimension: the baseline of WebGPU.
 const MAX_GROUPS: u32 = 65535;
 
-/// A kernel with its variant chosen.
+/// A kernel in one variant.
 struct Wgsl {
     kernel: &'static Kernel,
     variant: Variant,
@@ -31,7 +31,7 @@ impl KernelSource for Wgsl {
         SourceTemplate::new(self.kernel.wgsl(self.variant, &self.constants))
     }
 
-    /// Pipelines are cached by this, never by the text: all that changes the text is in it.
+    /// The key of the pipeline cache. It must contain all that changes the text.
     fn id(&self) -> KernelId {
         let dim = CubeDim::new_1d(self.kernel.lanes);
         KernelId::new::<Self>().cube_dim(dim.into()).info((self.kernel.name, self.variant, self.constants.clone()))
@@ -43,21 +43,16 @@ impl KernelSource for Wgsl {
 }
 
 thread_local! {
-    static ONLY_TENSOR_OPS: Cell<bool> = const { Cell::new(false) };
+    /// Turns the kernels off on this thread. Only tests and benchmarks set it.
+    pub(crate) static ONLY_TENSOR_OPS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Switches the kernels off or on again for this thread: benchmarks and conformance compare them with the tensor
-/// operations on the same device.
-pub fn only_tensor_ops(on: bool) {
-    ONLY_TENSOR_OPS.set(on);
-}
-
-/// Whether hand-written WGSL runs where this tensor lies: not on CUDA, nor where a compiler for SPIR-V or MSL is on.
+/// Whether hand-written WGSL runs on the device of this tensor: not on CUDA, nor where burn compiles to SPIR-V or MSL.
 pub(crate) fn runs_wgsl(x: &CubeTensor) -> bool {
     x.client.name() == "wgpu<wgsl>" && !ONLY_TENSOR_OPS.get()
 }
 
-/// The variant for a tensor whose rows are `width` elements; None where there is none.
+/// The variant for a tensor with rows of `width` elements; None where the kernels cannot run on it.
 pub(crate) fn variant(x: &CubeTensor, width: usize) -> Option<Variant> {
     if !runs_wgsl(x) {
         return None;
@@ -71,7 +66,7 @@ pub(crate) fn variant(x: &CubeTensor, width: usize) -> Option<Variant> {
     }
 }
 
-/// A new tensor where `like` lies. What is in it is undefined.
+/// A new tensor on the device of `like`. Its values are undefined.
 pub(crate) fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
     let shape = Shape::new(shape);
     let bytes = shape.num_elements() * dtype.size();
@@ -79,13 +74,13 @@ pub(crate) fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype:
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, buffer, dtype)
 }
 
-/// Workgroups for `count` items of one kind: along two dimensions where one is not long enough.
+/// Workgroups for `count` items: in two dimensions where one is too short.
 pub(crate) fn spread(count: usize) -> [u32; 3] {
     let across = count.clamp(1, MAX_GROUPS as usize);
     [across as u32, count.div_ceil(across) as u32, 1]
 }
 
-/// Whether so many workgroups can be launched along each dimension.
+/// The workgroups per dimension; None where one is 0 or too large to launch.
 pub(crate) fn fits(groups: [usize; 3]) -> Option<[u32; 3]> {
     let fit = groups.iter().all(|&n| n > 0 && n <= MAX_GROUPS as usize);
     fit.then_some(groups.map(|n| n as u32))

@@ -1,30 +1,38 @@
-//! Devices, weights, custom operations, the KV cache and memory: everything under the network.
+//! Devices, weights, operations of the samplers, KV cache and memory: everything below the network.
 //!
-//! This is the only crate that names `burn-wgpu` or `wgpu`. It knows nothing of layers, tokens or images.
+//! Only this crate names `burn-wgpu` or `wgpu`. It knows nothing about layers, tokens or pictures.
 //!
-//! Read in the order in which a run meets them:
-//! [`device`] (open one, prove it; `watch` hears of its loss) · [`hub_cache`] (where a checkpoint is) · [`source`] (files,
-//! without reading them whole) · [`json`] (settings, as Python reads them) ·
-//! [`weights`] (safetensors, checked, tensor by tensor) · [`sampler_ops`] (the operations that Fovea exists for; `launch`
-//! brings their kernels to a GPU) · [`element_ops`] · [`kv_cache`] · [`memory`] · [`sentinels`] (for the conformance
-//! suite).
+//! The modules in the order of the data:
+//!
+//! - A device: [`device`] opens and tests one; [`memory`] is what the host has left.
+//! - A checkpoint: [`hub_cache`] finds its folder, [`source`] reads its files, [`json`] its settings, [`weights`] its
+//!   tensors.
+//! - Computation: [`element_ops`], [`kv_cache`] and [`sampler_ops`]; [`read`] brings results back to the host.
 
+mod error;
+
+pub mod device;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub mod device;
-pub mod element_ops;
-mod error;
-pub mod hub_cache;
-pub mod json;
-pub mod kv_cache;
-mod launch;
-pub mod memory;
-pub mod sampler_ops;
-pub mod sentinels;
-pub mod source;
 mod watch;
+pub mod memory;
+
+pub mod hub_cache;
+pub mod source;
+pub mod json;
 pub mod weights;
+
+pub mod element_ops;
+pub mod kv_cache;
+pub mod sampler_ops;
+mod launch;
+mod sentinels;
+pub mod read;
+mod self_test;
+
+#[doc(hidden)]
+pub mod testing;
 
 pub use device::{DeviceChoice, DeviceInfo, OpenDevice};
 pub use error::Error;
-pub use fovea_shaders::{Cell, Keep, Scale, TokenBox, compact, regions, top_k};
+pub use fovea_shaders::{Cell, Keep, Scale, TokenBox};

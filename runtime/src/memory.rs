@@ -1,11 +1,11 @@
-//! How much memory there is, before any is taken.
+//! The available memory of the host, so that a run that does not fit is refused before it allocates.
 
 #[cfg(not(target_family = "wasm"))]
 mod linux;
 
-/// Bytes of memory that this process could take on the host now, where the system reports it: the least of what is available,
-/// what the control groups of the process (containers, services) leave, and what its own limits leave. In a browser: what
-/// WebAssembly can address and does not hold yet.
+/// Bytes of host memory that this process can still allocate, where the system reports it: the minimum of the free
+/// memory and of what is left by the control groups (containers, services) and the limits of the process. In a browser:
+/// what WebAssembly can address, less what it has already.
 pub fn host_available() -> Option<u64> {
     #[cfg(target_family = "wasm")]
     return Some((1u64 << 32).saturating_sub(core::arch::wasm32::memory_size(0) as u64 * 65536));
@@ -13,7 +13,7 @@ pub fn host_available() -> Option<u64> {
     linux::available()
 }
 
-/// Peak of this process's resident memory in bytes, where the system reports it.
+/// Peak resident memory of this process in bytes, where the system reports it.
 pub fn host_peak() -> Option<u64> {
     #[cfg(target_family = "wasm")]
     return None;
@@ -21,7 +21,7 @@ pub fn host_peak() -> Option<u64> {
     linux::peak()
 }
 
-/// Bytes with a unit, as people read them.
+/// Bytes as text with a unit.
 pub fn bytes(n: u64) -> String {
     match n {
         0..1024 => format!("{n} B"),

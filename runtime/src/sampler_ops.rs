@@ -1,17 +1,17 @@
-//! The operations that Fovea exists for, in the order in which a run needs them.
+//! The operations of the two token samplers, in the order of the data.
 //!
-//! | operation | paper | |
+//! | operation | paper | result |
 //! |---|---|---|
-//! | [`region_pool`] | Sec. 3.2, `DS[s]` | every region at every scale |
-//! | [`scale_select`] | Sec. 3.2, Eq. 1 | the scale of every region |
+//! | [`region_pool`] | Sec. 3.2, `DS[s]` | each region at each scale |
+//! | [`scale_select`] | Sec. 3.2, Eq. 1 | the scale of each region |
 //! | [`compact`] | Sec. 3.2 | the chosen tokens in scanline order |
 //! | [`text_score`] | Sec. 3.3, Eq. 7, 8 | importance of each visual token |
-//! | [`top_k`] | Sec. 3.3, Eq. 9 | the tokens that stay |
+//! | [`top_k`] | Sec. 3.3, Eq. 9 | the tokens that are kept |
 //! | [`row_gather`] | | rows by index: hidden states, rotary tables |
 //!
-//! Behind them stands one trait ([`SamplerOps`]): its bodies are tensor operations, which every backend runs
-//! (`tensor_ops`), and hand-written WGSL kernels override them where the device compiles WGSL (`kernels`). Shapes are
-//! checked once, here, and nowhere below; a body may rely on them. Storage is f32 or f16, sums are f32.
+//! The functions here check shapes, and call the trait [`SamplerOps`]. Its default bodies are tensor operations, which
+//! run on each backend (`tensor_ops`). Hand-written WGSL kernels replace them where the device compiles WGSL
+//! (`kernels`). Shapes are checked only here; the bodies rely on it. Storage is f32 or f16, sums are f32.
 
 use burn::backend::{BackendTensor, Dispatch, DispatchTensorKind};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -19,14 +19,15 @@ use fovea_shaders::{CompactLayout, Keep, PoolLayout, Scale};
 
 mod backend;
 mod kernels;
+mod results;
 mod tensor_ops;
 
-pub use crate::launch::only_tensor_ops;
-pub use backend::{CompactCounts, SamplerOps};
+pub use backend::SamplerOps;
+pub use results::CompactCounts;
 
-use crate::{Error, launch::runs_wgsl};
+use crate::{error::Error, launch::runs_wgsl};
 
-/// Whether the hand-written kernels run on a device, or the tensor operations.
+/// Whether the hand-written kernels run on a device. Else the tensor operations run.
 pub fn runs_kernels(device: &Device) -> bool {
     let probe = Tensor::<1>::zeros([1], device);
     match probe.into_dispatch().kind {
@@ -35,17 +36,20 @@ pub fn runs_kernels(device: &Device) -> bool {
     }
 }
 
-/// Every region at every scale, and where each token lies.
+/// Each region at each scale, and where each token is.
 #[derive(Clone, Debug)]
 pub struct Pooled {
     /// (rows, C).
     pub rows: Tensor<2>,
-    /// Which row is which token.
+    /// Which token is in which row.
     pub layout: PoolLayout,
 }
 
 impl Pooled {
     /// The tokens at one scale: (regions * token rows * token columns, C).
+    ///
+    /// # Panics
+    /// Where `index` is not below the number of scales.
     pub fn scale(&self, index: usize) -> Tensor<2> {
         let end = self.layout.first.get(index + 1).copied().unwrap_or(self.layout.rows);
         let first = self.layout.first[index];
@@ -53,10 +57,13 @@ impl Pooled {
     }
 }
 
-/// Max pooling of every region at every scale: `DS[s](X_i)` (Sec. 3.2).
+/// Max pooling of each region at each scale: `DS[s](X_i)` (Sec. 3.2).
 ///
-/// `map` (H, W, C) -> (rows, C): scale after scale, region after region, raster order ([`PoolLayout`]). Tokens of a partial
-/// region that lie outside the map hold the type's least number; nothing asks for them.
+/// A token of a partial region that is outside the map has the smallest finite number of its type. No later operation
+/// reads it.
+///
+/// # Shapes
+/// `map` (H, W, C) -> (rows, C). Rows are ordered by scale, then region, then token in raster order ([`PoolLayout`]).
 ///
 /// # Errors
 /// [`Error::Shape`] for an empty map, window, list or scale.
@@ -66,7 +73,7 @@ pub fn region_pool(map: Tensor<3>, window: usize, scales: &[Scale]) -> Result<Po
         let scales: Vec<String> = scales.iter().map(Scale::to_string).collect();
         return Err(Error::Shape {
             op: "region_pool",
-            expected: "a map, a window and scales that hold something".into(),
+            expected: "a map, a window and scales, none of them empty".into(),
             got: format!("map ({height}, {width}, {c}), window {window}, scales {scales:?}"),
         });
     }
@@ -75,13 +82,16 @@ pub fn region_pool(map: Tensor<3>, window: usize, scales: &[Scale]) -> Result<Po
     Ok(Pooled { rows: Tensor::from_dispatch(rows), layout })
 }
 
-/// The scale of every region: `Z = FC(pooled . X_g / sqrt(C))`, choice = argmax Z (Sec. 3.2, Eq. 1).
+/// The scale of each region: `Z = FC(pooled . X_g / sqrt(C))`, choice = argmax Z (Sec. 3.2, Eq. 1).
 ///
-/// `pooled` (M, C), the maximum over each region; `thumbnail` (P*P, C); `weight` (S, P*P), `bias` (S) -> logits (M, S), f32, and
-/// choice (M,). Equal logits: the first scale. A region with a logit that is not finite gets the choice S, which is none.
+/// Equal logits: the first scale. A region with a logit that is not finite gets the choice S, which is no scale.
+///
+/// # Shapes
+/// `pooled` (M, C), the maximum over each region; `thumbnail` (P*P, C); `weight` (S, P*P), `bias` (S) -> logits (M, S),
+/// f32, and choice (M,).
 ///
 /// # Errors
-/// [`Error::Shape`] where these do not belong together.
+/// [`Error::Shape`] where the shapes do not match.
 pub fn scale_select(
     pooled: Tensor<2>,
     thumbnail: Tensor<2>,
@@ -106,25 +116,27 @@ pub fn scale_select(
     Ok((Tensor::from_dispatch(logits), Tensor::from_dispatch(choice)))
 }
 
-/// The chosen tokens in scanline order, newlines included.
+/// The chosen tokens in scanline order, with newlines.
 #[derive(Clone, Debug)]
 pub struct Compacted {
     /// (tokens, C).
     pub tokens: Tensor<2>,
-    /// The patches of each: y0, x0 inclusive; y1, x1 exclusive. (tokens, 4).
+    /// The patches of each token: y0, x0 inclusive; y1, x1 exclusive. (tokens, 4).
     pub boxes: Tensor<2, Int>,
-    /// How many.
+    /// The number of tokens.
     pub counts: CompactCounts,
 }
 
-/// The tokens of every region at its chosen scale, in scanline order, and a newline after every row that holds one
-/// (Sec. 3.2; the order is our choice). None where every region is dropped.
+/// The tokens of each region at its chosen scale, in scanline order, with a newline after each row that has a token
+/// (Sec. 3.2; the order is our choice). None where all regions are dropped.
 ///
-/// `map` (H, W, C) and `pooled` of it; `newline` (C); `choice` (regions,), each an index into `scales`. Kernels of one patch are taken
-/// from the map; every other one that does not drop must be in `pooled`.
+/// Tokens of one patch come from `map`. All other scales that do not drop the region must be in `pooled`.
+///
+/// # Shapes
+/// `map` (H, W, C), and `pooled` made from it; `newline` (C); `choice` (regions,), each an index into `scales`.
 ///
 /// # Errors
-/// [`Error::Shape`] where these do not belong together, [`Error::NoChoice`] where a choice is out of range,
+/// [`Error::Shape`] where the shapes do not match, [`Error::NoChoice`] where a choice is out of range,
 /// [`Error::DeviceLost`].
 pub async fn compact(
     map: Tensor<3>,
@@ -136,7 +148,7 @@ pub async fn compact(
     let [height, width, c] = map.dims();
     let wrong = |got: String| Error::Shape {
         op: "compact",
-        expected: "a map (H, W, C), its own pooled tokens at every scale, a newline (C), a choice for every region"
+        expected: "a map (H, W, C), pooled tokens of this map at each scale, a newline (C), one choice per region"
             .into(),
         got,
     };
@@ -166,11 +178,14 @@ pub async fn compact(
 
 /// Importance of each visual token: softmax over the visual tokens, max over heads, mean over text (Eq. 7, 8).
 ///
-/// `query` (heads, T, d_head), `key` (kv_heads, N, d_head) -> (N,), f32. (heads, T, N) is never held whole. Inputs are
-/// finite: what a NaN makes of the importance depends on the device.
+/// The inputs must be finite: the result for a NaN depends on the device. The scores (heads, T, N) are computed in
+/// blocks of text tokens, to limit the memory.
+///
+/// # Shapes
+/// `query` (heads, T, d_head), `key` (kv_heads, N, d_head) -> (N,), f32.
 ///
 /// # Errors
-/// [`Error::Shape`] where these do not belong together, or there is no text or no visual token.
+/// [`Error::Shape`] where the shapes do not match, or where one is empty.
 pub fn text_score(query: Tensor<3>, key: Tensor<3>) -> Result<Tensor<1>, Error> {
     let ([heads, text, d_head], [kv_heads, visual, key_d]) = (query.dims(), key.dims());
     let counts = [heads, text, d_head, kv_heads, visual];
@@ -184,12 +199,14 @@ pub fn text_score(query: Tensor<3>, key: Tensor<3>) -> Result<Tensor<1>, Error> 
     Ok(Tensor::from_dispatch(<Dispatch as SamplerOps>::text_score(query.into_dispatch(), key.into_dispatch())))
 }
 
-/// The tokens that stay, in rising order (Eq. 9): by falling score, equal scores by rising index.
+/// The indices of the tokens that are kept, in rising order (Eq. 9). Tokens are selected by falling score, equal scores
+/// by rising index. The host reads back K.
 ///
-/// `scores` (N,), f32 -> (K,), K at least 1. The host reads back K.
+/// # Shapes
+/// `scores` (N,), f32 -> (K,), with K at least 1.
 ///
 /// # Errors
-/// [`Error::Shape`] where there is no score or one is not finite; [`Error::DeviceLost`].
+/// [`Error::Shape`] where there is no score, or a score is not finite; [`Error::DeviceLost`].
 pub async fn top_k(scores: Tensor<1>, keep: Keep) -> Result<Tensor<1, Int>, Error> {
     let [n] = scores.dims();
     let wrong = |got: String| Error::Shape { op: "top_k", expected: "finite scores, at least one".into(), got };
@@ -203,10 +220,10 @@ pub async fn top_k(scores: Tensor<1>, keep: Keep) -> Result<Tensor<1, Int>, Erro
     }
 }
 
-/// Indices on a device, each checked on the host before a GPU sees it.
+/// Uploads indices to a device. The host checks each one first.
 ///
 /// # Errors
-/// [`Error::Shape`] where one is not below `bound`.
+/// [`Error::Shape`] where an index is not below `bound`.
 pub fn indices(at: &[usize], bound: usize, device: &Device) -> Result<Tensor<1, Int>, Error> {
     if let Some(bad) = at.iter().find(|&&i| i >= bound) {
         return Err(Error::Shape { op: "indices", expected: format!("indices below {bound}"), got: bad.to_string() });
@@ -216,12 +233,16 @@ pub fn indices(at: &[usize], bound: usize, device: &Device) -> Result<Tensor<1, 
     Ok(Tensor::from_data(TensorData::new(at, shape), device))
 }
 
-/// `out[b, i] = rows[b, indices[i]]`. `rows` (B, R, C) -> (B, indices, C).
+/// Rows by index: `out[b, i] = rows[b, indices[i]]`.
 ///
-/// Indices come from [`indices`] or [`top_k`], which keep them in range; a kernel that meets another gives zeros.
+/// Take indices from [`indices`] or [`top_k`], which keep them in range. For an index out of range a kernel returns
+/// zeros.
+///
+/// # Shapes
+/// `rows` (B, R, C), `indices` (K,) -> (B, K, C).
 ///
 /// # Errors
-/// [`Error::Shape`] where there is nothing to pick or to pick from.
+/// [`Error::Shape`] where an input is empty.
 pub fn row_gather(rows: Tensor<3>, indices: Tensor<1, Int>) -> Result<Tensor<3>, Error> {
     let (dims, count) = (rows.dims(), indices.dims()[0]);
     if dims.contains(&0) || count == 0 {

@@ -1,9 +1,9 @@
-//! Where a checkpoint's files come from, read by range and never whole: a directory, memory, or anything else that
-//! can answer a range asynchronously (a browser's `Blob.slice`).
+//! The files of a checkpoint: a name and a byte range in, bytes out. Files are in a directory, in memory, or behind any
+//! asynchronous read of a range (`Blob.slice` of a browser).
 //!
-//! Positional reads rather than a memory map: a tensor is read in small pieces that are converted into the buffer that it
-//! will live in. The file's pages never count as this process's memory, and a file that is cut short while we read is an
-//! error and not a SIGBUS.
+//! Reads at a position, not a memory map: a tensor is read in small pieces, which are converted into its final buffer.
+//! The pages of the file do not count as memory of this process, and a file that is truncated during a read is an
+//! error, not a SIGBUS.
 
 use std::{
     borrow::Cow,
@@ -16,20 +16,20 @@ use std::{
     sync::Mutex,
 };
 
-use crate::{Error, hub_cache};
+use crate::{error::Error, hub_cache};
 
-/// The folder of further chat templates, as Hugging Face writes them.
+/// The folder with more chat templates, as Hugging Face writes it.
 pub const TEMPLATES: &str = "additional_chat_templates";
 
-/// A read under way.
+/// A read in progress.
 pub type Reading<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
 
 /// A file that can be read by range.
-#[expect(clippy::len_without_is_empty, reason = "an empty file is refused by whoever parses it")]
+#[expect(clippy::len_without_is_empty, reason = "the parsers refuse an empty file")]
 pub trait ReadAt {
     /// Its length in bytes.
     fn len(&self) -> u64;
-    /// Fills `into` with the bytes from `offset` on; an error where the file ends before.
+    /// Fills `into` with the bytes from `offset` on; an error where the file is too short.
     fn read_at<'a>(&'a self, offset: u64, into: &'a mut [u8]) -> Reading<'a>;
 }
 
@@ -40,7 +40,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// The checkpoint that a user names: see [`hub_cache::locate`].
+    /// The checkpoint at the path or name that a user gives: see [`hub_cache::locate`].
     ///
     /// # Errors
     /// [`Error::NoCheckpoint`] where there is none; [`Error::Io`] where it can't be listed.
@@ -48,16 +48,16 @@ impl Source {
         Self::directory(hub_cache::locate(given.as_ref())?)
     }
 
-    /// The files of a directory, and the templates in `additional_chat_templates`; what is in other folders is not seen.
+    /// The files of a directory, and the templates in `additional_chat_templates`. Other folders are ignored.
     ///
-    /// A link that leads out of the directory is refused when it is read, but for the model hub's own cache layout
-    /// (`snapshots/REVISION/FILE -> ../../blobs/HASH`).
+    /// A link to a file outside the directory is an error when the file is read. The links of the hub's cache
+    /// (`snapshots/REVISION/FILE -> ../../blobs/HASH`) are allowed.
     ///
     /// # Errors
     /// [`Error::Io`] where the directory can't be listed.
     pub fn directory(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let failed = |e: io::Error| Error::Io { file: path.display().to_string(), why: e.to_string() };
+        let failed = |e: io::Error| Error::Io { file: path.display().to_string(), source: e };
         let root = path.canonicalize().map_err(failed)?;
         let blobs = root
             .parent()
@@ -80,17 +80,17 @@ impl Source {
         Ok(Self { name: path.display().to_string(), files })
     }
 
-    /// Files that are in memory already.
+    /// Files in memory.
     pub fn memory(name: &str, files: impl IntoIterator<Item = (String, Cow<'static, [u8]>)>) -> Self {
         Self::from_files(name, files.into_iter().map(|(name, bytes)| (name, Box::new(bytes) as Box<dyn ReadAt>)))
     }
 
-    /// Files that are read in some other way.
+    /// Files with another kind of read.
     pub fn from_files(name: &str, files: impl IntoIterator<Item = (String, Box<dyn ReadAt>)>) -> Self {
         Self { name: name.to_owned(), files: files.into_iter().map(|(name, file)| (name, Ok(file))).collect() }
     }
 
-    /// What to call it in messages.
+    /// Its name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -108,49 +108,59 @@ impl Source {
     /// A file by name.
     ///
     /// # Errors
-    /// [`Error::Io`] where it is missing, unreadable or a link out.
+    /// [`Error::Io`] where it is missing, unreadable or a link out of the checkpoint.
     pub fn file(&self, file: &str) -> Result<&dyn ReadAt, Error> {
-        let io = |why: String| Error::Io { file: format!("{}/{file}", self.name), why };
         match self.files.get(file) {
             Some(Ok(found)) => Ok(found.as_ref()),
-            Some(Err(why)) => Err(io(why.clone())),
-            None => Err(io("there is no such file".to_owned())),
+            Some(Err((kind, why))) => Err(self.failed(file, io::Error::new(*kind, why.clone()))),
+            None => Err(self.failed(file, io::Error::new(io::ErrorKind::NotFound, "there is no such file"))),
         }
     }
 
-    /// A whole small file of at most `limit` bytes, such as a config.
+    /// All bytes of a small file of at most `limit` bytes, such as a config.
     ///
     /// # Errors
     /// [`Error::Io`] where it is missing, larger, or can't be read.
     pub async fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>, Error> {
         let found = self.file(file)?;
-        let io = |why: String| Error::Io { file: format!("{}/{file}", self.name), why };
         if found.len() > limit {
-            return Err(io(format!("expected at most {limit} bytes, got {}", found.len())));
+            let why = format!("expected at most {limit} bytes, got {}", found.len());
+            return Err(self.failed(file, io::Error::new(io::ErrorKind::FileTooLarge, why)));
         }
         let mut bytes = vec![0; found.len() as usize];
-        found.read_at(0, &mut bytes).await.map_err(|e| io(e.to_string()))?;
+        found.read_at(0, &mut bytes).await.map_err(|e| self.failed(file, e))?;
         Ok(bytes)
+    }
+
+    fn failed(&self, file: &str, source: io::Error) -> Error {
+        Error::Io { file: format!("{}/{file}", self.name), source }
     }
 }
 
-type Found = Result<Box<dyn ReadAt>, String>;
+/// A file, or why it cannot be read.
+type Found = Result<Box<dyn ReadAt>, (io::ErrorKind, String)>;
 
-/// The file at `path`, where it is no folder. A link is followed where `within` says that its target belongs here.
+/// The file at `path`; None for a folder. A link is followed where `within` accepts its target.
 fn disk_file(path: &Path, within: impl Fn(&Path) -> bool) -> Option<Found> {
+    let failed = |e: io::Error| (e.kind(), e.to_string());
     match path.canonicalize() {
         Ok(target) if target.is_dir() => None,
         Ok(target) if within(&target) => {
-            Some(DiskFile::open(&target).map(|f| Box::new(f) as Box<dyn ReadAt>).map_err(|e| e.to_string()))
+            Some(DiskFile::open(&target).map(|f| Box::new(f) as Box<dyn ReadAt>).map_err(failed))
         }
-        Ok(target) => Some(Err(format!("it is a link out of the checkpoint, to {}", target.display()))),
-        // A cache of the model hub holds links; the target comes with the download.
-        Err(e) if path.is_symlink() => Some(Err(format!("its link leads nowhere ({e}); download it again"))),
-        Err(e) => Some(Err(e.to_string())),
+        Ok(target) => {
+            let why = format!("it is a link out of the checkpoint, to {}", target.display());
+            Some(Err((io::ErrorKind::PermissionDenied, why)))
+        }
+        // The cache of the hub contains links. After an incomplete download the target is missing.
+        Err(e) if path.is_symlink() => {
+            Some(Err((e.kind(), format!("its link has no target ({e}); download it again"))))
+        }
+        Err(e) => Some(Err(failed(e))),
     }
 }
 
-/// The chat templates of a folder, by the names of their files.
+/// The chat templates in a folder, by file name.
 fn templates(folder: &Path, within: impl Fn(&Path) -> bool) -> Vec<(String, Found)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let templates = entries.filter_map(|entry| {
@@ -180,7 +190,7 @@ impl ReadAt for DiskFile {
 
     fn read_at<'a>(&'a self, offset: u64, into: &'a mut [u8]) -> Reading<'a> {
         Box::pin(async move {
-            let mut file = self.file.lock().map_err(|_| io::Error::other("a read of this file failed before"))?;
+            let mut file = self.file.lock().map_err(|_| io::Error::other("an earlier read of this file failed"))?;
             file.seek(SeekFrom::Start(offset))?;
             file.read_exact(into)
         })

@@ -1,10 +1,10 @@
-//! Whether a GPU still answers, and how a run ends where it does not.
+//! Detects that a GPU is lost, and ends the work on it with [`Error::DeviceLost`].
 //!
-//! A lost device shows itself in many ways: work that is dropped in silence, a read-back that fails, panics or never
-//! comes. A [`Watch`] hears of the loss from wgpu itself, and [`Watch::guard`] turns each of these ways into
-//! [`Error::DeviceLost`].
+//! A lost device has many symptoms: work is dropped without an error; a read fails, panics or never completes. wgpu
+//! reports the loss to a [`Watch`], and [`Watch::guard`] turns each symptom into the same error.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     future::{Future, poll_fn},
     pin::pin,
@@ -17,18 +17,19 @@ use std::{
 
 use burn::tensor::wgpu::wgpu;
 
-use crate::Error;
+use crate::error::Error;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Why the device is of no more use.
+    /// Why the device was lost or closed.
     lost: OnceLock<String>,
-    /// Who waits, by the guard's number: two guards of one task share a waker, and each must be able to leave alone.
+    /// The waker of each waiting guard, by the number of the guard. Two guards of one task have the same waker, but
+    /// each removes only its own entry.
     wakers: Mutex<BTreeMap<u64, Waker>>,
     guards: AtomicU64,
 }
 
-/// A guard's place among the wakers, given back when it ends or is dropped.
+/// The entry of a guard in the wakers. It is removed when the guard ends or is dropped.
 struct Place<'a> {
     watch: &'a Watch,
     number: u64,
@@ -37,33 +38,53 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let gone = self.watch.wakers().remove(&self.number);
-        drop(gone); // after the lock: a waker may do anything
+        drop(gone); // after the lock is released: dropping a waker may run any code
     }
 }
 
-/// One device's fate. Clones share it.
+thread_local! {
+    /// The watch of the guard that this thread polls.
+    static CURRENT: RefCell<Option<Watch>> = const { RefCell::new(None) };
+}
+
+/// Whether one device is lost. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch(Arc<State>);
 
 impl Watch {
-    /// Listens to `device`. To be called after burn has taken the device over: burn's own handler for uncaptured errors
-    /// panics, and the last one that is set counts.
+    /// Watches `device`. Call it after burn has initialised the device: burn sets an error handler that panics, and
+    /// this one replaces it.
     pub fn listen(device: &wgpu::Device) -> Self {
         let watch = Self::default();
-        let heard = watch.clone();
-        device.set_device_lost_callback(move |reason, message| heard.lose(&format!("{reason:?}: {message}")));
-        // Work with an error has been dropped, so what comes after it computes with garbage: as good as lost.
-        let heard = watch.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| heard.lose(&error.to_string())));
+        let on_loss = watch.clone();
+        device.set_device_lost_callback(move |reason, message| on_loss.lose(&format!("{reason:?}: {message}")));
+        // wgpu dropped the work that failed, so later work would compute with undefined values: the same as a loss.
+        let on_error = watch.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error.lose(&error.to_string())));
         watch
     }
 
-    /// Gives the device up. Only the first reason counts. wgpu may hold locks while it calls this: it only wakes.
+    /// Marks the device as lost; only the first reason is kept. wgpu may call this while it holds locks, so it only
+    /// wakes the waiting tasks and logs.
     pub fn lose(&self, why: &str) {
-        if self.0.lost.set(why.to_owned()).is_ok() {
+        if self.end(why) {
+            tracing::warn!(why, "device lost");
+        }
+    }
+
+    /// Marks the device as closed by the program.
+    pub fn close(&self) {
+        self.end("it was closed");
+    }
+
+    /// Keeps the reason and wakes all guards; false where there was a reason before.
+    fn end(&self, why: &str) -> bool {
+        let first = self.0.lost.set(why.to_owned()).is_ok();
+        if first {
             let waiting = std::mem::take(&mut *self.wakers());
             waiting.into_values().for_each(Waker::wake);
         }
+        first
     }
 
     fn wakers(&self) -> MutexGuard<'_, BTreeMap<u64, Waker>> {
@@ -71,31 +92,40 @@ impl Watch {
     }
 
     /// # Errors
-    /// [`Error::DeviceLost`] where the device has been lost.
+    /// [`Error::DeviceLost`] where the device was lost or closed.
     pub fn check(&self) -> Result<(), Error> {
         self.0.lost.get().map_or(Ok(()), |why| Err(Error::DeviceLost(why.clone())))
     }
 
-    /// Runs `work` for as long as the device lives.
+    /// The watch whose guard runs this code, if any.
+    pub fn current() -> Option<Self> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Runs `work` while the device is not lost.
     ///
     /// # Errors
-    /// What `work` gives; [`Error::DeviceLost`] where the device is lost before it ends, which counts for more than what
-    /// it gives, or where it panics.
+    /// [`Error::DeviceLost`] where the device is lost before `work` ends, whatever `work` returns, or where `work`
+    /// panics; else the error of `work`.
     pub async fn guard<T, E: From<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let mut work = pin!(work);
         let place = Place { watch: self, number: self.0.guards.fetch_add(1, Ordering::Relaxed) };
         poll_fn(|context| {
-            // Before the check, or a loss in between would wake nobody.
+            // Before the check: a loss between check and insert would not wake this task.
             let before = self.wakers().insert(place.number, context.waker().clone());
             drop(before);
             self.check()?;
-            match caught(|| work.as_mut().poll(context)) {
+            let outer = CURRENT.replace(Some(self.clone()));
+            let polled = caught(|| work.as_mut().poll(context));
+            CURRENT.set(outer);
+            match polled {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(result)) => {
                     self.check()?;
                     Poll::Ready(result)
                 }
                 Err(why) => {
+                    tracing::error!(why, "panic in the engine");
                     self.lose(&why);
                     Poll::Ready(Err(Error::DeviceLost(why).into()))
                 }
@@ -105,7 +135,7 @@ impl Watch {
     }
 }
 
-/// The value, or what a panic said. A browser's wasm cannot go on after a panic: there nothing is caught.
+/// The value, or the message of a panic. In a browser a panic aborts: there nothing is caught.
 #[cfg(not(target_family = "wasm"))]
 fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
@@ -138,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_wakes_whoever_waits_and_nobody_else() {
+    fn a_loss_wakes_each_waiting_guard_once() {
         let (watch, count) = (Watch::default(), Arc::new(Count::default()));
         let waker = Waker::from(count.clone());
         let mut context = Context::from_waker(&waker);
         let never = || std::future::pending::<Result<(), Error>>();
         let mut waits = pin!(watch.guard(never()));
         assert!(waits.as_mut().poll(&mut context).is_pending());
-        // Two more of the same task: one ends, one is dropped. Neither takes the first one's place along.
+        // Two more guards of the same task: one ends, one is dropped. The first one keeps its entry.
         let mut ends = pin!(watch.guard(async { Ok::<_, Error>(()) }));
         assert!(matches!(ends.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
         {

@@ -1,8 +1,8 @@
-//! Safetensors files in, tensors on a device out: one tensor at a time, read in pieces and converted into its own buffer.
+//! Safetensors files in, tensors on a device out. Each tensor is read in pieces and converted into its own buffer.
 //!
-//! Host memory beyond the tensors themselves stays at one piece of [`PIECE`] bytes (and, where the device is a GPU,
-//! the tensor under way). All that the headers claim is checked before anything is allocated for it; sizes are u64
-//! with checked arithmetic, since `usize` has 32 bits in a browser.
+//! Besides the tensors, the host needs memory for one piece of 4 MiB (and on a GPU for the current tensor). All
+//! values in a header are checked before memory is allocated for them. Sizes are u64 with checked arithmetic, because
+//! `usize` has 32 bits in a browser.
 
 use std::collections::BTreeMap;
 
@@ -11,24 +11,24 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use serde::Deserialize;
 
-use crate::{Error, json, source::Source};
+use crate::{error::Error, json, source::Source};
 
-/// Bytes read at once.
+/// Bytes per read.
 const PIECE: usize = 4 << 20;
-/// The format's own limit.
+/// The limit of the format.
 const MAX_HEADER: u64 = 100_000_000;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// A float type that weights are stored in.
+/// A float type of stored weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoredDtype {
     /// 32 bits.
     F32,
-    /// IEEE half.
+    /// 16 bits, IEEE half precision.
     F16,
-    /// The upper half of an f32.
+    /// 16 bits: the upper half of an f32.
     Bf16,
 }
 
@@ -45,31 +45,31 @@ impl StoredDtype {
 /// One tensor of a file's header.
 #[derive(Clone, Debug)]
 pub struct TensorEntry {
-    /// The type its values are stored in; other than a float's is an error only where the model needs the tensor.
+    /// The type of its values; or the name of another type, which is an error only where the model needs the tensor.
     pub dtype: Result<StoredDtype, String>,
     /// Its shape.
     pub shape: Vec<u64>,
     /// Index into [`Weights::files`].
     file: usize,
-    /// Where its bytes start in the file.
+    /// The position of its first byte in the file.
     offset: u64,
-    /// How many there are.
+    /// The number of bytes.
     bytes: u64,
 }
 
 impl TensorEntry {
-    /// How many bytes it takes in its file.
+    /// The number of bytes in the file.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many values it has.
+    /// The number of values.
     pub fn values(&self) -> u64 {
         self.shape.iter().product()
     }
 }
 
-/// The tensors of a checkpoint: where they are, and nothing of what is in them.
+/// The tensors of a checkpoint: names, types, shapes and positions, but no values.
 pub struct Weights {
     source: Source,
     files: Vec<String>,
@@ -89,13 +89,14 @@ struct ShardIndex {
 }
 
 impl Weights {
-    /// Reads the headers: of `model.safetensors`, or, where it is not there, of the shards that the index names: the order in
-    /// which Hugging Face looks.
+    /// Reads the header of `model.safetensors`; where this file is missing, the headers of the shards in the index.
+    /// Hugging Face uses the same order.
     ///
     /// # Errors
-    /// [`Error::WeightFile`] where a header is too long, no JSON, or its tensors overlap, leave holes or lie outside
-    /// the file; where the index names a tensor that its shard lacks, or a file by a path. [`Error::Io`] where a file
-    /// is missing, unreadable or a link out of the directory.
+    /// [`Error::WeightFile`] where a header is too long or not JSON, where the file is not completely covered by
+    /// tensors, or where the index names a shard by a path. [`Error::Tensor`] where tensors overlap, are outside the
+    /// file, occur twice, or are not in the shard that the index names. [`Error::Io`] where a file is missing,
+    /// unreadable or a link out of the directory.
     pub async fn open(source: Source) -> Result<Self, Error> {
         let mut weights = Self { files: Vec::new(), entries: BTreeMap::new(), source };
         if weights.source.contains(SINGLE) {
@@ -129,12 +130,18 @@ impl Weights {
         } else {
             return Err(no_weights(&weights.source));
         }
+        tracing::info!(
+            checkpoint = weights.source.name(),
+            files = ?weights.files,
+            tensors = weights.entries.len(),
+            "checkpoint opened"
+        );
         Ok(weights)
     }
 
     async fn read_header(&mut self, file: &str) -> Result<(), Error> {
         let broken = |why: String| Error::WeightFile { file: file.into(), why };
-        let io = |e: std::io::Error| Error::Io { file: file.into(), why: e.to_string() };
+        let io = |source| Error::Io { file: file.into(), source };
         let found = self.source.file(file)?;
         let len = found.len();
         if len < 8 {
@@ -146,7 +153,7 @@ impl Weights {
         if size > MAX_HEADER || size > len - 8 {
             let most = MAX_HEADER.min(len - 8);
             return Err(broken(format!(
-                "expected a header of at most {most} bytes, got {size}: cut short, or no safetensors file"
+                "expected a header of at most {most} bytes, got {size}: the file is truncated, or not safetensors"
             )));
         }
         let mut bytes = vec![0; size as usize];
@@ -218,12 +225,12 @@ impl Weights {
         Ok(())
     }
 
-    /// The files that the weights lie in.
+    /// The files with the weights.
     pub fn files(&self) -> &[String] {
         &self.files
     }
 
-    /// The checkpoint's other files.
+    /// All files of the checkpoint.
     pub fn source(&self) -> &Source {
         &self.source
     }
@@ -233,12 +240,15 @@ impl Weights {
         &self.entries
     }
 
-    /// The file that a tensor lies in.
+    /// The file of a tensor.
+    ///
+    /// # Panics
+    /// Where `entry` is from other [`Weights`] with more files.
     pub fn file_of(&self, entry: &TensorEntry) -> &str {
         &self.files[entry.file]
     }
 
-    /// Checks that `tensor` is there, stored as a float, and of this shape.
+    /// Checks that `tensor` exists, is a float tensor, and has this shape.
     ///
     /// # Errors
     /// [`Error::Tensor`] with expected and got.
@@ -262,7 +272,8 @@ impl Weights {
         }
     }
 
-    /// The first value of `tensor` that is NaN or infinite, as (index, value), read in pieces.
+    /// The first value of `tensor` that is NaN or infinite, as (index, value). None where the tensor is missing or not
+    /// float.
     ///
     /// # Errors
     /// [`Error::Io`] where its file can't be read.
@@ -281,9 +292,9 @@ impl Weights {
         Ok(first)
     }
 
-    /// Reads `tensor` onto `device` as `dtype` (f32 or f16).
+    /// Loads `tensor` to `device` as `dtype` (f32 or f16).
     ///
-    /// bf16 has a wider range than f16: a value that f16 can't hold is an error, not an infinity.
+    /// bf16 has a wider range than f16. A value that is too large for f16 is an error; it does not become infinity.
     ///
     /// # Errors
     /// [`Error::Tensor`] as in [`Weights::check`], or where a value is not finite as `dtype`; [`Error::Io`].
@@ -321,7 +332,7 @@ impl Weights {
                 file: self.file_of(entry).to_owned(),
                 tensor: tensor.to_owned(),
                 expected: "values that are finite in the dtype on the device".into(),
-                got: format!("one that is not, at index {index}"),
+                got: format!("NaN, infinity or a value out of range at index {index}"),
             }),
         }
     }
@@ -334,7 +345,7 @@ impl Weights {
         while done < entry.bytes {
             let next = (entry.bytes - done).min(PIECE as u64) as usize;
             let read = found.read_at(entry.offset + done, &mut piece[..next]).await;
-            read.map_err(|e| Error::Io { file: file.to_owned(), why: e.to_string() })?;
+            read.map_err(|source| Error::Io { file: file.to_owned(), source })?;
             each(&piece[..next]);
             done += next as u64;
         }
@@ -342,7 +353,7 @@ impl Weights {
     }
 }
 
-/// Why there are no weights: which other files there are.
+/// The error where there are no weights, with the other files that were found.
 fn no_weights(source: &Source) -> Error {
     const OTHERS: [(&str, &str); 7] = [
         (".gguf", "GGUF"),
@@ -372,7 +383,7 @@ fn floats(bytes: &[u8], dtype: StoredDtype) -> impl Iterator<Item = f32> + '_ {
     })
 }
 
-/// A value is NaN or infinite exactly where all its exponent's bits are set.
+/// The first value that is NaN or infinite: all bits of its exponent are set.
 fn find_non_finite(bytes: &[u8], dtype: StoredDtype) -> Option<(usize, f32)> {
     let at = match dtype {
         StoredDtype::F32 => bytes

@@ -1,32 +1,39 @@
-//! The order of the visual tokens once every region has its scale (paper Sec. 3.2; scanline order is our choice).
+//! The order of the visual tokens at the chosen scales (paper Sec. 3.2; scanline order is our choice).
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Kernel, MAX_SCALES, PoolLayout, Scale, ScalePlan, Variant, regions};
+use crate::{
+    kernel::{Kernel, Variant},
+    region_pool::{MAX_SCALES, PoolLayout, ScalePlan},
+    scale::{Scale, regions},
+};
 
-/// The patches that a token stands for: y0, x0 inclusive; y1, x1 exclusive. A newline's is (y, width, y + 1, width).
+/// The patches of a token: y0, x0 inclusive; y1, x1 exclusive. A newline has (y, width, y + 1, width).
 pub type TokenBox = [usize; 4];
 
-/// Where a token comes from.
+/// The source of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell {
     /// Token (row, col) of `region` at its chosen scale.
     Pooled {
-        /// Index of the region, raster order.
+        /// Index of the region, in raster order.
         region: usize,
-        /// Row of the token within the region.
+        /// Row of the token in the region.
         row: usize,
-        /// Column of the token within the region.
+        /// Column of the token in the region.
         col: usize,
     },
     /// The `image_newline` embedding.
     Newline,
 }
 
-/// Tokens in scanline order: by the top-left patch each stands for, row by row over the whole map, and a newline
-/// after every row that holds a token. With every region at 1x1 this is LLaVA-NeXT's own sequence.
+/// Tokens in scanline order: by the top-left patch of each token, row by row over the map, with a newline after each
+/// row that has a token. With all regions at 1x1 this is the sequence of LLaVA-NeXT.
 ///
-/// `choice` holds, per region in raster order, an index into `scales`.
+/// `choice` has an index into `scales` for each region in raster order.
+///
+/// # Panics
+/// Where a choice is out of range.
 pub fn compact(
     height: usize,
     width: usize,
@@ -55,30 +62,30 @@ pub fn compact(
     cells
 }
 
-/// Where the tokens of one scale come from.
+/// The source of the tokens of one scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The scale drops a region.
+    /// None: the scale drops the region.
     Nowhere,
-    /// One patch a token: the map itself.
+    /// The map: one patch per token.
     Map,
-    /// The scale of this index in the pooled tokens' layout.
+    /// The pooled tokens: the scale with this index in their layout.
     Pooled(usize),
 }
 
-/// The scales to choose from, and where the tokens of each lie.
+/// The available scales, and the source of the tokens of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompactLayout {
-    /// Where the pooled tokens lie.
+    /// The layout of the pooled tokens.
     pub pool: PoolLayout,
-    /// What a choice is an index into.
+    /// The available scales. A choice is an index into them.
     pub scales: Vec<Scale>,
-    /// One a scale.
+    /// One per scale.
     pub places: Vec<Place>,
 }
 
 impl CompactLayout {
-    /// None where a scale that pools is not in `pool`.
+    /// None where a scale that needs pooled tokens is not in `pool`.
     pub fn new(pool: PoolLayout, scales: &[Scale]) -> Option<Self> {
         let place = |scale: &Scale| {
             let cut = Scale::new(scale.rows.min(pool.window), scale.cols.min(pool.window));
@@ -92,7 +99,7 @@ impl CompactLayout {
         places.map(|places| Self { pool, scales: scales.to_vec(), places })
     }
 
-    /// The parameters of both kernels, but for `packs` and `tokens`. At most [`MAX_SCALES`] scales.
+    /// The parameters of both kernels, without `packs` and `tokens`. At most [`MAX_SCALES`] scales.
     pub fn params(&self) -> CompactParams {
         let (height, width) = self.pool.map;
         let mut scale = [[0; 4]; MAX_SCALES];
@@ -117,34 +124,34 @@ impl CompactLayout {
     }
 }
 
-/// In [`ScalePlan`]: this scale's tokens are the map's own patches.
+/// The first row in a [`ScalePlan`] whose tokens are patches of the map.
 pub const FROM_MAP: u32 = u32::MAX;
 
 /// `Params` of `compact_rows.wgsl` and `compact.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct CompactParams {
-    /// Of the map, in patches.
+    /// Height of the map, in patches.
     pub height: u32,
-    /// Of the map, in patches.
+    /// Width of the map, in patches.
     pub width: u32,
     /// Side of a region, in patches.
     pub window: u32,
-    /// Regions in a row.
+    /// Regions per row.
     pub across: u32,
-    /// Scales to choose from.
+    /// Number of scales.
     pub scales: u32,
-    /// Packs of channels.
+    /// Packs per token.
     pub packs: u32,
     /// Rows of the result.
     pub tokens: u32,
-    /// Rows of what region_pool made.
+    /// Rows of the pooled tokens.
     pub pooled_rows: u32,
-    /// One a scale.
+    /// The scales.
     pub scale: [ScalePlan; MAX_SCALES],
 }
 
-/// The shader: where every row of the map starts.
+/// The kernel: the first token of each row of the map.
 pub const ROWS: Kernel = Kernel {
     name: "compact_rows",
     body: include_str!("wgsl/compact_rows.wgsl"),
@@ -155,7 +162,7 @@ pub const ROWS: Kernel = Kernel {
     constants: &[],
 };
 
-/// The shader: tokens, newlines and boxes.
+/// The kernel: tokens, newlines and boxes.
 pub const KERNEL: Kernel = Kernel {
     name: "compact",
     body: include_str!("wgsl/compact.wgsl"),

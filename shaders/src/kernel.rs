@@ -1,55 +1,55 @@
-//! One kernel: its WGSL text, and what a host must know to launch it.
+//! A kernel: its WGSL text, and what a host needs to launch it.
 //!
-//! WGSL's module scope knows no order, so putting texts after one another is the import system: storage type, pack width,
-//! constants, body. Every file stays readable to tools.
+//! In WGSL the order of declarations does not matter, so the text is a concatenation: storage type, pack width,
+//! constants, body. Each file is valid for WGSL tools.
 
 use std::fmt::Write;
 
-/// A shader before its variant is chosen.
+/// A kernel, in all its variants.
 #[derive(Debug)]
 pub struct Kernel {
-    /// Its file's stem in `wgsl/`.
+    /// The name of its file in `wgsl/`, without the extension.
     pub name: &'static str,
-    /// The entry point `main` and all that only it needs.
+    /// The text of this file: the entry point `main`, and its declarations.
     pub body: &'static str,
-    /// Invocations of one workgroup: `LANES` in the text.
+    /// Invocations per workgroup: `LANES` in the text.
     pub lanes: u32,
-    /// Storage buffers; the uniform block of parameters is the binding after them.
+    /// Storage buffers. The next binding is the uniform block of the parameters.
     pub buffers: u32,
-    /// Bytes of the parameters.
+    /// Size of the parameters, in bytes.
     pub parameters: usize,
-    /// Storage types and pack widths that it exists in.
+    /// The storage types and pack widths that it supports.
     pub variants: &'static [Variant],
-    /// Names of the constants that the host writes before the body.
+    /// Names of the constants that the host adds before the body.
     pub constants: &'static [&'static str],
 }
 
-/// How elements are stored, and how many an invocation handles at once.
+/// How elements are stored, and how many are processed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// Storage in f16; sums are f32 in any case.
+    /// Storage in f16. Sums are always f32.
     pub half: bool,
-    /// Elements in a pack: 4 where rows are a multiple of four long, else 1.
+    /// Elements per pack: 4 where the row length is a multiple of four, else 1.
     pub pack: u32,
 }
 
 impl Variant {
-    /// f32, one by one: also for kernels whose buffers have one type only.
+    /// f32, packs of one. Also for kernels with one variant.
     pub const F32: Self = Self { half: false, pack: 1 };
-    /// f32 in fours.
+    /// f32, packs of four.
     pub const F32X4: Self = Self { half: false, pack: 4 };
-    /// f16, one by one.
+    /// f16, packs of one.
     pub const F16: Self = Self { half: true, pack: 1 };
-    /// f16 in fours.
+    /// f16, packs of four.
     pub const F16X4: Self = Self { half: true, pack: 4 };
-    /// All.
+    /// All variants.
     pub const ALL: &'static [Self] = &[Self::F32, Self::F32X4, Self::F16, Self::F16X4];
-    /// The variants that read fours.
+    /// The variants with packs of four.
     pub const FOURS: &'static [Self] = &[Self::F32X4, Self::F16X4];
-    /// The one variant of kernels whose buffers have one type only.
+    /// The variant of kernels with f32 or integer buffers only.
     pub const ONLY_F32: &'static [Self] = &[Self::F32];
 
-    /// Bytes of a pack.
+    /// Bytes per pack.
     pub const fn bytes(self) -> u32 {
         self.pack * if self.half { 2 } else { 4 }
     }
@@ -62,7 +62,7 @@ impl std::fmt::Display for Variant {
 }
 
 impl Kernel {
-    /// The whole text of a variant. `constants` are the values of [`Kernel::constants`], in their order.
+    /// The complete text of a variant. `constants` are the values of [`Kernel::constants`], in the same order.
     pub fn wgsl(&self, variant: Variant, constants: &[u32]) -> String {
         let storage =
             if variant.half { include_str!("wgsl/shared/f16.wgsl") } else { include_str!("wgsl/shared/f32.wgsl") };
@@ -72,22 +72,8 @@ impl Kernel {
         };
         let mut text = format!("{storage}\n{pack}\n");
         for (name, value) in self.constants.iter().zip(constants) {
-            writeln!(text, "const {name}: u32 = {value}u;").unwrap_or_default(); // a String takes any text
+            writeln!(text, "const {name}: u32 = {value}u;").unwrap_or_default(); // writing to a String never fails
         }
         text + self.body
     }
 }
-
-/// Every kernel, in the order of the data.
-pub const KERNELS: [&Kernel; 10] = [
-    &crate::region_pool::KERNEL,
-    &crate::scale_select::FOLD,
-    &crate::scale_select::KERNEL,
-    &crate::compact::ROWS,
-    &crate::compact::KERNEL,
-    &crate::text_score::PRODUCT,
-    &crate::text_score::SOFTMAX,
-    &crate::text_score::BEST,
-    &crate::top_k::KERNEL,
-    &crate::row_gather::KERNEL,
-];

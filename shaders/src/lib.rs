@@ -1,34 +1,34 @@
-//! What Fovea's own kernels compute, each as a sequential **twin** in f64.
+//! Fovea's own kernels: WGSL text, parameters, and a sequential **twin** in f64 as a reference.
 //!
-//! A twin is written from the equation, one element after the other, and never from the code that it checks.
-//! The chain of trust: the PyTorch specification checks the twin, the twin checks what runs on a device.
-//! Nothing here knows a tensor library, a GPU, a file or async.
+//! A twin is written from the equation, one element after the other, and not from the code that it checks. The PyTorch
+//! specification checks the twin; the twin checks the results of a device. This crate uses no tensor library, GPU, file
+//! or async.
 //!
-//! The WGSL text of each kernel stands beside its twin, in `wgsl/`; its parameters are a plain struct here, and what a host
-//! must know to launch it is a [`Kernel`].
+//! The WGSL text of a kernel is in `wgsl/`. Its parameters are a plain struct. A [`Kernel`] has all that a host needs
+//! to launch it.
 //!
-//! | twin | shaders | paper | what |
+//! | twin | kernels | paper | result |
 //! |---|---|---|---|
-//! | [`region_pool`] | `region_pool` | Sec. 3.2, `DS[s]` | max pooling of every region |
-//! | [`scale_select`] | `scale_fold`, `scale_select` | Sec. 3.2, Eq. 1 | region against thumbnail, one linear layer, argmax |
-//! | [`compact`] | `compact_rows`, `compact` | Sec. 3.2 | the order in which the chosen tokens and newlines come |
-//! | [`text_score`] | `text_score_product`, `text_score_softmax`, `text_score_best` | Sec. 3.3, Eq. 7, 8 | importance of each visual token to the text |
-//! | [`top_k`] | `top_k` | Sec. 3.3, Eq. 9 | the fewest tokens that hold a share of the importance |
-//! | [`row_gather`] | `row_gather` | | rows picked by index |
+//! | [`region_pool`] | `region_pool` | Sec. 3.2, `DS[s]` | max pooling of each region |
+//! | [`scale_select`] | `scale_fold`, `scale_select` | Sec. 3.2, Eq. 1 | region compared with thumbnail, one linear layer, argmax |
+//! | [`compact`] | `compact_rows`, `compact` | Sec. 3.2 | the order of the chosen tokens and newlines |
+//! | [`text_score`] | `text_score_product`, `text_score_softmax`, `text_score_best` | Sec. 3.3, Eq. 7, 8 | importance of each visual token for the text |
+//! | [`top_k`] | `top_k` | Sec. 3.3, Eq. 9 | the fewest tokens with a given share of the importance |
+//! | [`row_gather`] | `row_gather` | | rows by index |
 
-mod compact;
 mod kernel;
-mod region_pool;
-mod row_gather;
 mod scale;
+mod region_pool;
 mod scale_select;
+mod compact;
 mod text_score;
 mod top_k;
+mod row_gather;
 
 pub use compact::{
     Cell, CompactLayout, CompactParams, FROM_MAP, KERNEL as COMPACT, Place, ROWS as COMPACT_ROWS, TokenBox, compact,
 };
-pub use kernel::{KERNELS, Kernel, Variant};
+pub use kernel::{Kernel, Variant};
 pub use region_pool::{
     KERNEL as REGION_POOL, MAX_SCALES, MAX_WINDOW, PoolLayout, RegionPoolParams, ScalePlan, region_pool,
     region_pool_chunk,
@@ -43,3 +43,17 @@ pub use text_score::{
     SOFTMAX as TEXT_SCORE_SOFTMAX, SoftmaxParams, text_block, text_score,
 };
 pub use top_k::{KERNEL as TOP_K, Keep, MAX_SCORES, TopKParams, top_k};
+
+/// All kernels, in the order of the data.
+pub const KERNELS: [&Kernel; 10] = [
+    &REGION_POOL,
+    &SCALE_FOLD,
+    &SCALE_SELECT,
+    &COMPACT_ROWS,
+    &COMPACT,
+    &TEXT_SCORE_PRODUCT,
+    &TEXT_SCORE_SOFTMAX,
+    &TEXT_SCORE_BEST,
+    &TOP_K,
+    &ROW_GATHER,
+];

@@ -1,13 +1,22 @@
-//! `DS[s](X_i)`: every region of a map, max-pooled by one kernel (paper Sec. 3.2).
+//! Max pooling of each region of a map: `DS[s](X_i)` (paper Sec. 3.2).
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Kernel, Scale, Variant, regions};
+use crate::{
+    kernel::{Kernel, Variant},
+    scale::{Scale, regions},
+};
 
-/// Max pooling of every region of `map` (height, width, channels; row-major) by `scale`.
+/// Max pooling of each region of `map` at one scale.
 ///
-/// `out[i][r][c] = max over map[y + r*rows .. , x + c*cols ..]`, cut by the region's own edge: the max over what is there.
-/// Returns, for every region in raster order, its tokens (rows, cols) and their values (rows * cols * channels).
+/// `out[i][r][c] = max over map[y + r*rows .. , x + c*cols ..]`, limited to the region and the map.
+///
+/// # Shapes
+/// `map` (height, width, channels), row-major -> for each region in raster order its tokens (rows, cols) and their
+/// values (rows * cols * channels).
+///
+/// # Panics
+/// Where `map` has another size.
 pub fn region_pool(
     map: &[f64],
     [height, width, channels]: [usize; 3],
@@ -39,25 +48,25 @@ pub fn region_pool(
         .collect()
 }
 
-/// Where the tokens of every scale lie in one matrix: scale after scale, region after region, row after row.
+/// The rows of the pooled matrix: ordered by scale, then region, then token in raster order.
 ///
-/// Every region has the rows of a whole one; of a partial region's, those outside the map hold nothing that counts.
+/// A partial region has as many rows as a complete one. The rows of its tokens outside the map are not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolLayout {
-    /// Of the map, in patches: height, width.
+    /// Height and width of the map, in patches.
     pub map: (usize, usize),
     /// Side of a region, in patches.
     pub window: usize,
-    /// The kernels, cut to the window: a larger one is the same as the window itself.
+    /// The pooling kernels, limited to the window: a larger kernel has the same result as the window.
     pub scales: Vec<Scale>,
-    /// The first row of each scale.
+    /// First row of each scale.
     pub first: Vec<usize>,
-    /// Rows of the matrix.
+    /// Number of rows of the matrix.
     pub rows: usize,
 }
 
 impl PoolLayout {
-    /// The layout of `scales`, none of which drops.
+    /// The layout of `scales`. None of them may drop the region.
     pub fn new((height, width): (usize, usize), window: usize, scales: &[Scale]) -> Self {
         let cut = |s: &Scale| Scale::new(s.rows.min(window), s.cols.min(window));
         let mut layout =
@@ -70,64 +79,64 @@ impl PoolLayout {
         layout
     }
 
-    /// Regions.
+    /// Number of regions.
     pub fn regions(&self) -> usize {
         self.map.0.div_ceil(self.window) * self.map.1.div_ceil(self.window)
     }
 
-    /// Tokens (rows, columns) of a whole region at a scale.
+    /// Tokens (rows, columns) of a complete region at a scale.
     pub fn tokens(&self, scale: usize) -> (usize, usize) {
         self.scales[scale].tokens(self.window, self.window)
     }
 
-    /// The row of one token.
+    /// The row of a token.
     pub fn row(&self, scale: usize, region: usize, row: usize, col: usize) -> usize {
         let (rows, cols) = self.tokens(scale);
         self.first[scale] + (region * rows + row) * cols + col
     }
 
-    /// A scale for the shaders.
+    /// A scale in the form that the kernels use.
     pub fn plan(&self, scale: usize) -> ScalePlan {
         let Scale { rows, cols } = self.scales[scale];
         [rows as u32, cols as u32, self.first[scale] as u32, self.tokens(scale).1 as u32]
     }
 }
 
-/// Most scales of one launch.
+/// Largest number of scales per launch.
 pub const MAX_SCALES: usize = 16;
 
 /// Largest side of a region.
 pub const MAX_WINDOW: usize = 16;
 
-/// Where the tokens of a scale lie in the result, for the shaders: kernel rows (0: dropped), kernel columns, first row,
-/// tokens in a row of a region.
+/// A scale in the form that the kernels use: rows of its pooling kernel (0: the region is dropped), columns, first row
+/// of the matrix, tokens per row of a region.
 pub type ScalePlan = [u32; 4];
 
 /// `Params` of `region_pool.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct RegionPoolParams {
-    /// Of the map, in patches.
+    /// Height of the map, in patches.
     pub height: u32,
-    /// Of the map, in patches.
+    /// Width of the map, in patches.
     pub width: u32,
-    /// Packs of channels.
+    /// Packs per patch.
     pub packs: u32,
-    /// Regions in a row.
+    /// Regions per row.
     pub across: u32,
-    /// Scales in use.
+    /// Number of scales.
     pub scales: u32,
     /// Rows of the result.
     pub rows: u32,
-    /// Room up to the alignment of what follows.
+    /// Padding to the alignment of `scale`.
     pub unused_0: u32,
-    /// Room up to the alignment of what follows.
+    /// Padding to the alignment of `scale`.
     pub unused_1: u32,
-    /// One a scale.
+    /// The scales.
     pub scale: [ScalePlan; MAX_SCALES],
 }
 
-/// The shader: all scales in one pass. Constants: WINDOW, CHUNK ([`region_pool_chunk`]).
+/// The kernel: all scales in one pass. Constants: WINDOW, CHUNK ([`region_pool_chunk`]).
 pub const KERNEL: Kernel = Kernel {
     name: "region_pool",
     body: include_str!("wgsl/region_pool.wgsl"),
@@ -138,7 +147,7 @@ pub const KERNEL: Kernel = Kernel {
     constants: &["WINDOW", "CHUNK"],
 };
 
-/// Packs of channels that one workgroup takes: a power of two, so that a region's fit 16 KiB; at most 64.
+/// Packs of channels per workgroup: the largest power of two with which a region fits in 16 KiB, at most 64.
 pub const fn region_pool_chunk(window: usize, variant: Variant) -> u32 {
     let fit = 16 * 1024 / (window * window * variant.bytes() as usize);
     let mut chunk = 64;

@@ -1,10 +1,16 @@
-//! Rows picked by index: hidden states and rotary tables.
+//! Rows by index: hidden states and rotary tables.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Kernel, Variant};
+use crate::kernel::{Kernel, Variant};
 
-/// `out[b, i] = rows[b, indices[i]]`. `rows` (batches, count, width), row-major -> (batches, indices, width).
+/// `out[b, i] = rows[b, indices[i]]`.
+///
+/// # Shapes
+/// `rows` (batches, count, width), `indices` (K,) -> (batches, K, width); all row-major.
+///
+/// # Panics
+/// Where `rows` has another size, or an index is out of range.
 pub fn row_gather<T: Copy>(rows: &[T], [batches, count, width]: [usize; 3], indices: &[usize]) -> Vec<T> {
     assert_eq!(rows.len(), batches * count * width, "rows: expected batches * count * width values");
     let mut picked = Vec::with_capacity(batches * indices.len() * width);
@@ -20,17 +26,17 @@ pub fn row_gather<T: Copy>(rows: &[T], [batches, count, width]: [usize; 3], indi
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct RowGatherParams {
-    /// Rows of each batch.
+    /// Rows per batch.
     pub rows: u32,
-    /// Packs of a row.
+    /// Packs per row.
     pub packs: u32,
-    /// Indices.
+    /// Number of indices.
     pub count: u32,
-    /// Packs of the result.
+    /// Packs in the result.
     pub total: u32,
 }
 
-/// The shader: one pack an invocation.
+/// The kernel: one pack per invocation.
 pub const KERNEL: Kernel = Kernel {
     name: "row_gather",
     body: include_str!("wgsl/row_gather.wgsl"),

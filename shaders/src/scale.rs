@@ -1,6 +1,6 @@
-//! A scale is named by its pooling kernel, never by a bare index: the paper's own tables list them in two orders.
+//! A scale is named by its pooling kernel, not by an index: the tables of the paper list the scales in two orders.
 
-/// A max-pooling kernel, in patches. `0x0` drops the region: it emits no token (window 1 of the paper's Table 4).
+/// A max-pooling kernel, in patches. `0x0` drops the region: it has no token (window 1 in Table 4 of the paper).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scale {
     /// Rows of patches that become one token.
@@ -10,12 +10,12 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// `rows x cols` patches to a token.
+    /// `rows x cols` patches per token.
     pub const fn new(rows: usize, cols: usize) -> Self {
         Self { rows, cols }
     }
 
-    /// Whether a region at this scale emits no token.
+    /// Whether a region at this scale has no token.
     pub const fn drops(self) -> bool {
         self.rows == 0 || self.cols == 0
     }
@@ -32,9 +32,9 @@ impl std::fmt::Display for Scale {
     }
 }
 
-/// Top-left corners (y, x) of the `window x window` regions of a `height x width` map, raster order.
+/// The top-left corners (y, x) of the `window x window` regions of a `height x width` map, in raster order.
 ///
-/// The last row and column of regions may be partial: no padding is invented.
+/// The last row and column of regions may be partial: there is no padding.
 pub fn regions(height: usize, width: usize, window: usize) -> Vec<(usize, usize)> {
     let window = window.max(1);
     (0..height).step_by(window).flat_map(|y| (0..width).step_by(window).map(move |x| (y, x))).collect()

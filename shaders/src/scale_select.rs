@@ -1,22 +1,24 @@
-//! The scale of every region: the region compared with the whole picture (paper Sec. 3.2, Eq. 1).
+//! The scale of each region: the region compared with the complete picture (paper Sec. 3.2, Eq. 1).
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Kernel, Variant};
+use crate::kernel::{Kernel, Variant};
 
-/// Logits and choice of every region.
+/// Logits and choice of each region.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScaleChoice {
     /// Z, (regions, scales).
     pub logits: Vec<f64>,
-    /// The scale with the largest logit; equal logits: the first. (regions,)
+    /// The scale with the largest logit; of equal logits the first. (regions,)
     pub choice: Vec<usize>,
 }
 
 /// `Z = FC(pool(X_i) . X_g / sqrt(C))`, `choice = argmax Z`.
 ///
-/// `pooled` (regions, C): the max over each region. `thumbnail` (P*P, C). `weight` (S, P*P), `bias` (S).
-/// The `1 / sqrt(C)` is our choice: it only rescales the weights and keeps the product inside f16.
+/// The factor `1 / sqrt(C)` is our choice: it only rescales the weights, and keeps the product in the range of f16.
+///
+/// # Shapes
+/// `pooled` (regions, C), the maximum over each region; `thumbnail` (P*P, C); `weight` (S, P*P); `bias` (S).
 pub fn scale_select(pooled: &[f64], thumbnail: &[f64], weight: &[f64], bias: &[f64], channels: usize) -> ScaleChoice {
     let context = thumbnail.len() / channels;
     let mut logits = Vec::new();
@@ -43,11 +45,11 @@ pub fn scale_select(pooled: &[f64], thumbnail: &[f64], weight: &[f64], bias: &[f
 pub struct ScaleFoldParams {
     /// P * P.
     pub context: u32,
-    /// Packs of channels.
+    /// Packs per row.
     pub packs: u32,
     /// 1 / sqrt(C).
     pub factor: f32,
-    /// Room up to 16 bytes.
+    /// Padding to 16 bytes.
     pub unused_0: u32,
 }
 
@@ -55,17 +57,17 @@ pub struct ScaleFoldParams {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct ScaleSelectParams {
-    /// Regions.
+    /// Number of regions.
     pub regions: u32,
-    /// Packs of channels.
+    /// Packs per row.
     pub packs: u32,
-    /// Scales.
+    /// Number of scales.
     pub scales: u32,
-    /// Room up to 16 bytes.
+    /// Padding to 16 bytes.
     pub unused_0: u32,
 }
 
-/// The shader: thumbnail and weights as one matrix.
+/// The kernel: the product of weights and thumbnail.
 pub const FOLD: Kernel = Kernel {
     name: "scale_fold",
     body: include_str!("wgsl/scale_fold.wgsl"),
@@ -76,7 +78,7 @@ pub const FOLD: Kernel = Kernel {
     constants: &[],
 };
 
-/// The shader: logits and choices.
+/// The kernel: logits and choices.
 pub const KERNEL: Kernel = Kernel {
     name: "scale_select",
     body: include_str!("wgsl/scale_select.wgsl"),

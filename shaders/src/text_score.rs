@@ -1,13 +1,15 @@
-//! Importance of each visual token to the text (paper Sec. 3.3, Eq. 7 and 8).
+//! Importance of each visual token for the text (paper Sec. 3.3, Eq. 7 and 8).
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Kernel, Variant};
+use crate::kernel::{Kernel, Variant};
 
 /// `S = mean over text tokens of (max over heads of softmax over visual tokens of q.k / sqrt(d))`.
 ///
-/// `query` (heads, text, d_head), `key` (kv_heads, visual, d_head): query head `h` reads key head `h / (heads / kv_heads)`.
-/// Returns (visual,).
+/// Query head `h` reads key head `h / (heads / kv_heads)`.
+///
+/// # Shapes
+/// `query` (heads, text, d_head), `key` (kv_heads, visual, d_head) -> (visual,).
 pub fn text_score(query: &[f64], key: &[f64], [heads, kv_heads, text, visual, d_head]: [usize; 5]) -> Vec<f64> {
     let mut importance = vec![0.0; visual];
     for t in 0..text {
@@ -34,17 +36,17 @@ pub fn text_score(query: &[f64], key: &[f64], [heads, kv_heads, text, visual, d_
     importance
 }
 
-/// Rows and keys that one workgroup of the product takes.
+/// Rows and keys per workgroup of the product.
 pub const PRODUCT_TILE: (usize, usize) = (32, 256);
 
-/// Visual tokens that one workgroup of the best head takes.
+/// Visual tokens per workgroup of the best head.
 pub const BEST_TILE: usize = 16;
 
-/// Bytes of scores held at once: a cache's size, not a question's. Larger blocks give a GPU more to do at once.
+/// Bytes of scores per block. It fits in a cache, for each length of the question; larger blocks use a GPU better.
 const SCORE_BUDGET: usize = 16 << 20;
 
-/// Text tokens of one block: as many as [`SCORE_BUDGET`] holds, at least one; above eight a multiple of it, so that rows
-/// fill the product's tiles.
+/// Text tokens per block: as many as fit in 16 MiB of scores, at least one. Above eight it is a multiple of eight, so
+/// that the rows fill the tiles of the product.
 pub fn text_block(heads: usize, text: usize, visual: usize) -> usize {
     let fit = (SCORE_BUDGET / 4 / (heads * visual)).max(1);
     let even = if fit > 8 { fit / 8 * 8 } else { fit };
@@ -55,11 +57,11 @@ pub fn text_block(heads: usize, text: usize, visual: usize) -> usize {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct ProductParams {
-    /// Query heads of one key head.
+    /// Query heads per key head.
     pub share: u32,
     /// T.
     pub text: u32,
-    /// Text token of the block.
+    /// First text token of the block.
     pub first: u32,
     /// Text tokens in the block.
     pub block: u32,
@@ -69,7 +71,7 @@ pub struct ProductParams {
     pub packs: u32,
     /// 1 / sqrt(d).
     pub factor: f32,
-    /// Room up to 16 bytes.
+    /// Padding to 16 bytes.
     pub unused_0: u32,
 }
 
@@ -81,9 +83,9 @@ pub struct SoftmaxParams {
     pub rows: u32,
     /// N.
     pub visual: u32,
-    /// Room up to 16 bytes.
+    /// Padding to 16 bytes.
     pub unused_0: u32,
-    /// Room up to 16 bytes.
+    /// Padding to 16 bytes.
     pub unused_1: u32,
 }
 
@@ -97,19 +99,19 @@ pub struct BestParams {
     pub block: u32,
     /// N.
     pub visual: u32,
-    /// Text token of the block.
+    /// First text token of the block.
     pub first: u32,
     /// 1 / T.
     pub share: f32,
-    /// Room up to 16 bytes.
+    /// Padding to 16 bytes.
     pub unused_0: u32,
-    /// Room up to 16 bytes.
+    /// Padding to 16 bytes.
     pub unused_1: u32,
-    /// Room up to 16 bytes.
+    /// Padding to 16 bytes.
     pub unused_2: u32,
 }
 
-/// The shader: a block's scores.
+/// The kernel: the scores of a block.
 pub const PRODUCT: Kernel = Kernel {
     name: "text_score_product",
     body: include_str!("wgsl/text_score_product.wgsl"),
@@ -120,7 +122,7 @@ pub const PRODUCT: Kernel = Kernel {
     constants: &[],
 };
 
-/// The shader: the softmax's denominators.
+/// The kernel: the denominators of the softmax.
 pub const SOFTMAX: Kernel = Kernel {
     name: "text_score_softmax",
     body: include_str!("wgsl/text_score_softmax.wgsl"),
@@ -131,7 +133,7 @@ pub const SOFTMAX: Kernel = Kernel {
     constants: &[],
 };
 
-/// The shader: the best head, added up.
+/// The kernel: the maximum over the heads, summed over the text tokens.
 pub const BEST: Kernel = Kernel {
     name: "text_score_best",
     body: include_str!("wgsl/text_score_best.wgsl"),

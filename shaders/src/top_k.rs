@@ -1,23 +1,24 @@
-//! Which visual tokens stay (paper Sec. 3.3, Eq. 9).
+//! Which visual tokens are kept (paper Sec. 3.3, Eq. 9).
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Kernel, Variant};
+use crate::kernel::{Kernel, Variant};
 
 /// How many visual tokens the text-guided sampler keeps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keep {
-    /// The fewest whose share of the importance exceeds this threshold (Eq. 9); all, where none does.
+    /// The fewest tokens whose share of the importance is above this threshold (Eq. 9); all tokens where no share is.
     Gamma(f64),
-    /// This share of them, rounded up.
+    /// This share of the tokens, rounded up.
     Ratio(f64),
-    /// This many, or all where there are fewer.
+    /// This number of tokens, or all where there are fewer.
     Count(usize),
 }
 
-/// Indices of the kept tokens, in rising order. Order by falling score; equal scores: the lower index first.
+/// The indices of the kept tokens, in rising order. Tokens are selected by falling score; of equal scores, the lower
+/// index first. At least one token is kept.
 ///
-/// At least one token stays. The cumulative share is summed in f64: in f32 the cut moves with the order of the sum.
+/// The cumulative share is summed in f64: in f32 the result would depend on the order of the sum.
 pub fn top_k(scores: &[f32], keep: Keep) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
@@ -40,20 +41,20 @@ pub fn top_k(scores: &[f32], keep: Keep) -> Vec<usize> {
     order
 }
 
-/// How many of `all` a budget keeps that does not depend on the scores; None: it does.
+/// How many of `all` tokens are kept; None where it depends on the scores.
 fn count(keep: Keep, all: usize) -> Option<usize> {
     let count = match keep {
         Keep::Gamma(gamma) if gamma < 1.0 => return None,
-        // No share exceeds the whole.
+        // No share is above 1.
         Keep::Gamma(_) => all,
-        // A hair less, so that 0.07 of 100, which is 7.000000000000001 in f64, keeps 7.
+        // A little less, because 0.07 of 100 is 7.000000000000001 in f64, and must keep 7.
         Keep::Ratio(ratio) => (ratio * all as f64 - 1e-9).ceil() as usize,
         Keep::Count(count) => count,
     };
     Some(count.clamp(1, all.max(1)))
 }
 
-/// Most scores of one launch.
+/// Largest number of scores per launch.
 pub const MAX_SCORES: usize = 65536;
 
 /// `Params` of `top_k.wgsl`.
@@ -62,19 +63,19 @@ pub const MAX_SCORES: usize = 65536;
 pub struct TopKParams {
     /// N.
     pub count: u32,
-    /// 1: keep `keep`; 0: by gamma.
+    /// 1: keep `keep` tokens; 0: use `gamma`.
     pub by_count: u32,
-    /// How many.
+    /// Number of tokens.
     pub keep: u32,
-    /// Times 2^-32.
+    /// Gamma, times 2^32.
     pub gamma: u32,
 }
 
 impl TopKParams {
-    /// A budget over `count` scores.
+    /// The parameters for `count` scores.
     pub fn new(count: usize, keep: Keep) -> Self {
         let gamma = match keep {
-            Keep::Gamma(gamma) => (gamma * 4_294_967_296.0) as u32, // a float's cast saturates
+            Keep::Gamma(gamma) => (gamma * 4_294_967_296.0) as u32, // the cast of a float saturates
             _ => 0,
         };
         let by_count = self::count(keep, count);
@@ -87,7 +88,7 @@ impl TopKParams {
     }
 }
 
-/// The shader: a radix select.
+/// The kernel: a radix select.
 pub const KERNEL: Kernel = Kernel {
     name: "top_k",
     body: include_str!("wgsl/top_k.wgsl"),

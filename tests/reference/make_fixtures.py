@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Write tests/fixtures/ anew, all but the awkward pictures: checkpoints, pictures, traces, prompt ids, token counts, resized pictures.
+"""Write tests/fixtures/ from scratch, all but the awkward pictures: checkpoints, pictures, traces, prompt ids, token counts, resized pictures.
 
     make_fixtures.py --add                                 what is missing; all that is there stays as it is
     make_fixtures.py [--out DIR] [--only PART] [--fresh]   everything, or one part
 
 The decisions in a trace (which scale, which tokens survive, which word comes next) must not hang on rounding, or the
 fixtures would test the summation order of PyTorch. So each case takes the first picture, by rising seed, on which every
-decision has a margin; the margins stand in cases.json.
+decision has a margin; the margins are in cases.json.
 """
 import argparse
 import functools

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a zoo of small awkward pictures, and what Pillow makes of each, so that our decoder can be held to it.
+"""Write small awkward pictures, and the pixels that Pillow decodes from each, to compare our decoder with it.
 
     make_pictures.py OUT_DIR
 

@@ -1,7 +1,7 @@
 """Small random checkpoints with the files that the published ones have: same file names, keys, template structure, tokenizer
 pipeline and tensor names; what sizes the model is small. make_checkpoint.py is the command line.
 
-What is known of the published files stands in README.md, "Published checkpoints in small". A key that a published
+What is known of the published files is in README.md, "Published checkpoints in small". A key that a published
 config.json leaves to its class's default is left out here as well, where the default fits a small model.
 """
 import json

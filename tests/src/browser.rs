@@ -1,7 +1,7 @@
-//! The page in a browser: served by the test, run without a window, and heard through its own requests.
+//! Runs a page in a headless browser, which the test serves, and receives its report.
 //!
-//! The page needs no driver: under `?report` it posts every line of progress and its report to the server it came from.
-//! A browser gets a home of its own that is gone afterwards, and never outlives the test.
+//! No driver is needed: with `?report` the page imports `web-demo/checks/report/report.js`, which posts progress and the report to
+//! the server. The browser has a temporary profile, and ends with the test at the latest.
 
 use std::{
     env,
@@ -9,29 +9,29 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{
-        Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
 
-use fovea_web_bundle::serve::{Call, Method, Reply, Server, file_of};
+use fovea_web_bundle::{
+    root,
+    serve::{Method, Reply, Request, Server, file_of},
+};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-/// A browser that has WebGPU in workers.
+/// A browser with WebGPU in workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Browser {
-    /// Chromium, or Chrome. WebGPU is drawn by its own SwiftShader, whatever the machine has.
+    /// Chromium or Chrome, with its own software GPU (SwiftShader).
     Chromium,
-    /// Firefox, with the machine's Vulkan.
+    /// Firefox, with the machine's Vulkan driver.
     Firefox,
 }
 
-/// Without a window, and without a sandbox, which root does not get. A GPU drawn by the CPU is slow, and not hung. What a
-/// browser asks of its own accord ends at a closed port; this machine's own addresses go past any proxy.
+/// Headless, and without a sandbox, which does not work for root. The watchdog is off because a software GPU is slow. The proxy
+/// is a closed port, so the browser's own requests fail; requests to this machine bypass it.
 const CHROMIUM: &[&str] = &[
     "--headless",
     "--no-sandbox",
@@ -50,7 +50,7 @@ const CHROMIUM: &[&str] = &[
     "--no-first-run",
 ];
 
-/// WebGPU also on a driver that is no GPU; no pages of a first run; and requests as above.
+/// WebGPU also on a software GPU; no first-run pages; and the proxy as above.
 const FIREFOX: &str = r#"
 user_pref("dom.webgpu.enabled", true);
 user_pref("gfx.webgpu.ignore-blocklist", true);
@@ -83,15 +83,15 @@ user_pref("toolkit.telemetry.enabled", false);
 user_pref("toolkit.telemetry.unified", false);
 "#;
 
-/// Starts a program and ends it with all its children as soon as stdin does, however the test went away; and itself
-/// where the program ends first. The shell leads a process group, which browsers stay in.
+/// Starts a program, and kills it with all its children when stdin closes, which happens however the test ends. If the program
+/// ends first, the shell ends, too. The shell leads a process group, in which the browser's processes stay.
 const LEASH: &str = r#"{ "$@" </dev/null; echo "it ended with status $?"; kill -KILL 0; } & read -r _; kill -KILL 0"#;
 
-/// How often is looked whether the browser still runs.
+/// Interval of the checks whether the browser still runs.
 const TICK: Duration = Duration::from_millis(200);
 
 impl Browser {
-    /// What it is called here.
+    /// The name in messages and file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chromium => "chromium",
@@ -99,7 +99,7 @@ impl Browser {
         }
     }
 
-    /// Where it is, if it is in PATH.
+    /// The executable, if it is in PATH.
     pub fn executable(self) -> Option<PathBuf> {
         let names: &[&str] = match self {
             Self::Chromium => &["chromium", "chromium-browser", "google-chrome"],
@@ -109,7 +109,7 @@ impl Browser {
         names.iter().flat_map(|name| folders.iter().map(move |f| f.join(name))).find(|file| file.is_file())
     }
 
-    /// The command that shows `url` with all that it keeps below `home`.
+    /// The command that opens `url`, with all files below `home`.
     fn command(self, home: &Path, url: &str) -> Result<Vec<String>, String> {
         let program = self.executable().ok_or_else(|| format!("expected {} in PATH, found none", self.name()))?;
         let mut words = vec![program.display().to_string()];
@@ -130,52 +130,53 @@ impl Browser {
     }
 }
 
-/// What answers requests before the page's folder does; None where that is left to the folder.
-pub type Before<'a> = &'a (dyn Fn(&Call) -> Option<Reply> + Sync);
+/// Answers requests before the page's folder does; None leaves a request to the folder.
+pub type Before<'a> = &'a (dyn Fn(&Request) -> Option<Reply> + Sync);
 
-/// What the page told.
-enum Told {
+/// A message of the page.
+enum Message {
     /// A line of progress.
     Line(String),
-    /// The report, or why there is none.
+    /// The report, or an error.
     End(Result<Json, String>),
 }
 
-/// Opens an `address` in the folder `page` that asks for a report, and returns that.
+/// Opens an `address` with `?report` in the folder `page`, and returns the page's report.
 ///
-/// One browser runs at a time: two on one CPU would each look hung. `timeout` begins when this one does.
+/// `timeout` begins when the browser starts. Browsers that run at the same time share the cores.
 ///
 /// # Errors
-/// A sentence: the page's own, or that the browser did not start, ended, or took too long.
+/// A sentence: from the page, or that the browser did not start, ended early, or took too long.
 pub fn report(browser: Browser, page: &Path, address: &str, before: Before, timeout: Duration) -> Result<Json, String> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::listen(0).map_err(|e| e.to_string())?;
-    let (tell, told) = channel();
+    let (sender, messages) = channel();
     thread::scope(|scope| {
         let _stop = Stop(&server);
-        scope.spawn(|| server.run(|call| answer(call, page, before, &tell)));
+        scope.spawn(|| server.run(|request| answer(request, page, before, &sender)));
         let mut running = Running::start(browser, &server.url(address))?;
-        running.listen(&told, timeout)
+        running.listen(&messages, timeout)
     })
 }
 
-/// The server's answer: the page's posts are taken, then whoever comes before the folder is asked, then the folder.
-fn answer(call: &Call, page: &Path, before: Before, tell: &Sender<Told>) -> Reply {
-    if call.method == Method::Post {
-        let told = match call.path.as_str() {
-            "progress" => Told::Line(call.body.clone()),
-            "report" => Told::End(reported(&call.body)),
+/// The server's response: to the page's posts, then from `before`, the tests' own scripts, and the page's folder.
+fn answer(request: &Request, page: &Path, before: Before, sender: &Sender<Message>) -> Reply {
+    if request.method == Method::Post {
+        let message = match request.path.as_str() {
+            "progress" => Message::Line(request.body.clone()),
+            "report" => Message::End(reported(&request.body)),
             _ => return Reply::Missing,
         };
-        // Nobody listens any more once the report is there.
-        let _ = tell.send(told);
-        return Reply::Taken;
+        // Fails after the report, when nothing receives any more.
+        let _ = sender.send(message);
+        return Reply::Empty;
     }
-    before(call).unwrap_or_else(|| file_of(page, call))
+    before(request).unwrap_or_else(|| match file_of(&root().join("web-demo/checks/report"), request) {
+        Reply::File(script) if script.is_file() => Reply::File(script),
+        _ => file_of(page, request),
+    })
 }
 
-/// The report out of what the page posted.
+/// Reads the posted report.
 fn reported(text: &str) -> Result<Json, String> {
     let mut end: Json = serde_json::from_str(text).map_err(|e| format!("expected a report, got {text:?}: {e}"))?;
     match end["error"].as_str() {
@@ -185,7 +186,7 @@ fn reported(text: &str) -> Result<Json, String> {
     }
 }
 
-/// Stops the server when it goes.
+/// Stops the server when dropped.
 struct Stop<'a>(&'a Server);
 
 impl Drop for Stop<'_> {
@@ -194,7 +195,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// A browser that runs; gone with its children and its files when this goes.
+/// A running browser. Dropping this ends it with its children, and deletes its files.
 struct Running {
     browser: Browser,
     leash: Child,
@@ -220,7 +221,7 @@ impl Running {
             .env_remove("XDG_CACHE_HOME")
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("XDG_DATA_HOME")
-            // Crash logs go to where it stands.
+            // Crash logs are written to the current directory.
             .current_dir(home.path())
             .stdin(Stdio::piped())
             .stdout(log.try_clone().map_err(failed)?)
@@ -232,18 +233,18 @@ impl Running {
         Ok(Self { browser, leash, hand, home })
     }
 
-    /// Passes progress on to stderr until the end is told.
-    fn listen(&mut self, told: &Receiver<Told>, timeout: Duration) -> Result<Json, String> {
+    /// Prints progress to stderr, until the report arrives.
+    fn listen(&mut self, messages: &Receiver<Message>, timeout: Duration) -> Result<Json, String> {
         let name = self.browser.name();
         let start = Instant::now();
         let mut last = "nothing".to_owned();
         while start.elapsed() < timeout {
-            match told.recv_timeout(TICK) {
-                Ok(Told::Line(line)) => {
+            match messages.recv_timeout(TICK) {
+                Ok(Message::Line(line)) => {
                     say(&format!("{name} {:>6.1} s  {line}", start.elapsed().as_secs_f64()));
                     last = line;
                 }
-                Ok(Told::End(end)) => return end,
+                Ok(Message::End(end)) => return end,
                 Err(_) => {
                     if let Ok(Some(_)) = self.leash.try_wait() {
                         return Err(format!("expected a report, but {name} ended; {}", self.words(&last)));
@@ -254,37 +255,37 @@ impl Running {
         Err(format!("expected a report of {name} within {timeout:?}, got none; {}", self.words(&last)))
     }
 
-    /// What page and browser said last.
+    /// The last messages of the page and the browser, for an error.
     fn words(&self, last: &str) -> String {
         let log = fs::read(self.home.path().join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        // Chromium looks for a desktop's bus, and complains for lines where there is none.
+        // Without a desktop bus, Chromium prints many lines about it.
         let lines: Vec<&str> = log.lines().filter(|line| !line.contains("dbus")).collect();
         let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-        format!("the page said last: {last}; the browser:\n{tail}")
+        format!("the page's last line: {last}; the browser's last lines:\n{tail}")
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         drop(self.hand.take());
-        // The shell ends itself; where it doesn't, there is no group to end and no more to be done than this.
+        // The closed stdin ends the shell and its group. If it does not, at least the shell is killed.
         let until = Instant::now() + Duration::from_secs(5);
         while matches!(self.leash.try_wait(), Ok(None)) && Instant::now() < until {
             thread::sleep(TICK / 10);
         }
         let _ = self.leash.kill();
         let _ = self.leash.wait();
-        // Processes that were just told to die may still hold files for a moment.
+        // Killed processes may still write files for a moment.
         while fs::remove_dir_all(self.home.path()).is_err() && Instant::now() < until {
             thread::sleep(TICK);
         }
     }
 }
 
-/// A line for whoever waits.
+/// Prints a line to stderr.
 fn say(line: &str) {
-    // Not `eprintln!`, which the test harness swallows where the test passes.
+    // Not `eprintln!`, whose output the test harness hides if the test passes.
     writeln!(io::stderr(), "{line}").ok();
 }
 
@@ -293,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_post_is_a_report_or_says_why_not() {
+    fn a_post_is_a_report_or_an_error() {
         assert_eq!(reported(r#"{"report": {"a": 1}}"#), Ok(serde_json::json!({"a": 1})));
         assert_eq!(reported(r#"{"error": "no GPU"}"#), Err("no GPU".to_owned()));
         assert!(reported("{}").is_err_and(|e| e.contains("expected a report")));

@@ -1,7 +1,7 @@
-//! Checkpoints made from a good one: other names, dtypes and shards, or broken on purpose.
+//! Edited copies of a valid checkpoint: other names, dtypes and shards, or broken on purpose.
 //!
-//! A checkpoint is held as its files' bytes. Weights are taken apart with the safetensors crate and put together by
-//! hand, so that what no library would write can be written.
+//! A checkpoint is stored as the bytes of its files. The safetensors crate parses the weights; this module serializes
+//! them, so that it can also write invalid files.
 
 use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
 
@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 
 use crate::golden::fixtures;
 
-/// The file that holds all weights where there are no shards.
+/// The file of all weights in a checkpoint without shards.
 pub const WEIGHTS: &str = "model.safetensors";
-/// The file that says which shard holds which tensor.
+/// The file that maps tensors to shards.
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// One tensor, as stored.
@@ -22,11 +22,11 @@ pub const INDEX: &str = "model.safetensors.index.json";
 pub struct Stored {
     /// Its name.
     pub name: String,
-    /// F32, F16, BF16 or what a test makes of it.
+    /// F32, F16, BF16, or another type set by a test.
     pub dtype: Dtype,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Little-endian.
+    /// Its values, little-endian.
     pub bytes: Vec<u8>,
 }
 
@@ -34,7 +34,7 @@ impl Stored {
     /// Its values.
     ///
     /// # Panics
-    /// Where it is not stored as a float.
+    /// If `dtype` is not a float type.
     pub fn floats(&self) -> Vec<f32> {
         let halves = || self.bytes.as_chunks::<2>().0.iter();
         match self.dtype {
@@ -45,10 +45,10 @@ impl Stored {
         }
     }
 
-    /// Stores other values, as `dtype`, rounding to it.
+    /// Stores other values, rounded to `dtype`.
     ///
     /// # Panics
-    /// Where `dtype` is not a float's.
+    /// If `dtype` is not a float type.
     pub fn store(&mut self, values: &[f32], dtype: Dtype) {
         self.bytes = match dtype {
             Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -65,10 +65,10 @@ impl Stored {
 pub struct Files(pub BTreeMap<String, Vec<u8>>);
 
 impl Files {
-    /// A checkpoint of the fixtures.
+    /// Reads a checkpoint of the fixtures.
     ///
     /// # Panics
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub fn fixture(name: &str) -> Self {
         let directory = fixtures().join(name);
         let entries = fs::read_dir(&directory).unwrap_or_else(|e| panic!("expected {}: {e}", directory.display()));
@@ -80,7 +80,7 @@ impl Files {
         Self(files.collect())
     }
 
-    /// These files, in memory.
+    /// A source with these files in memory.
     pub fn source(&self) -> Source {
         let files = self.0.iter().map(|(name, bytes)| (name.clone(), Cow::Owned(bytes.clone())));
         Source::memory("a checkpoint in memory", files)
@@ -89,30 +89,30 @@ impl Files {
     /// Writes these files into a directory.
     ///
     /// # Panics
-    /// Where that fails.
+    /// If that fails.
     pub fn write(&self, directory: &Path) {
         for (name, bytes) in &self.0 {
             fs::write(directory.join(name), bytes).expect("a file to be written");
         }
     }
 
-    /// Takes a file away.
+    /// Removes a file.
     ///
     /// # Panics
-    /// Where there is none of this name: then the test would break nothing.
+    /// If there is no file of this name, because then the test would change nothing.
     pub fn remove(&mut self, file: &str) {
-        assert!(self.0.remove(file).is_some(), "expected a file {file} to take away, got none");
+        assert!(self.0.remove(file).is_some(), "expected a file {file} to remove, got none");
     }
 
-    /// Puts a file there, or another in its place.
+    /// Adds or replaces a file.
     pub fn put(&mut self, file: &str, bytes: impl Into<Vec<u8>>) {
         self.0.insert(file.to_owned(), bytes.into());
     }
 
-    /// The bytes of a file, to break.
+    /// The bytes of a file, mutable.
     ///
     /// # Panics
-    /// Where there is none of this name.
+    /// If there is no file of this name.
     pub fn bytes(&mut self, file: &str) -> &mut Vec<u8> {
         self.0.get_mut(file).unwrap_or_else(|| panic!("expected a file {file}, got none"))
     }
@@ -120,25 +120,25 @@ impl Files {
     /// Edits a JSON file.
     ///
     /// # Panics
-    /// Where there is none of this name.
+    /// If there is no file of this name.
     pub fn json(&mut self, file: &str, edit: impl FnOnce(&mut Value)) {
         let mut value = serde_json::from_slice(self.bytes(file)).expect("a fixture's JSON");
         edit(&mut value);
         self.put(file, value.to_string());
     }
 
-    /// Sets one key of config.json, by its JSON pointer; null takes it away.
+    /// Sets one key of config.json, by its JSON pointer; null removes it.
     ///
     /// # Panics
-    /// Where what holds the key is not there.
+    /// If the key's parent does not exist.
     pub fn config(&mut self, pointer: &str, value: Value) {
         self.set("config.json", pointer, value);
     }
 
-    /// Sets one key of a JSON file, by its JSON pointer; null takes it away.
+    /// Sets one key of a JSON file, by its JSON pointer; null removes it.
     ///
     /// # Panics
-    /// Where what holds the key is not there.
+    /// If the key's parent does not exist.
     pub fn set(&mut self, file: &str, pointer: &str, value: Value) {
         let (parent, key) = pointer.rsplit_once('/').expect("a pointer with a slash");
         self.json(file, |json| {
@@ -151,10 +151,10 @@ impl Files {
         });
     }
 
-    /// All tensors, by name.
+    /// All tensors, sorted by name.
     ///
     /// # Panics
-    /// Where a weights file is broken.
+    /// If a weights file is broken.
     pub fn tensors(&self) -> Vec<Stored> {
         let mut all = Vec::new();
         for (_, bytes) in self.0.iter().filter(|(name, _)| name.ends_with(".safetensors")) {
@@ -173,42 +173,42 @@ impl Files {
     /// One tensor.
     ///
     /// # Panics
-    /// Where there is none of this name.
+    /// If there is no tensor of this name.
     pub fn tensor(&self, name: &str) -> Stored {
         let found = self.tensors().into_iter().find(|t| t.name == name);
         found.unwrap_or_else(|| panic!("expected a tensor {name}, got none"))
     }
 
-    /// Puts these tensors in the place of all weights, in `shards` files with an index, or in one without.
+    /// Replaces all weights with these tensors, in `shards` files with an index, or in one file without.
     pub fn set_tensors(&mut self, tensors: &[Stored], shards: usize) {
         self.0.retain(|name, _| !name.ends_with(".safetensors") && name != INDEX);
         if shards <= 1 {
-            self.put(WEIGHTS, serialise(tensors));
+            self.put(WEIGHTS, serialize(tensors));
             return;
         }
         let mut weight_map = Map::new();
         for (i, part) in tensors.chunks(tensors.len().div_ceil(shards)).enumerate() {
             let file = format!("model-{:05}-of-{shards:05}.safetensors", i + 1);
             weight_map.extend(part.iter().map(|t| (t.name.clone(), json!(file))));
-            self.put(&file, serialise(part));
+            self.put(&file, serialize(part));
         }
         self.put(INDEX, json!({"metadata": {}, "weight_map": weight_map}).to_string());
     }
 
-    /// Edits one tensor; all weights go into one file.
+    /// Edits one tensor, and writes all weights into one file.
     ///
     /// # Panics
-    /// Where there is none of this name.
+    /// If there is no tensor of this name.
     pub fn edit(&mut self, name: &str, edit: impl FnOnce(&mut Stored)) {
         let mut all = self.tensors();
         edit(all.iter_mut().find(|t| t.name == name).unwrap_or_else(|| panic!("expected a tensor {name}, got none")));
         self.set_tensors(&all, 1);
     }
 
-    /// Edits the header of `model.safetensors` and leaves its data as they are.
+    /// Edits the header of `model.safetensors`, and keeps its data.
     ///
     /// # Panics
-    /// Where the file is not there.
+    /// If there is no such file.
     pub fn header(&mut self, edit: impl FnOnce(&mut Value)) {
         let bytes = self.bytes(WEIGHTS).clone();
         let (size, rest) = bytes.split_at(8);
@@ -219,12 +219,12 @@ impl Files {
     }
 }
 
-/// A weights file of a header and data, whatever they say.
+/// A weights file with any header and data, valid or not.
 pub fn weights_file(header: &str, data: &[u8]) -> Vec<u8> {
     [(header.len() as u64).to_le_bytes().as_slice(), header.as_bytes(), data].concat()
 }
 
-fn serialise(tensors: &[Stored]) -> Vec<u8> {
+fn serialize(tensors: &[Stored]) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
     for t in tensors {
         let start = data.len();

@@ -1,19 +1,19 @@
-//! The devices under test: the CPU always, and the best adapter that wgpu finds, a software one included.
+//! The devices under test: the CPU, and the best adapter that wgpu finds, which may be a software GPU.
 //!
-//! Where there is no adapter, its tests say so on stderr and pass; with `FOVEA_REQUIRE_ADAPTER=1` they fail, so that a
-//! machine that should have one cannot lose it unnoticed. Each device is opened once a process.
+//! Without an adapter, its tests print a line on stderr and pass. With `FOVEA_REQUIRE_ADAPTER=1` they fail, so that a
+//! missing adapter is noticed on machines that should have one. Each device is opened once per process.
 
 use std::{io::Write, sync::OnceLock};
 
 use fovea_runtime::{DeviceChoice, OpenDevice};
 
-/// When this is `1`, a missing adapter is a failure.
+/// If this variable is `1`, a missing adapter is a failure.
 pub const REQUIRE: &str = "FOVEA_REQUIRE_ADAPTER";
 
 /// The CPU.
 ///
 /// # Panics
-/// Where it does not open: every test needs it.
+/// If it cannot be opened.
 pub fn cpu() -> &'static OpenDevice {
     static CPU: OnceLock<OpenDevice> = OnceLock::new();
     CPU.get_or_init(|| match pollster::block_on(OpenDevice::open(&DeviceChoice::Cpu)) {
@@ -22,10 +22,10 @@ pub fn cpu() -> &'static OpenDevice {
     })
 }
 
-/// The best adapter that wgpu finds; None where there is none, and then `what` is told to be skipped.
+/// The best adapter that wgpu finds. Without one: prints that `what` is skipped, and returns None.
 ///
 /// # Panics
-/// Where an adapter is there but does not pass its self-test, or none is there and [`REQUIRE`] asks for one.
+/// If an adapter fails its self-test, or if there is none and [`REQUIRE`] is `1`.
 pub fn wgpu(what: &str) -> Option<&'static OpenDevice> {
     static WGPU: OnceLock<Result<OpenDevice, String>> = OnceLock::new();
     let opened = WGPU.get_or_init(|| match pollster::block_on(OpenDevice::open(&DeviceChoice::Wgpu)) {
@@ -44,13 +44,13 @@ pub fn wgpu(what: &str) -> Option<&'static OpenDevice> {
     }
 }
 
-/// Says what is not tested here, and why.
+/// Prints what is not tested, and why.
 pub fn skip(what: &str) {
-    // Not `eprintln!`, which the test harness swallows where the test passes.
+    // Not `eprintln!`: the test harness hides its output if the test passes.
     writeln!(std::io::stderr(), "SKIP {what}").ok();
 }
 
-/// All that there are.
+/// All devices under test.
 ///
 /// # Panics
 /// As [`cpu`] and [`wgpu`].

@@ -1,4 +1,4 @@
-//! The repository's fixtures: what `fovea_conformance::golden` reads, out of files; whatever is missing or broken panics.
+//! Reads the repository's fixtures with `fovea_conformance::golden`. Missing and broken files panic.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use fovea_conformance::golden::{self, CASES, Fixtures};
 use fovea_model::{
-    Error, Model,
+    Conversation, Error, Model,
     trace::{Value, trace},
 };
 use serde_json::Value as Json;
@@ -17,7 +17,7 @@ use crate::run;
 
 pub use fovea_conformance::golden::{Case, Trace};
 
-/// Where the fixtures lie.
+/// The directory of the fixtures.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
@@ -25,17 +25,17 @@ pub fn fixtures() -> PathBuf {
 /// A JSON file of the fixtures.
 ///
 /// # Panics
-/// Where it is missing or broken.
+/// If it is missing or broken.
 pub fn json(file: &str) -> Json {
     let path = fixtures().join(file);
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("expected {}, got: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{file}: expected JSON, got: {e}"))
 }
 
-/// The rows of a JSON file that holds a list.
+/// The rows of a JSON file that contains a list.
 ///
 /// # Panics
-/// As [`json`], or where it holds something else, or nothing.
+/// As [`json`], or if it contains no list, or an empty one.
 pub fn rows(file: &str) -> Vec<Json> {
     match json(file) {
         Json::Array(rows) if !rows.is_empty() => rows,
@@ -46,7 +46,7 @@ pub fn rows(file: &str) -> Vec<Json> {
 /// A text of a row.
 ///
 /// # Panics
-/// Where it is not there.
+/// If it is missing.
 pub fn text<'a>(row: &'a Json, key: &str) -> &'a str {
     row[key].as_str().unwrap_or_else(|| panic!("expected a text `{key}`, got {row}"))
 }
@@ -54,32 +54,32 @@ pub fn text<'a>(row: &'a Json, key: &str) -> &'a str {
 /// A count of a row.
 ///
 /// # Panics
-/// Where it is not there.
+/// If it is missing.
 pub fn count(row: &Json, key: &str) -> usize {
     let found = row[key].as_u64().and_then(|n| usize::try_from(n).ok());
     found.unwrap_or_else(|| panic!("expected a count `{key}`, got {row}"))
 }
 
-/// Every file that a whole run needs: the table, pictures, traces and checkpoints.
+/// All fixtures that whole runs need: cases, pictures, traces and checkpoints.
 ///
 /// # Panics
-/// Where one is missing.
+/// If one is missing.
 pub fn everything() -> Fixtures {
     Fixtures::directory(&fixtures()).unwrap_or_else(|e| panic!("expected the fixtures, got: {e}"))
 }
 
-/// Every case.
+/// All cases.
 ///
 /// # Panics
-/// Where `cases.json` is missing or broken.
+/// If `cases.json` is missing or broken.
 pub fn cases() -> Vec<Case> {
     golden::cases(&bytes(CASES)).unwrap_or_else(|e| panic!("expected the cases, got: {e}"))
 }
 
-/// What PyTorch computed for a case.
+/// PyTorch's trace of a case.
 ///
 /// # Panics
-/// Where the trace is missing, broken, or of other types than F32 and I64.
+/// If the trace is missing, broken, or has types other than F32 and I64.
 pub fn reference(case: &str) -> Trace {
     let name = format!("traces/{case}.safetensors");
     golden::trace(&name, &bytes(&name)).unwrap_or_else(|e| panic!("expected a trace, got: {e}"))
@@ -95,14 +95,14 @@ fn bytes(file: &str) -> Vec<u8> {
 /// # Errors
 /// As [`fovea_model::Conversation::ask`].
 pub fn run_case(model: &Arc<Model>, case: &Case) -> Result<Trace, Error> {
-    let mut conversation = model.look_at(run::picture(&case.picture));
+    let mut conversation = Conversation::new(model, run::picture(&case.picture));
     pollster::block_on(trace(&mut conversation, &case.prompt, &case.options()))
 }
 
-/// The numbers of an F32 stage and its shape.
+/// Shape and numbers of an F32 stage.
 ///
 /// # Panics
-/// Where it is not there or of another type.
+/// If it is missing or has another type.
 pub fn floats<'a>(trace: &'a Trace, stage: &str) -> (&'a [usize], &'a [f32]) {
     match trace.get(stage) {
         Some(Value::F32 { shape, data }) => (shape, data),
@@ -113,7 +113,7 @@ pub fn floats<'a>(trace: &'a Trace, stage: &str) -> (&'a [usize], &'a [f32]) {
 /// The numbers of an I64 stage, as indices.
 ///
 /// # Panics
-/// Where it is not there, of another type, or below zero.
+/// If it is missing, has another type, or a number is negative.
 pub fn indices(trace: &Trace, stage: &str) -> Vec<usize> {
     match trace.get(stage) {
         Some(Value::I64 { data, .. }) => {

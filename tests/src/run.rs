@@ -1,10 +1,9 @@
-//! From checkpoint files and a picture to an answer, blocking: what every test of a whole run does.
+//! Blocking helpers for tests of whole runs: checkpoint files and a picture in, an answer out.
 
-use std::{pin::pin, sync::Arc};
+use std::sync::Arc;
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event, Model, Picture, Precision, Turn};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Model, Picture, Precision, Turn};
 use fovea_runtime::{OpenDevice, source::Source};
-use futures_util::StreamExt;
 
 use crate::golden::fixtures;
 
@@ -32,33 +31,33 @@ fn load_as(source: Source, device: &OpenDevice, precision: Precision) -> Result<
 /// Loads a checkpoint of the fixtures.
 ///
 /// # Panics
-/// Where it does not load.
+/// If it does not load.
 pub fn fixture(name: &str, device: &OpenDevice) -> Arc<Model> {
     fixture_as(name, device, Precision::F32)
 }
 
-/// Loads a checkpoint of the fixtures with its matrices in a chosen precision.
+/// Loads a checkpoint of the fixtures with its matrices in a given precision.
 ///
 /// # Panics
-/// Where it does not load.
+/// If it does not load.
 pub fn fixture_as(name: &str, device: &OpenDevice, precision: Precision) -> Arc<Model> {
     let source = Source::directory(fixtures().join(name)).expect("a fixture's directory");
     let loaded = load_as(source, device, precision);
-    loaded.unwrap_or_else(|e| panic!("{name}: expected a checkpoint that loads, got: {e}"))
+    loaded.unwrap_or_else(|e| panic!("{name}: expected the checkpoint to load, got: {e}"))
 }
 
-/// A picture of the traces' cases.
+/// A picture of the golden cases.
 ///
 /// # Panics
-/// Where it cannot be read.
+/// If it cannot be read.
 pub fn picture(file: &str) -> Picture {
     read_picture("pictures", file)
 }
 
-/// A picture of the awkward ones.
+/// A picture of `fixtures/awkward`.
 ///
 /// # Panics
-/// Where it cannot be read.
+/// If it cannot be read.
 pub fn awkward_picture(file: &str) -> Picture {
     read_picture("awkward", file)
 }
@@ -69,27 +68,15 @@ fn read_picture(folder: &str, file: &str) -> Picture {
     Picture::decode(&bytes).unwrap_or_else(|e| panic!("{file}: expected a picture, got: {e}"))
 }
 
-/// Asks, and waits for the whole answer.
+/// Asks, and waits for the complete answer.
 ///
 /// # Errors
 /// As [`Conversation::ask`].
-///
-/// # Panics
-/// Where the stream ends without an answer and without an error.
 pub fn ask(conversation: &mut Conversation, question: &str, options: &AskOptions) -> Result<Turn, Error> {
-    pollster::block_on(async {
-        let mut events = pin!(conversation.ask(question, options));
-        let mut turn = None;
-        while let Some(event) = events.next().await {
-            if let Event::Done(done) = event? {
-                turn = Some(*done);
-            }
-        }
-        Ok(turn.expect("the last event to be the whole answer"))
-    })
+    pollster::block_on(conversation.answer(question, options)).map(|turn| *turn)
 }
 
-/// Greedy, both samplers on, logits kept, `new` tokens at most.
+/// Greedy decoding, both samplers on, logits kept, at most `new` tokens.
 pub fn options(new: usize) -> AskOptions {
     AskOptions { max_new_tokens: new, keep_logits: true, ..AskOptions::default() }
 }

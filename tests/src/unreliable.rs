@@ -1,5 +1,5 @@
-//! A server on its bad days: it has one checkpoint, and what it sends of the weights is cut, broken, held back, or more than was
-//! asked for. Each trouble comes once, when a chunk is asked for the first time; then that chunk is sent as it should be.
+//! An unreliable server with one checkpoint. Its responses for the weights are cut, corrupted, stalled, or ignore the range. Each
+//! trouble happens once, at the first request for its chunk; later requests are answered correctly.
 
 use std::{
     collections::BTreeMap,
@@ -12,28 +12,28 @@ use std::{
 
 use fovea_web_bundle::{
     MANIFEST, manifest,
-    serve::{Call, Method, Reply},
+    serve::{Method, Reply, Request},
 };
 
 use crate::checkpoint::WEIGHTS;
 
-/// What can go wrong with a chunk.
+/// What goes wrong with a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The connection ends in the middle.
+    /// The connection closes in the middle.
     Cut,
-    /// A bit in the middle is another.
-    Broken,
-    /// The second half does not come, until the browser leaves.
-    Held,
-    /// The range is ignored: the whole file comes, from its start.
+    /// A bit in the middle is flipped.
+    Corrupt,
+    /// The second half is not sent, until the browser closes the connection.
+    Stall,
+    /// The range is ignored: the whole file is sent.
     Whole,
 }
 
-/// How long the second half is held back at most, in waits of the server's own patience, 20 seconds.
-const WAITS: usize = 6;
+/// Longest stall, in read timeouts of the server (20 seconds each).
+const STALL: usize = 6;
 
-/// The server of one checkpoint.
+/// An unreliable server of one checkpoint.
 pub struct Unreliable {
     folder: PathBuf,
     chunk: u64,
@@ -42,9 +42,9 @@ pub struct Unreliable {
 }
 
 struct Seen {
-    /// What is still to go wrong, by chunk.
+    /// Troubles that have not happened yet, by chunk.
     troubles: BTreeMap<u64, Trouble>,
-    /// How many requests for weights began in each chunk.
+    /// Number of requests for weights that began in each chunk.
     asked: BTreeMap<u64, usize>,
 }
 
@@ -52,45 +52,45 @@ impl Unreliable {
     /// Serves the files of `folder`, and a manifest with chunks of `chunk` bytes.
     ///
     /// # Panics
-    /// Where the folder can't be read.
+    /// If the folder can't be read.
     pub fn new(folder: &Path, chunk: u64, troubles: impl IntoIterator<Item = (u64, Trouble)>) -> Self {
         let manifest = manifest(folder, chunk).unwrap_or_else(|e| panic!("expected a checkpoint, got: {e}"));
         let seen = Seen { troubles: troubles.into_iter().collect(), asked: BTreeMap::new() };
         Self { folder: folder.to_owned(), chunk, manifest: manifest.to_string(), seen: Mutex::new(seen) }
     }
 
-    /// The answer to a request for the file `name`.
-    pub fn answer(&self, call: &Call, name: &str) -> Reply {
+    /// The response to a request for the file `name`.
+    pub fn answer(&self, request: &Request, name: &str) -> Reply {
         if name == MANIFEST {
             return Reply::Json(self.manifest.clone());
         }
-        // Only files that lie here; a name with a slash is none.
+        // Only files of this folder: a name with a slash is refused.
         let here = Path::new(name).file_name().is_some_and(|file| file == name);
         let Some(bytes) = fs::read(self.folder.join(name)).ok().filter(|_| here) else { return Reply::Missing };
-        let trouble = if name == WEIGHTS && call.method == Method::Get { self.trouble(call) } else { None };
-        let call = call.clone();
-        Reply::Raw(Box::new(move |line| send(line, &call, &bytes, trouble)))
+        let trouble = if name == WEIGHTS && request.method == Method::Get { self.trouble(request) } else { None };
+        let request = request.clone();
+        Reply::Raw(Box::new(move |stream| send(stream, &request, &bytes, trouble)))
     }
 
-    /// How many requests for weights began in each chunk, from the first to the last that has any.
+    /// Number of requests for weights that began in each chunk, up to the last chunk with a request.
     pub fn asked(&self) -> Vec<usize> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let last = seen.asked.keys().last().map_or(0, |last| last + 1);
         (0..last).map(|chunk| seen.asked.get(&chunk).copied().unwrap_or(0)).collect()
     }
 
-    /// Notes a request, and tells what goes wrong with it.
-    fn trouble(&self, call: &Call) -> Option<Trouble> {
-        let chunk = call.range.map_or(0, |(first, _)| first / self.chunk);
+    /// Counts a request, and returns its trouble.
+    fn trouble(&self, request: &Request) -> Option<Trouble> {
+        let chunk = request.range.map_or(0, |(first, _)| first / self.chunk);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen.asked.entry(chunk).or_default() += 1;
         seen.troubles.remove(&chunk)
     }
 }
 
-fn send(line: &mut TcpStream, call: &Call, bytes: &[u8], trouble: Option<Trouble>) -> io::Result<()> {
+fn send(stream: &mut TcpStream, request: &Request, bytes: &[u8], trouble: Option<Trouble>) -> io::Result<()> {
     let all = bytes.len() as u64;
-    let (status, first, end) = match call.range {
+    let (status, first, end) = match request.range {
         Some((first, last)) if trouble != Some(Trouble::Whole) => {
             let end = last.map_or(all, |last| all.min(last.saturating_add(1)));
             ("206 Partial Content", first.min(end), end)
@@ -99,34 +99,34 @@ fn send(line: &mut TcpStream, call: &Call, bytes: &[u8], trouble: Option<Trouble
     };
     let mut body = bytes[first as usize..end as usize].to_vec();
     let half = body.len() / 2;
-    write!(line, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"fixture\"\r\n", body.len())?;
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"fixture\"\r\n", body.len())?;
     if status.starts_with("206") {
-        write!(line, "Content-Range: bytes {first}-{}/{all}\r\n", end.saturating_sub(1))?;
+        write!(stream, "Content-Range: bytes {first}-{}/{all}\r\n", end.saturating_sub(1))?;
     }
-    write!(line, "Content-Type: application/octet-stream\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n")?;
-    if call.method == Method::Head {
+    write!(stream, "Content-Type: application/octet-stream\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n")?;
+    if request.method == Method::Head {
         return Ok(());
     }
     match trouble {
-        Some(Trouble::Cut) => line.write_all(&body[..half]),
-        Some(Trouble::Held) => {
-            line.write_all(&body[..half])?;
-            wait_until_gone(line)
+        Some(Trouble::Cut) => stream.write_all(&body[..half]),
+        Some(Trouble::Stall) => {
+            stream.write_all(&body[..half])?;
+            wait_for_close(stream)
         }
-        Some(Trouble::Broken) => {
+        Some(Trouble::Corrupt) => {
             body[half] ^= 1;
-            line.write_all(&body)
+            stream.write_all(&body)
         }
-        Some(Trouble::Whole) | None => line.write_all(&body),
+        Some(Trouble::Whole) | None => stream.write_all(&body),
     }
 }
 
-/// Waits for the other side to close the connection.
-fn wait_until_gone(line: &mut TcpStream) -> io::Result<()> {
-    for _ in 0..WAITS {
-        match line.read(&mut [0]) {
+/// Waits until the client closes the connection.
+fn wait_for_close(stream: &mut TcpStream) -> io::Result<()> {
+    for _ in 0..STALL {
+        match stream.read(&mut [0]) {
             Err(why) if matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            gone => return gone.map(|_| ()),
+            closed => return closed.map(|_| ()),
         }
     }
     Ok(())
@@ -138,9 +138,9 @@ mod tests {
     use crate::golden::fixtures;
 
     #[test]
-    fn each_trouble_comes_once_and_all_requests_are_counted() {
+    fn each_trouble_happens_once_and_all_requests_are_counted() {
         let server = Unreliable::new(&fixtures().join("tiny-0"), 1000, [(1, Trouble::Cut), (3, Trouble::Whole)]);
-        let get = |first, last| Call {
+        let get = |first, last| Request {
             method: Method::Get,
             path: String::new(),
             range: Some((first, Some(last))),

@@ -1,9 +1,9 @@
-// Time to the first token and tokens by the second, of the same picture and question: in browsers beside the native binary.
+// Benchmark: time to the first token, and tokens per second, in browsers and with the native binary.
 //
 //     node bench.mjs [FOLDER] [--fovea FILE] [--browsers chromium,firefox] [--devices gpu,cpu] [--repeat N] [--json FILE]
 //
-// FOLDER is what fovea-web-bundle makes (target/page), FILE the command line's binary (target/debug/fovea). Browsers run
-// without a window, and must be in PATH. Nothing else should run meanwhile. What the numbers mean is in the README.
+// FOLDER is the output of fovea-web-bundle (target/page), FILE the command line's binary (target/debug/fovea). Browsers must be
+// in PATH; they run headless. Nothing else should run at the same time. The README explains the numbers.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -16,9 +16,9 @@ import { serve } from './served.mjs';
 
 const PICTURE = 'rack.jpg';
 const QUESTION = 'What word is on the blue sign?';
-// Mesa would keep pipelines from one run to the next, and a first question would be none.
+// Otherwise Mesa would cache pipelines between runs, and a first question would be too fast.
 const ENVIRONMENT = { ...process.env, MESA_SHADER_CACHE_DISABLE: 'true' };
-// How long one browser may take.
+// Time limit for one browser, in milliseconds.
 const LIMIT = 900_000;
 
 const CHROMIUM = ['--headless', '--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader',
@@ -49,7 +49,7 @@ const repeat = Number(values.repeat);
 const own = (name) => readFile(new URL(`bench/${name}`, import.meta.url), 'utf8');
 const script = (body) => ({ type: 'text/javascript', body });
 
-// The commands that open an address in a browser with a home of its own.
+// The commands that open an address in a browser with a new profile.
 const COMMANDS = {
   chromium: async (home, url) => ['chromium', ...CHROMIUM, `--user-data-dir=${home}`, url],
   firefox: async (home, url) => {
@@ -61,7 +61,7 @@ const COMMANDS = {
 
 async function inBrowser(name) {
   let report;
-  const reported = new Promise((tell) => { report = tell; });
+  const reported = new Promise((settle) => { report = settle; });
   const { address, close } = await serve(folder, async (path, posted) => {
     if (path === 'bench.html') return { type: 'text/html', body: '<!doctype html><title>bench</title><script type="module" src="bench-page.js"></script>' };
     if (path === 'bench-page.js') return script(await own('page.js'));
@@ -74,22 +74,22 @@ async function inBrowser(name) {
   const asked = new URLSearchParams({ picture: `pictures/${PICTURE}`, question: QUESTION, repeat, on: devices.join(',') });
   const [program, ...args] = await COMMANDS[name](home, `${address}bench.html?${asked}`);
   const browser = spawn(program, args, { detached: true, stdio: 'ignore', env: { ...ENVIRONMENT, HOME: home } });
-  const ended = new Promise((tell) => {
-    browser.on('error', (why) => tell({ error: `expected to start ${program}, got ${why.message}` }));
-    browser.on('exit', (code) => tell({ error: `expected a result, got the end of ${program} with ${code}` }));
+  const ended = new Promise((settle) => {
+    browser.on('error', (why) => settle({ error: `expected to start ${program}, got ${why.message}` }));
+    browser.on('exit', (code) => settle({ error: `expected a result, got the end of ${program} with ${code}` }));
   });
   let timer;
-  const late = new Promise((tell) => { timer = setTimeout(() => tell({ error: `expected a result within ${LIMIT / 1000} s, got none` }), LIMIT); });
+  const late = new Promise((settle) => { timer = setTimeout(() => settle({ error: `expected a result within ${LIMIT / 1000} s, got none` }), LIMIT); });
   const result = await Promise.race([reported, ended, late]);
   clearTimeout(timer);
-  // The whole group: browsers have children.
-  try { process.kill(-browser.pid, 'SIGKILL'); } catch { /* It is gone already. */ }
+  // Ends the whole process group: browsers have child processes.
+  try { process.kill(-browser.pid, 'SIGKILL'); } catch { /* It has ended already. */ }
   close();
   await rm(home, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   return result;
 }
 
-// The same of the native binary: one process asks all questions, as the browser's engine does.
+// The same for the native binary: one process asks all questions, like the browser's engine.
 function native(on) {
   const device = { gpu: 'wgpu', cpu: 'cpu' }[on];
   const questions = Array(repeat + 1).fill(QUESTION);
@@ -121,7 +121,7 @@ function row(where, { first, later, again, prepare_ms: prepare, prepared, load_m
   ];
 }
 
-const COLUMNS = ['where', 'device', 'answer', 'load', 'first question', 'the same picture anew', 'later questions', 'prepared', 'tokens/s'];
+const COLUMNS = ['where', 'device', 'answer', 'load', 'first question', 'same picture again', 'later questions', 'prepared', 'tokens/s'];
 const COUNTS = ['shaders', 'pipelines', 'buffers', 'groups', 'writes', 'passes', 'dispatches', 'submits', 'reads'];
 
 const table = (columns, rows) => [columns, columns.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
@@ -133,7 +133,7 @@ function counts(where, { first, later, again, prepared }) {
   ];
   return [
     line('first question, to its first token', first.to_first),
-    line('the same picture anew', again.to_first),
+    line('same picture again', again.to_first),
     line('prepared, then to the first token', prepared.to_first),
     line('later question, to its first token', later.at(-1).to_first),
     line('each token after the first', later.at(-1).per_token),

@@ -1,5 +1,5 @@
-// Headless Chromium for the checks, and pages in it. Needs the packages playwright-core and axe-core where a check is run
-// from, and Chromium in PATH.
+// Headless Chromium for the checks. Needs the packages playwright-core and axe-core in the current directory, and Chromium in
+// PATH.
 
 import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';
@@ -11,9 +11,9 @@ const { chromium } = (await import(pathToFileURL(resolve('playwright-core')))).d
 const FLAGS = ['--no-sandbox', '--disable-gpu-watchdog', '--disable-dev-shm-usage', '--disable-quic',
   '--disable-background-networking', '--disable-component-update', '--disable-extensions', '--disable-sync', '--no-first-run'];
 
-// WebGPU, drawn by two cores.
+// WebGPU with a software GPU.
 export const GPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
-// What takes long there.
+// The timeout for everything that is slow there.
 export const SLOW = { timeout: 300_000 };
 
 export const axe = () => resolve('axe-core/axe.min.js');
@@ -23,8 +23,8 @@ export function launch(...flags) {
   return chromium.launch({ executablePath, args: [...FLAGS, ...flags] });
 }
 
-// A page of the folder at `address`. What the browser complains of, such as its policy, is collected, and so are the tasks
-// of the page's own thread above 50 ms. `before` is given the page before it loads.
+// Opens the page `name` at `address`. Collects the errors on its console, and the tasks of its thread above 50 ms. `before`
+// receives the page before it loads.
 export async function open(browser, address, name, { before = async () => {}, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1080, height: 860 }, ...options });
   context.setDefaultTimeout(SLOW.timeout);

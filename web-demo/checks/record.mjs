@@ -1,10 +1,10 @@
-// Records what the page plays where no engine runs: the command line's answers to the questions of one example, and what it
-// looked at for each.
+// Records what the page replays if the engine can't run: the command line's answers to the questions of one example, with their
+// attention overlays.
 //
 //     node record.mjs [FOVEA]
 //
-// FOVEA is the command line's binary, `target/debug/fovea` by default; the page's folder `recorded` is written anew. Needs
-// what chromium.mjs needs: Chromium makes the drawings smaller.
+// FOVEA is the command line's binary, by default `target/debug/fovea`. Replaces the page's folder `recorded`. Needs the same as
+// chromium.mjs: Chromium compresses the overlays.
 
 import { execFileSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';

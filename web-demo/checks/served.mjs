@@ -1,5 +1,4 @@
-// The page's folder, served to this machine's browsers by the checks that change what a browser gets of it: what
-// `fovea-web-bundle --serve` sends, with its policy.
+// Serves the page's folder like `fovea-web-bundle --serve`, with the same policy, for checks that replace some of its files.
 
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
@@ -11,8 +10,8 @@ const TYPES = {
   '.svg': 'image/svg+xml', '.png': 'image/png', '.jpg': 'image/jpeg', '.webp': 'image/webp',
 };
 
-// Serves `folder` on a free port. `before` is given a path and, of a post, its text; it may answer with { type, body }, and
-// null leaves it to the folder. Returns the address, and what ends it.
+// Serves `folder` on a free port. `before` receives a path and, for a post, its text; it returns { type, body }, or null for the
+// folder's own file. Returns the address, and a function that stops the server.
 export async function serve(folder, before = async () => null) {
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname).slice(1);

@@ -1,9 +1,9 @@
-// Screenshots as PNG files with a palette, a third of what a browser makes of them and never above LIMIT.
+// Screenshots as PNG files with a palette: a third of the size of a browser's, and at most LIMIT bytes.
 
 import { writeFile } from 'node:fs/promises';
 import { deflateSync, inflateSync } from 'node:zlib';
 
-// Bytes of a file, and how many colours are tried to stay within it.
+// Largest file in bytes, and the numbers of colours to try.
 const LIMIT = 250_000;
 const COLOURS = [256, 192, 128, 64, 32];
 const SIGNATURE = Buffer.from([137, 80, 78, 71, 13, 10, 26, 10]);
@@ -17,7 +17,7 @@ export async function shoot(page, path, options = {}) {
   throw new Error(`${path}: expected at most ${LIMIT} bytes, got more with ${COLOURS.at(-1)} colours`);
 }
 
-// Red, green and blue of every pixel of a PNG file as Chromium writes it: 8 bits a channel, not interlaced.
+// The pixels of a PNG file from Chromium: 8 bits per channel, not interlaced.
 function decoded(png) {
   const parts = [];
   let [width, height, channels] = [0, 0, 0];
@@ -54,7 +54,7 @@ function paeth(a, b, c) {
   return da <= db && da <= dc ? a : db <= dc ? b : c;
 }
 
-// The colours that stand for all of them: boxes of colours are cut in two, the one with the most to gain first.
+// A palette by median cut: boxes of colours are cut in two, the one with the largest gain first.
 function palette(counts, most) {
   const channel = (colour, shift) => colour >> shift & 255;
   const box = (colours) => {

@@ -1,6 +1,6 @@
-// The API as a page would use it: `tsc --noEmit` holds it to `page/fovea.d.ts`.
+// A use of the whole API, which `tsc --noEmit` checks against `page/fovea.d.ts`.
 
-import { Fovea, FoveaError, visualTokens } from '../page/fovea.js';
+import { Fovea, FoveaError } from '../page/fovea.js';
 import type { Looked, VisualToken } from '../page/fovea.js';
 
 export async function answer(picture: Blob, question: string, signal: AbortSignal): Promise<string> {
@@ -11,7 +11,7 @@ export async function answer(picture: Blob, question: string, signal: AbortSigna
     const options = { vision: true, text: true, gamma: 0.5, layer: 2, maxNewTokens: 8, signal };
     for await (const event of sight.ask(question, options)) {
       if (event.token) text += event.token.text;
-      if (event.done) console.log(event.done.tokens.stock, event.done.equivalent_share);
+      if (event.done) console.log(event.done.tokens.all, event.done.equivalent_share);
     }
     const looked: Looked = await sight.keep(0.25);
     const drawn: Blob = await sight.overlay();
@@ -32,6 +32,6 @@ export async function tokens(engine: Fovea, picture: Blob): Promise<string[]> {
   const sight = await engine.lookAt(picture);
   await sight.prepare({ layer: 2 });
   const looked = await sight.look('What word is on the sign?');
-  const kept: VisualToken[] = visualTokens(looked).filter(({ part, kept }) => part === 'map' && kept);
+  const kept: VisualToken[] = looked.visual_tokens.filter(({ part, kept }) => part === 'map' && kept);
   return kept.map(({ rect, scale, rank }) => `${rect?.join(' ')} ${scale ?? 'no scale'} ${rank ?? 'no rank'}`);
 }

@@ -1,29 +1,28 @@
-// Models other than the demo's: a folder, read where it is, or an address, from which the browser keeps the files. What a
-// model needs is told before anything is downloaded.
+// The section "Another model": a local folder, which is read in place, or an address, from which the browser downloads and
+// keeps the files. It shows what a model needs before anything is loaded or downloaded.
 
 import { at, make } from './dom.js';
-import { gpu } from './gpu.js';
 import { picked } from './models.js';
-import { needs, showNeeds } from './needs.js';
+import { gpu, needs, showNeeds } from './needs.js';
 import { size, wait } from './numbers.js';
 import { Store } from './store.js';
 
 const store = new Store();
 let use;
 let running = null;
-// Bytes from which a model is not loaded before its user has seen what it needs.
+// From this size in bytes, the user must confirm that a model is loaded.
 const LARGE = 2 ** 30;
-// The address that was looked at last.
+// The last checked address.
 let seen = '';
 
-// Wires the section. `choose` is given the model to use, { name, files }, or null for the demo's. Returns what takes a promise
-// of a model, such as one that was dropped.
+// Connects the section to the page. `choose` is called with the model to use, { name, files }, or null for the demo model.
+// Returns a function that accepts a promise of a model, such as a dropped one.
 export function another(choose) {
   use = choose;
   at('another').addEventListener('toggle', showKept);
   at('folder').addEventListener('change', () => {
     take(picked(at('folder').files));
-    // So that the same folder can be picked again.
+    // Allows the same folder to be picked again.
     at('folder').value = '';
   });
   at('from').addEventListener('submit', (event) => {
@@ -41,14 +40,14 @@ function say(sentence, kind = '') {
 }
 
 function complain(why) {
-  if (why?.name === 'AbortError') say('Stopped. What has come is kept.');
+  if (why?.name === 'AbortError') say('Stopped. What is downloaded is kept.');
   else say(why?.message ?? String(why), 'fail');
 }
 
-// Does one thing while nothing else can be begun. What is kept is shown anew after it.
+// Runs one piece of work; the other controls are disabled meanwhile. Then it updates the list of models.
 async function alone(work) {
   if (running) {
-    say('Wait until this is done, or stop it.');
+    say('Wait until this is finished, or stop it.');
     return;
   }
   const before = document.activeElement;
@@ -70,9 +69,9 @@ async function alone(work) {
   at('under-way').hidden = true;
 }
 
-// Shows that something is under way, how far as a share where that is known, and in words.
-function goes(words, share) {
-  // Whoever pressed a button of the shelf finds the one to stop.
+// Shows progress in words, and as a share if it is known.
+function showProgress(words, share) {
+  // The pressed button is now disabled: its focus moves to "Stop".
   const focus = document.activeElement;
   const lost = at('under-way').hidden && (focus === document.body || at('shelf').contains(focus));
   at('under-way').hidden = false;
@@ -82,20 +81,20 @@ function goes(words, share) {
   at('downloaded-is').textContent = words;
 }
 
-// Shows what a model needs. Returns whether it fits, as far as a browser can say.
+// Shows what a model needs. Returns whether it fits, as far as the browser reports.
 async function show(words, model) {
   const rows = needs(await gpu(), model);
-  showNeeds(at('candidate-needs'), at('candidate-todo'), rows);
+  showNeeds(at('candidate-needs'), rows, at('candidate-todo'));
   at('candidate-needs').caption.textContent = words;
   at('candidate').hidden = false;
   return rows.every(({ fits = true }) => fits);
 }
 
-// Uses a model whose files are here.
+// Uses a model from a local folder.
 function take(promised) {
   at('another').open = true;
   return alone(async (signal) => {
-    goes('Looking at the files.');
+    showProgress('Reading the files.');
     const { name, files } = await promised;
     at('candidate').hidden = true;
     const weights = await store.weigh(files, { signal });
@@ -110,47 +109,47 @@ function take(promised) {
       use({ name, files });
       return;
     }
-    // Reading this much takes a while: the table is read first.
+    // Loading takes long: the user reads the table first.
     at('load').hidden = false;
     at('load').onclick = () => {
       at('load').hidden = true;
       use({ name, files });
     };
-    say(`${name} is large. Load it where the table above says that it fits.`);
+    say(`${name} is large. Compare what it needs with what is available before you load it.`);
   });
 }
 
-// Looks at what lies under an address.
+// Checks what there is under an address.
 async function look(address, signal) {
-  goes('Looking at what is there.');
-  // What an earlier look found is not what is asked about now.
+  showProgress('Looking for a model.');
+  // The result for an earlier address is out of date.
   at('candidate').hidden = true;
   const { url, missing, weights } = await store.survey(address, { signal });
   seen = url;
   await show(`What ${nameOf(url)} needs`, { weights, missing, room: await store.room() });
-  at('download').textContent = missing > 0 ? `Download ${size(missing)}` : 'All of it is here: check it';
+  at('download').textContent = missing > 0 ? `Download ${size(missing)}` : 'Already downloaded: verify it';
   at('download').hidden = false;
   at('load').hidden = true;
 }
 
-// Downloads what is missing of a model, and checks what is here of it.
+// Verifies what is downloaded of a model, and downloads the rest.
 async function download(url, signal) {
   at('candidate').hidden = true;
-  goes('Looking at what is there.');
+  showProgress('Looking for a model.');
   await store.download(url, {
     signal,
     onProgress({ stage, name, there, total, rate, eta }) {
       const words = [`${size(there)} of ${size(total)}`];
-      if (rate !== null) words.push(`${size(rate)} a second`, `${wait(eta)} left`);
-      goes(`${stage === 'checking' ? 'Checking' : 'Fetching'} ${name}: ${words.join(', ')}`, there / total);
+      if (rate !== null) words.push(`${size(rate)}/s`, `${wait(eta)} left`);
+      showProgress(`${stage === 'checking' ? 'Verifying' : 'Downloading'} ${name}: ${words.join(', ')}`, there / total);
     },
   });
-  say(`All of ${nameOf(url)} is here.`);
+  say(`${nameOf(url)} is downloaded.`);
 }
 
-// What is kept, and what can be done with it.
+// Lists the downloaded models with their buttons.
 async function showKept() {
-  // Where nothing can be kept there is still the demo model to go back to.
+  // Without storage the demo model is still there.
   const models = await store.list().catch(() => []);
   at('kept').replaceChildren(
     entry('The demo model', 'part of this page', [['Use', () => use(null)]]),
@@ -163,8 +162,8 @@ async function showKept() {
         say(`${name} is deleted.`);
       };
       return whole
-        ? entry(name, size(total), [['Use', load], ['Check', fetch], ['Delete', forget]])
-        : entry(name, `${size(there)} of ${size(total)}`, [['Go on', fetch], ['Delete', forget]]);
+        ? entry(name, size(total), [['Use', load], ['Verify', fetch], ['Delete', forget]])
+        : entry(name, `${size(there)} of ${size(total)}`, [['Resume', fetch], ['Delete', forget]]);
     }),
   );
 }
@@ -178,5 +177,5 @@ function entry(name, words, acts) {
   return make('li', {}, make('span', {}, name), make('span', { className: 'soft' }, words), ...buttons);
 }
 
-// An address as people call it.
+// An address in short form.
 const nameOf = (url) => url.replace(/^https?:\/\//, '').replace(/\/(resolve\/main\/)?$/, '');

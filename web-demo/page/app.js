@@ -1,61 +1,52 @@
-// The demo: a picture, a question, the answer as it comes, and what the model looked at for it.
+// The demo page: a picture, a question, the streamed answer, and the attention overlay.
 
 import { another } from './another.js';
 import { camera } from './camera.js';
 import { at, copies, make } from './dom.js';
 import { address, examples, file } from './examples.js';
-import { gpu } from './gpu.js';
 import { intake } from './intake.js';
-import { needs, showNeeds, usable } from './needs.js';
-import { STAGES, duration, mebibytes, showComparison, showCost, showTokens } from './numbers.js';
-import { poster, reporting, run } from './post.js';
+import { gpu, needs, showNeeds, usable } from './needs.js';
+import { STAGES, duration, showComparison, showCost, showTokens, size } from './numbers.js';
 import { playRecording, stopRecording } from './recording.js';
-import { longTasks, selfRun } from './self-run.js';
 import { REPLACED, Session } from './session.js';
 import { showOverlay, showPicture } from './view.js';
 
-// How long a slider rests before what it says is carried out, in milliseconds.
+// A change of the settings takes effect after this pause, in milliseconds.
 const REST = 60;
 
-// What is said of a GPU that is none, and whether it is used all the same, as tests want it.
-const SOFTWARE = 'This browser\'s GPU is drawn by the CPU, so the model runs on the CPU itself: the same answers, sooner. A browser with hardware '
-  + 'acceleration switched on has a real one.';
-const anyGpu = reporting || new URLSearchParams(location.search).has('gpu');
+// With `?report` a test's server adds report.js, which runs the page by itself: see checks/report.
+const parameters = new URLSearchParams(location.search);
+const test = parameters.has('report') ? await import('./report.js') : null;
+const anyGpu = test !== null || parameters.has('gpu');
 
-const tasks = reporting ? longTasks() : null;
-const post = poster((sentence) => show(sentence, 'fail'));
 const session = new Session((why) => {
-  // What comes back has looked at nothing yet.
+  // The new engine has no overlay yet.
   if (last) last.settings = {};
-  restarted = ` The engine had to be started again: ${why}`;
+  restarted = ` The engine was restarted: ${why}`;
   at('answer').textContent = '';
-  say(`Starting again, and asking the same: ${why}`);
+  say(`Restarting the engine, then asking again: ${why}`);
 });
 
-// The model that was chosen, { name, files }; null stands for the demo's.
+// The chosen model, { name, files }; null is the demo model.
 let model = null;
 let pictures = new Map();
-// How many pictures were chosen so far.
+// Counts the pictures chosen so far.
 let chosen = 0;
-// Opens the picture that was chosen last once more.
+// Opens the current picture again.
 let reopen = () => {};
-// The last question that was answered: the question, the answer (`done`), what was `looked` at, and by which `settings`.
+// The last answer: the question, the whole answer (`done`), what was `looked` at, and the `settings`.
 let last = null;
 let running = new AbortController();
-// What is computed ahead of a question.
+// Stops the work that is done before the next question.
 let ahead = new AbortController();
 let current = Promise.resolve();
 let resting = 0;
 let restarted = '';
 
-function show(sentence, kind) {
+function say(sentence, kind = '') {
   at('status').textContent = sentence;
   at('status').dataset.kind = kind;
-}
-
-function say(sentence, kind = '') {
-  show(sentence, kind);
-  post('progress', sentence);
+  test?.post('progress', sentence);
 }
 
 function fail(why) {
@@ -65,7 +56,7 @@ function fail(why) {
   }
   const sentence = why?.message ?? String(why);
   say(sentence, 'fail');
-  post('report', { error: sentence });
+  test?.post('report', { error: sentence });
 }
 
 function become(state) {
@@ -76,15 +67,15 @@ function become(state) {
   at('answer').ariaBusy = String(state === 'busy');
 }
 
-// One thing at a time: what is under way is stopped, and what waited is forgotten, before the next begins. While it does,
-// the page is in `state`.
+// Runs one piece of work at a time. It stops the work before it, and replaces any that still waits. Meanwhile the page is in
+// `state`.
 function instead(state, work) {
   clearTimeout(resting);
   running.abort(REPLACED);
   const { signal } = running = new AbortController();
   current = current.then(async () => {
     if (signal.aborted) {
-      // Stopped while it waited for what it took the place of. What was replaced has nothing more to say.
+      // Stopped by the user before it began. Replaced work shows nothing.
       if (signal.reason !== REPLACED) {
         say('Stopped.');
         become(session.isOpen ? 'ready' : 'loading');
@@ -95,7 +86,6 @@ function instead(state, work) {
     try {
       await work(signal);
     } catch (why) {
-      // What was replaced has nothing more to say.
       if (signal.reason !== REPLACED) {
         fail(why);
         at('rescue').hidden = session.isOpen || !['device', 'device-lost', 'worker'].includes(why?.code);
@@ -111,7 +101,7 @@ function instead(state, work) {
 async function load(cpu) {
   at('rescue').hidden = true;
   at('loading').hidden = false;
-  // How far, nobody knows before the first word of the engine.
+  // Indeterminate until the engine reports progress.
   at('loading').removeAttribute('value');
   stopRecording();
   const options = async () => {
@@ -121,26 +111,26 @@ async function load(cpu) {
       cpu: onCpu,
       files: model?.files,
       // Tests compare with f32.
-      dtype: reporting ? 'f32' : 'auto',
+      dtype: test ? 'f32' : 'auto',
       onProgress: ({ stage, done, total }) => { at('loading').value = (done / total + (stage === 'loading')) / 2; },
-      onLine: (line) => post('progress', line),
+      onLine: (line) => test?.post('progress', line),
     };
   };
   try {
     const about = await session.start(options());
     settle(about);
-    say([`Ready, on ${about.device}: ${mebibytes(about.weight_bytes)} of weights in ${about.dtype}.`, ...notes(about)].join(' '));
+    say([`Ready, on ${about.device}: ${size(about.weight_bytes)} of weights in ${about.dtype}.`, ...notes(about)].join(' '));
   } catch (why) {
-    // Who took this one's place shows what comes.
+    // The newer call shows its own result.
     if (why === REPLACED) return;
     fail(why);
     at('rescue').hidden = cpu || ['checkpoint', 'unsupported'].includes(why?.code);
-    if (!reporting && !model && ['engine', 'worker', 'unsupported'].includes(why?.code)) playRecording().catch(fail);
+    if (!test && !model && ['engine', 'worker', 'unsupported'].includes(why?.code)) playRecording().catch(fail);
   }
   at('loading').hidden = true;
 }
 
-// Loads another model than before, and opens the same picture with it.
+// Loads another model, and opens the same picture with it.
 function use(next) {
   model = next;
   last = null;
@@ -150,23 +140,25 @@ function use(next) {
   reopen();
 }
 
-// Shows what this browser has, and what to do where that is no GPU. Returns whether it is one to be used.
+// Shows what this browser has, and returns whether its GPU is used.
 async function findGpu() {
   const found = await gpu();
   const used = usable(found, anyGpu);
-  showNeeds(at('needs'), at('needs-todo'), needs(found));
-  if (found.software && !used) at('needs-todo').replaceChildren(make('li', {}, SOFTWARE));
+  showNeeds(at('needs'), needs(found));
+  at('gpu-hint').hidden = used;
+  at('gpu-hint').textContent = found.why ? `${found.why} Answers are computed on the CPU, which is slower.`
+    : 'This browser has only a software GPU, so answers are computed on the CPU, which is faster. Switch on hardware acceleration to use a real GPU.';
   return used;
 }
 
-// What a user should know of a model.
+// Notes about a model for its user.
 const notes = ({ trained, notes: said }) => [
   ...said.map((note) => `${note}.`),
-  ...(trained ? [] : ['This checkpoint was not trained with the samplers: both are off, and every visual token is used. '
-    + 'Switch the text-guided sampler on to use fewer.']),
+  ...(trained ? [] : ['This checkpoint was not trained with the samplers, so both are off, and every visual token is used. '
+    + 'Switch on the text-guided sampler to use fewer tokens.']),
 ];
 
-// Lets the settings say what the checkpoint says.
+// Sets the controls to the checkpoint's settings.
 function settle({ layers, selector, trained, focus }) {
   at('vision').checked = selector && trained;
   at('vision').disabled = !selector;
@@ -174,12 +166,12 @@ function settle({ layers, selector, trained, focus }) {
   at('layer').max = layers - 1;
   at('layer').value = focus.text_layer ?? layers - 1;
   at('text').checked = trained && focus.text_layer !== null;
-  told();
+  showSettings();
 }
 
 // The picture.
 
-// Of two that are chosen soon after each other the later one counts, whichever arrives first.
+// If two pictures are chosen quickly one after the other, the later one counts, in whatever order they arrive.
 async function openExample(name) {
   const mine = chosen += 1;
   const blob = await file(name);
@@ -192,7 +184,7 @@ function openOwn(blob) {
   return open({ blob, words: `Your picture ${blob.name}`, questions: [], example: null });
 }
 
-// Opens a picture. An example is known to be one and is shown at once; another the engine may still refuse.
+// Opens a picture. An example is shown at once; the engine may still refuse a user's file.
 function open(picture) {
   reopen = () => open(picture);
   ahead.abort(REPLACED);
@@ -211,20 +203,20 @@ function open(picture) {
     for (const button of at('examples').querySelectorAll('button')) button.ariaPressed = String(button.value === example);
     await showPicture(blob, words);
   };
-  // Where a question is under way, it takes a moment to stop.
+  // A running question takes a moment to stop.
   if (session.isOpen) say('Opening the picture.');
   return instead('loading', async () => {
     if (example) await present();
     const loaded = session.isOpen;
     await session.open(blob);
     if (!example) await present();
-    // The first picture waits for the model, which says itself that it is ready.
+    // The first picture waits for the model; `load` then sets the status.
     if (loaded || !example) say('Ready.');
     prepare();
   });
 }
 
-// Computes what no question changes while the reader thinks of one. Whatever goes wrong, the question will tell.
+// Does the work that does not depend on the question, before it is asked. Errors are ignored: the question will report them.
 function prepare() {
   ahead.abort(REPLACED);
   const { signal } = ahead = new AbortController();
@@ -245,7 +237,7 @@ function ask(question) {
   return instead('busy', async (signal) => {
     const asked = settings();
     let looked = null;
-    // Where this is stopped, the engine may have looked already.
+    // If this is stopped, the engine may already have another overlay.
     if (last) last.settings = {};
     at('answer').textContent = '';
     at('compared').hidden = true;
@@ -269,17 +261,17 @@ function ask(question) {
   });
 }
 
-// How far a stage is that takes long.
+// Progress of a long stage.
 const far = ({ stage, done, total }) => `${STAGES[stage] ?? stage}, ${Math.floor(100 * done / Math.max(1, total))} %`;
 
-// Draws what was looked at.
+// Draws the attention overlay.
 async function overlay() {
   const { question, looked: { tokens } } = last;
-  const words = `What the model looked at for "${question}": ${tokens.text} of ${tokens.vision} tokens stay, bright; the rest is dark.`;
+  const words = `Attention overlay for "${question}": ${tokens.after_text_sampler} of ${tokens.after_vision_sampler} tokens were kept (bright); the others were dropped (dark).`;
   await showOverlay(await session.overlay(), words, last.looked);
 }
 
-// Shows what would be looked at by other settings, without an answer. Another gamma alone computes nothing anew.
+// Shows the overlay for changed settings, without an answer. If only gamma changed, nothing is computed.
 function relook() {
   return instead('ready', async (signal) => {
     if (!last) return;
@@ -289,11 +281,11 @@ function relook() {
     last.settings = now;
     showTokens(last.looked.tokens);
     await overlay();
-    say('Shown is what these settings would look at; the answer is still that of before.');
+    say('The overlay shows the new settings; the answer is still the old one.');
   });
 }
 
-function told() {
+function showSettings() {
   at('gamma-is').value = at('gamma').valueAsNumber.toFixed(2);
   at('layer-is').value = `${at('layer').value} of ${Number(at('layer').max) + 1}`;
   at('gamma').disabled = at('layer').disabled = !at('text').checked;
@@ -303,7 +295,7 @@ function compare() {
   const { question } = last;
   return instead('busy', async (signal) => {
     const set = settings();
-    say('Asking twice, each time from the picture on.');
+    say('Asking twice, each time from scratch.');
     const answers = await session.compare(question, [
       { ...set, signal },
       { ...set, vision: false, text: false, signal },
@@ -314,7 +306,7 @@ function compare() {
   });
 }
 
-// What can be done on the page.
+// Buttons and inputs.
 
 at('form').addEventListener('submit', (event) => {
   event.preventDefault();
@@ -322,14 +314,14 @@ at('form').addEventListener('submit', (event) => {
 });
 at('stop').addEventListener('click', () => {
   running.abort();
-  // A question waits for what is computed ahead of it.
+  // A question waits for the work that was started before it.
   ahead.abort();
   at('question').focus();
 });
 at('settings').addEventListener('input', () => {
-  told();
+  showSettings();
   clearTimeout(resting);
-  // Computed ahead with other settings, it would be of no use.
+  // Work for the old settings is useless now.
   ahead.abort(REPLACED);
   resting = setTimeout(last ? relook : prepare, REST);
 });
@@ -351,13 +343,8 @@ async function begin() {
     button.addEventListener('click', () => openExample(name).catch(fail));
     return make('li', {}, button);
   }));
-  if (!reporting) {
-    if (chosen === 0) await openExample(pictures.keys().next().value);
-    return;
-  }
-  const page = { open: openExample, openOwn, ask, last: () => last, say };
-  const runOf = run === 'models' ? (await import('./models-run.js')).modelsRun : selfRun;
-  post('report', { report: await runOf(page, tasks) });
+  if (test) await test.run({ open: openExample, openOwn, ask, last: () => last, say });
+  else if (chosen === 0) await openExample(pictures.keys().next().value);
 }
 
 begin().catch(fail);

@@ -1,12 +1,11 @@
-// A picture from a camera that the page shows: for machines without an app of their own for it, which phones have (there
-// the input with `capture` opens that).
+// Takes a picture with a camera, in a dialog. Phones open their camera app instead, through the input with `capture`.
 
 import { at } from './dom.js';
 import { FoveaError } from './error.js';
 
 let stream = null;
 
-// Wires button and dialog. `take` is given the picture as a File, `fail` an error that says why there is none.
+// Connects button and dialog. `take` receives the picture as a File, `fail` an error.
 export function camera(take, fail) {
   at('webcam').hidden = !navigator.mediaDevices?.getUserMedia;
   at('webcam').addEventListener('click', () => open().catch(fail));
@@ -15,7 +14,7 @@ export function camera(take, fail) {
 }
 
 async function open() {
-  // A second press while the browser still asks for leave.
+  // Pressed again while the browser still asks for permission.
   if (stream) return;
   try {
     stream = navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
@@ -23,7 +22,7 @@ async function open() {
   } catch (why) {
     stream = null;
     const todo = 'Allow it in the browser\'s address bar, or open a picture instead.';
-    throw new FoveaError(`The camera: expected leave to use one, got ${why.name}: ${why.message}. ${todo}`, 'camera');
+    throw new FoveaError(`The camera: expected permission to use it, got ${why.name}: ${why.message}. ${todo}`, 'camera');
   }
   at('viewed').srcObject = stream;
   at('viewfinder').showModal();
@@ -37,11 +36,11 @@ async function snap(take) {
   canvas.getContext('2d').drawImage(at('viewed'), 0, 0);
   const blob = await new Promise((resolve) => { canvas.toBlob(resolve, 'image/png'); });
   at('viewfinder').close();
-  if (!blob) throw new FoveaError('The camera: expected a picture of it, got none.', 'camera');
-  take(new File([blob], 'of the camera', { type: blob.type }));
+  if (!blob) throw new FoveaError('The camera: expected a picture, got none. Try again.', 'camera');
+  take(new File([blob], 'from the camera', { type: blob.type }));
 }
 
-// The camera's light goes out.
+// Switches the camera off.
 function close() {
   stream?.getTracks().forEach((track) => track.stop());
   stream = null;

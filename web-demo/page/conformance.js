@@ -1,11 +1,10 @@
-// The page around the worker: shows what it tells, and with `?report` also sends it to the server the page came from.
+// The conformance page: shows the messages of its worker. With `?report` it also posts them: see checks/report.
 
 import { at, copies, make } from './dom.js';
-import { poster } from './post.js';
 
+const test = new URLSearchParams(location.search).has('report') ? await import('./report.js') : null;
 const started = performance.now();
 const worker = new Worker('./worker.js', { type: 'module' });
-const post = poster((sentence) => end(sentence));
 let ended = false;
 
 function line(text) {
@@ -14,10 +13,10 @@ function line(text) {
   const below = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
   log.append(`${seconds} s  ${text}\n`);
   if (below) log.scrollTop = log.scrollHeight;
-  post('progress', text);
+  test?.post('progress', text);
 }
 
-// The end, once: a sentence, and how the page looks under it.
+// Ends the run, once, with a sentence and a state for the style sheet.
 function end(sentence, state = 'fail') {
   if (ended) return false;
   ended = true;
@@ -29,7 +28,7 @@ function end(sentence, state = 'fail') {
 }
 
 function fail(sentence) {
-  if (end(sentence)) post('report', { error: sentence });
+  if (end(sentence)) test?.post('report', { error: sentence });
 }
 
 function show(text) {
@@ -37,22 +36,22 @@ function show(text) {
   try {
     report = JSON.parse(text);
   } catch (why) {
-    fail(`The engine's report is not JSON: ${why.message}.`);
+    fail(`The engine's report: expected JSON, got ${why.message}.`);
     return;
   }
   const { pass, failures = [] } = report?.verdict ?? {};
   if (typeof pass !== 'boolean') {
-    fail('The engine\'s report says neither pass nor fail.');
+    fail('The engine\'s report: expected a verdict, got none.');
     return;
   }
-  if (!end(pass ? 'Pass: all is as expected.' : `Fail: ${failures.length} not as expected.`, pass ? 'pass' : 'fail')) return;
+  if (!end(pass ? 'Pass: all results are correct.' : `Fail: ${failures.length} results are wrong.`, pass ? 'pass' : 'fail')) return;
   for (const failure of failures) {
     at('failures').append(make('li', {}, typeof failure === 'string' ? failure : JSON.stringify(failure)));
   }
   at('failures').hidden = failures.length === 0;
   at('report').textContent = JSON.stringify(report, null, 2);
   at('result').hidden = false;
-  post('report', { report });
+  test?.post('report', { report });
 }
 
 worker.addEventListener('message', ({ data }) => {
@@ -60,13 +59,14 @@ worker.addEventListener('message', ({ data }) => {
   if ('line' in data) line(data.line);
   if ('device' in data) {
     at('device').textContent = data.device;
+    at('verdict').textContent = 'Running.';
     line(data.device);
   }
   if ('error' in data) fail(data.error);
   if ('report' in data) show(data.report);
 });
-// What the worker could not tell itself: it did not load, or it could not be understood.
+// Failures that the worker cannot report itself.
 worker.addEventListener('error', (event) => fail(`The worker stopped: ${event.message || 'it did not load'}.`));
-worker.addEventListener('messageerror', () => fail('The worker told something that can\'t be read.'));
+worker.addEventListener('messageerror', () => fail('The worker sent a message that can\'t be read.'));
 
 copies(at('copy'), at('report'));

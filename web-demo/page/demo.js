@@ -1,4 +1,4 @@
-// The checkpoint that comes with the page, fetched once: another engine in place of a lost one needs no network.
+// The demo checkpoint, which is part of the page. It is fetched once, so an engine can be restarted without a network.
 
 import { FoveaError } from './error.js';
 
@@ -18,13 +18,13 @@ let files = null;
 // Blobs by name.
 export function demo() {
   files ??= Promise.all(FILES.map(async (name) => [name, await fetched(name)])).then((all) => new Map(all));
-  // Whoever asks next tries again.
+  // After a failure the next call tries again.
   files.catch(() => { files = null; });
   return files;
 }
 
 async function fetched(name) {
-  const fail = (got) => new FoveaError(`The demo model's ${name}: expected it to be sent, got ${got}.`, 'checkpoint');
+  const fail = (got) => new FoveaError(`The demo model's ${name}: expected the file, got ${got}. Reload the page.`, 'checkpoint');
   const answer = await fetch(new URL(name, FOLDER)).catch((why) => { throw fail(why.message); });
   if (!answer.ok) throw fail(answer.status);
   return answer.blob();

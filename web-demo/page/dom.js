@@ -1,16 +1,15 @@
-// Small things that every page does with its elements.
+// Helpers for elements of a page.
 
 export const at = (id) => document.getElementById(id);
 
-// A new element with these properties, and these children or texts in it.
+// A new element with properties and children.
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
-// Rows whose first cell is their name, under names of columns where there are some; one without a name is no header. A
-// caption stays.
+// Fills a table. The first cell of each row is its header; `columns` are optional headers. A caption stays.
 export function table(element, rows, columns) {
   const name = (words) => (words ? make('th', { scope: 'col' }, words) : make('td'));
   const head = columns && make('thead', {}, make('tr', {}, ...columns.map(name)));
@@ -20,7 +19,7 @@ export function table(element, rows, columns) {
   element.replaceChildren(...[element.caption, head, body].filter(Boolean));
 }
 
-// Lets a button copy the text of an element.
+// Makes a button copy the text of an element.
 export function copies(button, element) {
   const words = button.textContent;
   button.addEventListener('click', async () => {
@@ -28,7 +27,7 @@ export function copies(button, element) {
       await navigator.clipboard.writeText(element.textContent);
       button.textContent = 'Copied';
     } catch {
-      // Not allowed: the text is selected, and the reader copies it.
+      // No permission: the text is selected instead, and the user copies it.
       element.closest('details')?.setAttribute('open', '');
       getSelection().selectAllChildren(element);
       button.textContent = 'Selected';

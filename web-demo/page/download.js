@@ -1,5 +1,5 @@
-// From the address of a folder to a model on the shelf, chunk by chunk: each is fetched, hashed, written and journalled
-// before the next. What an earlier download left is held to its hashes, and only what is not there or not right is fetched.
+// Downloads a model into the browser's storage, chunk by chunk: each is fetched, hashed, written, and noted in a journal
+// before the next. Chunks of an earlier download are verified by their hashes; only missing or wrong ones are fetched.
 
 import { unlike } from './error.js';
 import { count, span } from './journal.js';
@@ -8,33 +8,33 @@ import { RemoteFile } from './range.js';
 import { plan } from './remote.js';
 import { open } from './shelf.js';
 
-// How often a chunk may hash to something else than it should.
+// Attempts per chunk until its hash is right.
 const TRIES = 3;
-// Milliseconds between two words about how it goes, and over which the rate is taken.
+// Milliseconds between progress events, and the window for the rate.
 const TICK = 100;
 const WINDOW = 5000;
 
 // Downloads the model under `url`, or the rest of it.
 //
-// `tell` hears { stage, name, there, total, rate, eta }: the stage (`checking` what is there, then `fetching`), the file
-// under way, the bytes there are and there will be, bytes a second and the seconds left; the last two null where not known.
+// `emit` receives { stage, name, there, total, rate, eta }: the stage (`checking`, then `fetching`), the current file, bytes
+// present and in total, bytes per second and seconds left; the last two are null if unknown.
 //
-// Errors: those of `plan`; `network`, after which the same call goes on where this one was; `hash` where a server
-// keeps sending a chunk that is not the manifest's; `quota` where there is no room, and `busy`. What has come stays.
-export async function download(url, { signal, tell }) {
+// Errors: those of `plan`; `network`, after which the same call resumes; `hash` if the server repeatedly sends a chunk that
+// differs from the manifest; `quota` if there is no room; `busy`. Downloaded chunks are kept.
+export async function download(url, { signal, emit }) {
   try {
-    await once(url, signal, tell);
+    await once(url, signal, emit);
   } catch (why) {
-    // Files changed under way: what is of the new ones stays, and the rest is fetched. Twice in a row is the server's fault.
+    // The files changed during the download, so it starts again. A second change is the server's fault.
     if (why.code !== 'changed') throw why;
-    await once(url, signal, tell);
+    await once(url, signal, emit);
   }
 }
 
-async function once(url, signal, tell) {
+async function once(url, signal, emit) {
   const wanted = await plan(url, signal);
   const total = wanted.reduce((bytes, { size }) => bytes + size, 0);
-  const meter = new Meter(total, tell);
+  const meter = new Meter(total, emit);
   let files = [];
   const missing = () => files.reduce((bytes, { there }) => bytes - there, total);
   try {
@@ -44,14 +44,14 @@ async function once(url, signal, tell) {
     meter.begin('fetching');
     for (const file of files) await complete(file, url, meter, signal);
   } catch (why) {
-    throw why.name === 'QuotaExceededError' ? full(missing(), why.message) : why;
+    throw why.name === 'QuotaExceededError' ? full(missing(), 'none') : why;
   } finally {
     meter.end();
     for (const file of files) file.close();
   }
 }
 
-// Holds every chunk that is there to its hashes: what it was when it was written, and what it should be.
+// Verifies every present chunk: against its hash when it was written, and against the manifest.
 async function check(file, meter, signal) {
   const { name, chunk, size, hashes } = file.file;
   const buffer = new Uint8Array(Math.min(chunk, size));
@@ -67,7 +67,7 @@ async function check(file, meter, signal) {
   }
 }
 
-// Fetches the chunks that are not there.
+// Fetches the missing chunks.
 async function complete(file, url, meter, signal) {
   const { name, chunk, size, validator } = file.file;
   const remote = new RemoteFile(`${url}${name}`, validator, signal);
@@ -83,7 +83,7 @@ async function complete(file, url, meter, signal) {
     remote.close();
   }
 
-  // Fetches a chunk until it is the right one; returns its hash.
+  // Fetches a chunk until its hash is right; returns the hash.
   async function fill(bytes, from, index) {
     const expected = file.file.hashes?.[index];
     for (let tries = 1; ; tries += 1) {
@@ -92,7 +92,7 @@ async function complete(file, url, meter, signal) {
       if (!expected || got === expected) return got;
       remote.close();
       meter.add(-bytes.length, name);
-      const todo = 'The server sends something else than its manifest says.';
+      const todo = 'The server\'s file differs from its manifest: report it to the owner of the server.';
       if (tries === TRIES) throw unlike('hash', `chunk ${index} of ${url}${name}`, expected, got, todo);
     }
   }
@@ -103,31 +103,31 @@ async function sha256(bytes) {
   return Array.from(hash, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-// Refuses what would not fit before it is fetched. A browser that does not say what it has is tried.
+// Refuses a download that does not fit. If the browser does not report its quota, the download is tried.
 async function fits(missing) {
   const { quota = Infinity, usage = 0 } = await navigator.storage.estimate();
   if (quota - usage < missing) throw full(missing, words(quota - usage));
 }
 
 function full(missing, got) {
-  const todo = 'What has come is kept: delete other models, or make room on the disk, then go on.';
+  const todo = 'What is downloaded is kept: delete other models or free disk space, then resume.';
   return unlike('quota', 'the browser\'s storage', `room for ${words(missing)} more`, got, todo);
 }
 
-// How far it is, and how fast; tells it also while nothing comes.
+// Progress and rate; reports also while nothing arrives.
 class Meter {
-  #tell;
+  #emit;
   #total;
   #there = 0;
   #name = null;
   #stage;
-  // Past moments and what was there then, within the window.
+  // Past times with the bytes present then, within the window.
   #past;
   #timer;
 
-  constructor(total, tell) {
+  constructor(total, emit) {
     this.#total = total;
-    this.#tell = tell;
+    this.#emit = emit;
     this.begin('checking');
     this.#timer = setInterval(() => this.#say(), TICK);
   }
@@ -137,7 +137,7 @@ class Meter {
     this.#past = [[performance.now(), this.#there]];
   }
 
-  // So many bytes more of a file are there.
+  // Adds bytes of a file.
   add(bytes, name) {
     this.#there += bytes;
     this.#name = name;
@@ -155,7 +155,7 @@ class Meter {
     while (this.#past[0][0] < now - WINDOW) this.#past.shift();
     const [at, there] = this.#past[0];
     const rate = now > at ? Math.max(0, this.#there - there) / ((now - at) / 1000) : 0;
-    this.#tell({
+    this.#emit({
       stage: this.#stage,
       name: this.#name,
       there: this.#there,

@@ -1,19 +1,19 @@
-// All wasm and GPU work of `fovea.js`: one engine and the pictures that it looks at.
+// The worker of `fovea.js`, with all wasm and GPU work: one engine and its open pictures.
 //
-// Hears { id, call, ...what it takes }, does one after another, and tells { id, event } on the way, then { id, result } or
-// { id, error }. { stop: id } is heard at any time. Also tells { line } of the console, and { broken }, a sentence, once
-// it is of no more use.
+// Receives { id, call, ...arguments } and runs the calls one after another. Sends { id, event } on the way, then { id, result }
+// or { id, error }. { stop: id } is received at any time. Also sends { line } for each line of the console, and { broken }, a
+// sentence, when the worker can no longer be used.
 
 import { held } from './held.js';
 import { source } from './models.js';
 import { onTrap, overhear, sentence } from './worker-common.js';
 
-const tell = (what, transfer = []) => self.postMessage(what, transfer);
-const broken = (why) => tell({ broken: sentence(why) });
-overhear((line) => tell({ line }));
+const send = (what, transfer = []) => self.postMessage(what, transfer);
+const broken = (why) => send({ broken: sentence(why) });
+overhear((line) => send({ line }));
 onTrap(broken);
 
-// Fetched and compiled while the page still finds the model's files. Whether that went well is told by `create`.
+// Fetched and compiled while the page still collects the model's files. `create` reports errors.
 const loading = (async () => {
   const wasm = await import('./pkg/fovea_web.js');
   return { wasm, memory: (await wasm.default()).memory };
@@ -47,9 +47,9 @@ const calls = {
 
   ask({ sight, question, options }, event, stop) {
     return at(sight).ask(question, options, stop, (text) => {
-      const told = JSON.parse(text);
-      if (told.done) Object.assign(told.done.memory_bytes, { gpu: held(), wasm: memory.buffer.byteLength });
-      event(told);
+      const found = JSON.parse(text);
+      if (found.done) Object.assign(found.done.memory_bytes, { gpu: held(), wasm: memory.buffer.byteLength });
+      event(found);
     });
   },
 
@@ -71,28 +71,28 @@ const calls = {
   },
 };
 
-// A picture that was opened.
+// An open picture.
 function at(sight) {
   const found = sights.get(sight);
-  if (!found) throw 'expected a picture that is open, got one that was closed';
+  if (!found) throw 'expected an open picture, got a closed one';
   return found;
 }
 
 async function run({ id, call, ...given }) {
   try {
-    const result = await calls[call](given, (event) => tell({ id, event }), stops.get(id));
-    tell({ id, result }, result instanceof Uint8Array ? [result.buffer] : []);
+    const result = await calls[call](given, (event) => send({ id, event }), stops.get(id));
+    send({ id, result }, result instanceof Uint8Array ? [result.buffer] : []);
   } catch (why) {
-    // After a trap nothing in wasm can be trusted any more.
+    // After a trap the wasm module must not be used again.
     if (why instanceof WebAssembly.RuntimeError) broken(why);
-    else tell({ id, error: { message: sentence(why), code: why?.code ?? 'engine' } });
+    else send({ id, error: { message: sentence(why), code: why?.code ?? 'engine' } });
   } finally {
     stops.get(id)?.free();
     stops.delete(id);
   }
 }
 
-// A method of wasm that is under way holds its object, so the next call waits for it; what stops it does not.
+// A running wasm method borrows its object, so the next call waits. Stop messages do not.
 let last = Promise.resolve();
 self.addEventListener('message', ({ data }) => {
   if ('stop' in data) {

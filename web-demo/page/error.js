@@ -1,6 +1,6 @@
-// What goes wrong on a page.
+// Errors of the pages and of the API.
 
-// A sentence, a code to tell kinds apart by, and, where it is about a value, what was expected and what came.
+// A sentence, a `code` for the kind of error, and, for a wrong value, what was `expected` and what it `got`.
 export class FoveaError extends Error {
   constructor(message, code, { expected, got } = {}) {
     super(message);

@@ -1,8 +1,8 @@
-// The example pictures that come with the page, and what can be asked about each.
+// The example pictures of the page, and questions about each.
 
 const FOLDER = 'pictures';
 
-// Names of pictures, each with its questions, in the order of the list.
+// The questions by picture name, in the order of the list.
 export async function examples() {
   const lines = (await (await sent(`${FOLDER}/questions.jsonl`)).text()).split('\n').filter(Boolean);
   const pictures = new Map();
@@ -19,9 +19,9 @@ export async function file(name) {
   return (await sent(address(name))).blob();
 }
 
-// What is sent from an address of the page.
+// The response for an address of the page.
 export async function sent(from) {
   const answer = await fetch(from);
-  if (!answer.ok) throw new Error(`${from}: expected it to be sent, got ${answer.status}`);
+  if (!answer.ok) throw new Error(`${from}: expected a file, got status ${answer.status}. Reload the page.`);
   return answer;
 }

@@ -1,30 +1,31 @@
 /** Types of `fovea.js`. */
 
-/** What to open, and on what. */
+/** Options of `Fovea.create`. */
 export interface CreateOptions {
   /** Run on the CPU instead of the GPU: slow, but it needs no WebGPU. */
   cpu?: boolean;
-  /** What matrices are kept in; `auto` is f16 where most weights have 16 bits and the GPU has f16. */
+  /** The type of the matrices on the device. `auto` is f16 if most weights are stored in 16 bits and the GPU supports f16. */
   dtype?: 'auto' | 'f32' | 'f16';
   /**
-   * A LLaVA-NeXT checkpoint's files by name, such as those of `<input type="file" webkitdirectory>`; without them the demo
-   * checkpoint, from the folder `demo` beside this file. They are read by `Blob.slice`, a few MiB at a time, and again by the next engine that is given them.
+   * The files of a LLaVA-NeXT checkpoint by name, such as those of `<input type="file" webkitdirectory>`; by default the demo
+   * checkpoint, from the folder `demo` beside this file. They are read with `Blob.slice`, a few MiB at a time.
    */
   files?: Map<string, Blob>;
-  /** Ends the loading. */
+  /** Stops loading. */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
-  /** Is told what the engine writes on its console. */
+  /** Receives the lines of the engine's console. */
   onLine?: (line: string) => void;
 }
 
-/** Every value is checked, then loaded. In bytes. */
+/** Progress in bytes: first all values are checked, then loaded. */
 export interface Progress {
   stage: 'checking' | 'loading';
   done: number;
   total: number;
 }
 
+/** Description of an engine. */
 export interface About {
   device: string;
   dtype: 'f32' | 'f16';
@@ -35,7 +36,7 @@ export interface About {
   tile: number;
   /** Whether the vision-guided sampler can run. */
   selector: boolean;
-  /** Settings of the samplers. `text_layer` is null where nothing is pruned unless a layer is given. */
+  /** Settings of the samplers. If `text_layer` is null, tokens are pruned only if a question gives a layer. */
   focus: {
     window: number;
     scales: string[];
@@ -44,36 +45,36 @@ export interface About {
     score_rope: boolean;
     thumbnail: boolean;
   };
-  /** Whether it was trained with the samplers. If not, both are off unless a question switches them on. */
+  /** Whether the checkpoint was trained with the samplers. If not, both are off unless a question switches them on. */
   trained: boolean;
-  /** What a user should know of it, each a sentence. */
+  /** Notes for the user, one sentence each. */
   notes: string[];
 }
 
-/** How a question is to be answered. */
+/** Options of a question. */
 export interface AskOptions {
-  /** Whether the vision-guided sampler is on; by default it is where the checkpoint was trained with it. */
+  /** Whether the vision-guided sampler is on. Default: on if the checkpoint was trained with it. */
   vision?: boolean;
-  /** Whether the text-guided sampler is on; by default it is where the checkpoint was trained with it. */
+  /** Whether the text-guided sampler is on. Default: on if the checkpoint was trained with it. */
   text?: boolean;
-  /** Its threshold, above 0 and at most 1; the checkpoint's by default. */
+  /** Share of the importance that the text-guided sampler keeps, above 0 and at most 1. Default: the checkpoint's. */
   gamma?: number;
-  /** The decoder layer whose input it prunes; the checkpoint's by default. */
+  /** The decoder layer whose input the text-guided sampler prunes. Default: the checkpoint's. */
   layer?: number;
-  /** 128 by default. */
+  /** Default: 128. */
   maxNewTokens?: number;
   /** Stops the answer within a layer or a token. */
   signal?: AbortSignal;
 }
 
-/** Counts of visual tokens: LLaVA-NeXT's own, after the vision-guided sampler, after the text-guided one. */
+/** Counts of visual tokens: without samplers, after the vision-guided sampler, after the text-guided sampler. */
 export interface Tokens {
-  stock: number;
-  vision: number;
-  text: number;
+  all: number;
+  after_vision_sampler: number;
+  after_text_sampler: number;
 }
 
-/** What the model looked at. */
+/** The attention of the model to a picture, for one question. */
 export interface Looked {
   tokens: Tokens;
   /** Rows and columns of the map, in patches. */
@@ -84,46 +85,37 @@ export interface Looked {
   scales: string[];
   /** Index of every region's scale, raster order; empty without the vision-guided sampler. */
   choice: number[];
-  /** How many visual tokens are the thumbnail's; they come first. */
-  thumbnail: number;
-  /** Patches of each token after the thumbnail's: y0, x0 inclusive; y1, x1 exclusive. A newline's lie right of the map. */
-  boxes: [number, number, number, number][];
-  /** The same in the picture's pixels: left, top, right, bottom. Null for a newline. */
-  rects: ([number, number, number, number] | null)[];
   /** Width and height of the picture. */
   picture: [number, number];
-  /** Width and height that `overlay` draws the picture in: at the top of the drawing, in the middle. */
+  /** Width and height of the picture in the image of `overlay`: at the top, centred horizontally. */
   drawn: [number, number];
-  /** Importance of every visual token; empty without the text-guided sampler. */
-  importance: number[];
-  /** Indices of the visual tokens that the upper layers saw, rising. */
+  /** Indices of the visual tokens in the upper decoder layers, ascending. */
   kept: number[];
+  /** All visual tokens, in the order of the sequence. */
+  visual_tokens: VisualToken[];
 }
 
-/** One of the visual tokens that were looked at. */
+/** One visual token. */
 export interface VisualToken {
-  /** Its place among all visual tokens. */
+  /** Index among all visual tokens. */
   index: number;
   /** The thumbnail's tokens come first; a newline ends a row of the map. */
   part: 'thumbnail' | 'map' | 'newline';
-  /** Its patches, as in `Looked.boxes`; null for the thumbnail's. */
+  /** Its patches: y0, x0 inclusive; y1, x1 exclusive. Null for a token of the thumbnail. The box of a newline is right of the map. */
   box: [number, number, number, number] | null;
-  /** Its pixels, as in `Looked.rects`; null where it is not on the map. */
+  /** Its rectangle in pixels of the picture: left, top, right, bottom. Null if it is not on the map. */
   rect: [number, number, number, number] | null;
-  /** The scale of its region, such as `4x4`; null off the map, and without the vision-guided sampler. */
+  /** The scale of its region, such as `4x4`; null if it is not on the map, or without the vision-guided sampler. */
   scale: string | null;
-  /** How much it mattered to the question; null without the text-guided sampler. */
+  /** Its share of the importance of all visual tokens, 0 to 1. Null without the text-guided sampler. */
   importance: number | null;
-  /** Its place by importance among all visual tokens, 1 for the most important; null alike. */
+  /** Rank by importance among all visual tokens; 1 is the most important. Null without the text-guided sampler. */
   rank: number | null;
-  /** Whether the upper layers saw it. */
+  /** Whether the upper decoder layers use it. */
   kept: boolean;
 }
 
-/** What was looked at, token by token, in the order of `Looked.importance`. */
-export function visualTokens(looked: Looked): VisualToken[];
-
-/** A part of the way to an answer; one that was reused from an earlier question is left out. */
+/** A stage of an answer. A stage that is reused from an earlier question is left out. */
 export type Stage =
   | 'prompt' | 'tiles' | 'vision_tower' | 'vision_sampler' | 'image_prefill' | 'text_sampler' | 'prefill' | 'decode';
 
@@ -133,22 +125,22 @@ export interface Done {
   answer: string;
   answer_ids: number[];
   tokens: Tokens;
-  /** Tokens per layer, averaged, over LLaVA-NeXT's. */
+  /** Work left: mean visual tokens per decoder layer, as a share of all. */
   equivalent_share: number;
   timing_ms: Partial<Record<Stage, number>> & { first_token: number };
   tokens_per_second: number | null;
-  /** `gpu`: all buffers that the engine has there, null on the CPU. `wasm`: the memory of the module, which never shrinks. */
+  /** `gpu`: all GPU buffers of the engine, null on the CPU. `wasm`: the memory of the wasm module, which never shrinks. */
   memory_bytes: { weights: number; kv_cache: number; host_peak: number | null; gpu: number | null; wasm: number };
   device: string;
   dtype: 'f32' | 'f16';
 }
 
-/** Stages as they end, what was looked at once, tokens as they come, and the whole last. An event is one of them. */
+/** An event has one of these: a finished stage with its milliseconds, progress, `looked` once, a token, or at the end `done`. */
 export type AskEvent = {
   stage?: Stage;
-  /** How long the stage took. */
+  /** Duration of the stage. */
   milliseconds?: number;
-  /** How far a stage is that takes long; a few times a second. */
+  /** Progress of a long stage, a few times per second. */
   progress?: { stage: Stage; done: number; total: number };
   looked?: Looked;
   token?: { id: number; text: string };
@@ -156,45 +148,44 @@ export type AskEvent = {
 };
 
 /**
- * What went wrong, as a sentence. `worker`: the engine stopped, `device-lost`: the GPU did; after both a new engine must be
- * created. `unsupported`: the browser lacks what no engine runs without. An abort rejects with the signal's reason instead.
+ * An error with a sentence as its message. `worker`: the engine stopped; `device-lost`: the GPU was lost; after both, create a
+ * new engine. `unsupported`: the browser lacks a required feature. An abort rejects with the signal's reason instead.
  */
 export class FoveaError extends Error {
   readonly code:
     | 'option' | 'too-long' | 'picture' | 'checkpoint' | 'device' | 'device-lost' | 'memory' | 'stopped' | 'engine'
     | 'worker' | 'unsupported' | 'disposed';
-  /** What was expected and what came, where the error is told of a value apart from its sentence. */
+  /** The expected and the actual value, for some errors. */
   readonly expected?: string;
   readonly got?: string;
 }
 
-/** An engine, in a worker of its own. */
+/** An engine, in its own worker. */
 export class Fovea {
   private constructor();
   static create(options?: CreateOptions): Promise<Fovea>;
   readonly about: About;
-  /** Opens a png, jpeg, webp, gif or bmp file. Decoding itself can't be stopped: the signal counts until it begins. */
+  /** Opens a png, jpeg, webp, gif or bmp file. The signal has no effect once decoding has begun. */
   lookAt(picture: Blob | ArrayBuffer | Uint8Array, options?: { signal?: AbortSignal }): Promise<Sight>;
-  /** Ends the worker and gives its memory back; whatever is under way is rejected. */
+  /** Ends the worker and frees its memory. Running calls are rejected. */
   dispose(): void;
 }
 
-/** A picture that can be asked about. Calls are carried out one after another. */
+/** An open picture. Calls run one after another. */
 export interface Sight {
   /**
-   * Computes what no question changes, while nobody waits for it, and on a GPU answers a question that nobody hears, once
-   * for an engine, so that its pipelines are there: then the first question is answered sooner. A question that is asked
-   * meanwhile waits for it.
+   * Optional: does the work that does not depend on the question, so that the first answer comes sooner. On a GPU it also
+   * answers a question once per engine, to compile all pipelines. A question that is asked meanwhile waits for it.
    */
   prepare(options?: AskOptions): Promise<void>;
-  /** Answers a question. What depends on the picture alone is computed once. Leaving the loop stops the answer. */
+  /** Answers a question. Work that depends only on the picture is done once. Leaving the loop stops the answer. */
   ask(question: string, options?: AskOptions): AsyncGenerator<AskEvent, void, void>;
-  /** Only finds what would be looked at. */
+  /** Computes the attention only, without an answer. */
   look(question: string, options?: AskOptions): Promise<Looked>;
-  /** What would have been kept at another gamma, by the importance that the last question gave. Computes nothing anew. */
+  /** The kept tokens at another gamma, from the importance of the last question. Nothing is computed on the device. */
   keep(gamma: number): Promise<Looked>;
-  /** What was looked at last, drawn over the picture, with a legend: a PNG file. */
+  /** The attention overlay of the last question, with a legend: a PNG file. */
   overlay(): Promise<Blob>;
-  /** Forgets the picture. */
+  /** Closes the picture. */
   close(): Promise<void>;
 }

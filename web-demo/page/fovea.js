@@ -1,14 +1,13 @@
-// Fovea for any page: an engine in a worker of its own, pictures, questions, and what was looked at. Its types are in
-// fovea.d.ts; `index.html` is made with it.
+// The API of Fovea for any page: an engine in its own worker, pictures, questions, and the attention of the model. Types are in
+// fovea.d.ts; `index.html` uses it.
 
 import { demo } from './demo.js';
 import { FoveaError } from './error.js';
 import { Link } from './link.js';
 
 export { FoveaError };
-export { visualTokens } from './tokens.js';
 
-// What no engine runs without.
+// Features that the engine requires.
 const NEEDED = ['WebAssembly', 'Worker'];
 
 export class Fovea {
@@ -23,7 +22,7 @@ export class Fovea {
   static async create({ cpu = false, dtype = 'auto', files, signal, onProgress, onLine } = {}) {
     signal?.throwIfAborted();
     const missing = NEEDED.find((name) => !(name in globalThis));
-    if (missing) throw new FoveaError(`This browser can't run the engine: expected ${missing}, got nothing.`, 'unsupported');
+    if (missing) throw new FoveaError(`This browser can't run the engine: expected ${missing}, got none. Use a newer browser.`, 'unsupported');
     const worker = new Worker(new URL('./engine-worker.js', import.meta.url), { type: 'module' });
     const link = new Link(worker, onLine);
     const leave = () => link.end(signal.reason);
@@ -40,14 +39,14 @@ export class Fovea {
   }
 
   async lookAt(picture, { signal } = {}) {
-    // A copy, which the worker gets; the caller keeps its own.
+    // A copy is transferred to the worker; the caller keeps its bytes.
     const bytes = new Uint8Array(picture instanceof Blob ? await picture.arrayBuffer() : picture.slice(0));
     const call = { call: 'lookAt', picture: bytes };
     return new Sight(this.#link, await this.#link.call(call, { signal, transfer: [bytes.buffer] }));
   }
 
   dispose() {
-    this.#link.end(new FoveaError('The engine was disposed of.', 'disposed'));
+    this.#link.end(new FoveaError('The engine was disposed of: create another one.', 'disposed'));
   }
 }
 
@@ -82,7 +81,7 @@ class Sight {
     return new Blob([png], { type: 'image/png' });
   }
 
-  // With the engine gone the picture is as well.
+  // If the engine is gone, so is the picture.
   close() {
     return this.#link.call({ call: 'close', sight: this.#sight }).catch(() => {});
   }

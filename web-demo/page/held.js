@@ -1,12 +1,11 @@
-// How much of the GPU's memory this worker's buffers take. No browser tells, so they are counted as they are made, and
-// again as they are destroyed or, since wgpu leaves that to JavaScript's collector, collected: what is only garbage so far
-// still counts, as it does on the GPU.
+// Counts the bytes of this worker's GPU buffers, which no browser reports. A buffer counts from its creation until it is
+// destroyed or, because wgpu leaves that to the garbage collector, collected.
 
 let bytes = 0;
 const sizes = new WeakMap();
 const collected = new FinalizationRegistry((size) => { bytes -= size; });
 
-// The bytes; null where there is no GPU in use.
+// The bytes; null if no GPU is used.
 export const held = () => (bytes > 0 ? bytes : null);
 
 if (globalThis.GPUDevice) {

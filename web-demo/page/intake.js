@@ -1,5 +1,5 @@
-// Every way for a picture to come in: picked or taken by the camera (`inputs`), dropped on the page, pasted. A model may be
-// dropped as well: `takeModel` is given a promise of it.
+// All ways to open a picture: file and camera inputs, drop, paste. A model can be dropped, too: `takeModel` receives a
+// promise of it.
 
 import { dropped } from './models.js';
 
@@ -11,7 +11,7 @@ export function intake(inputs, take, takeModel) {
   for (const input of inputs) {
     input.addEventListener('change', () => {
       first(input.files);
-      // So that the same file can be picked again.
+      // Allows the same file to be picked again.
       input.value = '';
     });
   }
@@ -23,7 +23,7 @@ export function intake(inputs, take, takeModel) {
     document.body.dataset.drop = '';
   });
   document.addEventListener('dragleave', (event) => {
-    // The pointer has left the window, not only an element of it.
+    // Only if the pointer left the window, not just an element.
     if (event.relatedTarget === null) delete document.body.dataset.drop;
   });
   document.addEventListener('drop', (event) => {

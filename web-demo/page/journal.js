@@ -1,14 +1,14 @@
-// One file on its way into the browser's own file system (OPFS): its bytes, and beside them a journal of the chunks that
-// are there.
+// A file that is being downloaded into the browser's file system (OPFS), and beside it a journal of its finished chunks.
 //
-// A journal is lines of JSON: what the file is to be, then `{"chunk", "sha256"}` for each chunk as it came; the hash is null
-// for one that was found broken later. A line is written after its chunk, so what it says is true however the writing ended; only the last may be torn, and is cut off.
+// A journal is lines of JSON: first the description of the file, then `{"chunk", "sha256"}` for each written chunk; a null
+// hash marks a chunk as broken. A line is written after its chunk, so it is true even after a crash. Only the last line can be
+// incomplete; it is then cut off.
 
 import { unlike } from './error.js';
 
 export const SUFFIX = '.journal';
 
-// How long a file may stay locked: the tab that wrote it may just be going away.
+// How long to wait for a locked file, in milliseconds: the tab that wrote it may be closing.
 const PATIENCE = 15_000;
 const STEP = 100;
 
@@ -16,7 +16,7 @@ const LINE = '\n'.charCodeAt(0);
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 
-// How many chunks a file has, and where one of them lies: its first byte, and the first after it.
+// The number of chunks of a file, and the byte range of one: first byte, and first byte after it.
 export const count = ({ size, chunk }) => Math.ceil(size / chunk);
 export const span = ({ size, chunk }, index) => [index * chunk, Math.min((index + 1) * chunk, size)];
 
@@ -29,8 +29,8 @@ function bytesOf(file, chunks) {
   return bytes;
 }
 
-// What a journal says: `head`, what the file is to be, or null; the `hashes` of its chunks by index; the bytes that are
-// `there`; and the `end` of what can be read of the journal itself.
+// Parses a journal: `head`, the description of the file, or null; the `hashes` of its chunks by index; how many bytes are
+// `there`; and the `end` of the journal's readable part.
 export function parse(bytes) {
   let head = null;
   let end = 0;
@@ -50,16 +50,15 @@ export function parse(bytes) {
   return { head, hashes, there: bytesOf(head, hashes.keys()), end };
 }
 
-// Writes all of these bytes, and has them on the disk.
+// Writes all bytes, and flushes them to the disk.
 function write(handle, bytes, at) {
   const written = handle.write(bytes, { at });
-  // Where there is no room, Chromium returns its error, below zero, as a count that is huge.
-  const got = written > bytes.length ? 0 : written;
-  if (got !== bytes.length) throw new DOMException(`${got} of ${bytes.length} bytes`, 'QuotaExceededError');
+  // Without room, Chromium returns its negative error code as a huge count.
+  if (written !== bytes.length) throw new DOMException('The storage is full.', 'QuotaExceededError');
   handle.flush();
 }
 
-// A file and its journal, locked for this worker until they are closed.
+// A file and its journal, locked by this worker until closed.
 export class JournalledFile {
   #file;
   #bytes;
@@ -67,9 +66,9 @@ export class JournalledFile {
   #hashes;
   #end;
 
-  // Opens a `file` of a plan. What lies there goes on to be used if it is of the same file, and is thrown away if not.
+  // Opens a `file` of a plan. Existing chunks are used if they belong to the same file, else deleted.
   //
-  // Errors: `busy` where it is being written elsewhere.
+  // Errors: `busy` if another tab writes it.
   static async open(folder, file) {
     const handles = [];
     try {
@@ -104,31 +103,31 @@ export class JournalledFile {
     return this.#file;
   }
 
-  // How many bytes are there.
+  // The number of present bytes.
   get there() {
     return bytesOf(this.#file, this.#hashes.keys());
   }
 
-  // The hash of a chunk as it was written; undefined where it is not there.
+  // The hash of a written chunk; undefined if it is missing.
   hash(index) {
     return this.#hashes.get(index);
   }
 
-  // Reads a chunk; says whether all of it could be read.
+  // Reads a chunk; returns whether it is complete.
   read(index, into) {
     return this.#bytes.read(into, { at: span(this.#file, index)[0] }) === into.length;
   }
 
-  // Writes a chunk, and then that it is there.
+  // Writes a chunk, then its line of the journal.
   //
-  // Errors: a `QuotaExceededError` of the browser, where there is no room.
+  // Errors: `QuotaExceededError` if there is no room.
   write(index, bytes, sha256) {
     write(this.#bytes, bytes, span(this.#file, index)[0]);
     this.#note({ chunk: index, sha256 });
     this.#hashes.set(index, sha256);
   }
 
-  // Takes a chunk for one that is not there, also after this.
+  // Marks a chunk as missing, also in the journal.
   forget(index) {
     this.#note({ chunk: index, sha256: null });
     this.#hashes.delete(index);
@@ -153,8 +152,8 @@ async function locked(folder, name) {
       return await handle.createSyncAccessHandle();
     } catch (why) {
       if (why.name !== 'NoModificationAllowedError') throw why;
-      const todo = 'Stop that download, or wait for it.';
-      if (waited >= PATIENCE) throw unlike('busy', name, 'that nobody else writes it', 'another tab that does', todo);
+      const todo = 'Stop the other download, or wait for it.';
+      if (waited >= PATIENCE) throw unlike('busy', name, 'an unlocked file', 'one that another tab writes', todo);
       await new Promise((resolve) => { setTimeout(resolve, STEP); });
     }
   }

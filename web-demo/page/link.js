@@ -1,4 +1,4 @@
-// A worker as promises: a call goes in, events come on the way, a result or an error at the end.
+// Promises for calls of a worker: a call is sent, events arrive on the way, then a result or an error.
 
 import { FoveaError } from './error.js';
 
@@ -8,20 +8,20 @@ export class Link {
   #count = 0;
   #ended = null;
 
-  // `onLine` is told what the worker's console says.
+  // `onLine` receives the lines of the worker's console.
   constructor(worker, onLine = () => {}) {
     this.#worker = worker;
     worker.addEventListener('message', ({ data }) => {
       if ('line' in data) onLine(data.line);
       else if ('broken' in data) this.#lose(data.broken);
-      else this.#hear(data);
+      else this.#receive(data);
     });
-    // What the worker could not tell itself: it did not load, or it could not be understood.
+    // Failures that the worker cannot report itself.
     worker.addEventListener('error', (event) => this.#lose(`The worker stopped: ${event.message || 'it did not load'}.`));
-    worker.addEventListener('messageerror', () => this.#lose('The worker told something that can\'t be read.'));
+    worker.addEventListener('messageerror', () => this.#lose('The worker sent a message that can\'t be read.'));
   }
 
-  // Ends the worker. Every call that is open is rejected with `why`, and so is every later one.
+  // Ends the worker. All open and later calls are rejected with `why`.
   end(why) {
     if (this.#ended !== null) return;
     this.#ended = why;
@@ -29,7 +29,7 @@ export class Link {
     for (const { reject } of this.#open.values()) reject(why);
   }
 
-  // One call. An abort stops it within a layer or a token where it can be stopped, and rejects with the signal's reason.
+  // Sends a call. An abort stops it, if it can be stopped, within a layer or a token, and rejects with the signal's reason.
   call(message, { signal, onEvent = () => {}, transfer = [] } = {}) {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
@@ -47,7 +47,7 @@ export class Link {
     });
   }
 
-  // One call, as the events that come on its way. Who leaves early stops it.
+  // Sends a call, and yields its events. Leaving the loop stops the call.
   async *events(message, { signal } = {}) {
     const leave = new AbortController();
     const come = [];
@@ -77,7 +77,7 @@ export class Link {
     }
   }
 
-  #hear({ id, event, error, ...ended }) {
+  #receive({ id, event, error, ...ended }) {
     const open = this.#open.get(id);
     if (!open) return;
     if (event) open.onEvent(event);

@@ -1,11 +1,11 @@
-// What a model is to a page: a name, and the files of a checkpoint, each a Blob under its name. A Blob is read by range, so
-// nothing of a model is ever whole in memory. Taken are the files that the engine may ask for: of a folder, or of the
-// snapshot in a folder of the model hub's cache.
+// A model on a page: a name, and the checkpoint's files as Blobs by name. Blobs are read by range, so a file is never whole in
+// memory. Only files that the engine may read are taken, from a folder, or from the snapshot in a folder of the Hugging Face
+// cache.
 
 export const SINGLE = 'model.safetensors';
 export const INDEX = 'model.safetensors.index.json';
 
-// Everything but weights, as the table in the README has it.
+// All files but the weights, as listed in the README.
 export const SETTINGS = [
   'config.json',
   'tokenizer.json',
@@ -22,10 +22,10 @@ export const SETTINGS = [
   'additional_chat_templates/default.jinja',
 ];
 
-// How far below a folder its files may be: snapshots/REVISION/additional_chat_templates.
+// Depth of the deepest file: snapshots/REVISION/additional_chat_templates.
 const DEEPEST = 3;
 
-// Whether weights may lie in a file of this name; the engine has the same rule.
+// Whether this is a valid name of a weights file; the engine has the same rule.
 export const isShard = (name) => /^[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors$/.test(name);
 
 export const belongs = (name) => SETTINGS.includes(name) || name === INDEX || isShard(name);
@@ -35,11 +35,11 @@ const model = (name, files) => ({
   files: new Map(files.filter(({ path }) => belongs(path)).map(({ path, file }) => [path, file])),
 });
 
-// The model in a folder `name`, of whose files each `path` begins with that name.
+// The model in the folder `name`; each `path` begins with that name.
 async function within(name, files) {
   const below = files.map(({ path, file }) => ({ path: path.slice(path.indexOf('/') + 1), file }));
   if (below.some(({ path }) => path === 'config.json')) return model(name, below);
-  // A repository in the model hub's cache: refs/main names the snapshot.
+  // A repository in the Hugging Face cache: refs/main names the snapshot.
   const revisions = new Set(below.map(({ path }) => /^snapshots\/([^/]+)\//.exec(path)?.[1]).filter(Boolean));
   const main = below.find(({ path }) => path === 'refs/main');
   const revision = revisions.size === 1 ? [...revisions][0] : (await main?.file.text())?.trim();
@@ -49,14 +49,14 @@ async function within(name, files) {
   return snapshot.length > 0 ? model(id, snapshot) : model(name, below);
 }
 
-// A promise of the model in a folder that was picked: the files of an input with `webkitdirectory`.
+// A promise of the model in a picked folder: the files of an input with `webkitdirectory`.
 export function picked(list) {
   const files = [...list].map((file) => ({ path: file.webkitRelativePath, file }));
   return within(files[0]?.path.split('/')[0] ?? 'the folder', files);
 }
 
-// A promise of the model that was dropped, as a folder or as its files; null where something else was. To be called while
-// the event lasts.
+// A promise of a dropped model, as a folder or as files; null if no model was dropped. Must be called inside the event
+// handler.
 export function dropped(transfer) {
   const entries = [...(transfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.());
   const folder = entries.find((entry) => entry?.isDirectory);
@@ -65,12 +65,12 @@ export function dropped(transfer) {
   return files.some(({ path }) => path === 'config.json') ? Promise.resolve(model('the dropped files', files)) : null;
 }
 
-// The files of a folder that was dropped, and of those below it that a checkpoint may have.
+// The files of a dropped folder and its subfolders.
 async function entered(folder, start = folder.name, depth = 0) {
   const reader = folder.createReader();
   const found = [];
   for (;;) {
-    // Entries come some at a time, until none do.
+    // Entries arrive in batches; an empty batch is the end.
     const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (entries.length === 0) return (await Promise.all(found)).flat();
     for (const entry of entries) {
@@ -81,7 +81,7 @@ async function entered(folder, start = folder.name, depth = 0) {
   }
 }
 
-// Blobs as the engine reads a checkpoint: sizes by name, and a read of `length` bytes from `offset` on.
+// Blobs as a source for the engine: sizes by name, and a function that reads `length` bytes at `offset`.
 export const source = (files) => ({
   sizes: new Map([...files].map(([name, file]) => [name, file.size])),
   async read(name, offset, length) {

@@ -1,4 +1,4 @@
-// Numbers as people read them: what an answer cost, and two answers side by side.
+// Numbers for readers: sizes, durations, what an answer cost, and a comparison of answers.
 
 import { at, make, table } from './dom.js';
 
@@ -7,18 +7,17 @@ export const STAGES = {
   tiles: 'picture to tiles',
   vision_tower: 'vision tower',
   vision_sampler: 'vision-guided sampler',
-  image_prefill: 'picture through the lower layers',
+  image_prefill: 'picture through the lower decoder layers',
   text_sampler: 'text-guided sampler',
-  prefill: 'the rest, to the first token',
+  prefill: 'the rest of the decoder, to the first token',
 };
 
-const KEPT = { stock: 'LLaVA-NeXT', vision: 'after the vision-guided sampler', text: 'after the text-guided sampler' };
+const COUNTS = { all: 'all visual tokens', after_vision_sampler: 'after the vision-guided sampler', after_text_sampler: 'after the text-guided sampler' };
 
 export const duration = (ms) => (ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
-export const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-export const size = (bytes) => (bytes < 2 ** 30 ? mebibytes(bytes) : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
+export const size = (bytes) => (bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
 
-// Seconds, for who waits for them.
+// A remaining time in seconds, rounded.
 export function wait(seconds) {
   if (seconds < 90) return `${Math.ceil(seconds)} s`;
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
@@ -27,11 +26,11 @@ export function wait(seconds) {
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const rate = (perSecond) => (perSecond === null ? '–' : perSecond.toFixed(1));
 
-// How many visual tokens there would be, and how many each sampler leaves.
+// Shows how many visual tokens there are, and how many remain after each sampler.
 export function showTokens(tokens) {
-  at('tokens').replaceChildren(...Object.entries(KEPT).map(([key, words]) => {
+  at('tokens').replaceChildren(...Object.entries(COUNTS).map(([key, words]) => {
     const bar = make('span', { className: 'bar' });
-    bar.style.setProperty('--share', tokens[key] / tokens.stock);
+    bar.style.setProperty('--share', tokens[key] / tokens.all);
     return make('div', {}, make('dt', {}, words), make('dd', {}, bar, make('b', {}, String(tokens[key]))));
   }));
 }
@@ -42,31 +41,31 @@ export function showCost(done) {
   const named = Object.entries(STAGES).filter(([key]) => key in stages);
   const { weights, kv_cache: cache, wasm, gpu } = done.memory_bytes;
   table(at('cost'), [
-    ['equivalent share of the tokens', percent(done.equivalent_share)],
-    ['to the first token', duration(first)],
+    ['work left: mean visual tokens per layer, as a share of all', percent(done.equivalent_share)],
+    ['time to the first token', duration(first)],
     ...named.map(([key, words]) => [`… ${words}`, duration(stages[key])]),
-    ['tokens a second after it', rate(done.tokens_per_second)],
-    ['weights and KV cache', `${mebibytes(weights)} (${done.dtype}), ${mebibytes(cache)}`],
-    // On the CPU there is no GPU's, and a recorded run has neither.
-    ...(gpu ? [['buffers on the GPU', mebibytes(gpu)]] : []),
-    ...(wasm ? [['memory of wasm', mebibytes(wasm)]] : []),
+    ['tokens per second after it', rate(done.tokens_per_second)],
+    ['weights and KV cache', `${size(weights)} (${done.dtype}), ${size(cache)}`],
+    // The first is absent on the CPU, both in a recording.
+    ...(gpu ? [['GPU buffers', size(gpu)]] : []),
+    ...(wasm ? [['WebAssembly memory', size(wasm)]] : []),
     ['device', done.device],
   ]);
 }
 
-// Answers side by side, each under its name.
+// Shows answers side by side, each under its name.
 export function showComparison(names, answers) {
   const row = (words, of) => [words, ...answers.map(of)];
   table(at('comparison'), [
     row('answer', ({ answer }) => answer.trim() || '(nothing)'),
-    row('visual tokens', ({ tokens }) => `${tokens.vision} → ${tokens.text}`),
-    row('equivalent share', (done) => percent(done.equivalent_share)),
-    row('to the first token', ({ timing_ms: timing }) => duration(timing.first_token)),
-    row('… of it the text model', ({ timing_ms: timing }) => duration(text(timing))),
-    row('tokens a second', (done) => rate(done.tokens_per_second)),
-    row('KV cache', ({ memory_bytes: memory }) => mebibytes(memory.kv_cache)),
+    row('visual tokens', ({ tokens }) => `${tokens.after_vision_sampler} → ${tokens.after_text_sampler}`),
+    row('work left', (done) => percent(done.equivalent_share)),
+    row('time to the first token', ({ timing_ms: timing }) => duration(timing.first_token)),
+    row('… of which text model', ({ timing_ms: timing }) => duration(text(timing))),
+    row('tokens per second', (done) => rate(done.tokens_per_second)),
+    row('KV cache', ({ memory_bytes: memory }) => size(memory.kv_cache)),
   ], ['', ...names]);
 }
 
-// What the text model takes to the first token, and what prunes it.
+// The text model's time to the first token, with the sampler that prunes it.
 const text = ({ image_prefill: image = 0, text_sampler: sampler = 0, prefill = 0 }) => image + sampler + prefill;

@@ -1,42 +1,41 @@
-// Tells of one token on the drawing of what was looked at: the one under the pointer, or the one that the keys came to.
+// Shows the details of one token on the attention overlay, selected with the pointer or the keyboard.
 //
-// Arrow keys go to the next token that way, Page Up and Page Down to the next more and less important one, Home and End to
-// the most and the least important, Escape to none.
+// Arrow keys move to the next token in that direction, Page Up and Page Down to the next more and less important one, Home and
+// End to the most and the least important one. Escape deselects.
 
 import { at } from './dom.js';
-import { visualTokens } from './tokens.js';
 
-// What was looked at, its tokens on the picture, and of these the one that is told.
+// The overlay's data (`Looked`), its tokens on the picture, and the selected token.
 let looked = null;
 let tokens = [];
 let current = null;
-// Where the arrow keys go along: where they last came to across their way.
+// The point on which the arrow keys move, like the column of a text cursor.
 let track = [0, 0];
 
 const [layer, mark, words] = [at('probe'), at('mark'), at('token')];
 
-// Shows tokens of what was looked at now; null stands for nothing. One that is still there stays the current one.
+// Sets the overlay's data, or null. A token that still exists stays selected.
 export function probe(now) {
   const index = current?.index;
   looked = now;
-  tokens = now ? visualTokens(now).filter(({ rect }) => rect) : [];
-  tell(tokens.find((token) => token.index === index) ?? null);
+  tokens = now ? now.visual_tokens.filter(({ rect }) => rect) : [];
+  select(tokens.find((token) => token.index === index) ?? null);
 }
 
-// Puts the layer over the picture of the drawing, which may have grown.
+// Places the layer over the picture in the overlay image, whose size may have changed.
 export function place() {
   const image = at('overlay');
   if (!looked || layer.hidden || !image.naturalWidth) return;
   const scale = Math.min(image.clientWidth / image.naturalWidth, image.clientHeight / image.naturalHeight);
   const [width, height] = looked.drawn.map((side) => side * scale);
-  // The picture is drawn in the middle, its drawing lies in the middle of its element.
+  // The picture is centred in the image, and the image in its element.
   layer.style.left = `${image.offsetLeft + (image.clientWidth - width) / 2}px`;
   layer.style.top = `${image.offsetTop + (image.clientHeight - image.naturalHeight * scale) / 2}px`;
   layer.style.width = `${width}px`;
   layer.style.height = `${height}px`;
 }
 
-function tell(token) {
+function select(token) {
   current = token;
   mark.hidden = !token;
   words.textContent = token ? described(token) : '';
@@ -50,24 +49,23 @@ function tell(token) {
   mark.dataset.kept = String(token.kept);
 }
 
-// A token as a sentence. Patches are counted from 1, as people do.
+// A token in words. Patches are counted from 1.
 function described({ index, box, rect, scale, importance, rank, kept }) {
   const [y0, x0, y1, x1] = box;
   const [left, top, right, bottom] = rect.map(Math.round);
   const from = (first, last) => (last - first > 1 ? `s ${first + 1} to ${last}` : ` ${last}`);
-  const all = looked.tokens.vision;
-  const sum = looked.importance.reduce((total, each) => total + each, 0);
+  const all = looked.tokens.after_vision_sampler;
   return [
     `Token ${index + 1} of ${all}, ${kept ? 'kept' : 'dropped'}: patch row${from(y0, y1)}, column${from(x0, x1)}`,
     `(pixels ${left} to ${right} across, ${top} to ${bottom} down),`,
     scale ? `scale ${scale},` : 'not pooled,',
-    rank ? `importance ${share(importance / sum)}, rank ${rank} of ${all}.` : 'importance unknown without the text-guided sampler.',
+    rank ? `importance ${share(importance)}, rank ${rank} of ${all}.` : 'importance unknown without the text-guided sampler.',
   ].join(' ');
 }
 
 const share = (part) => `${(100 * part).toPrecision(2)} %`;
 
-// Where an event is, in the picture's pixels.
+// The position of an event, in pixels of the picture.
 function pixel({ clientX, clientY }) {
   const { left, top, width, height } = layer.getBoundingClientRect();
   return [(clientX - left) / width * looked.picture[0], (clientY - top) / height * looked.picture[1]];
@@ -77,12 +75,12 @@ const over = ([x, y]) => tokens.find(({ rect: [left, top, right, bottom] }) => l
 
 const middle = ([left, top, right, bottom]) => [(left + right) / 2, (top + bottom) / 2];
 
-// The nearest token from the current one on, along an axis (0: across, 1: down), forwards or backwards, that the track
-// goes through.
+// The nearest token after the selected one along an axis (0: horizontal, 1: vertical), forwards (`way` 1) or backwards (-1),
+// that contains the track.
 function next(axis, way) {
   const across = 1 - axis;
   const edge = way > 0 ? current.rect[axis + 2] : current.rect[axis];
-  // Rectangles are told in hundredths of a pixel.
+  // Rectangles are rounded to hundredths of a pixel.
   const distance = ({ rect }) => way * ((way > 0 ? rect[axis] : rect[axis + 2]) - edge) + 0.02;
   const ahead = tokens.filter((token) => {
     const { rect } = token;
@@ -91,7 +89,7 @@ function next(axis, way) {
   return ahead.sort((a, b) => distance(a) - distance(b))[0];
 }
 
-// The token `by` places less important than the current one. Without importance they are in their order.
+// The token `by` ranks below the selected one. Without importance, tokens are in their own order.
 function ranked(by) {
   const order = [...tokens].sort((a, b) => (a.rank ?? a.index) - (b.rank ?? b.index));
   const from = current ? order.indexOf(current) : -1;
@@ -111,7 +109,7 @@ const KEYS = {
 
 layer.addEventListener('keydown', (event) => {
   if (event.key === 'Escape') {
-    tell(null);
+    select(null);
     return;
   }
   const go = KEYS[event.key];
@@ -119,14 +117,14 @@ layer.addEventListener('keydown', (event) => {
   event.preventDefault();
   const arrow = event.key.startsWith('Arrow');
   if (!current) {
-    tell(ranked(-Infinity));
+    select(ranked(-Infinity));
     track = middle(current.rect);
     return;
   }
   const found = go();
   if (!found) return;
-  tell(found);
-  // Along an arrow's way the track stays, as a text cursor's column does.
+  select(found);
+  // An arrow key changes the track only along its own axis.
   const axis = ['ArrowLeft', 'ArrowRight'].includes(event.key) ? 0 : 1;
   const [x, y] = middle(found.rect);
   track = arrow ? track.map((old, each) => (each === axis ? [x, y][axis] : old)) : [x, y];
@@ -134,22 +132,22 @@ layer.addEventListener('keydown', (event) => {
 
 layer.addEventListener('focus', () => {
   if (current || tokens.length === 0 || !layer.matches(':focus-visible')) return;
-  tell(ranked(-Infinity));
+  select(ranked(-Infinity));
   track = middle(current.rect);
 });
-layer.addEventListener('blur', () => tell(null));
+layer.addEventListener('blur', () => select(null));
 
 for (const kind of ['pointermove', 'pointerdown']) {
   layer.addEventListener(kind, (event) => {
     if (!looked) return;
     const found = over(pixel(event)) ?? null;
     if (found === current) return;
-    tell(found);
+    select(found);
     if (found) track = middle(found.rect);
   });
 }
 layer.addEventListener('pointerleave', () => {
-  if (document.activeElement !== layer) tell(null);
+  if (document.activeElement !== layer) select(null);
 });
 
 new ResizeObserver(place).observe(at('overlay'));

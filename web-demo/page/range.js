@@ -1,35 +1,34 @@
-// A file on a server, read from any byte on.
+// A file on a server, read from any byte.
 //
-// Each read is a plain `Range` request; where a connection breaks, the next one goes on at the byte that is missing. A
-// server that ignores ranges sends the whole file: what lies before is skipped, and what comes after is read from the
-// same stream.
+// Each read is a plain `Range` request. If the connection breaks, the next request begins at the first missing byte. If a server
+// ignores ranges and sends the whole file, the bytes before are skipped, and later reads use the same stream.
 
 import { unlike } from './error.js';
 
-// How often in a row nothing may come, and how long the first pause after that is, in milliseconds.
+// Attempts without a byte until a read fails, and the first pause between them in milliseconds; each pause doubles.
 const TRIES = 5;
 const PAUSE = 500;
 
 const NOTHING = new Uint8Array();
 
-// What tells a file from another one under the same address, where the server says.
+// Identifies a version of the file, if the server sends one of these headers.
 export const validator = ({ headers }) => headers.get('etag') ?? headers.get('last-modified');
 
-// One request for `range`, such as `0-7` or `0-`. Whether it was granted is for the caller to see.
+// Requests a `range`, such as `0-7` or `0-`. The caller checks the status.
 //
-// Errors: `network` where nothing is answered, or only that the server can't just now.
+// Errors: `network` if there is no answer, or the server is busy.
 export async function request(url, { method = 'GET', range, signal }) {
   let answer;
   try {
-    // What is kept is kept by us, not by the browser's cache as well.
+    // The page keeps the file itself, so the browser's cache must not.
     answer = await fetch(url, { method, headers: { range: `bytes=${range}` }, cache: 'no-store', signal });
   } catch (why) {
     signal.throwIfAborted();
-    const todo = 'Either there is no connection, or the server does not let other sites read its files (CORS).';
+    const todo = 'Check the connection. If it works, the server does not allow other sites to read its files (CORS).';
     throw unlike('network', url, 'an answer', why.message, todo);
   }
   if (answer.status === 408 || answer.status === 429 || answer.status >= 500) {
-    throw unlike('network', url, 'bytes', `status ${answer.status}`, 'Wait a little, then go on.');
+    throw unlike('network', url, 'bytes', `status ${answer.status}`, 'Wait a little, then resume.');
   }
   return answer;
 }
@@ -39,21 +38,21 @@ export class RemoteFile {
   #validator;
   #signal;
   #reader = null;
-  // What was sent and not yet read; the byte of the file that comes next.
+  // Received but unread bytes, and the position of the next byte in the file.
   #rest = NOTHING;
   #at = NaN;
 
-  // `validator` is what the file had when it was looked at; null where that is not known.
+  // `validator` identifies the expected version of the file; null if unknown.
   constructor(url, validator, signal) {
     this.#url = url;
     this.#validator = validator;
     this.#signal = signal;
   }
 
-  // Fills `into` with the bytes from `offset` on; `came` is told how many more there are as they come.
+  // Fills `into` with the bytes from `offset`; `came` receives the number of bytes of each piece.
   //
-  // Errors: `network` once nothing has come for several tries, `changed` where it is another file by now, `server` where
-  // the answer makes no sense.
+  // Errors: `network` after several attempts without a byte, `changed` if the file is another version, `server` if the answer
+  // is invalid.
   async fill(into, offset, came = () => {}) {
     let filled = 0;
     let failed = 0;
@@ -75,9 +74,9 @@ export class RemoteFile {
     }
   }
 
-  // Ends the stream, if one is open. The next read asks anew.
+  // Ends the stream, if one is open. The next read sends a new request.
   close() {
-    // Who cancels a stream that broke is told again that it did.
+    // Cancelling a broken stream rejects again.
     this.#reader?.cancel().catch(() => {});
     this.#reader = null;
     this.#rest = NOTHING;
@@ -89,7 +88,7 @@ export class RemoteFile {
     const answer = await request(this.#url, { range: `${from}-${to - 1}`, signal: this.#signal });
     const { status, headers } = answer;
     const bytes = `bytes ${from} to ${to - 1}`;
-    // Beyond the end there is nothing: it has become shorter.
+    // The range is beyond the end: the file is shorter than before.
     if (status === 416) throw unlike('changed', this.#url, bytes, 'a shorter file');
     if (status !== 200 && status !== 206) throw unlike('server', this.#url, bytes, `status ${status}`);
     this.#reader = answer.body.getReader();
@@ -120,7 +119,7 @@ export class RemoteFile {
   }
 
   #cut(got) {
-    return unlike('network', this.#url, `byte ${this.#at} and on`, got, 'Look at the connection, then go on.');
+    return unlike('network', this.#url, `bytes from ${this.#at}`, got, 'Check the connection, then resume.');
   }
 }
 

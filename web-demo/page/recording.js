@@ -1,5 +1,4 @@
-// Where the engine can't run: answers that the command line gave, replayed at their pace and marked as recorded. `record.mjs`
-// of the checks makes them.
+// Replays recorded answers of the command line if the engine can't run, marked as a recording. `checks/record.mjs` makes them.
 
 import { at, make } from './dom.js';
 import { file, sent } from './examples.js';
@@ -23,7 +22,7 @@ export async function playRecording() {
   await play(picture, runs[0]);
 }
 
-// Makes room for what is computed.
+// Hides the recording, for computed answers.
 export function stopRecording() {
   playing.abort();
   if (!at('recording').hidden) show(false);
@@ -41,7 +40,7 @@ function show(is) {
 async function play(picture, { overlay, done }) {
   playing.abort();
   const { signal } = playing = new AbortController();
-  const goesOn = async (ms) => {
+  const continues = async (ms) => {
     await new Promise((resolve) => { setTimeout(resolve, ms); });
     return !signal.aborted;
   };
@@ -49,11 +48,11 @@ async function play(picture, { overlay, done }) {
   at('answer').textContent = '';
   at('after').hidden = true;
   await showPicture(await file(picture), `The example ${picture}`);
-  if (!await goesOn(done.timing_ms.first_token)) return;
+  if (!await continues(done.timing_ms.first_token)) return;
   showTokens(done.tokens);
   for (const piece of pieces(done)) {
     at('answer').append(piece);
-    if (!await goesOn(1000 / (done.tokens_per_second ?? 1000))) return;
+    if (!await continues(1000 / (done.tokens_per_second ?? 1000))) return;
   }
   showCost(done);
   at('json').textContent = JSON.stringify(done, null, 2);
@@ -61,10 +60,10 @@ async function play(picture, { overlay, done }) {
   const { tokens } = done;
   const drawn = await (await sent(`${FOLDER}/${overlay}`)).blob();
   if (signal.aborted) return;
-  await showOverlay(drawn, `Recorded: what the model looked at for "${done.question}": ${tokens.text} of ${tokens.vision} tokens stay, bright; the rest is dark.`);
+  await showOverlay(drawn, `Recorded attention overlay for "${done.question}": ${tokens.after_text_sampler} of ${tokens.after_vision_sampler} tokens were kept (bright); the others were dropped (dark).`);
 }
 
-// The answer in as many pieces as it has tokens: the recording does not tell them apart.
+// The answer in as many pieces as it has tokens. The recording does not contain the text of each token.
 function pieces({ answer, answer_ids: ids }) {
   const text = answer.trim();
   const at = (index) => Math.round(text.length * index / ids.length);

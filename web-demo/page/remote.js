@@ -1,8 +1,7 @@
-// What there is of a checkpoint under the address of a folder: its files' names and sizes, and how each is told from a
-// changed one.
+// Finds the files of a checkpoint under the address of a folder: their names, sizes and versions.
 //
-// A manifest beside the files, `fovea.json`, says all that, and what every chunk hashes to; `fovea-web-bundle --manifest`
-// writes one. Without, every name that a checkpoint may have is asked for.
+// A manifest beside the files, `fovea.json`, lists them with the hash of every chunk; `fovea-web-bundle --manifest` writes it.
+// Without a manifest, every possible file name of a checkpoint is requested.
 
 import { unlike } from './error.js';
 import { INDEX, SETTINGS, SINGLE, belongs } from './models.js';
@@ -10,24 +9,24 @@ import { RemoteFile, request, validator } from './range.js';
 import { weightFiles } from './safetensors.js';
 
 const MANIFEST = 'fovea.json';
-// Bytes of a manifest that are read.
+// Largest manifest in bytes.
 const MOST = 32 << 20;
 
-// Bytes that are fetched, hashed and written at once; a manifest may choose others between these.
+// Bytes per chunk, and the limits for a manifest's own chunk size.
 const CHUNK = 16 << 20;
 const [FEWEST_BYTES, MOST_BYTES] = [64 << 10, 32 << 20];
 
 const NEEDED = ['config.json', 'tokenizer.json'];
-const HINT = 'It must be a repository on Hugging Face, such as ORG/NAME, or the address of a folder.';
+const HINT = 'Give a repository on Hugging Face, such as ORG/NAME, or the address of a folder.';
 const HUB = 'https://huggingface.co';
-// A repository's id, with another revision than `main` behind an @.
+// A repository's id, optionally with a revision: ORG/NAME@REVISION.
 const REPOSITORY = /^([A-Za-z0-9_][\w.-]*\/[A-Za-z0-9_][\w.-]*)(?:@([\w.-]+))?$/;
-// A repository's page on the hub, with what may be behind it.
+// The path of a repository's page on the hub.
 const PAGE = /^\/([^/]+\/[^/]+)(?:\/(?:tree|blob|resolve)\/([^/]+).*)?\/?$/;
 
-// The address of a folder, in the one way that it is written here: of a folder, of a repository's page on the hub, or its id.
+// The normal form of an address: from a folder's address, a repository's page on the hub, or its id.
 //
-// Errors: `address` where a page can't fetch from there.
+// Errors: `address` if a page can't fetch from it.
 export function address(text) {
   const [, id, revision = 'main'] = REPOSITORY.exec(text.trim()) ?? [];
   if (id) return `${HUB}/${id}/resolve/${revision}/`;
@@ -35,29 +34,28 @@ export function address(text) {
   try {
     url = new URL(text);
   } catch {
-    throw unlike('address', 'the address', 'ORG/NAME, or one such as https://example.org/model/', `\`${text}\``);
+    throw unlike('address', 'the address', 'ORG/NAME, or an address such as https://example.org/model/', `\`${text}\``);
   }
   if (url.protocol !== 'https:' && url.origin !== self.location.origin) {
-    throw unlike('address', 'the address', 'https', url.protocol, 'A page may fetch from nowhere else.');
+    throw unlike('address', 'the address', 'https', url.protocol, 'A page can fetch only from https addresses and its own server.');
   }
   const [, page, at = 'main'] = (url.origin === HUB && PAGE.exec(url.pathname)) || [];
   if (page) return `${HUB}/${page}/resolve/${at}/`;
   return `${url.origin}${url.pathname.replace(/\/*$/, '/')}`;
 }
 
-// The files of a checkpoint, small ones first: { name, size, chunk, validator, hashes }. `hashes` are the SHA-256 of its
-// chunks as the manifest has them; where there is none they are null, and the `validator` tells of a change, if the
-// server has one.
+// The files of a checkpoint, small ones first: { name, size, chunk, validator, hashes }. `hashes` are the SHA-256 of the chunks
+// from the manifest. Without a manifest they are null, and the `validator`, if the server sends one, detects a changed file.
 //
-// Errors: `missing` where something that every checkpoint has is not there, `manifest` or `checkpoint` where a list of files is
-// broken, `server` where a size is not told, and those of `RemoteFile`.
+// Errors: `missing` if a required file is missing, `manifest` or `checkpoint` if a list of files is broken, `server` if a size
+// is unknown, and those of `RemoteFile`.
 export async function plan(url, signal) {
   const [manifest] = await look(url, [MANIFEST], signal);
   const files = manifest.size ? await listed(url, manifest, signal) : await found(url, signal);
   return files.sort((a, b) => a.size - b.size);
 }
 
-// Files on a server as the engine reads a checkpoint.
+// Files on a server as a source for the engine, like `source` in models.js.
 export const remote = (url, files, signal) => ({
   sizes: new Map(files.map(({ name, size }) => [name, size])),
   async read(name, offset, length) {
@@ -69,17 +67,17 @@ export const remote = (url, files, signal) => ({
   },
 });
 
-// Sizes and validators of files; a `status` alone where there is no such file.
+// Sizes and validators of files; for a missing file only its `status`.
 function look(url, names, signal) {
   return Promise.all(names.map(async (name) => {
-    // A range lets the server tell the size of the file, not of something compressed.
+    // With a range, the server reports the size of the file, not of a compressed response.
     const answer = await request(`${url}${name}`, { method: 'HEAD', range: '0-', signal });
     const { ok, status, headers } = answer;
     if (!ok) return { name, status };
-    const told = headers.get('content-length');
-    const size = Number(told);
+    const length = headers.get('content-length');
+    const size = Number(length);
     if (!Number.isSafeInteger(size) || size < 1) {
-      throw unlike('server', `${url}${name}`, 'a size as Content-Length', told ?? 'none');
+      throw unlike('server', `${url}${name}`, 'a size as Content-Length', length ?? 'none');
     }
     return { name, size, validator: validator(answer), chunk: CHUNK, hashes: null };
   }));
@@ -91,7 +89,7 @@ async function found(url, signal) {
   const weights = await weightFiles(remote(url, there(), signal));
   const shards = weights.filter((name) => !looked.has(name));
   for (const file of await look(url, shards, signal)) looked.set(file.name, file);
-  // Beside a single file an index is of another copy.
+  // Beside a single weights file, an index belongs to another copy.
   if (weights.includes(SINGLE)) looked.delete(INDEX);
   for (const name of [...NEEDED, ...weights]) {
     const { size, status } = looked.get(name);

@@ -1,4 +1,4 @@
-// What the weights of a checkpoint take, by the headers of their files. A `source` is `sizes` by name and
+// The memory that the weights of a checkpoint need, from the headers of their files. A `source` has `sizes` by name and
 // `read(name, offset, length)`.
 
 import { unlike } from './error.js';
@@ -6,13 +6,12 @@ import { INDEX, SINGLE, isShard } from './models.js';
 
 // The format's own limit.
 const MAX_HEADER = 100_000_000;
-// Strings, and the words that Python writes for numbers that are not finite, which are no JSON.
+// Strings, and Python's words for non-finite numbers, which are not JSON.
 const NOT_FINITE = /"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g;
 
-// The files that the weights are in: the single one, or, where it is not there, those that the index names. The engine has
-// the same rule.
+// The names of the weights files: the single file, or else those that the index names. The engine has the same rule.
 //
-// Errors: `checkpoint` where the index is broken.
+// Errors: `checkpoint` if the index is broken.
 export async function weightFiles(source) {
   if (source.sizes.has(SINGLE) || !source.sizes.has(INDEX)) return [SINGLE];
   const { weight_map: map } = await json(source, INDEX, 0, source.sizes.get(INDEX));
@@ -23,9 +22,10 @@ export async function weightFiles(source) {
   return files;
 }
 
-// The `largest` tensor and its `values`, the values of `all` tensors, and whether most bytes are stored in 16 bits (`half`).
+// The `largest` tensor and its number of `values`, the number of values in `all` tensors, and whether most bytes are 16-bit
+// values (`half`).
 //
-// Errors: `missing` where a file is, `checkpoint` where a header is broken; those of `source.read`.
+// Errors: `missing` if a file is missing, `checkpoint` if a header is broken; those of `source.read`.
 export async function weigh(source) {
   const weights = { largest: '', values: 0, all: 0 };
   let [bytes, short] = [0, 0];

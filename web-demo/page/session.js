@@ -1,10 +1,10 @@
-// An engine and the picture that it looks at, kept alive: where the GPU or the worker is lost, both come back once, and
-// what was asked is asked again.
+// An engine and its open picture. If the GPU or the worker is lost, the engine is restarted once, the picture is opened again,
+// and the question is repeated.
 
 import { Fovea } from './fovea.js';
 
 const GONE = ['device-lost', 'worker'];
-// Why work ends that something else took the place of.
+// The reason with which replaced work ends.
 export const REPLACED = new DOMException('Something else was begun.', 'AbortError');
 
 export class Session {
@@ -17,30 +17,30 @@ export class Session {
   #picture = null;
   #sight = null;
 
-  // `onRestart` is told why the engine is started again.
+  // `onRestart` receives the reason for a restart.
   constructor(onRestart) {
     this.#onRestart = onRestart;
   }
 
-  // Whether there is a picture to ask about.
+  // Whether a picture is open.
   get isOpen() {
     return this.#sight !== null;
   }
 
-  // Starts an engine by these options, which may be promised, instead of any before it: one that is still starting rejects
-  // with `REPLACED`, and so does what waited for it. Returns what it is. All else waits for it.
+  // Starts an engine with these options (or a promise of them), in place of the engine before. If that one is still starting, it
+  // and all work that waits for it reject with `REPLACED`. Returns the engine's description. All other work waits for it.
   start(options) {
     this.#leave.abort(REPLACED);
     this.#leave = new AbortController();
     this.#options = options;
-    // Whoever waits is told how it ended; there may be nobody yet.
+    // Avoids an unhandled rejection if nothing waits yet.
     this.#starting.catch(() => {});
     this.#starting = this.#start(this.#leave.signal);
     this.#begin(this.#starting);
     return this.#starting;
   }
 
-  // Opens a picture. One that is refused leaves the one before it open.
+  // Opens a picture. If it is refused, the picture before stays open.
   async open(picture) {
     await this.#steadily(async () => {
       const sight = await this.#engine.lookAt(picture);
@@ -50,7 +50,7 @@ export class Session {
     this.#picture = picture;
   }
 
-  // Computes what no question changes. Where that fails, or the engine is lost meanwhile, the question finds out.
+  // Does the work that does not depend on the question. Does not restart a lost engine: the question will.
   async prepare(options) {
     await this.#starting;
     await this.#sight?.prepare(options);
@@ -73,7 +73,7 @@ export class Session {
     return this.#sight.overlay();
   }
 
-  // Answers a question once with each of these options, from the picture on, so that nothing is reused.
+  // Answers a question once with each of these options, each time from scratch.
   compare(question, options) {
     return this.#steadily(async () => {
       const answers = [];

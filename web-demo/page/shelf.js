@@ -1,5 +1,5 @@
-// The models that this browser keeps, in its own file system (OPFS): under `models` a folder for each, called by the address
-// that it came from, with the checkpoint's files and a journal beside each of them.
+// The downloaded models in the browser's file system (OPFS): under `models` one folder per model, named after its address,
+// with the checkpoint's files and a journal for each.
 
 import { FoveaError, unlike } from './error.js';
 import { JournalledFile, SUFFIX, count, parse } from './journal.js';
@@ -7,7 +7,7 @@ import { JournalledFile, SUFFIX, count, parse } from './journal.js';
 const nameOf = encodeURIComponent;
 const urlOf = decodeURIComponent;
 
-// Every model: its `url`, how many bytes it has (`total`), how many of them are `there`, and whether it is `whole`.
+// All models: `url`, `total` bytes, bytes that are `there`, and whether the model is `whole`.
 export async function list() {
   const models = [];
   for await (const [name, folder] of (await shelf()).entries()) {
@@ -24,16 +24,16 @@ export async function list() {
   return models.sort((a, b) => a.url.localeCompare(b.url));
 }
 
-// The files of a model that is whole, by name.
+// The files of a whole model, by name.
 //
-// Errors: `missing` where one of them is not as long as it was.
+// Errors: `missing` if a file has another length than it should.
 export async function files(url) {
   const folder = await (await shelf()).getDirectoryHandle(nameOf(url));
   const found = new Map();
   for (const { name, head } of await read(folder)) {
     const file = await (await folder.getFileHandle(name)).getFile();
     if (file.size !== head?.size) {
-      throw unlike('missing', name, `${head?.size} bytes`, `${file.size}`, 'Download the rest, or delete the model.');
+      throw unlike('missing', name, `${head?.size} bytes`, `${file.size}`, 'Resume the download, or delete the model.');
     }
     found.set(name, file);
   }
@@ -42,20 +42,20 @@ export async function files(url) {
 
 // Deletes a model.
 //
-// Errors: `busy` where it is being written.
+// Errors: `busy` if it is being written.
 export async function remove(url) {
   try {
     await (await shelf()).removeEntry(nameOf(url), { recursive: true });
   } catch (why) {
     if (why.name !== 'NoModificationAllowedError') throw why;
-    throw unlike('busy', url, 'that nobody writes it', 'a download of it', 'Stop that first.');
+    throw unlike('busy', url, 'a model without a running download', 'one with a download', 'Stop the download first.');
   }
 }
 
-// Makes place for the files of a plan, and opens them; what else lies in the model's folder goes. Every journal is there
-// before the first byte is, so a model is never taken for whole that is not.
+// Opens the files of a plan, and deletes all others in the model's folder. All journals are written before the first chunk, so
+// an incomplete model is never regarded as whole.
 //
-// Errors: `busy` where one of them is being written elsewhere.
+// Errors: `busy` if another tab writes one of them.
 export async function open(url, plan) {
   const folder = await (await shelf()).getDirectoryHandle(nameOf(url), { create: true });
   const opened = [];
@@ -77,13 +77,13 @@ async function shelf() {
   try {
     root = await navigator.storage.getDirectory();
   } catch (why) {
-    const sentence = `This browser keeps no files for this page (${why.message}). It needs https or localhost, and no private window.`;
+    const sentence = `This browser does not store files for this page (${why.message}). Use https or localhost, and no private window.`;
     throw new FoveaError(sentence, 'storage');
   }
   return root.getDirectoryHandle('models', { create: true });
 }
 
-// What the journals of a folder say, each with the `name` of its file.
+// The parsed journals of a folder, each with the `name` of its file.
 async function read(folder) {
   const journals = [];
   for await (const [name, handle] of folder.entries()) {

@@ -1,7 +1,7 @@
-// The work of `store.js`, away from the page's thread: looking at what is to be loaded, downloading, hashing, writing.
+// The worker of `store.js`: it surveys addresses, and downloads, hashes and writes files.
 //
-// Hears { id, call, ...what it takes } and tells { id, event } on the way, then { id, result } or { id, error }. { stop: id }
-// ends a call.
+// Receives { id, call, ...arguments }, sends { id, event } on the way, then { id, result } or { id, error }. { stop: id } ends a
+// call.
 
 import { download } from './download.js';
 import { source } from './models.js';
@@ -36,11 +36,11 @@ self.addEventListener('message', async ({ data: { id, stop, call, ...given } }) 
   const leave = new AbortController();
   stops.set(id, leave);
   try {
-    const tell = (event) => self.postMessage({ id, event });
-    self.postMessage({ id, result: await calls[call](given, { signal: leave.signal, tell }) });
+    const emit = (event) => self.postMessage({ id, event });
+    self.postMessage({ id, result: await calls[call](given, { signal: leave.signal, emit }) });
   } catch (why) {
     const { message = String(why), code = 'storage', expected, got } = why ?? {};
-    // The numeric code of a DOMException says nothing.
+    // The numeric code of a DOMException is useless.
     self.postMessage({ id, error: { message, code: typeof code === 'string' ? code : 'storage', expected, got } });
   }
   stops.delete(id);

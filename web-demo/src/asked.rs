@@ -1,11 +1,11 @@
-//! How a question is to be answered, as JavaScript says it, and how to stop the answer.
+//! Options of a question, read from JSON, and a handle that stops an answer.
 
 use fovea_model::{AskOptions, Cancel, Error};
 use fovea_runtime::Keep;
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 
-/// Stops the answer that it was given to, within a layer or a token.
+/// Stops an answer within a layer or a token.
 #[wasm_bindgen]
 #[derive(Default)]
 pub struct Stop {
@@ -14,19 +14,19 @@ pub struct Stop {
 
 #[wasm_bindgen]
 impl Stop {
-    /// One that stops nothing yet.
+    /// A handle that has not been used.
     #[wasm_bindgen(constructor)]
     pub fn new() -> Stop {
         Stop::default()
     }
 
-    /// Stops.
+    /// Stops the answer.
     pub fn stop(&self) {
         self.cancel.cancel();
     }
 }
 
-/// The keys of the options; what is left out is as [`AskOptions`] has it.
+/// The JSON object. Defaults are those of [`AskOptions`].
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Asked {
@@ -44,10 +44,10 @@ impl Default for Asked {
     }
 }
 
-/// The options of a question, from JSON. Whether their values make sense is checked when it is asked.
+/// Reads the options of a question from JSON. Their values are checked when the question is asked.
 ///
 /// # Errors
-/// [`Error::Option`] for JSON that is no object, a key that is none, or a value of another type.
+/// [`Error::Option`] if the JSON is not an object, or has an unknown key or a value of the wrong type.
 pub fn options(json: &str, stop: &Stop) -> Result<AskOptions, Error> {
     let asked: Asked = serde_json::from_str(json).map_err(|why| Error::Option {
         option: "options",
@@ -70,10 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_as_usual_and_what_is_wrong_is_named() {
+    fn missing_keys_have_defaults_and_errors_name_the_key() {
         let read = |json| options(json, &Stop::default());
-        let usual = read("{}").expect("options");
-        assert_eq!((usual.vision, usual.text, usual.layer, usual.keep), (None, None, None, None));
+        let default = read("{}").expect("options");
+        assert_eq!((default.vision, default.text, default.layer, default.keep), (None, None, None, None));
         let some = read(r#"{"vision": false, "gamma": 0.5, "layer": 3, "max_new_tokens": 7}"#).expect("options");
         assert_eq!((some.vision, some.text, some.layer), (Some(false), None, Some(3)));
         assert_eq!((some.keep, some.max_new_tokens), (Some(Keep::Gamma(0.5)), 7));

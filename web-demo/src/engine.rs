@@ -1,14 +1,14 @@
-//! A model on a device: what a page opens once.
+//! A loaded model on a device, which a page opens once.
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use fovea_model::{Cancel, Checkpoint, Error, LoadProgress, Model, Picture, Precision};
 use fovea_runtime::{DeviceChoice, Error as RuntimeError, OpenDevice, source::Source};
 use js_sys::{Function, Map};
-use serde_json::{Value, json};
+use serde_json::json;
 use wasm_bindgen::prelude::*;
 
-use crate::{failure::failure, files::ranged, sight::Sight};
+use crate::{failure::failure, files::ranged, report::report, sight::Sight};
 
 /// A loaded model.
 #[wasm_bindgen]
@@ -19,12 +19,11 @@ pub struct Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens the browser's GPU, or with `cpu` its CPU, and loads a checkpoint: a Map of its files' names to their sizes in
-    /// bytes, and what reads them by range, `read(name, offset, length)`, which returns a promise of a Uint8Array of that
-    /// length.
+    /// Opens the browser's GPU, or with `cpu` its CPU, and loads a checkpoint. `sizes` maps the files' names to their sizes in
+    /// bytes; `read(name, offset, length)` returns a promise of a Uint8Array of that length.
     ///
-    /// Matrices are kept as `dtype` says: `auto`, `f32` or `f16`. `on_progress` is told, as JSON, `stage` (`checking`, then
-    /// `loading`), and the bytes `done` of `total`.
+    /// `dtype` is the type of the matrices on the device: `auto`, `f32` or `f16`. `on_progress` receives JSON:
+    /// `{stage, done, total}`, with the stage `checking`, then `loading`, and the others in bytes.
     ///
     /// # Errors
     /// Rejects with an `Error` that has a `code`.
@@ -39,9 +38,7 @@ impl Engine {
         load(source, cpu, &dtype, &on_progress).await.map_err(failure)
     }
 
-    /// What it is, as JSON: `device`, `dtype`, `weight_bytes`, decoder `layers`, a `tile`'s side in pixels, whether there
-    /// is a scale `selector`, the samplers' settings as `focus`, whether it was `trained` with them (else both are off unless a
-    /// question says otherwise), and `notes`, sentences that a user should read.
+    /// The description of the engine as JSON: see `About` in `page/fovea.d.ts`.
     pub fn about(&self) -> String {
         let config = self.model.config();
         json!({
@@ -58,19 +55,14 @@ impl Engine {
         .to_string()
     }
 
-    /// Opens a picture: the bytes of a png, jpeg, webp, gif or bmp file. Nothing is computed before the first question.
+    /// Opens a picture from the bytes of a png, jpeg, webp, gif or bmp file. Nothing is computed before the first question.
     ///
     /// # Errors
-    /// Throws an `Error` with the code `picture`.
+    /// Throws an `Error` with the code `picture` if it can't be decoded.
     #[wasm_bindgen(js_name = lookAt)]
     pub fn look_at(&self, picture: Vec<u8>) -> Result<Sight, JsValue> {
         Ok(Sight::new(&self.model, &self.rehearsed, Picture::decode(&picture).map_err(failure)?))
     }
-}
-
-/// Tells JavaScript of something. Where the listener throws, that is its own concern.
-pub fn tell(listener: &Function, what: &Value) {
-    let _ = listener.call1(&JsValue::NULL, &JsValue::from_str(&what.to_string()));
 }
 
 async fn load(source: Source, cpu: bool, dtype: &str, on_progress: &Function) -> Result<Engine, Error> {
@@ -79,17 +71,13 @@ async fn load(source: Source, cpu: bool, dtype: &str, on_progress: &Function) ->
     let choice = if cpu { DeviceChoice::Cpu } else { DeviceChoice::Wgpu };
     let device = OpenDevice::open(&choice).await?;
     if precision == Precision::F16 && !cpu && !device.has_f16() {
-        let what = "f16, which was asked for: choose f32".to_owned();
+        let what = "f16, which the option `dtype` requires: choose f32".to_owned();
         return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what }.into());
     }
-    let progress = |progress: LoadProgress| {
-        let (stage, done, total) = match progress {
-            LoadProgress::Checking { done, total } => ("checking", done, total),
-            LoadProgress::Loading { done, total } => ("loading", done, total),
-        };
-        tell(on_progress, &json!({ "stage": stage, "done": done, "total": total }));
+    let progress = |LoadProgress { stage, done, total }| {
+        report(on_progress, &json!({ "stage": stage.name(), "done": done, "total": total }));
     };
-    // Whoever does not want to wait ends the worker, so there is nothing to stop this by.
+    // A page ends the worker to stop loading, so no cancel handle is needed.
     let model = Model::load(checkpoint, device, precision, &Cancel::default(), progress).await?;
     Ok(Engine { model, rehearsed: Rc::default() })
 }

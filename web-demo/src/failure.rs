@@ -1,19 +1,19 @@
-//! What a promise is rejected with: a sentence, and for the engine's own errors a `code` to tell them apart by.
+//! Converts errors for JavaScript: into a sentence, or into an `Error` with a `code`.
 
 use fovea_model::Error;
 use js_sys::Reflect;
 use wasm_bindgen::prelude::*;
 
-/// Anything that has a sentence, as text.
+/// An error's sentence, as a JavaScript string.
 pub fn sentence(error: impl std::fmt::Display) -> JsValue {
     JsValue::from_str(&error.to_string())
 }
 
-/// An error of the engine, as an `Error` with a `code`.
+/// An error of the engine, as an `Error` with its `code`.
 pub fn failure(error: impl Into<Error>) -> JsValue {
     let error = error.into();
     let thrown = JsValue::from(js_sys::Error::new(&error.to_string()));
-    // A new object takes any key.
-    let _ = Reflect::set(&thrown, &"code".into(), &error.code().into());
+    // Cannot fail on a new object.
+    let _ = Reflect::set(&thrown, &"code".into(), &error.kind().name().into());
     thrown
 }

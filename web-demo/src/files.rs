@@ -1,5 +1,5 @@
-//! Enters: files as JavaScript holds them. Leaves: their names and what is in them. Small ones are copied; a checkpoint's are
-//! read by range as they are needed, so that nothing of them lies whole in the memory of wasm, which ends at 4 GiB.
+//! Input: files that JavaScript holds. Output: their names and contents. Small files are copied; a checkpoint's files are read by
+//! range, so that no whole file is in wasm memory, which is limited to 4 GiB.
 
 use std::{borrow::Cow, io};
 
@@ -10,25 +10,24 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::failure::sentence;
 
-/// The largest whole number that JavaScript tells from its neighbours.
+/// The largest integer that JavaScript represents exactly (`Number.MAX_SAFE_INTEGER`).
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
-/// Things by the names of their files.
+/// Values by file name.
 type Named<T> = Vec<(String, T)>;
 
-/// The files of a Map of names to Uint8Arrays.
+/// Copies the files of a Map of names to Uint8Arrays.
 ///
 /// # Errors
-/// A sentence where it is another kind of map.
+/// A sentence if the map has other entries.
 pub fn copied(files: &Map) -> Result<Named<Cow<'static, [u8]>>, JsValue> {
     entries(files, "Uint8Arrays", |_, bytes| Some(Cow::Owned(bytes.dyn_into::<Uint8Array>().ok()?.to_vec())))
 }
 
-/// The files of a Map of names to sizes in bytes, which `read(name, offset, length)` reads: it returns a promise of a Uint8Array
-/// of that length.
+/// Files from a Map of names to sizes in bytes. `read(name, offset, length)` returns a promise of a Uint8Array of that length.
 ///
 /// # Errors
-/// A sentence where it is another kind of map.
+/// A sentence if the map has other entries.
 pub fn ranged(sizes: &Map, read: &Function) -> Result<Named<Box<dyn ReadAt>>, JsValue> {
     entries(sizes, "sizes in bytes", |name, size| {
         let file = RangedFile { name: name.to_owned(), len: whole(size.as_f64()?)?, read: read.clone() };
@@ -36,9 +35,9 @@ pub fn ranged(sizes: &Map, read: &Function) -> Result<Named<Box<dyn ReadAt>>, Js
     })
 }
 
-/// What `value` makes of each entry of a map.
+/// Converts each entry of a map with `value`.
 fn entries<T>(map: &Map, of: &str, value: impl Fn(&str, JsValue) -> Option<T>) -> Result<Named<T>, JsValue> {
-    let unlike = || sentence(format!("expected a Map of names to {of}, got another"));
+    let unlike = || sentence(format!("expected a Map of names to {of}, got other entries"));
     let mut found = Vec::new();
     for entry in map.entries() {
         let entry = Array::from(&entry?);
@@ -49,7 +48,7 @@ fn entries<T>(map: &Map, of: &str, value: impl Fn(&str, JsValue) -> Option<T>) -
     Ok(found)
 }
 
-/// A count of bytes that JavaScript gave; None where it is none.
+/// A JavaScript number as a count of bytes; None if it is not one.
 fn whole(number: f64) -> Option<u64> {
     (number.fract() == 0.0 && (0.0..=MAX_SAFE).contains(&number)).then_some(number as u64)
 }
@@ -69,12 +68,12 @@ impl ReadAt for RangedFile {
         Box::pin(async move {
             let expected = into.len();
             let failed =
-                |why: String| io::Error::other(format!("expected {expected} bytes from byte {offset} on, got {why}"));
+                |why: String| io::Error::other(format!("expected {expected} bytes from byte {offset}, got {why}"));
             let thrown = |why: JsValue| {
                 let error = why.dyn_ref::<js_sys::Error>().map(|e| String::from(e.message()));
                 failed(error.unwrap_or_else(|| format!("{why:?}")))
             };
-            // Both lie within the file, whose size is a number of JavaScript.
+            // Both are at most the file's size, which came from a JavaScript number.
             let (from, length) = (JsValue::from(offset as f64), JsValue::from(expected as f64));
             let reading = self.read.call3(&JsValue::NULL, &JsValue::from_str(&self.name), &from, &length);
             let read = JsFuture::from(Promise::resolve(&reading.map_err(thrown)?)).await.map_err(thrown)?;
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_a_whole_number_that_javascript_can_count_to() {
+    fn a_size_is_an_exact_integer() {
         assert_eq!((whole(0.0), whole(7e9)), (Some(0), Some(7_000_000_000)));
         assert_eq!(whole(MAX_SAFE), Some((1 << 53) - 1));
         for none in [-1.0, 0.5, MAX_SAFE + 1.0, f64::NAN, f64::INFINITY] {

@@ -1,15 +1,16 @@
-//! The engine for a browser: a model that answers questions about pictures, and the conformance suite.
+//! The engine for browsers, as a wasm module: a model that answers questions about pictures, and the conformance suite.
 //!
-//! Read in this order: `engine` (a model on a device), `sight` (questions about one picture), `asked` (how a question is
-//! to be answered, and how to stop it), `hearing` (how a worker hears of that while it computes). What crosses to
-//! JavaScript is text, bytes and JSON; `page/fovea.js` makes an API of it.
+//! Read in this order: `engine` (a model on a device), `sight` (questions about one picture), `asked` (options of a question,
+//! and how to stop it), `messages` (how a worker receives "stop" while it computes). The interface to JavaScript is text, bytes
+//! and JSON; `page/fovea.js` wraps it in an API.
 
-mod asked;
-mod conformance;
-mod engine;
-mod failure;
-mod files;
-mod hearing;
-mod sight;
 #[cfg(target_family = "wasm")]
 mod start;
+mod files;
+mod engine;
+mod asked;
+mod sight;
+mod messages;
+mod report;
+mod failure;
+mod conformance;

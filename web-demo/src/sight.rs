@@ -1,12 +1,13 @@
-//! Questions about one picture, and what was looked at for the last of them.
+//! Questions about one picture, and the attention overlay of the last question.
 //!
-//! A method that is under way holds its sight, and another one on it throws: whoever calls them lets one end before the
-//! next begins. [`Stop`] is apart, so that it can be told meanwhile.
+//! Methods of a sight must not overlap: a call during another call throws. [`Stop`] is a separate object, so that it can be
+//! used during a call.
 
 use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc};
 
-use fovea_model::{AskOptions, Conversation, Error, Event, Looked, Model, Picture, Progress, TokenCounts, overlay};
-use fovea_runtime::{Keep, Scale, device::DeviceClass, top_k};
+use fovea_model::{AskOptions, Conversation, Error, Event, Looked, Model, Picture, Progress, TokenCounts, VisualToken};
+use fovea_runtime::{Keep, Scale, TokenBox, device::DeviceClass};
+use fovea_shaders::top_k;
 use futures_util::StreamExt;
 use js_sys::Function;
 use serde_json::{Value, json};
@@ -14,50 +15,50 @@ use wasm_bindgen::prelude::*;
 
 use crate::{
     asked::{self, Stop},
-    engine::tell,
     failure::failure,
-    hearing::hearing,
+    messages::receiving,
+    report::report,
 };
 
-/// What is asked where nobody listens.
-const REHEARSAL: &str = "What is in the picture?";
+/// The question of [`Sight::prepare`].
+const WARM_UP: &str = "What is in the picture?";
 
-/// How it is answered: with a piece of text in every vocabulary of Llama's kind. Kernels are made for lengths that four divides,
-/// or two, or only one, and while the answer grows by four tokens the cache has all of them.
-const REHEARSED: [u32; 4] = [3; 4];
+/// Its answer: a token that every vocabulary of the Llama family has. Kernels are compiled for cache lengths that are multiples
+/// of four, of two, and others. An answer of four tokens needs all of them.
+const WARM_UP_ANSWER: [u32; 4] = [3; 4];
 
-/// A picture that can be asked about.
+/// An open picture.
 #[wasm_bindgen]
 pub struct Sight {
     model: Arc<Model>,
-    /// Whether this model's GPU has been through a whole answer.
-    rehearsed: Rc<Cell<bool>>,
+    /// Whether this model's GPU has computed a whole answer.
+    warm: Rc<Cell<bool>>,
     conversation: Conversation,
     looked: Option<Arc<Looked>>,
 }
 
 #[wasm_bindgen]
 impl Sight {
-    /// Computes what the first question would have to wait for: what no question changes, and on a GPU, once for a model, an
-    /// answer that nobody hears, so that all pipelines are there. `options` are those of [`Sight::ask`]; a question with
-    /// others may have to wait again.
+    /// Does the work that does not depend on the question, so that the first answer comes sooner. On a GPU it also answers a
+    /// question once per model, to compile all pipelines. `options` are those of [`Sight::ask`]; a question with other
+    /// options may have to do some of the work itself.
     ///
     /// # Errors
     /// As [`Sight::ask`].
     pub async fn prepare(&mut self, options: String, stop: &Stop) -> Result<(), JsValue> {
         let options = asked::options(&options, stop).map_err(failure)?;
-        hearing(self.get_ready(&options)).await.map_err(failure)
+        receiving(self.get_ready(&options)).await.map_err(failure)
     }
 
     /// Answers a question.
     ///
-    /// `options` is a JSON object; each key may be left out: `vision` and `text` (whether these samplers are on), `gamma`,
-    /// `layer`, `max_new_tokens`. `on_event` receives, as JSON, `{stage, milliseconds}` as stages end, `{progress: {stage,
-    /// done, total}}` a few times a second while a long one is under way, `{looked}` once,
-    /// `{token: {id, text}}`, and `{done}` last, with the keys of `fovea ask --json`.
+    /// `options` is a JSON object of optional keys: `vision` and `text` (whether these samplers are on), `gamma`, `layer`,
+    /// `max_new_tokens`. `on_event` receives JSON: `{stage, milliseconds}` as stages end, `{progress: {stage, done, total}}`
+    /// a few times per second in a long stage, `{looked}` once, `{token: {id, text}}` per token, and at the end `{done}`, with
+    /// the keys of `fovea ask --json`.
     ///
     /// # Errors
-    /// Rejects with an `Error` that has a `code`; `stopped` where `stop` says so. Then the picture can be asked again.
+    /// Rejects with an `Error` that has a `code`: `stopped` after [`Stop::stop`]. The sight can be used after an error.
     pub async fn ask(
         &mut self,
         question: String,
@@ -66,21 +67,22 @@ impl Sight {
         on_event: Function,
     ) -> Result<(), JsValue> {
         let options = asked::options(&options, stop).map_err(failure)?;
-        hearing(self.answer(&question, &options, &on_event)).await.map_err(failure)
+        receiving(self.answer(&question, &options, &on_event)).await.map_err(failure)
     }
 
-    /// The same up to what is looked at, which it returns as JSON; the answer is left out.
+    /// Runs the samplers without an answer, and returns the overlay's data as JSON (`Looked` in `fovea.d.ts`).
     ///
     /// # Errors
     /// As [`Sight::ask`].
     pub async fn look(&mut self, question: String, options: String, stop: &Stop) -> Result<String, JsValue> {
         let options = asked::options(&options, stop).map_err(failure)?;
-        hearing(self.see(&question, &options)).await.map_err(failure)?;
+        let looked = receiving(self.conversation.explain(&question, &options)).await.map_err(failure)?;
+        self.looked = Some(looked);
         self.shown().map_err(failure)
     }
 
-    /// What would have been kept at another gamma, by the importance that the last question gave: what is looked at then,
-    /// as JSON. Nothing runs on the device.
+    /// Prunes the tokens of the last question again, at another gamma, and returns the overlay's data as JSON. Nothing runs on
+    /// the device.
     ///
     /// # Errors
     /// Throws an `Error` where gamma is out of range, or the last question had no text-guided sampler.
@@ -89,33 +91,30 @@ impl Sight {
         self.shown().map_err(failure)
     }
 
-    /// What was looked at last, drawn over the picture: the bytes of a PNG file, as `fovea ask --overlay` writes it.
+    /// The attention overlay of the last question: the bytes of a PNG file, as `fovea ask --overlay` writes it.
     ///
     /// # Errors
-    /// Throws an `Error` where nothing was asked yet.
+    /// Throws an `Error` before the first question.
     pub fn overlay(&self) -> Result<Vec<u8>, JsValue> {
         self.drawn().map_err(failure)
     }
 }
 
 impl Sight {
-    /// `picture`, before the first question. `rehearsed` is shared by all pictures of a model.
-    pub fn new(model: &Arc<Model>, rehearsed: &Rc<Cell<bool>>, picture: Picture) -> Self {
-        let conversation = model.look_at(picture);
-        Self { model: model.clone(), rehearsed: rehearsed.clone(), conversation, looked: None }
+    /// A picture without questions yet. All pictures of a model share `warm`.
+    pub fn new(model: &Arc<Model>, warm: &Rc<Cell<bool>>, picture: Picture) -> Self {
+        let conversation = Conversation::new(model, picture);
+        Self { model: model.clone(), warm: warm.clone(), conversation, looked: None }
     }
 
     async fn get_ready(&mut self, options: &AskOptions) -> Result<(), Error> {
         self.conversation.prepare(options).await?;
-        if self.model.device().info.class != DeviceClass::Cpu && !self.rehearsed.get() {
+        if self.model.device().info.class != DeviceClass::Cpu && !self.warm.get() {
             let vocab = self.model.config().text.vocab as u32;
-            let forced = REHEARSED.map(|id| id.min(vocab.saturating_sub(1))).to_vec();
+            let forced = WARM_UP_ANSWER.map(|id| id.min(vocab.saturating_sub(1))).to_vec();
             let options = AskOptions { max_new_tokens: forced.len() + 1, forced, ..options.clone() };
-            let mut events = pin!(self.conversation.ask(REHEARSAL, &options));
-            while let Some(event) = events.next().await {
-                event?;
-            }
-            self.rehearsed.set(true);
+            self.conversation.answer(WARM_UP, &options).await?;
+            self.warm.set(true);
         }
         Ok(())
     }
@@ -124,27 +123,16 @@ impl Sight {
         let sides = sides(self.conversation.picture());
         let mut events = pin!(self.conversation.ask(question, options));
         while let Some(event) = events.next().await {
-            let told = match event? {
+            let message = match event? {
                 Event::Stage { stage, milliseconds } => json!({ "stage": stage, "milliseconds": milliseconds }),
                 Event::Progress(Progress { stage, done, total }) => {
                     json!({ "progress": { "stage": stage, "done": done, "total": total } })
                 }
                 Event::Looked(looked) => json!({ "looked": described(self.looked.insert(looked), sides) }),
                 Event::Token { id, text } => json!({ "token": { "id": id, "text": text } }),
-                Event::Done(turn) => json!({ "done": self.model.report(question, &turn)? }),
+                Event::Done(turn) => json!({ "done": self.model.report(question, &turn) }),
             };
-            tell(on_event, &told);
-        }
-        Ok(())
-    }
-
-    async fn see(&mut self, question: &str, options: &AskOptions) -> Result<(), Error> {
-        let mut events = pin!(self.conversation.ask(question, options));
-        while let Some(event) = events.next().await {
-            if let Event::Looked(looked) = event? {
-                self.looked = Some(looked);
-                break;
-            }
+            report(on_event, &message);
         }
         Ok(())
     }
@@ -171,7 +159,7 @@ impl Sight {
     }
 
     fn drawn(&self) -> Result<Vec<u8>, Error> {
-        overlay::png(&overlay::draw(self.conversation.picture(), self.looked()?)?)
+        fovea_overlay::png(&fovea_overlay::draw(self.conversation.picture(), self.looked()?)?)
     }
 
     fn shown(&self) -> Result<String, Error> {
@@ -184,19 +172,23 @@ fn sides(picture: &Picture) -> [usize; 2] {
     [picture.width(), picture.height()]
 }
 
-/// What was looked at on a picture of these sides: counts of tokens, the scale of every region, patches, pixels and
-/// importance of every token, and which stay.
+/// The data of the overlay as JSON, for a picture of these sides: `Looked` in `fovea.d.ts`.
 fn described(looked: &Looked, sides: [usize; 2]) -> Value {
-    // Finer than a screen shows; more digits would only be carried around.
+    // Hundredths of a pixel are finer than a screen.
     let rounded = |edge: f32| (f64::from(edge) * 100.0).round() / 100.0;
-    let rect = |patches| {
-        let rect = overlay::rectangle(looked, sides[0], sides[1], patches)?;
+    let rect = |patches: TokenBox| {
+        let rect = fovea_overlay::rectangle(looked, sides[0], sides[1], patches)?;
         Some([rect.left, rect.top, rect.right, rect.bottom].map(rounded))
     };
+    let with_rect = |token: &VisualToken| {
+        let mut json = json!(token);
+        json["rect"] = json!(token.patches.and_then(rect));
+        json
+    };
     let tokens = TokenCounts {
-        stock: looked.grid.stock_tokens(),
-        vision: looked.thumbnail + looked.boxes.len(),
-        text: looked.kept.len(),
+        all: looked.grid.stock_tokens(),
+        after_vision_sampler: looked.token_count(),
+        after_text_sampler: looked.kept.len(),
     };
     json!({
         "tokens": tokens,
@@ -204,13 +196,10 @@ fn described(looked: &Looked, sides: [usize; 2]) -> Value {
         "window": looked.window,
         "scales": looked.scales.iter().map(Scale::to_string).collect::<Vec<_>>(),
         "choice": *looked.choice,
-        "thumbnail": looked.thumbnail,
-        "boxes": *looked.boxes,
-        "rects": looked.boxes.iter().map(|&patches| rect(patches)).collect::<Vec<_>>(),
         "picture": sides,
-        "drawn": overlay::drawn_size(sides),
-        "importance": looked.importance,
+        "drawn": fovea_overlay::drawn_size(sides),
         "kept": looked.kept,
+        "visual_tokens": looked.tokens().iter().map(with_rect).collect::<Vec<_>>(),
     })
 }
 
@@ -220,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// A map of 4 x 6 patches and no sampler: everything is drawn as it is.
+    /// A map of 4 x 6 patches, without samplers.
     fn all() -> Looked {
         Looked {
             grid: Grid { rows: 1, cols: 1, patches: 6, top: 1, left: 0, height: 4, width: 6 },
@@ -235,24 +224,37 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_told_in_patches_and_pixels_and_a_newline_has_none() {
-        let told = described(&all(), [600, 400]);
-        assert_eq!(told["boxes"], json!([[0, 0, 1, 1], [0, 6, 1, 6]]));
-        assert_eq!(told["rects"], json!([[0.0, 0.0, 100.0, 100.0], null]));
-        assert_eq!((&told["picture"], &told["drawn"]), (&json!([600, 400]), &json!([960, 640])));
+    fn a_token_has_patches_and_pixels_and_a_newline_has_no_pixels() {
+        let got = described(&all(), [600, 400]);
+        assert_eq!((&got["picture"], &got["drawn"]), (&json!([600, 400]), &json!([960, 640])), "(got, expected)");
+        let token = |index: usize, part: &str, patches: Value, rect: Value| {
+            let (scale, importance, rank) = (Value::Null, Value::Null, Value::Null);
+            json!({
+                "index": index, "part": part, "box": patches, "rect": rect, "scale": scale, "importance": importance,
+                "rank": rank, "kept": index > 35,
+            })
+        };
+        let tokens = &got["visual_tokens"];
+        assert_eq!(tokens[0], token(0, "thumbnail", Value::Null, Value::Null), "(got, expected)");
+        assert_eq!(
+            tokens[36],
+            token(36, "map", json!([0, 0, 1, 1]), json!([0.0, 0.0, 100.0, 100.0])),
+            "(got, expected)"
+        );
+        assert_eq!(tokens[37], token(37, "newline", json!([0, 6, 1, 6]), Value::Null), "(got, expected)");
     }
 
     #[test]
-    fn the_drawing_has_the_picture_where_it_is_said_to_be() {
-        // The legend is wider than the slim ones.
+    fn the_picture_is_at_the_top_of_the_drawing_in_the_middle() {
+        // The legend is wider than the narrow pictures.
         for sides in [[600, 400], [400, 600], [40, 1000], [3000, 40], [1, 1]] {
             let white = Picture::from_rgb(sides[0], sides[1], vec![255; sides[0] * sides[1] * 3]).expect("a picture");
             let mut looked = all();
-            // Nothing is kept and nothing has a box: the picture is dark, and not as dark as what is around it.
+            // Nothing is kept and nothing has a box: the picture is dark, but brighter than the background.
             (looked.boxes, looked.kept) = (Arc::new(Vec::new()), Vec::new());
-            let picture = overlay::draw(&white, &looked).expect("a drawing");
+            let picture = fovea_overlay::draw(&white, &looked).expect("a drawing");
             let lit = |x: usize, y: usize| picture.rgb()[(y * picture.width() + x) * 3] > 60;
-            let [width, height] = overlay::drawn_size(sides);
+            let [width, height] = fovea_overlay::drawn_size(sides);
             let left = (picture.width() - width) / 2;
             let row: Vec<usize> = (0..picture.width()).filter(|&x| lit(x, 0)).collect();
             assert_eq!((row.first(), row.len()), (Some(&left), width), "{sides:?}");

@@ -1,4 +1,4 @@
-//! What happens once, when the module is loaded.
+//! Runs once when the module is loaded.
 
 use wasm_bindgen::prelude::*;
 
@@ -8,17 +8,18 @@ extern "C" {
     fn console_error(text: &str);
 }
 
-// Constructors of statics: the shader compiler registers its operations in them. A module that does not name this function
-// itself gets a call of it from the linker in every function that JavaScript can call, and each one adds all
-// registrations again: whole runs that take six seconds in Chromium then took forty.
-#[allow(unsafe_code)]
+// Runs the constructors of statics, in which the shader compiler registers its operations. If a module does not call this
+// function itself, the linker calls it at the start of every exported function, and each call registers everything again: whole
+// runs then took forty seconds in Chromium instead of six.
+#[expect(unsafe_code, reason = "only the linker provides this function")]
 mod constructors {
     unsafe extern "C" {
         fn __wasm_call_ctors();
     }
 
+    /// Runs them. Must be called once, before anything else.
     pub fn run() {
-        // SAFETY: made by the linker, without arguments; called once, before anything uses what it registers.
+        // SAFETY: the linker provides it, without arguments; it is called once, before anything uses the registrations.
         unsafe { __wasm_call_ctors() }
     }
 }
@@ -26,6 +27,6 @@ mod constructors {
 #[wasm_bindgen(start)]
 fn start() {
     constructors::run();
-    // A panic ends the module; this is the only way to learn why.
+    // A panic traps the module without a message, so the message goes to the console.
     std::panic::set_hook(Box::new(|panic| console_error(&panic.to_string())));
 }

@@ -1,5 +1,5 @@
-//! Writes a sheet of scenes to look at: `sheet FILE [scenes|drills] [FIRST] [unscaled]`; `unscaled` keeps to scenes of one pixel
-//! a unit.
+//! Writes one image with many scenes, for inspection: `sheet FILE [scenes|drills] [FIRST] [unscaled]`. `unscaled` selects
+//! scenes with one pixel per unit.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ use fovea_scenes::{Scene, Split};
 use image::imageops::{FilterType, overlay, resize};
 use image::{Rgb, RgbImage};
 
-/// Pictures in a row and rows.
+/// Columns and rows of pictures.
 const GRID: (u32, u32) = (5, 3);
 /// Side of a cell, in pixels.
 const CELL: u32 = 390;

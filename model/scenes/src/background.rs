@@ -1,23 +1,23 @@
-//! Enters: an empty picture. Leaves: it filled with a greyish gradient and clutter, none of which has a color's name.
+//! Input: an empty picture. Output: a greyish gradient with clutter. None of it has a color that a question can name.
 
 use tiny_skia::{
     Color as Ink, FillRule, GradientStop, LinearGradient, Paint, Path, PathBuilder, Pixmap, Point, Rect, SpreadMode,
     Stroke, Transform,
 };
 
-use crate::draw::paint;
 use crate::frame::Frame;
+use crate::paint::paint;
 use crate::random::Random;
 
 /// A greyish color of about this brightness: channels differ by a few steps only.
 fn muted(random: &mut Random, brightness: f32) -> [u8; 3] {
-    // dark greys take less of a tint than light ones, or they would be browns
+    // dark greys get less tint than light ones: otherwise they look brown
     let most = 2.0 + brightness * 0.05;
     let (tint, swing) = (random.within(-most, most), random.within(-most, most) / 2.0);
     [brightness + tint, brightness + swing, brightness - tint].map(|channel| channel.clamp(0.0, 255.0) as u8)
 }
 
-/// Fills the picture.
+/// Draws the background on the whole picture.
 pub(crate) fn draw(pixmap: &mut Pixmap, frame: &Frame, random: &mut Random) {
     let size = [frame.content.0 as f32, frame.content.1 as f32];
     let place = Transform::from_scale(frame.scale, frame.scale);
@@ -55,7 +55,7 @@ fn clutter(pixmap: &mut Pixmap, size: [f32; 2], place: Transform, brightness: f3
     let (x, y) = (random.within(-4.0, size[0]), random.within(-4.0, size[1]));
     let (w, h) = (random.within(4.0, 30.0), random.within(4.0, 26.0));
     let stroke = Stroke { width: random.within(0.6, 2.4), ..Stroke::default() };
-    // a filled piece is long, because a grey square or disc might be counted as a shape
+    // a filled piece is long: a grey square or disc could be counted as a shape
     let filled = random.chance(0.6);
     let (w, h) = match (filled, random.chance(0.5)) {
         (true, true) => (w.max(12.0), w.max(12.0) * 0.45),
@@ -64,7 +64,7 @@ fn clutter(pixmap: &mut Pixmap, size: [f32; 2], place: Transform, brightness: f3
     };
     let piece = random.below(5);
     let Some(outline) = piece_outline(piece, [x, y, w, h], random) else { return };
-    // lines and stripes are open, and a ring stays one
+    // lines, stripes and rings are not filled
     if filled && (2..4).contains(&piece) {
         pixmap.fill_path(&outline, &ink, FillRule::Winding, place, None);
     } else {

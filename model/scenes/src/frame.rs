@@ -1,31 +1,31 @@
-//! Enters: a canvas, a random stream. Leaves: the picture's size, and where it lies on the canvas.
+//! Input: random numbers. Output: a canvas, the size of the picture, and its position on the canvas.
 
 use crate::names::{CANVASES, TILE};
 use crate::random::Random;
 
-/// The scales, pixels of the picture per unit; 1 twice, because it is the one without resizing.
+/// The scales, in pixels of the picture per unit. 1, the scale without resizing, is twice as likely as the others.
 const SCALES: [f32; 6] = [1.0, 1.0, 1.5, 2.0, 2.5, 3.0];
-/// The scales of a reading drill.
+/// The scales of reading drills and primers.
 const DRILL_SCALES: [f32; 4] = [1.0, 1.0, 1.5, 2.0];
 
-/// A picture's place on its canvas. Units are canvas pixels.
+/// Position of a picture on its canvas. Units are canvas pixels.
 ///
-/// The content's sides are even whole numbers of units, which makes every scale give whole pixels, and the padding the
-/// same on both sides: pixel = (unit - offset) * scale, exactly.
+/// The sides of the content are even whole numbers of units. So the picture has whole pixels at every scale, and equal
+/// padding on both sides: pixel = (unit - offset) * scale, exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Frame {
     /// The canvas in tiles, (rows, columns).
     pub canvas: (usize, usize),
-    /// The content's size in units, (width, height).
+    /// Size of the content in units, (width, height).
     pub content: (usize, usize),
-    /// Where the content starts on the canvas, in units (x, y).
+    /// Top left corner of the content on the canvas, in units (x, y).
     pub offset: (usize, usize),
     /// Pixels of the picture per unit.
     pub scale: f32,
 }
 
 impl Frame {
-    /// A frame for a scene: six of ten have the square canvas.
+    /// A frame for a scene: 60 % have the square canvas.
     pub(crate) fn scene(random: &mut Random) -> Self {
         let canvas = if random.chance(0.6) { CANVASES[0] } else { random.pick(&CANVASES[1..]) };
         let mut scale = random.pick(&SCALES);
@@ -33,7 +33,7 @@ impl Frame {
         if random.chance(0.3) {
             return Self::new(canvas, full, scale);
         }
-        // enlarged pictures of two tiles that do not fill them fit a larger canvas better
+        // the processor would choose a larger canvas for an enlarged picture that does not fill its two tiles
         if canvas.0 * canvas.1 == 2 {
             scale = 1.0;
         }
@@ -45,8 +45,8 @@ impl Frame {
         if frame.is_chosen() { frame } else { Self::new(canvas, full, scale) }
     }
 
-    /// The roomiest frame: two by two tiles, filled.
-    pub(crate) fn roomy(scale: f32) -> Self {
+    /// The largest frame: two by two tiles, filled.
+    pub(crate) fn largest(scale: f32) -> Self {
         Self::new(CANVASES[0], (2 * TILE, 2 * TILE), scale)
     }
 
@@ -80,8 +80,8 @@ impl Frame {
         [(canvas_point[0] - self.offset.0 as f32) * self.scale, (canvas_point[1] - self.offset.1 as f32) * self.scale]
     }
 
-    /// Whether LLaVA-NeXT's processor would choose this canvas for the picture and fit it without stretching: most
-    /// pixels kept, then least waste, then the first.
+    /// Whether LLaVA-NeXT's processor chooses this canvas for the picture and fits the picture without stretching. The
+    /// processor prefers most pixels kept, then least waste, then the first canvas.
     pub(crate) fn is_chosen(&self) -> bool {
         let (width, height) = self.pixels();
         let (width, height) = (f64::from(width), f64::from(height));

@@ -1,29 +1,29 @@
-//! Enters: a random stream. Leaves: a frame and the objects in it, placed.
+//! Input: random numbers. Output: a frame, and the objects with their positions in it.
 
 use crate::frame::Frame;
-use crate::look::{Look, Style};
 use crate::names::{Color, ObjectKind, TILE, WORDS};
 use crate::object::Object;
+use crate::outlines::{Outlines, Style};
 use crate::random::Random;
 
-/// How often a place is tried for one object.
+/// Number of random positions that are tried for one object.
 const TRIES: usize = 48;
-/// How often a scene is laid out in frames of its own kind, stacked and scattered, before it gets the roomiest frame.
+/// Number of layouts that are tried in the planned frame, before a scene gets the largest frame.
 const LAYOUTS: usize = 24;
-/// Room kept between an object and the picture's border, in units.
+/// Least distance between an object and the border of the picture, in units.
 const BORDER: f32 = 1.0;
 
-/// What is laid out.
+/// A frame with its objects.
 pub(crate) struct Layout {
-    /// The picture's place on the canvas.
+    /// Position of the picture on the canvas.
     pub(crate) frame: Frame,
     /// The objects, the main group first.
     pub(crate) objects: Vec<Object>,
-    /// The type of shape that is counted.
+    /// The type of shape that questions count.
     pub(crate) counted: ObjectKind,
 }
 
-/// What a scene is to hold, decided before there is room for it, so that lack of room does not bend the answers.
+/// The content of a scene. It is decided before the layout, so that lack of room does not bias the answers.
 struct Plan {
     main: ObjectKind,
     stacked: bool,
@@ -52,7 +52,7 @@ fn number(random: &mut Random, digits: usize) -> String {
     (low + random.below(10_usize.pow(digits as u32) - low)).to_string()
 }
 
-/// A text for a carrier.
+/// A random text for a carrier.
 fn text(random: &mut Random, kind: ObjectKind) -> String {
     match kind {
         ObjectKind::Plate => {
@@ -73,15 +73,15 @@ fn text(random: &mut Random, kind: ObjectKind) -> String {
     }
 }
 
-/// Carriers of one type with different colors and different texts, not yet placed.
+/// Carriers of one type with different colors and different texts, without positions.
 fn group(random: &mut Random, kind: ObjectKind, count: usize, style: Style) -> Option<Vec<Object>> {
     let colors = random.shuffled(&Color::ALL);
     let mut group: Vec<Object> = Vec::new();
     while group.len() < count {
         let text = text(random, kind);
         if group.iter().all(|other| other.text != text) {
-            let look = Look::new(random, kind, &text, style)?;
-            group.push(Object::new(random, kind, colors[group.len() % colors.len()], text, look));
+            let outlines = Outlines::new(random, kind, &text, style)?;
+            group.push(Object::new(random, kind, colors[group.len() % colors.len()], text, outlines));
         }
     }
     Some(group)
@@ -98,8 +98,8 @@ impl Placing {
         Self { frame, placed: Vec::new() }
     }
 
-    /// A random place for a box, `None` where it is larger than the content. Half of the places are on the picture's
-    /// pixel grid.
+    /// A random position for a box; `None` where it is larger than the content. Half of the positions are on the pixel grid
+    /// of the picture.
     fn spot(&self, random: &mut Random, size: [f32; 2]) -> Option<[f32; 2]> {
         let room = [self.frame.content.0 as f32 - size[0] - BORDER, self.frame.content.1 as f32 - size[1] - BORDER];
         if room[0] < BORDER || room[1] < BORDER {
@@ -110,15 +110,15 @@ impl Placing {
         Some(if random.chance(0.5) { at.map(|x| ((x * scale).floor() / scale).max(BORDER)) } else { at })
     }
 
-    /// Whether there is room for an object where it is.
+    /// Whether an object has enough room at its position.
     fn fits(&self, object: &Object) -> bool {
         object.text_in_one_tile(self.frame.offset, TILE) && self.placed.iter().all(|other| !object.crowds(other))
     }
 
-    /// Places an object anywhere. False where no room was found.
+    /// Places an object at a random position. False where no room was found.
     fn scatter(&mut self, random: &mut Random, mut object: Object) -> bool {
         for _ in 0..TRIES {
-            let Some(at) = self.spot(random, object.look.size) else { return false };
+            let Some(at) = self.spot(random, object.outlines.size) else { return false };
             object.at = at;
             if self.fits(&object) {
                 self.placed.push(object);
@@ -128,18 +128,18 @@ impl Placing {
         false
     }
 
-    /// Places objects in one stack. False where no room was found.
+    /// Places objects one below the other. False where no room was found.
     fn stack(&mut self, random: &mut Random, mut objects: Vec<Object>) -> bool {
         let gaps: Vec<f32> = objects.iter().map(|_| random.within(1.5, 2.0)).collect();
-        let wide = objects.iter().map(|object| object.look.size[0]).fold(0.0, f32::max);
-        let high = objects.iter().zip(&gaps).map(|(object, gap)| object.look.size[1] + gap).sum::<f32>();
+        let wide = objects.iter().map(|object| object.outlines.size[0]).fold(0.0, f32::max);
+        let high = objects.iter().zip(&gaps).map(|(object, gap)| object.outlines.size[1] + gap).sum::<f32>();
         let high = high - gaps.last().copied().unwrap_or(0.0);
         let align = random.pick(&[0.0, 0.0, 0.5, 1.0]);
         for _ in 0..TRIES {
             let Some([x, mut y]) = self.spot(random, [wide, high]) else { return false };
             for (object, gap) in objects.iter_mut().zip(&gaps) {
-                object.at = [x + align * (wide - object.look.size[0]), y];
-                y += object.look.size[1] + gap;
+                object.at = [x + align * (wide - object.outlines.size[0]), y];
+                y += object.outlines.size[1] + gap;
             }
             if objects.iter().all(|object| self.fits(object)) {
                 self.placed.append(&mut objects);
@@ -149,14 +149,14 @@ impl Placing {
         false
     }
 
-    /// Places the shapes, in colors of their own. False where no room was found.
+    /// Places the shapes, no two with the same color. False where no room was found.
     fn shapes(&mut self, random: &mut Random, kinds: &[ObjectKind], style: Style) -> bool {
         let colors = random.shuffled(&Color::ALL);
         kinds.iter().zip(colors).all(|(&kind, color)| {
             // another size may fit where this one does not
             (0..3).any(|_| {
-                let Some(look) = Look::new(random, kind, "", style) else { return false };
-                let object = Object::new(random, kind, color, String::new(), look);
+                let Some(outlines) = Outlines::new(random, kind, "", style) else { return false };
+                let object = Object::new(random, kind, color, String::new(), outlines);
                 self.scatter(random, object)
             })
         })
@@ -172,15 +172,15 @@ impl Placing {
 }
 
 impl Layout {
-    /// A scene. Room is found by trying; where a layout fails, the next one is stacked if it was scattered and the other
-    /// way round, and after some of them the frame is the roomiest, where nearly every layout succeeds.
+    /// A scene. Layouts are tried until one succeeds. Every eighth one swaps stacked and scattered, and after [`LAYOUTS`]
+    /// of them the frame is the largest one, where nearly every layout succeeds.
     pub(crate) fn scene(random: &mut Random) -> Self {
         let plan = Plan::new(random);
         let frame = Frame::scene(random);
         let mut layouts = 0;
         loop {
-            let frame = if layouts < LAYOUTS { frame } else { Frame::roomy(frame.scale) };
-            // the first tries keep to the plan
+            let frame = if layouts < LAYOUTS { frame } else { Frame::largest(frame.scale) };
+            // the first layouts follow the plan
             let stacked = plan.stacked != (layouts % 8 == 7);
             if let Some(objects) = plan.place(random, frame, stacked) {
                 return Self { frame, objects, counted: plan.counted };
@@ -206,7 +206,7 @@ impl Layout {
         }
     }
 
-    /// A reading drill: one tile, as full of texts as it gets, and a few shapes.
+    /// A reading drill: one tile with as many texts as possible and a few shapes.
     pub(crate) fn drill(random: &mut Random) -> Self {
         let frame = Frame::drill(random);
         loop {
@@ -232,7 +232,7 @@ impl Plan {
         if !placed || !placing.shapes(random, &self.shapes, style) {
             return None;
         }
-        // what room is left goes to another type of carrier
+        // another type of carrier gets the remaining room
         let others: Vec<_> = ObjectKind::CARRIERS.into_iter().filter(|&kind| kind != self.main).collect();
         let (kind, count) = (random.pick(&others), random.below(3));
         let style = Style::new(random, false);
@@ -249,8 +249,8 @@ fn drill(random: &mut Random, frame: Frame) -> Option<Vec<Object>> {
     if random.chance(0.4) {
         let kind = random.pick(&[ObjectKind::Plate, ObjectKind::Sign]);
         let style = Style::new(random, true);
-        let rack = group(random, kind, 3, style)?;
-        placing.stack(random, rack);
+        let stacked = group(random, kind, 3, style)?;
+        placing.stack(random, stacked);
     }
     let most = 4 + random.below(3);
     let shapes = 1 + random.below(3);
@@ -272,8 +272,8 @@ fn drill(random: &mut Random, frame: Frame) -> Option<Vec<Object>> {
         if placing.placed.len() < texts + shapes {
             let (kind, color) = (random.pick(&ObjectKind::SHAPES), random.pick(&Color::ALL));
             let style = Style::new(random, false);
-            let look = Look::new(random, kind, "", style)?;
-            let object = Object::new(random, kind, color, String::new(), look);
+            let outlines = Outlines::new(random, kind, "", style)?;
+            let object = Object::new(random, kind, color, String::new(), outlines);
             placing.scatter(random, object);
         }
     }

@@ -1,4 +1,4 @@
-//! What a scene is made of and asked about, by name.
+//! Names and constants: colors, types of objects, kinds of questions, canvases.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,19 +8,19 @@ pub const TILE: usize = 64;
 pub const PATCH: usize = 8;
 /// The demo checkpoint's canvases in tiles, (rows, columns), in the order of its pinpoints.
 pub const CANVASES: [(usize, usize); 5] = [(2, 2), (1, 2), (2, 1), (1, 3), (3, 1)];
-/// The words that stand on signs, as drawn.
+/// The words on signs.
 pub const WORDS: [&str; 16] = [
     "STOP", "EXIT", "TAXI", "CAFE", "OPEN", "BUS", "HOT", "ICE", "TEA", "ZOO", "BAR", "SALE", "PARK", "GYM", "INN",
     "MAP",
 ];
 
-/// Which scenes: those to train on, or those to test with. No scene is in both.
+/// A set of scenes. No scene is in both sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// Scenes to train on: even seeds.
+    /// Scenes for training: even seeds.
     Train,
-    /// Scenes to test with: odd seeds.
+    /// Scenes for tests: odd seeds.
     HeldOut,
 }
 
@@ -28,24 +28,24 @@ pub enum Split {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The number on a plate or a shirt, named by its color.
+    /// The number on the plate or shirt of a given color.
     Number,
-    /// The word on a sign, named by its color.
+    /// The word on the sign of a given color.
     Word,
-    /// The color of a plate, a shirt or a sign, named by its text.
+    /// The color of the plate, shirt or sign with a given text.
     Whose,
-    /// The color of a shape, named by its type.
+    /// The color of the shape of a given type.
     Color,
-    /// The type of a shape, named by its color.
+    /// The type of the shape of a given color.
     Shape,
     /// How many shapes of one type there are, 0 to 3.
     Count,
-    /// Whether there is a shape of this color and type.
+    /// Whether there is a shape of a given color and type.
     Exist,
 }
 
 impl Kind {
-    /// All kinds, in the order in which they are asked.
+    /// All kinds, in the order of a scene's questions.
     pub const ALL: [Self; 7] =
         [Self::Number, Self::Word, Self::Whose, Self::Color, Self::Shape, Self::Count, Self::Exist];
 
@@ -80,7 +80,7 @@ pub enum ObjectKind {
     Square,
     /// An equilateral triangle, tilted by a few degrees at most.
     Triangle,
-    /// A star of five points, turned at will.
+    /// A star with five points, at any angle.
     Star,
 }
 
@@ -149,7 +149,7 @@ impl Color {
         }
     }
 
-    /// The middle of the color's range, RGB; objects stray from it by [`JITTER`] a channel.
+    /// The mean color of objects, RGB. Each channel of an object's color differs from it by at most [`JITTER`].
     pub(crate) fn rgb(self) -> [u8; 3] {
         match self {
             Self::Red => [204, 40, 44],
@@ -162,6 +162,6 @@ impl Color {
     }
 }
 
-/// How far a channel of an object's color strays from [`Color::rgb`], either way: the nearest two colors, orange and
-/// yellow, still lie apart.
+/// Greatest difference of one channel between an object's color and [`Color::rgb`]. The two nearest colors, orange and yellow,
+/// still do not overlap.
 pub(crate) const JITTER: i32 = 14;

@@ -1,4 +1,4 @@
-//! Enters: the drawn picture. Leaves: it with the noise of a camera, as RGB.
+//! Input: the drawn picture. Output: the picture with noise like a camera's, as RGB.
 
 use std::sync::LazyLock;
 
@@ -7,15 +7,15 @@ use tiny_skia::Pixmap;
 
 use crate::random::{Purpose, Random};
 
-/// How many values of noise there are to start from.
+/// Number of start positions in the noise table.
 const STARTS: usize = 1 << 15;
-/// Widest row that is noised in one go, in values.
+/// Greatest number of values that take their noise from one start position.
 const ROW: usize = 3 * 576;
-/// Standard deviation of the table's values.
+/// Standard deviation of the values in the table.
 const SIGMA: f32 = 32.0;
 
-/// Values of bell-shaped noise of standard deviation [`SIGMA`]. Each row of a picture takes a stretch of it from a random
-/// start, which is much cheaper than fresh noise and looks the same.
+/// Nearly Gaussian noise with standard deviation [`SIGMA`]. Each row of a picture uses a part of the table from a random start,
+/// which is much cheaper than new noise and looks the same.
 static TABLE: LazyLock<Vec<i16>> = LazyLock::new(|| {
     let mut random = Random::new(0, Purpose::Noise);
     (0..STARTS + ROW)
@@ -27,7 +27,7 @@ static TABLE: LazyLock<Vec<i16>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Adds noise and drops the alpha, which is full everywhere.
+/// Adds noise, and drops the alpha channel, which is opaque everywhere.
 pub(crate) fn finish(pixmap: &Pixmap, random: &mut Random) -> RgbImage {
     let sigma = random.within(1.5, 8.0);
     let strength = (sigma * 256.0 / SIGMA) as i32;

@@ -1,4 +1,4 @@
-//! Enters: a scene's objects. Leaves: the questions about them, with their answers.
+//! Input: the objects of a scene. Output: questions about them, with answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,9 +6,9 @@ use crate::names::{Color, Kind, ObjectKind};
 use crate::object::Object;
 use crate::random::Random;
 
-/// How many objects the main group has, which come first; only they are asked for by their text.
+/// Number of objects in the main group, which come first. Only they are identified by their text in questions.
 const MAIN: usize = 3;
-/// How many questions of existence a scene has.
+/// Number of questions per scene whether an object exists.
 const EXIST: usize = 2;
 
 /// A question about a scene, and its answer.
@@ -20,8 +20,8 @@ pub struct Question {
     pub answer: String,
     /// Its kind.
     pub kind: Kind,
-    /// The objects that it is about, by index: all of the type that is counted; where it asks whether something is there,
-    /// that, or all of its type where it is not.
+    /// Indices of the objects that it is about. For a count: all objects of the type. For existence: the object, or if there
+    /// is none, all objects of its type.
     pub about: Vec<usize>,
 }
 
@@ -30,7 +30,7 @@ impl Question {
         Self { question, answer: answer.to_lowercase(), kind, about }
     }
 
-    /// The one object that it is about, by index; `None` where it counts, or asks whether something is there.
+    /// Index of the one object that it is about; `None` for counts and existence.
     #[must_use]
     pub fn target(&self) -> Option<usize> {
         match self.kind {
@@ -40,14 +40,14 @@ impl Question {
     }
 }
 
-/// The objects of one type, by index.
+/// Indices of the objects of one type.
 fn of_kind(objects: &[Object], kind: ObjectKind) -> Vec<usize> {
     (0..objects.len()).filter(|&index| objects[index].kind == kind).collect()
 }
 
 /// All questions that can be asked about the objects.
 ///
-/// `least`: types of shapes that there are at least, where a type is asked for.
+/// A scene with fewer than `least` types of shapes has no questions about types.
 pub(crate) fn all(objects: &[Object], counted: ObjectKind, random: &mut Random, least: usize) -> Vec<Question> {
     let mut questions = about_texts(objects);
     questions.extend(about_shapes(objects, random, least));
@@ -58,19 +58,19 @@ pub(crate) fn all(objects: &[Object], counted: ObjectKind, random: &mut Random, 
     questions
 }
 
-/// How many shapes of one type there are.
+/// The question how many shapes of one type there are.
 fn count(objects: &[Object], kind: ObjectKind) -> Question {
     let counting = of_kind(objects, kind);
     let count = counting.len().to_string();
     Question::new(Kind::Count, counting, format!("how many {}s are there?", kind.name()), &count)
 }
 
-/// How many shapes there are of each type but the counted one. Their numbers can be guessed: one is the rule.
+/// The same for all types except the counted one. These answers can be guessed: most are one.
 pub(crate) fn other_counts(objects: &[Object], counted: ObjectKind) -> Vec<Question> {
     ObjectKind::SHAPES.into_iter().filter(|&kind| kind != counted).map(|kind| count(objects, kind)).collect()
 }
 
-/// What stands on what, and what it stands on.
+/// Questions for the text of a carrier, and for the color of the carrier with a text.
 fn about_texts(objects: &[Object]) -> Vec<Question> {
     let mut questions = Vec::new();
     for (index, object) in objects.iter().enumerate().filter(|(_, object)| object.kind.has_text()) {
@@ -86,19 +86,19 @@ fn about_texts(objects: &[Object]) -> Vec<Question> {
     questions
 }
 
-/// The colors of shapes that are the only ones of their type, and the types of shapes, by their color.
+/// Questions for the color of a shape that is the only one of its type, and for the type of a shape with a color.
 fn about_shapes(objects: &[Object], random: &mut Random, least: usize) -> Vec<Question> {
     let shapes: Vec<(usize, &Object)> =
         objects.iter().enumerate().filter(|(_, object)| !object.kind.has_text()).collect();
     let of = |kind: ObjectKind| shapes.iter().filter(|(_, shape)| shape.kind == kind).count();
     let types = ObjectKind::SHAPES.into_iter().filter(|&kind| of(kind) > 0).count();
     let mut questions = Vec::new();
-    // a scene has three shapes at least, and no two of one color
+    // a scene has at least three shapes, no two with the same color
     for &(index, shape) in shapes.iter().filter(|(_, shape)| of(shape.kind) == 1) {
         let question = format!("what color is the {}?", shape.kind.name());
         questions.push(Question::new(Kind::Color, vec![index], question, shape.color.name()));
     }
-    // one shape a type, or the commonest type would be the best guess
+    // one shape per type: otherwise the most common type would be the best guess
     for kind in ObjectKind::SHAPES.into_iter().filter(|_| types >= least) {
         let of_kind: Vec<(usize, &Object)> = shapes.iter().copied().filter(|(_, shape)| shape.kind == kind).collect();
         if of_kind.is_empty() {
@@ -111,8 +111,8 @@ fn about_shapes(objects: &[Object], random: &mut Random, least: usize) -> Vec<Qu
     questions
 }
 
-/// Whether there is a shape of a color and a type, both of which are there. Type and coin fall first: the type that has
-/// most shapes is asked for no more often than another, so how many there are says nothing about the answer.
+/// The question whether a shape with a color and a type exists. Color and type are both in the scene. The type and the answer
+/// are chosen first, so the number of shapes of a type does not affect the answer.
 fn exist(objects: &[Object], random: &mut Random) -> Option<Question> {
     let shapes: Vec<&Object> = objects.iter().filter(|object| !object.kind.has_text()).collect();
     let there = |kind: &ObjectKind| shapes.iter().any(|shape| shape.kind == *kind);

@@ -1,23 +1,23 @@
-//! Enters: a seed and what it is for. Leaves: numbers, the same on every machine.
+//! Input: a seed and a purpose. Output: random numbers, the same on every machine.
 
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
 
-/// What a stream of numbers is for. Streams of one seed and different purposes have nothing in common, so that asking
-/// more questions does not change the picture.
+/// The purpose of a stream of numbers. Streams with the same seed and different purposes are independent, so that additional
+/// questions do not change the picture.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     /// Layout and drawing of a scene.
     Scene = 1,
-    /// Coins and choices of its questions.
+    /// The choices for its questions.
     Questions = 2,
-    /// Which of its questions are picked, one of each kind.
+    /// The choice of one question of each kind.
     Pick = 3,
     /// Layout and drawing of a reading drill.
     Drill = 4,
-    /// The table of noise that all pictures share.
+    /// The noise table that all pictures share.
     Noise = 5,
     /// Layout and drawing of a primer.
     Primer = 6,
@@ -40,7 +40,7 @@ impl Random {
         self.0.next_u64()
     }
 
-    /// A whole number below `n`; 0 where `n` is 0. (The bias of 2^-32 * n is far below anything measurable here.)
+    /// A whole number below `n`; 0 where `n` is 0. (The bias, 2^-32 * n, is too small to matter here.)
     pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u64::from(self.0.next_u32()) * n as u64) >> 32) as usize
     }
@@ -55,7 +55,7 @@ impl Random {
         self.within(0.0, 1.0) < probability
     }
 
-    /// One of the items. They must not be none.
+    /// One of the items. Panics where there are none.
     pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }

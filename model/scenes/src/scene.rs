@@ -1,4 +1,4 @@
-//! Enters: a split and an index. Leaves: a picture, what is in it, and questions about it.
+//! Input: a split and an index. Output: a picture, its objects, and questions about them.
 
 use image::RgbImage;
 
@@ -10,12 +10,12 @@ use crate::object::Object;
 use crate::question::{self, Question};
 use crate::random::{Purpose, Random};
 
-/// How many of a patch's 64 sampled points an object must cover to own it.
+/// Least number of a patch's 64 sample points that an object must cover to own the patch.
 const OWNED: usize = 6;
-/// How many types of shapes a scene has at least where one is asked for.
+/// Least number of types of shapes for a question about a type.
 const LEAST: usize = 3;
 
-/// A picture, what is in it, and questions about it.
+/// A picture, its objects, and questions about them.
 #[derive(Debug, Clone)]
 pub struct Scene {
     seed: u64,
@@ -27,7 +27,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// The scene with this index in its split. The same one, to the byte, every time.
+    /// The scene with this index in its split. It is always the same, byte for byte.
     #[must_use]
     pub fn new(split: Split, index: u64) -> Self {
         let odd = match split {
@@ -40,7 +40,7 @@ impl Scene {
         Self::drawn(seed, layout, &mut random)
     }
 
-    /// The reading drill with this index: one tile, full of texts and a few shapes. For training only.
+    /// The reading drill with this index: one tile, full of texts, with a few shapes. For training only.
     #[must_use]
     pub fn drill(index: u64) -> Self {
         let seed = index.wrapping_mul(2);
@@ -49,8 +49,8 @@ impl Scene {
         Self::drawn(seed, layout, &mut random)
     }
 
-    /// The primer with this index: two tiles with one or two texts and one or two shapes, so that a question's answer is
-    /// one of few. For training only: its questions can be guessed.
+    /// The primer with this index: two tiles with one or two texts and one or two shapes, so that few answers are possible.
+    /// For training only: its answers can be guessed.
     #[must_use]
     pub fn primer(index: u64) -> Self {
         let seed = index.wrapping_mul(2);
@@ -71,25 +71,25 @@ impl Scene {
         &self.picture
     }
 
-    /// The canvas that LLaVA-NeXT's processor chooses for the picture, in tiles: (rows, columns).
+    /// The canvas that LLaVA-NeXT's processor chooses for the picture, in tiles (rows, columns).
     #[must_use]
     pub fn canvas(&self) -> (usize, usize) {
         self.frame.canvas
     }
 
-    /// Where the picture lies on the canvas.
+    /// Position of the picture on the canvas.
     #[must_use]
     pub fn frame(&self) -> &Frame {
         &self.frame
     }
 
-    /// Pixels of the picture per unit, that is per pixel of the canvas.
+    /// Pixels of the picture per unit (pixel of the canvas).
     #[must_use]
     pub fn scale(&self) -> f32 {
         self.frame.scale
     }
 
-    /// Where the picture's top left corner lies on the canvas, in units (x, y).
+    /// Top left corner of the picture on the canvas, in units (x, y).
     #[must_use]
     pub fn offset(&self) -> (usize, usize) {
         self.frame.offset
@@ -101,26 +101,26 @@ impl Scene {
         &self.objects
     }
 
-    /// The type of shape that is counted.
+    /// The type of shape that questions count.
     #[must_use]
     pub fn counted(&self) -> ObjectKind {
         self.counted
     }
 
-    /// All questions that the scene offers. For scenes, not for drills: those are to be read, not asked about.
+    /// All questions about the scene. For scenes and primers: drills are for reading only.
     #[must_use]
     pub fn questions(&self) -> Vec<Question> {
         question::all(&self.objects, self.counted, &mut Random::new(self.seed, Purpose::Questions), self.least)
     }
 
-    /// Questions for training only, beyond [`Scene::questions`]: how many shapes there are of the types that are not the
-    /// counted one. Their answers are not balanced.
+    /// More questions, for training only: the number of shapes of each type except the counted one. Their answers are not
+    /// balanced.
     #[must_use]
     pub fn questions_to_practise(&self) -> Vec<Question> {
         question::other_counts(&self.objects, self.counted)
     }
 
-    /// One question of each kind that the scene offers, chosen evenly among those of its kind.
+    /// One random question of each kind that the scene has.
     #[must_use]
     pub fn one_of_each(&self) -> Vec<Question> {
         let mut random = Random::new(self.seed, Purpose::Pick);
@@ -135,7 +135,7 @@ impl Scene {
         picked
     }
 
-    /// The patch of the canvas that the middle of an object's box lies in, (row, column).
+    /// The patch of the canvas at the centre of an object's box, (row, column).
     #[must_use]
     pub fn middle_patch(&self, object: usize) -> (usize, usize) {
         let [x0, y0, x1, y1] = self.objects[object].content_bounds();
@@ -143,15 +143,15 @@ impl Scene {
         (patch(y0, y1, self.frame.offset.1), patch(x0, x1, self.frame.offset.0))
     }
 
-    /// Which object each patch of the whole canvas shows, padding included, row by row: the one that covers most of it,
-    /// if that is 6 of 64 sampled points at least.
+    /// The object on each patch of the whole canvas, padding included, row by row: the object that covers most of the
+    /// patch's 64 sample points, if it covers at least 6.
     #[must_use]
     pub fn patch_owners(&self) -> Vec<Option<usize>> {
         let (rows, columns) = (self.frame.canvas.0 * TILE / PATCH, self.frame.canvas.1 * TILE / PATCH);
         (0..rows * columns).map(|patch| self.owner(patch / columns, patch % columns)).collect()
     }
 
-    /// The object that a patch shows.
+    /// The object on one patch.
     fn owner(&self, row: usize, column: usize) -> Option<usize> {
         let x = (column * PATCH) as f32 - self.frame.offset.0 as f32;
         let y = (row * PATCH) as f32 - self.frame.offset.1 as f32;

@@ -1,10 +1,10 @@
-//! What every scene keeps to, what all of them together keep to, and that a seed always gives the same scene.
+//! Checks each scene, the balance over many scenes, and that a seed always gives the same scene.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fovea_scenes::{CANVASES, Color, Kind, ObjectKind, PATCH, Question, Scene, Split, TILE};
 
-/// How many scenes the balance is taken over.
+/// Number of scenes for the check of the balance.
 const MANY: u64 = 700;
 
 fn scenes(count: u64) -> impl Iterator<Item = Scene> {
@@ -29,7 +29,7 @@ fn processed(width: u32, height: u32) -> ((usize, usize), (usize, usize)) {
 }
 
 #[test]
-fn the_processor_chooses_the_scene_s_canvas_and_place() {
+fn the_processor_chooses_the_canvas_and_position_of_the_scene() {
     for scene in scenes(MANY) {
         let (width, height) = scene.picture().dimensions();
         let (canvas, fitted) = processed(width, height);
@@ -43,7 +43,7 @@ fn the_processor_chooses_the_scene_s_canvas_and_place() {
     }
 }
 
-/// What holds for the objects of scenes and drills: inside, apart, texts whole, colors and texts unique in their type.
+/// Checks the objects of scenes and drills: inside the picture, without overlap, text inside one tile.
 fn check_objects(scene: &Scene) {
     let (width, height) = scene.picture().dimensions();
     for (index, object) in scene.objects().iter().enumerate() {
@@ -63,7 +63,7 @@ fn check_objects(scene: &Scene) {
 }
 
 #[test]
-fn scenes_keep_to_their_plan() {
+fn scenes_have_the_planned_objects() {
     for scene in scenes(MANY) {
         check_objects(&scene);
         let objects = scene.objects();
@@ -92,7 +92,7 @@ fn drills_are_one_full_tile() {
     }
 }
 
-/// The answer, found again from the question's words and the objects alone.
+/// The answers that are correct for the words of the question, from the objects.
 fn answered(question: &Question, scene: &Scene) -> Vec<String> {
     let words: Vec<&str> = question.question.trim_end_matches('?').split(' ').collect();
     let objects = scene.objects().iter();
@@ -127,7 +127,7 @@ fn answered(question: &Question, scene: &Scene) -> Vec<String> {
 }
 
 #[test]
-fn answers_are_right_and_the_only_ones() {
+fn each_question_has_one_correct_answer() {
     for scene in scenes(MANY) {
         for question in scene.questions() {
             assert_eq!(answered(&question, &scene), [question.answer.as_str()], "{question:?}");
@@ -144,7 +144,7 @@ fn answers_are_right_and_the_only_ones() {
     }
 }
 
-/// Checks that every expected answer has its even share, in per cent.
+/// Checks that all expected answers are equally frequent, within a tolerance in per cent.
 fn even(answers: &BTreeMap<(Kind, String), usize>, kind: Kind, expected: &[&str], tolerance: f64) {
     let total: usize = answers.iter().filter(|((of, _), _)| *of == kind).map(|(_, count)| count).sum();
     for answer in expected {

@@ -1,18 +1,18 @@
-//! Enters: a BMP file. Leaves: the same picture with a plain header.
+//! Input: a BMP file. Output: the same picture with the most common header, which every decoder reads alike.
+//! Source: Pillow's `BmpImagePlugin.py`.
 //!
-//! A BMP has one of many headers, and writers fill their fields loosely. What counts is read here as Pillow reads it;
-//! the decoder gets the most common header.
+//! BMP has many versions of its header, and programs often write inexact fields. This file reads them like Pillow.
 
-/// The compression that says which bits are red, green and blue.
+/// The compression method with masks for red, green and blue.
 const BITFIELDS: u32 = 3;
 
 /// A BMP with a plain header.
 pub(super) struct Plain {
-    /// The file.
+    /// The file with the new header.
     pub file: Vec<u8>,
-    /// The largest red, green and blue, where a pixel has 16 bits.
+    /// The largest values of red, green and blue, for pixels of 16 bits.
     pub levels: Option<[u32; 3]>,
-    /// Whether the rows come from top to bottom though the header cannot say so.
+    /// Whether the rows are stored from top to bottom, although the new header cannot say so.
     pub upside_down: bool,
 }
 
@@ -24,7 +24,7 @@ fn short(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_le_bytes(*bytes).into())
 }
 
-/// Rewrites a BMP; `None` where the header is none that Pillow knows, or broken off, or its numbers make no sense.
+/// Rewrites a BMP; `None` if Pillow does not know the header, or if it is truncated or has impossible numbers.
 pub(super) fn plain(bytes: &[u8]) -> Option<Plain> {
     let size = number(bytes, 14)? as usize;
     if !matches!(size, 12 | 40 | 52 | 56 | 64 | 108 | 124) {
@@ -45,10 +45,10 @@ pub(super) fn plain(bytes: &[u8]) -> Option<Plain> {
         masks = Some([number(bytes, 54)?, number(bytes, 58)?, number(bytes, 62)?]);
         at += if size == 40 { 12 } else { 0 };
     }
-    // in these cases the fields have the order of a file without fields
+    // these masks are equal to the default order
     masks = masks.filter(|masks| !matches!((bits, masks), (24, [0xFF_0000, 0xFF00, 0xFF]) | (32, [0, 0, 0])));
 
-    // the palette, of which the decoder takes no more than the bits can name
+    // the palette; the decoder accepts no more entries than the bits can index
     let (entry, most) = (if old { 3 } else { 4 }, 1usize.checked_shl(bits)?.min(256));
     let colours = if colours == 0 { 1 << bits.min(16) } else { colours as usize };
     let palette = if bits <= 8 { bytes.get(at..)? } else { &[] };
@@ -89,7 +89,7 @@ pub(super) fn plain(bytes: &[u8]) -> Option<Plain> {
     Some(Plain { file, levels, upside_down })
 }
 
-/// Adds the bytes that fill the last row up to a multiple of four, where a writer has spared them.
+/// Adds the padding of the last row to a multiple of four bytes, which some programs do not write.
 fn fill_last_row(file: &mut Vec<u8>, begin: usize, [width, height, bits]: [u32; 3]) {
     let row = (u64::from(width) * u64::from(bits)).div_ceil(8);
     let whole = row.next_multiple_of(4).saturating_mul(height.into());
@@ -103,7 +103,7 @@ fn fill_last_row(file: &mut Vec<u8>, begin: usize, [width, height, bits]: [u32; 
 mod tests {
     use super::*;
 
-    /// A header of `size` bytes for 3x1 pixels, behind it a table and the pixels.
+    /// A header of `size` bytes for 3x1 pixels, then `rest`: a table and the pixels.
     fn file(size: u32, bits: u32, compression: u32, offset: u32, rest: &[u8]) -> Vec<u8> {
         let mut out = b"BM".to_vec();
         let fields = [0, 0, offset, size, 3, 1, 1 | bits << 16, compression, 0, 0, 0, 0, 0];
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn few_bits_have_the_levels_of_their_masks() {
+    fn sixteen_bits_have_the_levels_of_their_masks() {
         let masks = |masks: [u32; 3]| masks.iter().flat_map(|mask| mask.to_le_bytes()).collect::<Vec<u8>>();
         let levels = |compression, rest: &[u8]| plain(&file(40, 16, compression, 54, rest)).expect("a header").levels;
         assert_eq!(levels(0, &[0; 8]), Some([31; 3]));

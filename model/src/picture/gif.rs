@@ -1,23 +1,23 @@
-//! Enters: a GIF file. Leaves: its first frame on its screen, as Pillow shows it.
+//! Input: a GIF file. Output: its first frame and logical screen, as in Pillow's `GifImagePlugin.py`.
 //!
-//! Blocks and screen are read here, as leniently as Pillow reads them; the decoder gets a GIF that holds the frame
-//! alone, in grey, and so gives colour indices.
+//! This file reads blocks and screen as leniently as Pillow. The decoder gets a GIF with this frame only and a grey
+//! palette, so its output is the colour indices.
 
 /// The first frame of a GIF.
 pub(super) struct Frame {
-    /// A GIF file that has nothing but the frame, with the colours' indices for their colours.
+    /// A GIF file with this frame only. Its colours are the indices, as grey levels.
     pub file: Vec<u8>,
-    /// Width and height of the screen, which is as large as the frame needs.
+    /// Width and height of the screen; at least as large as the frame needs.
     pub screen: (u32, u32),
     /// The frame's upper left corner on the screen.
     pub corner: (u32, u32),
-    /// What the indices mean.
-    pub colours: [[u8; 3]; 256],
-    /// The index of what the frame leaves free: the transparent one, without one the first.
+    /// The colour of each index.
+    pub colors: [[u8; 3]; 256],
+    /// The index outside the frame: the transparent colour, or 0 if there is none.
     pub margin: u8,
 }
 
-/// A file read from its start to its end.
+/// Reads a file from start to end.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -31,13 +31,13 @@ impl<'a> Reader<'a> {
         self.take(1).map(|bytes| bytes[0])
     }
 
-    /// The next of the blocks that make up an extension or a frame; `None` at their end, or at the file's.
+    /// The next data block of an extension or a frame; `None` at their end or at the end of the file.
     fn block(&mut self) -> Option<&'a [u8]> {
         let length = self.byte().filter(|length| *length > 0)?;
         Some(self.take(length.into()).unwrap_or_else(|| std::mem::take(&mut self.0)))
     }
 
-    /// A colour table, where the flags announce one.
+    /// A colour table, if the flags declare one. The outer `None` means that the file is truncated.
     fn table(&mut self, flags: u8) -> Option<Option<&'a [u8]>> {
         if flags & 0x80 == 0 {
             return Some(None);
@@ -50,21 +50,21 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
-/// Whether a table says nothing, because each index is its own grey.
+/// Whether the table is the identity: each index is its own grey level.
 fn is_grey(table: &[u8]) -> bool {
     table.as_chunks::<3>().0.iter().enumerate().all(|(index, colour)| *colour == [index as u8; 3])
 }
 
-/// The colours of all 256 indices: black behind a table's end, greys without a table.
-fn colours(table: Option<&[u8]>) -> [[u8; 3]; 256] {
+/// The colours of all 256 indices: black after the end of the table, grey levels without a table.
+fn colors(table: Option<&[u8]>) -> [[u8; 3]; 256] {
     let Some(table) = table else { return std::array::from_fn(|index| [index as u8; 3]) };
     let entries = table.as_chunks::<3>().0;
     std::array::from_fn(|index| entries.get(index).copied().unwrap_or_default())
 }
 
-/// Reads an extension; the index of a transparent colour if it is one that names one.
+/// Reads an extension. Returns the index of the transparent colour, if the extension has one.
 ///
-/// Blocks of any length are taken, and one block at least is skipped behind an empty extension, as Pillow does.
+/// Like Pillow, accepts blocks of any length, and skips at least one block after an empty extension.
 fn extension(reader: &mut Reader) -> Option<Option<u8>> {
     const CONTROL: u8 = 0xF9;
     const COMMENT: u8 = 0xFE;
@@ -87,7 +87,7 @@ fn extension(reader: &mut Reader) -> Option<Option<u8>> {
     Some(transparent)
 }
 
-/// Takes the first frame out of a GIF; `None` where the file has none, or breaks off.
+/// Extracts the first frame of a GIF; `None` if the file has none or is truncated.
 pub(super) fn first_frame(bytes: &[u8]) -> Option<Frame> {
     let mut reader = Reader(bytes);
     let head = reader.take(13)?;
@@ -98,12 +98,12 @@ pub(super) fn first_frame(bytes: &[u8]) -> Option<Frame> {
             b'!' => transparent = extension(&mut reader)?.or(transparent),
             b',' => break,
             b';' => return None,
-            _ => {} // between blocks anything may lie
+            _ => {} // any bytes may be between blocks
         }
     }
     let place = reader.take(9)?;
     let local = reader.table(place[8])?;
-    // a table of greys counts as none in Pillow, so that a local one does not replace a global one, either
+    // Pillow ignores a grey identity table, so a local one does not replace a global one
     let table = [local, global].into_iter().flatten().find(|table| !is_grey(table));
     let corner = (number(place, 0), number(place, 2));
     let size = (number(place, 4), number(place, 6));
@@ -123,14 +123,14 @@ pub(super) fn first_frame(bytes: &[u8]) -> Option<Frame> {
         file.extend(block);
     }
     file.extend(b"\0;");
-    Some(Frame { file, screen, corner, colours: colours(table), margin: transparent.unwrap_or(0) })
+    Some(Frame { file, screen, corner, colors: colors(table), margin: transparent.unwrap_or(0) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A GIF with a screen of 5x4 and a table of two colours; a frame of 3x2 at (4, 1) behind `blocks`.
+    /// A GIF with a screen of 5x4 and a table of two colours; a frame of 3x2 at (4, 1) after `blocks`.
     fn file(blocks: &[u8]) -> Vec<u8> {
         let head = b"GIF89a\x05\0\x04\0\x80\0\0\x0A\x0B\x0C\x14\x15\x16";
         let frame = b",\x04\0\x01\0\x03\0\x02\0\0\x02\x03abc\x01d\0;";
@@ -141,7 +141,7 @@ mod tests {
     fn the_screen_grows_to_the_frame() {
         let frame = first_frame(&file(b"")).expect("a frame");
         assert_eq!((frame.screen, frame.corner, frame.margin), ((7, 4), (4, 1), 0));
-        assert_eq!(frame.colours[..3], [[10, 11, 12], [20, 21, 22], [0, 0, 0]]);
+        assert_eq!(frame.colors[..3], [[10, 11, 12], [20, 21, 22], [0, 0, 0]]);
         assert!(frame.file.ends_with(b",\0\0\0\0\x03\0\x02\0\0\x02\x03abc\x01d\0;"));
     }
 
@@ -161,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_greys_is_none() {
+    fn a_grey_identity_table_is_ignored() {
         assert!(is_grey(&[0, 0, 0, 1, 1, 1]) && !is_grey(&[0, 0, 0, 1, 1, 2]));
-        assert_eq!((colours(None)[200], colours(Some(&[1, 2, 3]))[1]), ([200; 3], [0; 3]));
+        assert_eq!((colors(None)[200], colors(Some(&[1, 2, 3]))[1]), ([200; 3], [0; 3]));
     }
 }

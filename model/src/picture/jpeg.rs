@@ -1,8 +1,8 @@
-//! Enters: a JPEG file. Leaves: what it says about its orientation, and the same picture with its colours settled.
+//! Input: a JPEG file. Output: its orientation metadata, and the same picture with an explicit colour space.
+//! Source: `default_decompress_parms` in libjpeg's `jdapimin.c`; metadata as in Pillow's `JpegImagePlugin.py`.
 //!
-//! What the three or four components of a JPEG mean follows from the JFIF marker, the Adobe marker and the components'
-//! names, in an order that libjpeg fixed and not every decoder keeps. So the decoder gets a copy with one Adobe marker
-//! that says it plainly, and without the other metadata.
+//! JFIF marker, Adobe marker and component names determine the colour space, in libjpeg's order of precedence. Not every
+//! decoder uses this order, so the decoder gets a copy with one Adobe marker and no other metadata.
 
 use std::borrow::Cow;
 
@@ -15,44 +15,44 @@ const END: u8 = 0xD9;
 
 /// A part of a JPEG file.
 enum Part<'a> {
-    /// A marker with what belongs to it: all its bytes, and those behind its length.
+    /// A marker segment: all its bytes, and those after its length.
     Segment { marker: u8, all: &'a [u8], body: &'a [u8] },
-    /// What lies between: pixels behind the start of a scan, elsewhere nothing that counts.
+    /// Bytes between segments: pixels after the start of a scan, elsewhere without meaning.
     Between(&'a [u8]),
 }
 
-/// The parts of a JPEG from behind its start marker up to and with its end marker, or to where it breaks off.
+/// The parts of a JPEG after its start marker, up to and including its end marker, or to where the file is truncated.
 fn parts(bytes: &[u8]) -> impl Iterator<Item = Part<'_>> {
     let (mut rest, mut over) = (bytes.get(2..).unwrap_or_default(), false);
     std::iter::from_fn(move || {
         if over || rest.is_empty() {
             return None;
         }
-        // stuffed pixels, fill bytes and the markers that stand alone do not begin a segment
+        // stuffed pixels, fill bytes and markers without a length do not begin a segment
         let begins = |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0x01 | 0xD0..=0xD8 | 0xFF);
         let at = rest.windows(2).position(begins).unwrap_or(rest.len());
         if at > 0 {
-            let (between, behind) = rest.split_at(at);
-            rest = behind;
+            let (between, tail) = rest.split_at(at);
+            rest = tail;
             return Some(Part::Between(between));
         }
         let marker = rest[1];
         over = marker == END;
         let length = if over { 0 } else { usize::from(u16::from_be_bytes(*rest.get(2..)?.first_chunk()?)) };
-        let (all, behind) = rest.split_at_checked(2 + length)?;
-        rest = behind;
+        let (all, tail) = rest.split_at_checked(2 + length)?;
+        rest = tail;
         Some(Part::Segment { marker, all, body: all.get(4..).unwrap_or_default() })
     })
 }
 
-/// Whether a JPEG has its end marker behind the first scan.
+/// Whether a JPEG has its end marker outside the segments.
 ///
-/// The decoder fills what is missing with grey and calls it a success; Pillow calls such a file truncated.
+/// Without it the decoder fills the missing pixels with grey and reports no error; Pillow reports a truncated file.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     parts(bytes).any(|part| matches!(part, Part::Segment { marker: END, .. }))
 }
 
-/// The segments in front of the first scan: the header, as marker and body.
+/// The header as (marker, body): all segments before the first scan.
 fn header(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     parts(bytes)
         .filter_map(|part| match part {
@@ -62,7 +62,7 @@ fn header(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         .take_while(|(marker, _)| *marker != START_OF_SCAN)
 }
 
-/// Reads the metadata of a JPEG: all Exif segments in a row, the last XMP segment.
+/// Reads the metadata of a JPEG: all Exif segments joined, and the last XMP segment.
 pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     let mut found = Metadata::default();
     for (_, body) in header(bytes).filter(|(marker, _)| *marker == 0xE1) {
@@ -78,7 +78,7 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     found
 }
 
-/// The frame header: its marker, and per component the name and how often it is sampled across and down.
+/// The frame header: its marker; per component its name and its horizontal and vertical sampling factor.
 fn frame(bytes: &[u8]) -> Option<(u8, Vec<[u8; 3]>)> {
     let is_frame = |marker: u8| matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
     let (marker, body) = header(bytes).find(|(marker, _)| is_frame(*marker))?;
@@ -86,7 +86,7 @@ fn frame(bytes: &[u8]) -> Option<(u8, Vec<[u8; 3]>)> {
     Some((marker, components.iter().map(|[name, samples, _]| [*name, samples >> 4, samples & 15]).collect()))
 }
 
-/// What a JPEG has that the decoder reads wrongly or not at all, in words.
+/// A property of the JPEG that the decoder handles incorrectly or not at all, in words.
 pub(super) fn obstacle(bytes: &[u8]) -> Option<&'static str> {
     let (marker, components) = frame(bytes)?;
     if !matches!(marker, 0xC0..=0xC2) {
@@ -94,7 +94,7 @@ pub(super) fn obstacle(bytes: &[u8]) -> Option<&'static str> {
     }
     let &[_, across, down] = components.first()?;
     if components.iter().any(|component| component[1] > across || component[2] > down) {
-        return Some("colours that are finer than the brightness");
+        return Some("colours of a finer resolution than the brightness");
     }
     let partial = |part: Part| match part {
         Part::Segment { marker: START_OF_SCAN, body, .. } => {
@@ -102,12 +102,12 @@ pub(super) fn obstacle(bytes: &[u8]) -> Option<&'static str> {
         }
         _ => false,
     };
-    (marker != 0xC2 && parts(bytes).any(partial)).then_some("each colour in a scan of its own")
+    (marker != 0xC2 && parts(bytes).any(partial)).then_some("a separate scan per colour")
 }
 
-/// What the components mean.
+/// The colour space of the components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Colours {
+enum Colors {
     Grey,
     Rgb,
     YCbCr,
@@ -115,8 +115,8 @@ enum Colours {
     Ycck,
 }
 
-/// What components of these names mean by libjpeg's rules. `None` where they are as many as no picture has.
-fn colours(bytes: &[u8], names: &[u8]) -> Option<Colours> {
+/// The colour space of components with these names, by libjpeg's rules. `None` unless there are 1, 3 or 4 components.
+fn colors(bytes: &[u8], names: &[u8]) -> Option<Colors> {
     let (mut jfif, mut adobe) = (false, None);
     for (marker, body) in header(bytes) {
         match marker {
@@ -126,32 +126,32 @@ fn colours(bytes: &[u8], names: &[u8]) -> Option<Colours> {
         }
     }
     Some(match (names, jfif, adobe) {
-        ([_], ..) => Colours::Grey,
-        ([_, _, _], true, _) => Colours::YCbCr,
-        ([_, _, _], false, Some(0)) => Colours::Rgb,
-        ([_, _, _], false, Some(_)) => Colours::YCbCr,
-        (b"RGB", false, None) => Colours::Rgb,
-        ([_, _, _], false, None) => Colours::YCbCr,
-        ([_, _, _, _], _, None | Some(0)) => Colours::Cmyk,
-        ([_, _, _, _], _, Some(_)) => Colours::Ycck,
+        ([_], ..) => Colors::Grey,
+        ([_, _, _], true, _) => Colors::YCbCr,
+        ([_, _, _], false, Some(0)) => Colors::Rgb,
+        ([_, _, _], false, Some(_)) => Colors::YCbCr,
+        (b"RGB", false, None) => Colors::Rgb,
+        ([_, _, _], false, None) => Colors::YCbCr,
+        ([_, _, _, _], _, None | Some(0)) => Colors::Cmyk,
+        ([_, _, _, _], _, Some(_)) => Colors::Ycck,
         _ => return None,
     })
 }
 
-/// The same picture with one marker that says what its colours are, and nothing else that is no part of the pixels.
+/// The same picture with one Adobe marker that states its colour space, and without other metadata.
 ///
-/// `None` without a frame header that a picture may have: that file is for the decoder to refuse.
-pub(super) fn settled(bytes: &[u8]) -> Option<Vec<u8>> {
+/// `None` without a valid frame header; the decoder then reports the error.
+pub(super) fn with_color_space(bytes: &[u8]) -> Option<Vec<u8>> {
     let names: Vec<u8> = frame(bytes)?.1.iter().map(|component| component[0]).collect();
-    let colours = colours(bytes, &names)?;
-    let misnamed = colours == Colours::YCbCr && names == b"RGB";
+    let colors = colors(bytes, &names)?;
+    let misnamed = colors == Colors::YCbCr && names == b"RGB";
     let mut out = Vec::with_capacity(bytes.len() + 16);
     out.extend([0xFF, 0xD8]);
-    let transform = match colours {
-        Colours::Grey => None,
-        Colours::Rgb | Colours::Cmyk => Some(0),
-        Colours::YCbCr => Some(1),
-        Colours::Ycck => Some(2),
+    let transform = match colors {
+        Colors::Grey => None,
+        Colors::Rgb | Colors::Cmyk => Some(0),
+        Colors::YCbCr => Some(1),
+        Colors::Ycck => Some(2),
     };
     if let Some(transform) = transform {
         out.extend(b"\xFF\xEE\0\x0EAdobe\0\x64\0\0\0\0");
@@ -162,7 +162,7 @@ pub(super) fn settled(bytes: &[u8]) -> Option<Vec<u8>> {
         match part {
             Part::Between(data) if scan => out.extend(data),
             Part::Between(_) => {}
-            // application data, comments, and the number of lines, which the frame header has said
+            // application data, comments, and the number of lines, which the frame header has as well
             Part::Segment { marker: 0xE0..=0xEF | 0xFE | 0xDC, .. } => {}
             Part::Segment { marker, all, .. } => {
                 scan |= marker == START_OF_SCAN;
@@ -177,8 +177,7 @@ pub(super) fn settled(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Gives the components named R, G and B other names where they are no red, green and blue: the decoder would believe
-/// the names.
+/// Renames components that are named R, G and B although they are YCbCr: the decoder would read them as RGB.
 fn rename(marker: u8, segment: &mut [u8]) {
     let (count, step) = match marker {
         0xC0..=0xC2 => (7, 3),
@@ -226,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn colours_follow_libjpeg() {
-        use Colours::{Cmyk, Grey, Rgb, YCbCr, Ycck};
+    fn the_color_space_follows_libjpeg() {
+        use Colors::{Cmyk, Grey, Rgb, YCbCr, Ycck};
         let both = |first: &[u8], second: &[u8]| [first, second].concat();
         for (segments, names, meaning) in [
             (vec![], &b"\x01"[..], Some(Grey)),
@@ -248,18 +247,18 @@ mod tests {
             (vec![], b"\x01\x02", None),
         ] {
             let components: Vec<_> = names.iter().map(|name| (*name, 0x11)).collect();
-            assert_eq!(colours(&file(&segments, 0xC0, &components), names), meaning, "{names:?} behind {segments:?}");
+            assert_eq!(colors(&file(&segments, 0xC0, &components), names), meaning, "{names:?} after {segments:?}");
         }
     }
 
     #[test]
-    fn a_settled_file_says_its_colours_first_and_once() {
+    fn the_color_space_is_stated_first_and_once() {
         let names = [(b'R', 0x11), (b'G', 0x11), (b'B', 0x11)];
         let (before, after) = (file(&[JFIF, &adobe(0)].concat(), 0xC0, &names), [(1, 0x11), (2, 0x11), (3, 0x11)]);
-        assert_eq!(settled(&before), Some(file(&adobe(1), 0xC0, &after)));
-        assert_eq!(settled(&file(&[], 0xC0, &names)), Some(file(&adobe(0), 0xC0, &names)));
-        assert_eq!(settled(&file(JFIF, 0xC0, &names[..1])), Some(file(&[], 0xC0, &names[..1])));
-        assert_eq!(settled(b"\xFF\xD8\xFF\xD9"), None);
+        assert_eq!(with_color_space(&before), Some(file(&adobe(1), 0xC0, &after)));
+        assert_eq!(with_color_space(&file(&[], 0xC0, &names)), Some(file(&adobe(0), 0xC0, &names)));
+        assert_eq!(with_color_space(&file(JFIF, 0xC0, &names[..1])), Some(file(&[], 0xC0, &names[..1])));
+        assert_eq!(with_color_space(b"\xFF\xD8\xFF\xD9"), None);
     }
 
     #[test]
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_decoder_gets_wrong_is_named() {
+    fn a_property_that_the_decoder_cannot_read_is_named() {
         let words = |marker, components: &[_]| obstacle(&file(&[], marker, components)).unwrap_or_default();
         assert_eq!(words(0xC0, &[(1, 0x22), (2, 0x11), (3, 0x21)]), "");
         assert!(words(0xC0, &[(1, 0x11), (2, 0x21), (3, 0x11)]).contains("finer"));
@@ -282,6 +281,6 @@ mod tests {
         let mut apart = file(&[], 0xC0, &[(1, 0x11), (2, 0x11), (3, 0x11)]);
         let scan = apart.windows(2).position(|pair| pair == [0xFF, START_OF_SCAN]).expect("a scan");
         apart[scan + 4] = 1;
-        assert!(obstacle(&apart).unwrap_or_default().contains("scan of its own"));
+        assert!(obstacle(&apart).unwrap_or_default().contains("separate scan"));
     }
 }

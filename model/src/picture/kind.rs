@@ -1,10 +1,10 @@
-//! Enters: the first bytes of a file. Leaves: its format, or the name of what it is instead, to tell the user.
+//! Input: the bytes of a file. Output: its picture format, or the name of its real format for the error message.
 
 use std::borrow::Cow;
 
 use image::ImageFormat;
 
-/// What files of other formats begin with.
+/// The first bytes of files of other formats.
 const MAGIC: [(&[u8], &str); 13] = [
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
@@ -21,7 +21,10 @@ const MAGIC: [(&[u8], &str); 13] = [
     (b"<html", "HTML"),
 ];
 
-/// The format of a picture that can be read; else what the file is, as far as it can be seen.
+/// The format of a picture that can be read.
+///
+/// # Errors
+/// The name of the file's real format, or "something else".
 pub(super) fn kind(bytes: &[u8]) -> Result<ImageFormat, Cow<'static, str>> {
     use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
     match image::guess_format(bytes) {
@@ -40,7 +43,7 @@ fn name(bytes: &[u8]) -> Option<&'static str> {
         return Some(name);
     }
     if bytes.get(4..8) == Some(b"ftyp") {
-        // a box of its length, its kind, the main brand, a version, and the other brands
+        // a box: length, kind, main brand, version, other brands
         let length = u32::from_be_bytes(*bytes.first_chunk()?).clamp(16, 256) as usize;
         let brands = bytes.get(8..length.min(bytes.len()))?.as_chunks::<4>().0;
         let has = |names: &[&[u8; 4]]| brands.iter().any(|brand| names.contains(&brand));

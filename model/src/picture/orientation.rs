@@ -1,17 +1,17 @@
-//! Enters: a file's Exif block and XMP packet. Leaves: how the picture must be turned to stand upright.
+//! Input: the Exif block and the XMP packet of a file. Output: the rotation that makes the picture upright.
+//! Source: Pillow's `ImageOps.exif_transpose`.
 //!
-//! The rule is that of Pillow's `ImageOps.exif_transpose`: Exif's tag decides, also by a value that means nothing; XMP
-//! is asked only where Exif has no such tag.
+//! The Exif tag decides, even with an invalid value. XMP is read only if Exif has no such tag.
 
 use std::borrow::Cow;
 
 use image::metadata::Orientation;
 
 const ORIENTATION: u16 = 0x0112;
-/// What an Exif block may begin with, once or twice.
+/// An optional prefix of an Exif block. It can occur twice.
 pub(super) const EXIF_PREFIX: &[u8] = b"Exif\0\0";
 
-/// What a file says about how the camera was held.
+/// The metadata about the orientation of the camera.
 #[derive(Debug, Default)]
 pub(super) struct Metadata<'a> {
     /// The Exif block: a TIFF file, with or without its prefix.
@@ -21,7 +21,7 @@ pub(super) struct Metadata<'a> {
 }
 
 impl Metadata<'_> {
-    /// How the picture must be turned.
+    /// The rotation or reflection that makes the picture upright.
     pub fn turn(&self) -> Orientation {
         let number = match self.exif.as_deref().map_or(Tag::Missing, exif_orientation) {
             Tag::Value(number) => number,
@@ -31,12 +31,12 @@ impl Metadata<'_> {
     }
 }
 
-/// What an Exif block says about the orientation.
+/// The orientation tag of an Exif block.
 #[derive(Debug, PartialEq, Eq)]
 enum Tag {
-    /// Nothing.
+    /// There is no tag.
     Missing,
-    /// A number, or something that is none. A block that cannot be read at all counts as the latter.
+    /// Its number; `None` if the value is not a number, or if the block cannot be read at all.
     Value(Option<u8>),
 }
 
@@ -55,7 +55,7 @@ impl Tiff<'_> {
         Some(if self.big_endian { digits.fold(0, join) } else { digits.rev().fold(0, join) })
     }
 
-    /// The first value of a type that stands at an offset, where it is a whole number of a byte.
+    /// The first value of a type at an offset, if it is a whole number from 0 to 255.
     fn value(&self, kind: u64, at: usize) -> Option<u8> {
         let whole = |number: f64| (number.fract() == 0.0 && (0.0..256.0).contains(&number)).then_some(number as u8);
         match kind {
@@ -70,12 +70,12 @@ impl Tiff<'_> {
             }
             11 => whole(f64::from(f32::from_bits(self.number::<4>(at)? as u32))),
             12 => whole(f64::from_bits(self.number::<8>(at)?)),
-            _ => None, // bytes and text, which are no numbers
+            _ => None, // bytes and text are not numbers
         }
     }
 }
 
-/// The size of a value of a TIFF type in bytes; `None` for a type that does not exist.
+/// The size of a value of a TIFF type, in bytes; `None` for an unknown type.
 fn unit(kind: u64) -> Option<u64> {
     Some(match kind {
         1 | 2 | 6 | 7 => 1,
@@ -95,7 +95,7 @@ fn exif_orientation(block: &[u8]) -> Tag {
     if bytes.is_empty() {
         return Tag::Missing;
     }
-    // the byte order is that of the letters, also where the number behind them has the other one
+    // the letters determine the byte order, even if the number after them has the other order
     let big_endian = match bytes.first_chunk::<4>() {
         Some(b"MM\0*" | b"MM*\0" | b"MM\0+") => true,
         Some(b"II*\0" | b"II\0*") => false,
@@ -106,11 +106,11 @@ fn exif_orientation(block: &[u8]) -> Tag {
     find_orientation(&tiff, offset as usize).unwrap_or(Tag::Missing)
 }
 
-/// Looks through a directory; `None` where it ends without the tag, or early.
+/// Searches a directory; `None` if it ends without the tag or is truncated.
 fn find_orientation(tiff: &Tiff, directory: usize) -> Option<Tag> {
     let length = tiff.bytes.len() as u64;
     let entries = tiff.number::<2>(directory)? as usize;
-    let mut elsewhere = 0u64; // bytes of values that do not fit into their entries: no more than the block has
+    let mut elsewhere = 0u64; // bytes of values outside their entries; at most the size of the block
     for index in 0..entries {
         let at = directory + 2 + 12 * index;
         let [tag, kind] = [tiff.number::<2>(at)?, tiff.number::<2>(at + 2)?];
@@ -124,7 +124,7 @@ fn find_orientation(tiff: &Tiff, directory: usize) -> Option<Tag> {
                 continue;
             }
             if offset + size > length {
-                return None; // a block cut off: Pillow reads no further, either
+                return None; // truncated: Pillow stops here, too
             }
             place = offset as usize;
         }
@@ -135,7 +135,7 @@ fn find_orientation(tiff: &Tiff, directory: usize) -> Option<Tag> {
     None
 }
 
-/// The digit behind the first `tiff:Orientation="` or `tiff:Orientation>` of an XMP packet.
+/// The digit after the first `tiff:Orientation="` or `tiff:Orientation>` of an XMP packet.
 fn xmp_orientation(xmp: &[u8]) -> Option<u8> {
     const NAME: &[u8] = b"tiff:Orientation";
     xmp.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME).find_map(|(at, _)| {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_are_dropped_and_what_is_no_tiff_says_nothing() {
+    fn prefixes_are_removed_and_other_bytes_give_no_number() {
         let held = block(true, &[(274, 3, 1, [0, 8, 0, 0])]);
         let once = [EXIF_PREFIX, &held].concat();
         let twice = [EXIF_PREFIX, &once].concat();

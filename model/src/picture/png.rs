@@ -1,6 +1,7 @@
-//! Enters: a PNG file. Leaves: what its chunks say about its orientation, and a plain file of its pixels.
+//! Input: a PNG file. Output: its orientation metadata, and a plain file that contains only its pixels.
+//! Source: Pillow's `PngImagePlugin.py`.
 //!
-//! Exif is an `eXIf` chunk before or behind the pixels, or hexadecimal text as ImageMagick writes it; XMP is text.
+//! Exif is an `eXIf` chunk before or after the pixels, or hexadecimal text as ImageMagick writes it; XMP is text.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -11,7 +12,7 @@ use super::orientation::Metadata;
 
 const RAW_PROFILE: &[u8] = b"Raw profile type exif";
 const XMP: &[u8] = b"XML:com.adobe.xmp";
-/// Most bytes of one text when decompressed, and of all of them together: Pillow's limits.
+/// Largest size of one decompressed text, and of all texts together, in bytes. Pillow has the same limits.
 const MAX_TEXT: u64 = 1 << 20;
 const MAX_TEXTS: u64 = 64 << 20;
 
@@ -19,11 +20,11 @@ const MAX_TEXTS: u64 = 64 << 20;
 struct Chunk<'a> {
     kind: &'a [u8; 4],
     data: &'a [u8],
-    /// All of it: length, kind, data, checksum.
+    /// The whole chunk: length, kind, data, checksum.
     all: &'a [u8],
 }
 
-/// The chunks of a PNG up to its end; those of later frames are left out, and one that is cut off.
+/// The chunks of a PNG up to its end, without those of later frames and without a truncated one.
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     let (mut rest, mut frames, mut pixels, mut first_controlled) =
         (bytes.get(8..).unwrap_or_default(), 0, false, false);
@@ -35,12 +36,12 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
         rest = &rest[all.len()..];
         match kind {
             b"IEND" => return None,
-            // a second count, or one out of range, takes back the first
+            // a second count, or one that is out of range, cancels the first
             b"acTL" if !pixels => {
                 let count = data.first_chunk::<4>().map_or(0, |n| u32::from_be_bytes(*n));
                 frames = if frames == 0 && count <= 1 << 31 { count } else { 0 };
             }
-            // a next frame: the picture ends here
+            // the next frame: the picture ends here
             b"fcTL" if pixels && (frames > 1 || (frames == 1 && !first_controlled)) => return None,
             b"fcTL" => first_controlled |= !pixels,
             b"IDAT" => pixels = true,
@@ -50,10 +51,10 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
-/// The same picture without what is no part of its colours: header, palette and one run of pixels.
+/// The same picture with header, palette and one run of pixels only.
 ///
-/// A copy whose end is missing, or which has chunks that the decoder does not know or not allow twice, is whole again.
-/// Transparency is left out, too: it is dropped anyway, and would turn grey with 16 bits into something else.
+/// The result has an end chunk, and no chunk that the decoder does not know or does not accept twice. It has no
+/// transparency: alpha is dropped anyway, and with it the decoder would give another layout for 16-bit grey.
 pub(super) fn plain(bytes: &[u8]) -> Vec<u8> {
     const END: &[u8] = b"\0\0\0\0IEND\xAE\x42\x60\x82";
     let mut out = Vec::with_capacity(bytes.len() + END.len());
@@ -69,7 +70,7 @@ pub(super) fn plain(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Decompresses a text; what a cut one has, nothing of a broken or an endless one.
+/// Decompresses a text. A truncated one gives the part that it has, a broken or too long one gives `None`.
 fn inflate(data: &[u8]) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     match ZlibDecoder::new(data).take(MAX_TEXT + 1).read_to_end(&mut text) {
@@ -82,11 +83,11 @@ fn inflate(data: &[u8]) -> Option<Vec<u8>> {
 struct Text<'a> {
     key: &'a [u8],
     text: Cow<'a, [u8]>,
-    /// Whether it is in the encoding of its chunk, as all but some international ones are.
+    /// Whether it has the encoding of its chunk. Only an `iTXt` chunk can have invalid UTF-8.
     readable: bool,
 }
 
-/// The text of a `tEXt`, `zTXt` or `iTXt` chunk, where its keyword is one that counts.
+/// The text of a `tEXt`, `zTXt` or `iTXt` chunk, if its keyword is that of metadata.
 fn text<'a>(kind: &[u8; 4], data: &'a [u8]) -> Option<Text<'a>> {
     let split = |data: &'a [u8]| {
         let end = data.iter().position(|byte| *byte == 0)?;
@@ -102,7 +103,7 @@ fn text<'a>(kind: &[u8; 4], data: &'a [u8]) -> Option<Text<'a>> {
             None => (Cow::default(), true),
         },
         b"iTXt" => {
-            // flags, then the language and the keyword in that language
+            // flags, then the language and the translated keyword
             let (&[compressed, method], rest) = rest.split_first_chunk::<2>()?;
             let (language, rest) = split(rest)?;
             let (translated, rest) = split(rest)?;
@@ -119,7 +120,7 @@ fn text<'a>(kind: &[u8; 4], data: &'a [u8]) -> Option<Text<'a>> {
     Some(Text { key, text, readable })
 }
 
-/// The bytes that a raw profile holds: a line with its name, one with its length, then hexadecimal digits.
+/// The bytes of a raw profile: a line with its name, a line with its length, then hexadecimal digits.
 fn raw_profile(text: &[u8]) -> Vec<u8> {
     let digits = text.splitn(4, |byte| *byte == b'\n').nth(3).unwrap_or_default();
     let digits = digits.iter().filter(|byte| !byte.is_ascii_whitespace() && **byte != 0x0B);
@@ -128,7 +129,7 @@ fn raw_profile(text: &[u8]) -> Vec<u8> {
     bytes.iter().map(|[high, low]| high << 4 | low).collect()
 }
 
-/// Reads the metadata of a PNG. Where a block comes twice, the last one counts, as in Pillow.
+/// Reads the metadata of a PNG. Of two blocks of one kind the last one counts, as in Pillow.
 pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     let (mut exif, mut profile, mut xmp, mut xmp_bytes) = (None, None, None, None);
     let mut room = MAX_TEXTS;
@@ -198,11 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_read_in_all_three_chunks_and_an_endless_one_in_none() {
+    fn texts_are_read_from_all_three_chunks_unless_they_are_too_long() {
         let deflated = |length: usize| {
             let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
-            std::io::Write::write_all(&mut writer, &vec![b'x'; length]).expect("a vector to take bytes");
-            writer.finish().expect("a vector to take bytes")
+            std::io::Write::write_all(&mut writer, &vec![b'x'; length]).expect("a vector accepts bytes");
+            writer.finish().expect("a vector accepts bytes")
         };
         let xmp = |text: &[u8]| (None, Some(text.to_vec()));
         let packed = [b"XML:com.adobe.xmp\0\0", &deflated(3)[..]].concat();

@@ -1,41 +1,42 @@
-//! Enters: a WebP file. Leaves: what it says about its orientation, and its first frame as a plain picture.
+//! Input: a WebP file. Output: its orientation metadata, and its first frame as a plain file.
+//! Source: the WebP container specification; metadata as in Pillow's `WebPImagePlugin.py`.
 //!
-//! Alpha is dropped anyway, so a plain picture without it, without metadata and without other frames is all that the
-//! decoder needs; what it would make of their flags does not matter then.
+//! The plain file has no alpha (which is dropped anyway), no metadata and no other frames, so the decoder cannot interpret
+//! their flags differently.
 
 use super::orientation::Metadata;
 
-/// The first frame of a WebP, and where it lies on its canvas.
+/// The first frame of a WebP, and its position on the canvas.
 pub(super) struct Frame {
-    /// A WebP file that has nothing but the frame's pixels.
+    /// A WebP file that contains only the pixels of the frame.
     pub file: Vec<u8>,
-    /// The canvas: width and height. `None` where the frame is the whole of it.
+    /// Width and height of the canvas. `None` if the file declares no canvas: the frame is the whole picture.
     pub canvas: Option<(u32, u32)>,
     /// The frame's upper left corner.
     pub corner: (u32, u32),
 }
 
-/// The RIFF chunks in some bytes, each as its kind and its data; those that are cut off are left out.
+/// The RIFF chunks in some bytes, each as (kind, data), without a truncated one.
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
     std::iter::from_fn(move || {
-        let (kind, behind) = rest.split_first_chunk::<4>()?;
-        let (length, behind) = behind.split_first_chunk::<4>()?;
+        let (kind, tail) = rest.split_first_chunk::<4>()?;
+        let (length, tail) = tail.split_first_chunk::<4>()?;
         let length = u32::from_le_bytes(*length) as usize;
-        let data = behind.get(..length)?;
-        rest = behind.get(length + length % 2..).unwrap_or_default();
+        let data = tail.get(..length)?;
+        rest = tail.get(length + length % 2..).unwrap_or_default();
         Some((kind, data))
     })
 }
 
-/// The bytes behind the RIFF header, as many as it announces; `None` where there are fewer: Pillow opens no such file.
+/// The bytes after the RIFF header, as many as it declares; `None` if there are fewer: Pillow does not open such a file.
 fn body(bytes: &[u8]) -> Option<&[u8]> {
     let size = bytes.get(4..)?.first_chunk::<4>()?;
     bytes.get(12..8usize.checked_add(u32::from_le_bytes(*size) as usize)?)
 }
 
-/// Whether a WebP has all the bytes that its RIFF header announces.
+/// Whether a WebP has all the bytes that its RIFF header declares.
 ///
-/// Decoding only the first frame would not notice that later ones are missing.
+/// Only the first frame is decoded, which does not detect that later ones are missing.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     body(bytes).is_some()
 }
@@ -45,7 +46,7 @@ fn three_bytes(data: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes([low, middle, high, 0]))
 }
 
-/// Reads the metadata of an extended WebP: the first chunk of each kind that the header's flags announce.
+/// Reads the metadata of an extended WebP: the first chunk of each kind that the flags of the header declare.
 pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     let body = body(bytes).unwrap_or_default();
     let Some((b"VP8X", &[flags, ..])) = chunks(body).next() else { return Metadata::default() };
@@ -56,7 +57,7 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     Metadata { exif: first(b"EXIF", 8), xmp: first(b"XMP ", 4) }
 }
 
-/// Takes the first frame out of a WebP; `None` where it has none.
+/// Extracts the first frame of a WebP; `None` if it has none.
 pub(super) fn first_frame(bytes: &[u8]) -> Option<Frame> {
     let body = body(bytes)?;
     let Some((b"VP8X", header)) = chunks(body).next() else {
@@ -66,14 +67,14 @@ pub(super) fn first_frame(bytes: &[u8]) -> Option<Frame> {
     if header[0] & 2 == 0 {
         return Some(Frame { file: plain(body)?, canvas, corner: (0, 0) });
     }
-    // animated: each frame begins with sixteen bytes of place and time, then come its own chunks
+    // animated: a frame begins with sixteen bytes (position, size, duration), its own chunks follow
     chunks(body).filter(|(kind, _)| *kind == b"ANMF").find_map(|(_, frame)| {
         let corner = (three_bytes(frame, 0)? * 2, three_bytes(frame, 3)? * 2);
         Some(Frame { file: plain(frame.get(16..)?)?, canvas, corner })
     })
 }
 
-/// A WebP file of the first pixels in some chunks.
+/// A WebP file of the first chunk of pixels in some bytes.
 fn plain(bytes: &[u8]) -> Option<Vec<u8>> {
     let (kind, data) = chunks(bytes).find(|(kind, _)| matches!(*kind, b"VP8 " | b"VP8L"))?;
     let size = data.len() + data.len() % 2;
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_counts_where_it_is_announced() {
+    fn metadata_counts_only_if_the_header_declares_it() {
         let [exif, other, xmp] = [chunk(b"EXIF", b"a"), chunk(b"EXIF", b"b"), chunk(b"XMP ", b"x")];
         for (flags, has_exif, has_xmp) in [(0, false, false), (4, false, true), (8, true, false), (12, true, true)] {
             let file = file(&[header(flags), exif.clone(), xmp.clone(), other.clone()]);
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_frame_with_pixels_is_taken_out() {
+    fn the_first_frame_with_pixels_is_extracted() {
         let pixels = chunk(b"VP8L", b"abc");
         let frame = |left: u8, pixels: &[u8]| chunk(b"ANMF", &[&[left][..], &[0; 15], pixels].concat());
         let alone = file(std::slice::from_ref(&pixels));

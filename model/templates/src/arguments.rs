@@ -1,4 +1,4 @@
-//! Arguments of a call, given by place or by name.
+//! Positional and named arguments of a call.
 
 use super::{
     fail::{Res, fail},
@@ -6,15 +6,15 @@ use super::{
     value::Value,
 };
 
-/// Arguments, computed.
+/// Evaluated arguments.
 #[derive(Default)]
 pub(super) struct Arguments {
     pub(super) positional: Vec<Value>,
     pub(super) named: Vec<(Name, Value)>,
 }
 
-/// The arguments of `what` in the order of `names`. A name that starts with `*` can only be given by place; the first
-/// `required` ones must be there.
+/// The arguments of `what` in the order of `names`. A name that starts with `*` is positional only; the first
+/// `required` ones are mandatory.
 pub(super) fn bind<const N: usize>(
     what: &str,
     names: [&str; N],
@@ -31,8 +31,8 @@ pub(super) fn bind<const N: usize>(
     for (name, value) in args.named {
         match names.iter().position(|known| *known == &*name) {
             Some(at) if bound[at].is_none() => bound[at] = Some(value),
-            Some(_) => return fail(format!("{what}: the argument {name:?} twice")),
-            None => return fail(format!("{what}: an argument {name:?}, which it does not have")),
+            Some(_) => return fail(format!("{what}: got the argument {name:?} twice")),
+            None => return fail(format!("{what}: got an unknown argument {name:?}")),
         }
     }
     if let Some(at) = bound[..required].iter().position(Option::is_none) {
@@ -41,13 +41,13 @@ pub(super) fn bind<const N: usize>(
     Ok(bound)
 }
 
-/// An argument that is a whole number.
+/// An integer argument.
 pub(super) fn whole(what: &str, value: Option<Value>, default: i64) -> Res<i64> {
     match value {
         None => Ok(default),
         Some(value) => match value.whole() {
             Some(i) => Ok(i),
-            None => fail(format!("{what}: expected a whole number, got {}", value.kind())),
+            None => fail(format!("{what}: expected an integer, got {}", value.kind())),
         },
     }
 }

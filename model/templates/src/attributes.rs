@@ -1,40 +1,28 @@
-//! Attributes and methods, as far as the sandbox lets templates at them.
+//! Attributes and methods that the sandbox allows.
 
 use std::rc::Rc;
 
 use super::{
     arguments::{Arguments, bind, whole},
     fail::{Res, fail},
-    interpret::Run,
+    run::Run,
     sequence::{contains, iterate},
     strings,
     value::{Method, Value, View, same},
 };
 
 const DICT: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "values"];
-/// What would change a dictionary or a list is there, but not for templates.
+/// Methods that change a dictionary or a list. They exist, but the sandbox hides them.
 const DICT_UNSAFE: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 const LIST: [&str; 3] = ["copy", "count", "index"];
 const LIST_UNSAFE: [&str; 8] = ["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"];
-const NUMBER: [&str; 12] = [
-    "as_integer_ratio",
-    "bit_count",
-    "bit_length",
-    "conjugate",
-    "denominator",
-    "from_bytes",
-    "fromhex",
-    "hex",
-    "imag",
-    "is_integer",
-    "numerator",
-    "real",
-];
+const NUMBER: &str = "as_integer_ratio bit_count bit_length conjugate denominator from_bytes fromhex hex imag \
+    is_integer numerator real to_bytes";
 
-/// What an attribute is.
+/// The result of an attribute lookup.
 pub(super) enum Attribute {
     Value(Value),
-    /// Python has it, the sandbox hides it.
+    /// Exists in Python, but the sandbox hides it.
     Unsafe,
     None,
 }
@@ -48,8 +36,8 @@ pub(super) fn attribute(run: &Run, value: &Value, name: &str) -> Res<Attribute> 
     let found = |value| Ok(Attribute::Value(value));
     Ok(match value {
         Value::Undefined(missing) => return fail(format!("the attribute {name:?} of {missing}, which is undefined")),
-        Value::Str(_) if strings::METHODS.contains(&name) => method(),
-        Value::Markup(_) if strings::METHODS.contains(&name) => {
+        Value::Str(_) if strings::is_method(name) => method(),
+        Value::Markup(_) if strings::is_method(name) => {
             return fail(format!("the method {name:?} of escaped text, which is not supported"));
         }
         Value::Dict(_) if DICT.contains(&name) => method(),
@@ -58,15 +46,14 @@ pub(super) fn attribute(run: &Run, value: &Value, name: &str) -> Res<Attribute> 
         Value::List(_) if LIST_UNSAFE.contains(&name) => Attribute::Unsafe,
         Value::Tuple(items) if items.group && name == "grouper" => return found(items.items[0].clone()),
         Value::Tuple(items) if items.group && name == "list" => return found(items.items[1].clone()),
-        Value::Tuple(_) if LIST[1..].contains(&name) => method(),
-        Value::Range(_) if LIST[1..].contains(&name) => method(),
+        Value::Tuple(_) | Value::Range(_) if LIST[1..].contains(&name) => method(),
         Value::Range(range) => match name {
             "start" => return found(Value::Int(range.start)),
             "stop" => return found(Value::Int(range.stop)),
             "step" => return found(Value::Int(range.step)),
             _ => Attribute::None,
         },
-        Value::Bool(_) | Value::Int(_) | Value::Float(_) if NUMBER.contains(&name) || name == "to_bytes" => {
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) if NUMBER.split(' ').any(|known| known == name) => {
             return fail(format!("the attribute {name:?} of a number, which is not supported"));
         }
         Value::View(..) if matches!(name, "isdisjoint" | "mapping") => {
@@ -120,7 +107,7 @@ pub(super) fn call(run: &Run, method: &Method, args: Arguments) -> Res<Value> {
             "get" => {
                 let [key, default] = bind(name, ["*key", "*default"], 1, args)?;
                 let key = key.unwrap_or(Value::None);
-                // For the error of a key that Python cannot hash.
+                // Returns an error if Python cannot hash the key.
                 contains(&method.of, &key, &run.budget)?;
                 Ok(dict.get(&key, &run.budget)?.cloned().or(default).unwrap_or(Value::None))
             }

@@ -1,24 +1,24 @@
-//! What one rendering may take. A template is a stranger's program: it must end, and may not exhaust memory or stack.
+//! Limits of one rendering. A template is untrusted: it must terminate, and must not exhaust memory or stack.
 
 use std::cell::Cell;
 
 use super::fail::{Res, fail};
 
-/// Statements and operations.
+/// Maximum number of statements and operations.
 const STEPS: u64 = 1_000_000;
-/// Bytes read and written by all operations together, what is freed again included.
+/// Maximum number of bytes that all operations read and write together, including memory that is freed again.
 const WORK: u64 = 128 << 20;
-/// Calls within calls: of macros, of recursive loops, and of what they nest.
+/// Maximum depth of nested calls of macros and recursive loops.
 const DEEPEST: u32 = 200;
 
-/// What is left.
+/// The remaining budget.
 pub(super) struct Budget {
     steps: Cell<u64>,
     work: Cell<u64>,
     depth: Cell<u32>,
 }
 
-/// One level of recursion, until it is dropped.
+/// One level of recursion; it ends when this is dropped.
 pub(super) struct Level<'a>(&'a Budget);
 
 impl Budget {
@@ -26,32 +26,32 @@ impl Budget {
         Self { steps: Cell::new(STEPS), work: Cell::new(WORK), depth: Cell::new(0) }
     }
 
-    /// Pays for one operation.
+    /// Counts one operation.
     pub(super) fn step(&self) -> Res<()> {
         match self.steps.get().checked_sub(1) {
             Some(left) => {
                 self.steps.set(left);
                 Ok(())
             }
-            None => fail(format!("more than {STEPS} operations")),
+            None => fail(format!("expected at most {STEPS} operations, got more")),
         }
     }
 
-    /// Pays for bytes, before they are read or allocated.
+    /// Counts bytes. Call it before they are read or allocated.
     pub(super) fn work(&self, bytes: usize) -> Res<()> {
         match self.work.get().checked_sub(bytes as u64) {
             Some(left) => {
                 self.work.set(left);
                 Ok(())
             }
-            None => fail(format!("more than {WORK} bytes of work")),
+            None => fail(format!("expected at most {WORK} bytes of work, got more")),
         }
     }
 
-    /// Goes a level deeper.
+    /// Enters a level of recursion.
     pub(super) fn deeper(&self) -> Res<Level<'_>> {
         if self.depth.get() >= DEEPEST {
-            return fail(format!("recursion of more than {DEEPEST} levels"));
+            return fail(format!("expected at most {DEEPEST} levels of recursion, got more"));
         }
         self.depth.set(self.depth.get() + 1);
         Ok(Level(self))

@@ -1,70 +1,21 @@
-//! Jinja's tests: what may follow `is`.
+//! Jinja's tests: the names after `is`.
 
 use super::{
     arguments::{Arguments, bind},
     fail::{Res, fail},
-    filters,
-    interpret::Run,
     operators,
     print::text,
+    run::Run,
     sequence::{contains, iterate, less},
-    syntax::Math,
+    syntax::{Math, is_filter, is_test},
     text::all_case,
     value::{Value, identical, same},
 };
 
-/// All of them.
-const NAMES: [&str; 39] = [
-    "!=",
-    "<",
-    "<=",
-    "==",
-    ">",
-    ">=",
-    "boolean",
-    "callable",
-    "defined",
-    "divisibleby",
-    "eq",
-    "equalto",
-    "escaped",
-    "even",
-    "false",
-    "filter",
-    "float",
-    "ge",
-    "greaterthan",
-    "gt",
-    "in",
-    "integer",
-    "iterable",
-    "le",
-    "lessthan",
-    "lower",
-    "lt",
-    "mapping",
-    "ne",
-    "none",
-    "number",
-    "odd",
-    "sameas",
-    "sequence",
-    "string",
-    "test",
-    "true",
-    "undefined",
-    "upper",
-];
-
-/// Whether there is a test of that name.
-pub(super) fn known(name: &str) -> bool {
-    NAMES.contains(&name)
-}
-
 /// `value is name(args)`.
 pub(super) fn check(run: &Run, name: &str, value: &Value, args: Arguments) -> Res<bool> {
     let budget = &run.budget;
-    if !known(name) {
+    if !is_test(name) {
         return fail(format!("the test {name:?}, which is unknown"));
     }
     match name {
@@ -130,12 +81,12 @@ pub(super) fn check(run: &Run, name: &str, value: &Value, args: Arguments) -> Re
         "even" => divides(run, value, Value::Int(2))? == Some(0.0),
         "lower" => all_case(&text(value, budget)?, false),
         "upper" => all_case(&text(value, budget)?, true),
-        "filter" => value.text().is_some_and(filters::known),
-        _ => value.text().is_some_and(known),
+        "filter" => value.text().is_some_and(is_filter),
+        _ => value.text().is_some_and(is_test),
     })
 }
 
-/// What is left of a division, if that is a number.
+/// The remainder of a division, if it is a number.
 fn divides(run: &Run, value: &Value, by: Value) -> Res<Option<f64>> {
     Ok(super::format::as_float(&operators::math(run, Math::Mod, value, &by)?))
 }

@@ -1,4 +1,4 @@
-//! The time of day where the program runs.
+//! The local date and time.
 
 use chrono::{Datelike, Local, Timelike};
 
@@ -26,7 +26,7 @@ pub(super) fn now() -> Moment {
         hour: now.hour().into(),
         minute: now.minute().into(),
         second: now.second().into(),
-        // In a leap second there is more than a second of nanoseconds.
+        // During a leap second, chrono reports more than 10^9 nanoseconds.
         microsecond: (now.nanosecond() / 1000 % 1_000_000).into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Computes expressions.
+//! Evaluates expressions.
 
 use std::rc::Rc;
 
@@ -7,13 +7,13 @@ use super::{
     attributes::{Attribute, attribute, call},
     checks::check,
     fail::{Res, fail},
-    filters,
-    interpret::{Run, Scope},
+    filters, functions,
     operators::{compare, math, sign},
     print::text,
+    run::Run,
     sequence::{collect, item, slice},
     syntax::{Args, Const, Expr, Math, Suffix},
-    value::Value,
+    value::{Scope, Value},
 };
 
 impl Run {
@@ -76,7 +76,7 @@ impl Run {
         exprs.iter().map(|expr| self.eval(expr, scope)).collect()
     }
 
-    /// The first operand that is as true as `truth`, or the last one.
+    /// The first operand whose truth value is `truth`, or the last operand.
     fn first(&self, operands: &[Expr], truth: bool, scope: &Rc<Scope>) -> Res<Value> {
         let mut value = Value::None;
         for operand in operands {
@@ -130,7 +130,7 @@ impl Run {
         Ok(value)
     }
 
-    /// What a call calls, and its arguments; `expr` ends in a call.
+    /// The callee and the arguments of a call; `expr` ends in a call.
     pub(super) fn call_parts(&self, expr: &Expr, scope: &Rc<Scope>) -> Res<(Value, Arguments)> {
         let Expr::Post(base, suffixes) = expr else { return fail("expected a call") };
         let Some((Suffix::Call(args), before)) = suffixes.split_last() else { return fail("expected a call") };
@@ -149,18 +149,18 @@ impl Run {
         }
         if let Some(dict) = &args.dict {
             let Value::Dict(dict) = self.eval(dict, scope)? else {
-                return fail("expected a dictionary behind \"**\"");
+                return fail("expected a dictionary after \"**\"");
             };
             self.budget.work(64 * dict.pairs.len())?;
             for (key, value) in &dict.pairs {
-                let Value::Str(key) = key else { return fail("expected texts as keys behind \"**\"") };
+                let Value::Str(key) = key else { return fail("expected texts as keys after \"**\"") };
                 named.push((key.as_ref().into(), value.clone()));
             }
         }
         for (i, (name, _)) in named.iter().enumerate() {
             self.budget.work(i)?;
             if named[..i].iter().any(|(other, _)| other == name) {
-                return fail(format!("the argument {name:?} twice"));
+                return fail(format!("got the argument {name:?} twice"));
             }
         }
         Ok(Arguments { positional, named })
@@ -168,7 +168,7 @@ impl Run {
 
     pub(super) fn call(&self, callee: &Value, args: Arguments) -> Res<Value> {
         match callee {
-            Value::Function(function) => function.call(self, args),
+            Value::Function(name) => functions::call(self, name, args),
             Value::Method(method) => call(self, method, args),
             Value::Macro(of) => self.call_macro(of, args),
             Value::Loop(of) => {
@@ -184,7 +184,7 @@ impl Run {
         }
     }
 
-    /// `value.name`: Python's attribute, else the item of that name.
+    /// `value.name`: Python's attribute, or the item of that name.
     pub(super) fn attribute(&self, value: &Value, name: &str) -> Res<Value> {
         Ok(match attribute(self, value, name)? {
             Attribute::Value(found) => found,
@@ -198,7 +198,7 @@ impl Run {
         })
     }
 
-    /// `value[key]`: the item, else Python's attribute of that name.
+    /// `value[key]`: the item, or Python's attribute of that name.
     pub(super) fn item(&self, value: &Value, key: &Value) -> Res<Value> {
         if let Value::Undefined(name) = value {
             return fail(format!("an item of {name}, which is undefined"));
@@ -217,7 +217,7 @@ impl Run {
     }
 }
 
-/// A key in an error.
+/// A key, for an error message.
 fn text_of_key(key: &Value) -> String {
     match key {
         Value::Str(key) => key.chars().take(64).collect(),

@@ -1,6 +1,6 @@
-//! Why a template could not be read or rendered.
+//! Errors of parsing and rendering.
 
-/// What went wrong, and on which line of the template.
+/// The reason of an error, and its line in the template.
 #[derive(Debug)]
 pub(super) struct Fail {
     pub(super) why: String,
@@ -9,13 +9,13 @@ pub(super) struct Fail {
 
 pub(super) type Res<T> = Result<T, Fail>;
 
-/// A failure that does not know its line yet.
+/// An error without a line.
 pub(super) fn fail<T>(why: impl Into<String>) -> Res<T> {
     Err(Fail { why: why.into(), line: None })
 }
 
 impl Fail {
-    /// The same failure on `line`, unless a line is known.
+    /// Sets the line, if it is not known yet.
     pub(super) fn on(mut self, line: u32) -> Self {
         self.line.get_or_insert(line);
         self

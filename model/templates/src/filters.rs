@@ -3,77 +3,16 @@
 use super::{
     arguments::{Arguments, bind, whole},
     fail::{Res, fail},
-    filters_items as items, filters_text as texts,
+    filters_items::{self as items, Getter},
+    filters_text as texts,
     format::{as_float, truncate},
-    interpret::Run,
     print::{float, repr, sorted_repr, text},
-    sequence::length,
+    run::Run,
+    sequence::{iterate, length},
+    syntax::is_filter,
     tojson::tojson,
     value::Value,
 };
-
-/// All of them.
-const NAMES: [&str; 54] = [
-    "abs",
-    "attr",
-    "batch",
-    "capitalize",
-    "center",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "e",
-    "escape",
-    "filesizeformat",
-    "first",
-    "float",
-    "forceescape",
-    "format",
-    "groupby",
-    "indent",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "list",
-    "lower",
-    "map",
-    "max",
-    "min",
-    "pprint",
-    "random",
-    "reject",
-    "rejectattr",
-    "replace",
-    "reverse",
-    "round",
-    "safe",
-    "select",
-    "selectattr",
-    "slice",
-    "sort",
-    "string",
-    "striptags",
-    "sum",
-    "title",
-    "tojson",
-    "trim",
-    "truncate",
-    "unique",
-    "upper",
-    "urlencode",
-    "urlize",
-    "wordcount",
-    "wordwrap",
-    "xmlattr",
-];
-
-/// Whether there is a filter of that name.
-pub(super) fn known(name: &str) -> bool {
-    NAMES.contains(&name)
-}
 
 /// `value|name(args)`.
 pub(super) fn apply(run: &Run, name: &str, value: &Value, args: Arguments) -> Res<Value> {
@@ -119,15 +58,19 @@ pub(super) fn apply(run: &Run, name: &str, value: &Value, args: Arguments) -> Re
             } else {
                 repr(value, budget)?
             };
-            // Longer ones are laid out over several lines.
+            // Python breaks longer texts into several lines.
             if text.chars().count() > 72 {
                 return fail("pprint: a text of more than 72 characters, which is not supported");
             }
             Ok(Value::str(text))
         }
         "random" | "striptags" | "urlize" => fail(format!("the filter {name:?}, which is not supported")),
-        _ if texts::NAMES.contains(&name) => texts::apply(run, name, value, args),
-        _ if known(name) => items::apply(run, name, value, args),
+        "map" => map(run, value, args),
+        "capitalize" | "center" | "e" | "escape" | "forceescape" | "format" | "indent" | "lower" | "replace"
+        | "safe" | "title" | "trim" | "truncate" | "upper" | "urlencode" | "wordcount" | "wordwrap" | "xmlattr" => {
+            texts::apply(run, name, value, args)
+        }
+        _ if is_filter(name) => items::apply(run, name, value, args),
         _ => fail(format!("the filter {name:?}, which is unknown")),
     }
 }
@@ -137,6 +80,32 @@ fn defined(what: &str, value: &Value) -> Res<()> {
         Value::Undefined(name) => fail(format!("{what}: {name}, which is undefined")),
         _ => Ok(()),
     }
+}
+
+fn map(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
+    let mut results = Vec::new();
+    if value.truth() {
+        let Arguments { positional, named } = args;
+        if positional.is_empty() && named.iter().any(|(name, _)| &**name == "attribute") {
+            let [attribute, default] = bind("map", ["attribute", "default"], 0, Arguments { positional, named })?;
+            let getter = Getter::one(run, attribute, false, default)?;
+            for item in iterate(value, &run.budget)? {
+                results.push(getter.get(run, &item)?);
+            }
+        } else {
+            let mut positional = positional.into_iter();
+            let Some(Value::Str(name)) = positional.next() else {
+                return fail("map: expected a filter's name or an attribute");
+            };
+            let rest: Vec<Value> = positional.collect();
+            for item in iterate(value, &run.budget)? {
+                run.budget.step()?;
+                let args = Arguments { positional: rest.clone(), named: named.clone() };
+                results.push(apply(run, &name, &item, args)?);
+            }
+        }
+    }
+    Value::generator(results, &run.budget)
 }
 
 fn round(value: &Value, args: Arguments) -> Res<Value> {
@@ -168,7 +137,7 @@ fn round(value: &Value, args: Arguments) -> Res<Value> {
     }
     let rounded = if method == "ceil" { f.ceil() } else { f.floor() };
     truncate(rounded)?;
-    // Python goes by a whole number here, which has no negative zero.
+    // Python uses an integer here, which has no negative zero.
     Ok(Value::Float(rounded + 0.0))
 }
 
@@ -193,7 +162,7 @@ fn int(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
     }
 }
 
-/// Python's `int` of a text, none where it is no number.
+/// Python's `int` of a text; None if it is not a number.
 fn parse_int(text: &str, base: i64) -> Res<Option<i64>> {
     let text = text.trim_matches(super::text::is_space);
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
@@ -225,11 +194,11 @@ fn parse_int(text: &str, base: i64) -> Res<Option<i64>> {
     }
     match i64::from_str_radix(&clean, radix) {
         Ok(i) => Ok(Some(if negative { -i } else { i })),
-        Err(_) => fail("int: a whole number of more than 64 bits, which is not supported"),
+        Err(_) => fail("int: an integer of more than 64 bits, which is not supported"),
     }
 }
 
-/// `text` without single underscores between digits; none where there are others.
+/// `text` without single underscores between digits; None if it has other underscores.
 fn underscores(text: &str, is_digit: impl Fn(char) -> bool, first: bool) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut digit = first;
@@ -248,7 +217,7 @@ fn underscores(text: &str, is_digit: impl Fn(char) -> bool, first: bool) -> Opti
     Some(out)
 }
 
-/// Python's `float` of a text, none where it is no number.
+/// Python's `float` of a text; None if it is not a number.
 fn parse_float(text: &str) -> Option<f64> {
     let text = underscores(text.trim_matches(super::text::is_space), |c| c.is_ascii_digit(), false)?;
     let rest = text.strip_prefix(['+', '-']).unwrap_or(&text);

@@ -1,14 +1,13 @@
-//! Filters that read lists, dictionaries and what else has items.
+//! Filters for lists, dictionaries and other values with items.
 
 use super::{
     arguments::{Arguments, bind, whole},
     attributes::{Attribute, attribute},
     checks::check,
     fail::{Res, fail},
-    filters,
-    interpret::Run,
     operators::math,
     print::text,
+    run::Run,
     sequence::{collect, iterate, less, sort},
     syntax::Math,
     value::{Value, same},
@@ -65,7 +64,6 @@ pub(super) fn apply(run: &Run, name: &str, value: &Value, args: Arguments) -> Re
                 _ => Value::undefined(name),
             })
         }
-        "map" => map(run, value, args),
         "select" | "reject" | "selectattr" | "rejectattr" => select(run, name, value, args),
         "sort" => {
             let [reverse, case, attribute] = bind(name, ["reverse", "case_sensitive", "attribute"], 0, args)?;
@@ -117,7 +115,7 @@ pub(super) fn apply(run: &Run, name: &str, value: &Value, args: Arguments) -> Re
             let getter = Getter::one(run, attribute, false, None)?;
             let mut total = start.unwrap_or(Value::Int(0));
             if total.text().is_some() {
-                return fail("sum: a text to start with");
+                return fail("sum: expected a start value that is no text");
             }
             for item in iterate(value, budget)? {
                 total = math(run, Math::Add, &total, &getter.get(run, &item)?)?;
@@ -141,9 +139,9 @@ fn reversible(what: &str, value: &Value) -> Res<()> {
     }
 }
 
-/// Gets an item's attribute, like `a.b.0`, for filters that take one.
-struct Getter {
-    /// Several where the attribute has commas.
+/// Reads an item's attribute, for example `a.b.0`, for filters with such an argument.
+pub(super) struct Getter {
+    /// Several attributes, if the argument contains commas.
     parts: Vec<Vec<Value>>,
     several: bool,
     lower: bool,
@@ -151,7 +149,7 @@ struct Getter {
 }
 
 impl Getter {
-    fn one(run: &Run, attribute: Option<Value>, lower: bool, default: Option<Value>) -> Res<Self> {
+    pub(super) fn one(run: &Run, attribute: Option<Value>, lower: bool, default: Option<Value>) -> Res<Self> {
         let default = default.filter(|default| !matches!(default, Value::None));
         Ok(Self { parts: vec![parts(run, attribute)?], several: false, lower, default })
     }
@@ -167,7 +165,7 @@ impl Getter {
         Ok(Self { parts, several: true, lower, default: None })
     }
 
-    fn get(&self, run: &Run, item: &Value) -> Res<Value> {
+    pub(super) fn get(&self, run: &Run, item: &Value) -> Res<Value> {
         let mut keys = Vec::with_capacity(self.parts.len());
         for parts in &self.parts {
             let mut value = item.clone();
@@ -223,33 +221,6 @@ fn join(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
         out += &text;
     }
     Ok(Value::str(out))
-}
-
-fn map(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
-    let mut results = Vec::new();
-    if value.truth() {
-        let Arguments { positional, mut named } = args;
-        if positional.is_empty() && named.iter().any(|(name, _)| &**name == "attribute") {
-            let [attribute, default] = bind("map", ["attribute", "default"], 0, Arguments { positional, named })?;
-            let getter = Getter::one(run, attribute, false, default)?;
-            for item in iterate(value, &run.budget)? {
-                results.push(getter.get(run, &item)?);
-            }
-        } else {
-            let mut positional = positional.into_iter();
-            let Some(Value::Str(name)) = positional.next() else {
-                return fail("map: expected a filter's name or an attribute");
-            };
-            let rest: Vec<Value> = positional.collect();
-            for item in iterate(value, &run.budget)? {
-                run.budget.step()?;
-                let args = Arguments { positional: rest.clone(), named: named.clone() };
-                results.push(filters::apply(run, &name, &item, args)?);
-            }
-            named.clear();
-        }
-    }
-    Value::generator(results, &run.budget)
 }
 
 fn select(run: &Run, filter: &str, value: &Value, args: Arguments) -> Res<Value> {
@@ -332,7 +303,7 @@ fn groupby(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
     Value::list(groups?, budget)
 }
 
-/// A number of parts or of items in a part.
+/// A number of parts, or of items per part.
 fn count(what: &str, value: Option<Value>) -> Res<usize> {
     match usize::try_from(whole(what, value, 0)?) {
         Ok(n) if (1..=10_000).contains(&n) => Ok(n),

@@ -1,4 +1,4 @@
-//! Filters that make texts of texts.
+//! Filters from text to text.
 
 use std::rc::Rc;
 
@@ -6,34 +6,13 @@ use super::{
     arguments::{Arguments, bind, whole},
     fail::{Res, fail},
     format::percent,
-    interpret::Run,
     print::{repr, text},
+    run::Run,
     sequence::{collect, length},
     strings::{justify, replace, strip},
     text::{capitalize, is_letter, is_space, lines},
     value::Value,
 };
-
-pub(super) const NAMES: [&str; 18] = [
-    "capitalize",
-    "center",
-    "e",
-    "escape",
-    "forceescape",
-    "format",
-    "indent",
-    "lower",
-    "replace",
-    "safe",
-    "title",
-    "trim",
-    "truncate",
-    "upper",
-    "urlencode",
-    "wordcount",
-    "wordwrap",
-    "xmlattr",
-];
 
 /// `value|name(args)`.
 pub(super) fn apply(run: &Run, name: &str, value: &Value, args: Arguments) -> Res<Value> {
@@ -104,7 +83,7 @@ pub(super) fn apply(run: &Run, name: &str, value: &Value, args: Arguments) -> Re
     }
 }
 
-/// The value's text. Escaped text keeps its mark in Python, which changes what comes after.
+/// The value's text. An error for escaped text: in Python it keeps its mark, which affects later operations.
 fn soft(run: &Run, what: &str, value: &Value) -> Res<Rc<str>> {
     if let Value::Markup(_) = value {
         return fail(format!("{what}: escaped text, which is not supported"));
@@ -112,7 +91,7 @@ fn soft(run: &Run, what: &str, value: &Value) -> Res<Rc<str>> {
     text(value, &run.budget)
 }
 
-/// Capitals after white space, a dash or an opening bracket; unlike `str.title`.
+/// Capital letters after white space, a dash or an opening bracket. This differs from `str.title`.
 fn title(text: &str) -> String {
     let splits = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
     let mut out = String::with_capacity(text.len());
@@ -184,7 +163,7 @@ fn truncate(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
     let size = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let end_len = size(end.chars().count());
     if longest < end_len || leeway < 0 {
-        return fail("truncate: expected a length of the end or more, and a leeway of 0 or more");
+        return fail("truncate: expected a length of at least the end's, and a leeway of at least 0");
     }
     if size(length(value, &run.budget)?) <= longest.saturating_add(leeway) {
         return Ok(value.clone());
@@ -201,7 +180,7 @@ fn truncate(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
     Ok(Value::str(format!("{kept}{end}")))
 }
 
-/// Only lines that need no wrapping.
+/// Supports only lines that need no wrapping.
 fn wrap(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
     let names = ["width", "break_long_words", "wrapstring", "break_on_hyphens"];
     let [width, _, newline, _] = bind("wordwrap", names, 0, args)?;
@@ -231,7 +210,7 @@ fn wrap(run: &Run, value: &Value, args: Arguments) -> Res<Value> {
     Ok(Value::str(out))
 }
 
-/// What an address may contain as it is; a slash only outside of a query.
+/// Quotes a text for a URL; in a query also slashes.
 fn quote(run: &Run, value: &Value, query: bool) -> Res<String> {
     let text = text(value, &run.budget)?;
     run.budget.work(3 * text.len())?;

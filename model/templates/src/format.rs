@@ -3,12 +3,12 @@
 use super::{
     arguments::Arguments,
     fail::{Res, fail},
-    interpret::Run,
     print::{repr, text},
+    run::Run,
     value::Value,
 };
 
-/// How one value is laid out.
+/// The format of one value.
 #[derive(Default)]
 struct Spec {
     fill: Option<char>,
@@ -66,7 +66,7 @@ pub(super) fn percent(run: &Run, template: &str, values: &Value) -> Res<Value> {
             (spec.precision, rest) = (Some(precision), after);
         }
         let Some(kind) = rest.chars().next() else {
-            return fail("%: expected a letter, got the text's end");
+            return fail("%: expected a letter, got the end of the text");
         };
         rest = &rest[kind.len_utf8()..];
         if kind == '%' {
@@ -74,7 +74,7 @@ pub(super) fn percent(run: &Run, template: &str, values: &Value) -> Res<Value> {
             continue;
         }
         let Some(value) = value.or_else(|| positional.next()) else {
-            return fail("%: more places than values");
+            return fail("%: expected a value for every placeholder, got fewer");
         };
         spec.align = spec.align.or(Some('>'));
         if spec.align == Some('<') {
@@ -84,10 +84,10 @@ pub(super) fn percent(run: &Run, template: &str, values: &Value) -> Res<Value> {
     }
     out += rest;
     let left = positional.next().is_some();
-    // Python minds that only where the values cannot be read by key.
+    // Python reports this only if the values cannot be read by key.
     let keyed = matches!(values, Value::Dict(_) | Value::List(_) | Value::Range(_) | Value::Undefined(_));
     if left && !named && !keyed {
-        return fail("%: more values than places");
+        return fail("%: expected a placeholder for every value, got fewer");
     }
     Ok(Value::str(out))
 }
@@ -107,7 +107,7 @@ fn percent_one(run: &Run, out: &mut String, mut spec: Spec, kind: char, value: &
         },
         'x' | 'X' | 'o' => match value.whole() {
             Some(i) => whole(run, out, Spec { kind: Some(kind), ..spec }, i),
-            None => fail(format!("%{kind}: expected a whole number, got {}", value.kind())),
+            None => fail(format!("%{kind}: expected an integer, got {}", value.kind())),
         },
         'f' | 'F' => match as_float(value) {
             Some(f) => fraction(run, out, &Spec { kind: Some('f'), ..spec }, f),
@@ -133,10 +133,10 @@ pub(super) fn format(run: &Run, template: &str, args: &Arguments) -> Res<Value> 
             continue;
         }
         let Some(end) = rest.find(['{', '}']).filter(|_| brace == "{") else {
-            return fail("format: a brace without its other one");
+            return fail("format: expected braces in pairs, got a single one");
         };
         if rest[end..].starts_with('{') {
-            return fail("format: a place within a place, which is not supported");
+            return fail("format: nested placeholders, which are not supported");
         }
         let field = &rest[..end];
         rest = &rest[end + 1..];
@@ -158,7 +158,7 @@ pub(super) fn format(run: &Run, template: &str, args: &Arguments) -> Res<Value> 
     Ok(Value::str(out))
 }
 
-/// The value that a place names.
+/// The value of a placeholder.
 fn lookup(run: &Run, field: &str, args: &Arguments, next: &mut Option<usize>) -> Res<Value> {
     let end = field.find(['.', '[']).unwrap_or(field.len());
     let (first, mut rest) = field.split_at(end);
@@ -168,13 +168,13 @@ fn lookup(run: &Run, field: &str, args: &Arguments, next: &mut Option<usize>) ->
     };
     let mut value = if first.is_empty() {
         let Some(i) = next.as_mut() else {
-            return fail("format: places with and without a number");
+            return fail("format: numbered and unnumbered placeholders together");
         };
         *i += 1;
         by_place(*i - 1)?
     } else if first.bytes().all(|b| b.is_ascii_digit()) {
         if next.is_some_and(|i| i > 0) {
-            return fail("format: places with and without a number");
+            return fail("format: numbered and unnumbered placeholders together");
         }
         *next = None;
         by_place(first.parse().unwrap_or(usize::MAX))?
@@ -187,7 +187,7 @@ fn lookup(run: &Run, field: &str, args: &Arguments, next: &mut Option<usize>) ->
     while !rest.is_empty() {
         if let Some(inner) = rest.strip_prefix('[') {
             let Some((key, after)) = inner.split_once(']') else {
-                return fail("format: expected \"]\", got the place's end");
+                return fail("format: expected \"]\", got the end of the placeholder");
             };
             let index = key.parse().ok().filter(|_| key.bytes().all(|b| b.is_ascii_digit()));
             value = run.item(&value, &index.map_or_else(|| Value::str(key), Value::Int))?;
@@ -197,7 +197,7 @@ fn lookup(run: &Run, field: &str, args: &Arguments, next: &mut Option<usize>) ->
             value = run.attribute(&value, &inner[..end])?;
             rest = &inner[end..];
         } else {
-            return fail("format: expected \".\" or \"[\" behind \"]\"");
+            return fail("format: expected \".\" or \"[\" after \"]\"");
         }
     }
     Ok(value)
@@ -225,7 +225,7 @@ fn format_one(run: &Run, out: &mut String, spec: &str, value: &Value) -> Res<()>
         }
         Value::Bool(_) | Value::Int(_) if matches!(spec.kind, None | Some('d' | 'x' | 'X' | 'o' | 'b')) => {
             if spec.precision.is_some() {
-                return fail("format: a precision for a whole number");
+                return fail("format: a precision for an integer");
             }
             spec.align = spec.align.or(Some('>'));
             whole(run, out, spec, value.whole().unwrap_or_default())
@@ -234,7 +234,7 @@ fn format_one(run: &Run, out: &mut String, spec: &str, value: &Value) -> Res<()>
             spec.align = spec.align.or(Some('>'));
             fraction(run, out, &spec, as_float(value).unwrap_or_default())
         }
-        _ => fail(format!("format: a layout for {}, which is not supported", value.kind())),
+        _ => fail(format!("format: a format for {}, which is not supported", value.kind())),
     }
 }
 
@@ -278,12 +278,12 @@ fn parse(text: &str) -> Res<Spec> {
     let mut chars = rest.chars();
     spec.kind = chars.next();
     if !chars.as_str().is_empty() || spec.grouping && spec.zero {
-        return fail(format!("format: the layout {text:?}, which is not supported"));
+        return fail(format!("format: the format {text:?}, which is not supported"));
     }
     Ok(spec)
 }
 
-/// The number that `text` starts with, and what follows it.
+/// The number at the start of `text`, and the rest.
 fn number(text: &str) -> Res<(usize, &str)> {
     let len = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, rest) = text.split_at(len);
@@ -303,7 +303,7 @@ fn cut(text: &str, precision: Option<usize>) -> &str {
     }
 }
 
-/// A number as one with a fraction.
+/// A number as a float.
 pub(super) fn as_float(value: &Value) -> Option<f64> {
     match value {
         Value::Float(f) => Some(*f),
@@ -311,9 +311,13 @@ pub(super) fn as_float(value: &Value) -> Option<f64> {
     }
 }
 
-/// A number without its fraction.
+/// A number as an integer, truncated.
 pub(super) fn truncate(f: f64) -> Res<i64> {
-    if f.is_finite() && f.abs() < 9.2e18 { Ok(f as i64) } else { fail(format!("{f} as a whole number")) }
+    if f.is_finite() && f.abs() < 9.2e18 {
+        Ok(f as i64)
+    } else {
+        fail(format!("expected an integer of 64 bits, got {f}"))
+    }
 }
 
 fn whole(run: &Run, out: &mut String, spec: Spec, i: i64) -> Res<()> {
@@ -344,7 +348,7 @@ fn fraction(run: &Run, out: &mut String, spec: &Spec, f: f64) -> Res<()> {
         digits = "nan".into();
     }
     if !f.is_finite() && spec.zero {
-        return fail("format: zeros before what is no number, which is not supported");
+        return fail("format: zero padding of NaN or infinity, which is not supported");
     }
     if spec.grouping {
         let (whole, rest) = digits.split_at(digits.find('.').unwrap_or(digits.len()));
@@ -362,7 +366,7 @@ fn sign(spec: &Spec, negative: bool) -> &'static str {
     }
 }
 
-/// Digits with a comma after every third from the end.
+/// Digits with commas between groups of three.
 fn grouped(digits: &str) -> String {
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

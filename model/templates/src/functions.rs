@@ -1,4 +1,4 @@
-//! What a template can call by name.
+//! Functions that a template can call by name.
 
 use std::{cell::Cell, cell::RefCell, rc::Rc};
 
@@ -6,82 +6,60 @@ use super::{
     arguments::{Arguments, bind, whole},
     clock,
     fail::{Res, fail},
-    interpret::Run,
     print::text,
+    run::Run,
     sequence::collect,
     strftime::strftime,
-    value::{Cycler, Joiner, Namespace, Range, Value, View},
+    value::{Cycler, DEEPEST, Joiner, Namespace, Range, Value, View},
 };
 
-/// Longest range that the sandbox allows.
+/// Maximum length of a range in the sandbox.
 const LONGEST_RANGE: usize = 100_000;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Function {
-    Range,
-    Dict,
-    Namespace,
-    Cycler,
-    Joiner,
-    Lipsum,
-    RaiseException,
-    StrftimeNow,
+/// The function of this name.
+pub(super) fn named(name: &str) -> Option<Value> {
+    let names = "range dict namespace cycler joiner lipsum raise_exception strftime_now";
+    names.split(' ').find(|known| *known == name).map(Value::Function)
 }
 
-impl Function {
-    /// The function of that name.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "range" => Self::Range,
-            "dict" => Self::Dict,
-            "namespace" => Self::Namespace,
-            "cycler" => Self::Cycler,
-            "joiner" => Self::Joiner,
-            "lipsum" => Self::Lipsum,
-            "raise_exception" => Self::RaiseException,
-            "strftime_now" => Self::StrftimeNow,
-            _ => return None,
-        })
-    }
-
-    pub(super) fn call(self, run: &Run, args: Arguments) -> Res<Value> {
-        let budget = &run.budget;
-        match self {
-            Self::Range => range(args),
-            Self::Dict => Value::dict(pairs(run, "dict", args)?, budget),
-            Self::Namespace => namespace(run, args),
-            Self::Cycler => {
-                if args.positional.is_empty() || !args.named.is_empty() {
-                    return fail("cycler: expected values, each without a name");
-                }
-                let Value::Tuple(items) = Value::tuple(args.positional, budget)? else {
-                    return fail("cycler: expected values");
-                };
-                Ok(Value::Cycler(Rc::new(Cycler { items, at: Cell::new(0) })))
+/// Calls a function.
+pub(super) fn call(run: &Run, name: &str, args: Arguments) -> Res<Value> {
+    let budget = &run.budget;
+    match name {
+        "range" => range(args),
+        "dict" => Value::dict(pairs(run, "dict", args)?, budget),
+        "namespace" => namespace(run, args),
+        "cycler" => {
+            if args.positional.is_empty() || !args.named.is_empty() {
+                return fail("cycler: expected positional arguments only");
             }
-            Self::Joiner => {
-                let [separator] = bind("joiner", ["sep"], 0, args)?;
-                let separator = separator.unwrap_or_else(|| Value::str(", "));
-                if separator.items().is_some() || separator.text().is_none() {
-                    return fail("joiner: expected a text");
-                }
-                Ok(Value::Joiner(Rc::new(Joiner { separator, used: Cell::new(false) })))
+            let Value::Tuple(items) = Value::tuple(args.positional, budget)? else {
+                return fail("cycler: expected values");
+            };
+            Ok(Value::Cycler(Rc::new(Cycler { items, at: Cell::new(0) })))
+        }
+        "joiner" => {
+            let [separator] = bind("joiner", ["sep"], 0, args)?;
+            let separator = separator.unwrap_or_else(|| Value::str(", "));
+            if separator.items().is_some() || separator.text().is_none() {
+                return fail("joiner: expected a text");
             }
-            Self::Lipsum => fail("lipsum: random text, which is not supported"),
-            Self::RaiseException => {
-                let [message] = bind("raise_exception", ["message"], 1, args)?;
-                let message = text(&message.unwrap_or(Value::None), budget)?;
-                fail(format!("its own error: {message}"))
-            }
-            Self::StrftimeNow => {
-                let [format] = bind("strftime_now", ["format"], 1, args)?;
-                match format {
-                    Some(Value::Str(format)) => {
-                        budget.work(64 * format.len())?;
-                        Ok(Value::str(strftime(&format, &clock::now())?))
-                    }
-                    _ => fail("strftime_now: expected a text"),
+            Ok(Value::Joiner(Rc::new(Joiner { separator, used: Cell::new(false) })))
+        }
+        "lipsum" => fail("lipsum: random text, which is not supported"),
+        "raise_exception" => {
+            let [message] = bind("raise_exception", ["message"], 1, args)?;
+            let message = text(&message.unwrap_or(Value::None), budget)?;
+            fail(format!("the template raised an error: {message}"))
+        }
+        _ => {
+            let [format] = bind("strftime_now", ["format"], 1, args)?;
+            match format {
+                Some(Value::Str(format)) => {
+                    budget.work(64 * format.len())?;
+                    Ok(Value::str(strftime(&format, &clock::now())?))
                 }
+                _ => fail("strftime_now: expected a text"),
             }
         }
     }
@@ -123,7 +101,7 @@ fn pairs(run: &Run, what: &str, args: Arguments) -> Res<Vec<(Value, Value)>> {
         }
     };
     if positional.next().is_some() {
-        return fail(format!("{what}: expected at most 1 value without a name"));
+        return fail(format!("{what}: expected at most 1 positional argument"));
     }
     pairs.extend(args.named.into_iter().map(|(name, value)| (Value::str(name), value)));
     Ok(pairs)
@@ -134,7 +112,7 @@ fn namespace(run: &Run, args: Arguments) -> Res<Value> {
         return fail("namespace: expected pairs");
     };
     let namespace = Rc::new(Namespace { attributes: RefCell::new(Vec::new()) });
-    run.keep_namespace(&namespace);
+    run.namespaces.borrow_mut().push(namespace.clone());
     for (key, value) in &dict.pairs {
         let Value::Str(key) = key else {
             return fail("namespace: expected texts as names");
@@ -144,13 +122,13 @@ fn namespace(run: &Run, args: Arguments) -> Res<Value> {
     Ok(Value::Namespace(namespace))
 }
 
-/// Gives a namespace's attribute a value.
+/// Sets an attribute of a namespace.
 pub(super) fn assign(run: &Run, namespace: &Namespace, name: &str, value: Value) -> Res<()> {
     if name.starts_with('_') {
         return fail(format!("the attribute {name:?} of a namespace: expected one without an underscore"));
     }
-    if value.depth() >= super::value::DEEPEST {
-        return fail("a loop kept in a namespace, or values nested too deep");
+    if value.depth() >= DEEPEST {
+        return fail("a loop stored in a namespace, or values nested too deeply");
     }
     let mut attributes = namespace.attributes.borrow_mut();
     run.budget.work(attributes.len() + 64)?;

@@ -1,17 +1,17 @@
-//! Which of the renderer's variables a template cannot see at first.
+//! Finds the renderer's variables that a template hides.
 //!
-//! Jinja compiles a template's outermost statements to a function. A name that they set before they read it is a variable of
-//! that function from its start on, and undefined until then: loops and macros further up see no value of the renderer's.
+//! Jinja compiles a template's outermost statements to a function. A name that they set before they read it is a local
+//! variable of that function, and undefined until it is set: earlier loops and macros do not see the renderer's value.
 
 use std::collections::HashMap;
 
 use super::syntax::{Args, Body, Expr, Name, StmtKind, Suffix, Target};
 
-/// Names, and whether each is hidden: decided where it first occurs.
+/// Names, and whether each is hidden. Its first occurrence decides.
 #[derive(Clone, Default)]
 struct Names(HashMap<Name, bool>);
 
-/// The names that are undefined at first.
+/// The names that are undefined at the start.
 pub(super) fn hidden(body: &Body) -> impl Iterator<Item = Name> {
     let mut names = Names::default();
     names.body(body, &mut Vec::new());
@@ -34,7 +34,7 @@ impl Names {
         }
     }
 
-    /// Only what runs with the outermost variables: the bodies of most statements have their own.
+    /// Visits only statements that use the outermost variables: the bodies of most statements have their own variables.
     fn body(&mut self, body: &Body, set: &mut Vec<Name>) {
         for stmt in body {
             match &stmt.kind {

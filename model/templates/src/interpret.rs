@@ -1,45 +1,23 @@
 //! Runs a template's statements.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use super::{
     arguments::Arguments,
-    budget::Budget,
     fail::{Res, fail},
     filters,
-    functions::{Function, assign},
+    functions::{self, assign},
     print::text,
-    repeat::Loop,
+    run::Run,
     sequence::collect,
     syntax::{Args, Body, Expr, For, MacroDef, Name, Stmt, StmtKind, Target},
-    value::{Namespace, Value},
+    value::{Loop, Macro, Scope, Value},
 };
 
-/// Longest text that a template may print.
+/// Maximum length of the output in bytes.
 const LONGEST_PROMPT: usize = 4 << 20;
 
-/// One rendering.
-pub(super) struct Run {
-    pub(super) budget: Budget,
-    root: Rc<Scope>,
-    /// What may hold itself, to be emptied at the end.
-    namespaces: RefCell<Vec<Rc<Namespace>>>,
-    captured: RefCell<Vec<Rc<Scope>>>,
-}
-
-/// Variables, and those around them.
-pub(super) struct Scope {
-    names: RefCell<HashMap<Name, Value>>,
-    outer: Option<Rc<Scope>>,
-}
-
-/// A macro, and the variables that it sees.
-pub(super) struct Macro {
-    pub(super) def: Arc<MacroDef>,
-    scope: Rc<Scope>,
-}
-
-/// How a statement ends.
+/// The control flow after a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
     On,
@@ -47,60 +25,17 @@ pub(super) enum Flow {
     Continue,
 }
 
-impl Scope {
-    /// An empty scope within another one.
-    pub(super) fn within(outer: &Rc<Self>) -> Rc<Self> {
-        Rc::new(Self { names: RefCell::default(), outer: Some(outer.clone()) })
-    }
-
-    pub(super) fn set(&self, name: &Name, value: Value) {
-        self.names.borrow_mut().insert(name.clone(), value);
-    }
-
-    fn get(&self, name: &str) -> Option<Value> {
-        let mut scope = self;
-        loop {
-            if let Some(value) = scope.names.borrow().get(name) {
-                return Some(value.clone());
-            }
-            scope = scope.outer.as_deref()?;
-        }
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        // One after the other, so that nothing is freed by recursion.
-        for namespace in self.namespaces.get_mut().iter() {
-            drop(namespace.attributes.take());
-        }
-        for scope in self.captured.get_mut().iter() {
-            drop(scope.names.take());
-        }
-    }
-}
-
 impl Run {
-    /// A rendering with these variables.
-    pub(super) fn new(budget: Budget, variables: HashMap<Name, Value>) -> Self {
-        let root = Rc::new(Scope { names: RefCell::new(variables), outer: None });
-        Self { budget, root, namespaces: RefCell::default(), captured: RefCell::default() }
-    }
-
-    /// What `body` prints.
+    /// Runs `body`; returns its output.
     pub(super) fn render(&self, body: &Body) -> Res<String> {
         let mut out = String::new();
         self.body(body, &self.root, &mut out)?;
         Ok(out)
     }
 
-    pub(super) fn keep_namespace(&self, namespace: &Rc<Namespace>) {
-        self.namespaces.borrow_mut().push(namespace.clone());
-    }
-
-    /// The value of a name.
+    /// The value of a variable.
     pub(super) fn lookup(&self, name: &str, scope: &Scope) -> Res<Value> {
-        match scope.get(name).or_else(|| Function::named(name).map(Value::Function)) {
+        match scope.get(name).or_else(|| functions::named(name)) {
             Some(value) => Ok(value),
             None if name == "self" => fail("the variable \"self\", which is not supported"),
             None => Ok(Value::undefined(name)),
@@ -110,13 +45,13 @@ impl Run {
     fn print(&self, out: &mut String, text: &str) -> Res<()> {
         self.budget.work(text.len())?;
         if out.len() + text.len() > LONGEST_PROMPT {
-            return fail(format!("a prompt of more than {LONGEST_PROMPT} bytes"));
+            return fail(format!("expected at most {LONGEST_PROMPT} bytes of output, got more"));
         }
         *out += text;
         Ok(())
     }
 
-    /// Prints what a block gives, which Jinja takes only if it is a text.
+    /// Prints the result of a block, which must be a text.
     fn print_block(&self, tag: &str, out: &mut String, value: &Value) -> Res<()> {
         match value.text() {
             Some(text) => self.print(out, text),
@@ -197,18 +132,20 @@ impl Run {
             StmtKind::Block(body) => return self.body(body, &Scope::within(&self.root), out),
             StmtKind::AutoEscape(on, body) => {
                 if self.eval(on, scope)?.truth() {
-                    return fail("the tag \"autoescape\" switched on, which is not supported");
+                    return fail("the tag \"autoescape\" set to true, which is not supported");
                 }
                 return self.body(body, &Scope::within(scope), out);
             }
             StmtKind::Break => return Ok(Flow::Break),
             StmtKind::Continue => return Ok(Flow::Continue),
-            StmtKind::Other(tag) => return fail(format!("the tag {tag:?}, for which there are no other templates")),
+            StmtKind::Other(tag) => {
+                return fail(format!("the tag {tag:?}, which needs other templates, but there are none"));
+            }
         }
         Ok(Flow::On)
     }
 
-    /// What `body` prints, with its own variables.
+    /// Runs `body` in its own scope; returns its output.
     fn capture(&self, body: &Body, scope: &Rc<Scope>) -> Res<(Flow, Value)> {
         let mut out = String::new();
         let flow = self.body(body, &Scope::within(scope), &mut out)?;
@@ -223,18 +160,22 @@ impl Run {
         Ok(value)
     }
 
-    /// Gives `value` to `target`.
+    /// Assigns `value` to `target`.
     pub(super) fn assign(&self, target: &Target, value: Value, scope: &Rc<Scope>) -> Res<()> {
         match target {
             Target::Name(name) => scope.set(name, value),
             Target::Attribute(name, attribute) => match self.lookup(name, scope)? {
                 Value::Namespace(namespace) => assign(self, &namespace, attribute, value)?,
-                other => return fail(format!("an attribute given to a {}, which is no namespace", other.kind())),
+                other => return fail(format!("expected a namespace to set an attribute of, got a {}", other.kind())),
             },
             Target::Tuple(targets) => {
                 let values = collect(&value, &self.budget)?;
                 if values.len() != targets.len() {
-                    return fail(format!("expected {} values for as many names, got {}", targets.len(), values.len()));
+                    return fail(format!(
+                        "expected {} values for the same number of names, got {}",
+                        targets.len(),
+                        values.len()
+                    ));
                 }
                 for (target, value) in targets.iter().zip(values) {
                     self.assign(target, value, scope)?;
@@ -255,7 +196,7 @@ impl Run {
     ) -> Res<Flow> {
         let state = Rc::new(Loop::new(def.clone(), scope.clone(), over, depth, &self.budget)?);
         let name = Name::from("loop");
-        // Jinja takes a loop for empty until one pass ends neither in `break` nor in `continue`.
+        // For Jinja, a loop is empty until one pass ends without `break` and `continue`.
         let mut any = false;
         while let Some(item) = state.advance(self)? {
             let inner = Scope::within(scope);
@@ -270,14 +211,14 @@ impl Run {
         if any { Ok(Flow::On) } else { self.body(&def.otherwise, &Scope::within(scope), out) }
     }
 
-    /// A macro that sees the variables of `scope`.
+    /// A macro that sees the scope `scope`.
     fn macro_value(&self, def: &Arc<MacroDef>, scope: &Rc<Scope>) -> Res<Value> {
         self.budget.work(512)?;
         self.captured.borrow_mut().push(scope.clone());
         Ok(Value::Macro(Rc::new(Macro { def: def.clone(), scope: scope.clone() })))
     }
 
-    /// A call that gets a block as `caller`.
+    /// Calls with a block as `caller`.
     fn call_with(&self, call: &Expr, def: &Arc<MacroDef>, scope: &Rc<Scope>) -> Res<Value> {
         let caller = self.macro_value(def, scope)?;
         let (callee, mut args) = self.call_parts(call, scope)?;
@@ -285,7 +226,7 @@ impl Run {
         self.call(&callee, args)
     }
 
-    /// What a macro prints.
+    /// Runs a macro; returns its output.
     pub(super) fn call_macro(&self, of: &Macro, args: Arguments) -> Res<Value> {
         let _level = self.budget.deeper()?;
         let def = &of.def;
@@ -309,7 +250,7 @@ impl Run {
             let pairs = named.drain(..).map(|(name, value)| (Value::str(name), value)).collect();
             scope.set(&"kwargs".into(), Value::dict(pairs, &self.budget)?);
         } else if let Some((name, _)) = named.first() {
-            return fail(format!("the macro {:?}: an argument {name:?}, which it does not have", def.name));
+            return fail(format!("the macro {:?}: got an unknown argument {name:?}", def.name));
         }
         let rest: Vec<Value> = positional.collect();
         if def.reads.varargs {
@@ -323,7 +264,7 @@ impl Run {
     }
 }
 
-/// Takes the argument of that name out.
+/// Removes and returns the argument of this name.
 fn take(named: &mut Vec<(Name, Value)>, name: &str) -> Option<Value> {
     let at = named.iter().position(|(known, _)| &**known == name)?;
     Some(named.remove(at).1)

@@ -1,6 +1,6 @@
-//! Jinja's tokens, with all that decides which white space stays.
+//! Splits a template into Jinja's tokens, and removes white space like Jinja.
 //!
-//! As Hugging Face sets Jinja up: the newline after a block goes (`trim_blocks`), and so do the blanks before one that
+//! With Hugging Face's options: removes the newline after a block (`trim_blocks`), and blanks before a block that
 //! starts its line (`lstrip_blocks`).
 
 use super::{
@@ -26,7 +26,7 @@ pub(super) enum Token {
     Op(&'static str),
 }
 
-/// Longer ones first.
+/// Operators, longer ones first.
 const OPERATORS: [&str; 27] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
     ":", "|", ",", ";", "!",
@@ -43,7 +43,7 @@ struct Lexer<'s> {
     source: &'s str,
     at: usize,
     line: u32,
-    /// Whether what was read last ended a line.
+    /// Whether the last token ended a line.
     line_starts: bool,
     open: Vec<&'static str>,
     tokens: Vec<(Token, u32)>,
@@ -71,7 +71,7 @@ impl<'s> Lexer<'s> {
         self.tokens.push((token, self.line));
     }
 
-    /// Goes over `len` bytes.
+    /// Skips `len` bytes.
     fn skip(&mut self, len: usize) {
         let passed = &self.rest()[..len];
         self.line += u32::try_from(passed.matches('\n').count()).unwrap_or(0);
@@ -103,22 +103,17 @@ impl<'s> Lexer<'s> {
                 continue;
             }
             self.skip(2 + sign.len());
-            match begin {
-                Begin::Comment => self.comment()?,
-                Begin::Tag => {
-                    self.push(Token::TagBegin);
-                    self.inside(begin)?;
-                }
-                Begin::Print => {
-                    self.push(Token::PrintBegin);
-                    self.inside(begin)?;
-                }
+            if begin == Begin::Comment {
+                self.comment()?;
+            } else {
+                self.push(if begin == Begin::Tag { Token::TagBegin } else { Token::PrintBegin });
+                self.inside(begin)?;
             }
         }
         Ok(())
     }
 
-    /// How much text there is before the next tag.
+    /// Length of the text before the next tag.
     fn next_begin(&self) -> Option<(usize, Begin)> {
         let rest = self.rest();
         rest.match_indices('{').find_map(|(at, _)| match rest.as_bytes().get(at + 1)? {
@@ -129,7 +124,7 @@ impl<'s> Lexer<'s> {
         })
     }
 
-    /// Text of `len` bytes before a tag that starts with `sign`; `block` where blanks before the tag may go.
+    /// Text of `len` bytes before a tag that starts with `sign`. `block`: blanks before the tag may be removed.
     fn data(&mut self, len: usize, sign: &str, block: bool) {
         let text = &self.rest()[..len];
         let kept = match sign {
@@ -149,7 +144,7 @@ impl<'s> Lexer<'s> {
 
     fn comment(&mut self) -> Res<()> {
         let Some(end) = self.rest().find("#}") else {
-            return fail("a comment that does not end");
+            return fail("expected the end of a comment, got the end of the template");
         };
         let sign = self.rest()[..end].chars().next_back();
         self.skip(end + 2);
@@ -157,7 +152,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// Goes over white space behind a comment or a block that ended with `sign`.
+    /// Skips white space after a comment or a block that ended with `sign`.
     fn after_block(&mut self, sign: Option<char>) {
         match sign {
             Some('-') => self.skip_space(),
@@ -183,7 +178,7 @@ impl<'s> Lexer<'s> {
             self.after_block(close.chars().next());
             return Ok(());
         }
-        fail("a raw block that does not end")
+        fail("expected the tag \"endraw\", got the end of the template")
     }
 
     /// Tokens up to the end of a tag.
@@ -191,7 +186,7 @@ impl<'s> Lexer<'s> {
         loop {
             let rest = self.rest();
             if rest.is_empty() {
-                return fail("the template's end within a tag");
+                return fail("expected the end of a tag, got the end of the template");
             }
             if self.open.is_empty() && self.end(begin) {
                 return Ok(());
@@ -231,7 +226,7 @@ impl<'s> Lexer<'s> {
     fn operator(&mut self, c: char) -> Res<()> {
         let rest = self.rest();
         let Some(op) = OPERATORS.into_iter().find(|op| rest.starts_with(op)) else {
-            return fail(format!("the character {c:?} within a tag"));
+            return fail(format!("the character {c:?} inside a tag"));
         };
         match op {
             "(" => self.open.push(")"),
@@ -240,7 +235,7 @@ impl<'s> Lexer<'s> {
             ")" | "]" | "}" => match self.open.pop() {
                 Some(expected) if expected == op => {}
                 Some(expected) => return fail(format!("expected {expected:?}, got {op:?}")),
-                None => return fail(format!("{op:?} without its opening one")),
+                None => return fail(format!("{op:?} without an opening bracket")),
             },
             _ => {}
         }
@@ -254,7 +249,7 @@ impl<'s> Lexer<'s> {
         let len = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
         let name = &rest[..len];
         if name.chars().next().is_some_and(|c| c != '_' && !c.is_alphabetic()) {
-            return fail(format!("the name {name:?}, which is none"));
+            return fail(format!("expected a name, got {name:?}"));
         }
         self.push(Token::Name(name.to_owned()));
         self.skip(len);
@@ -266,7 +261,7 @@ impl<'s> Lexer<'s> {
         let after_dot = self.source[..self.at].ends_with('.');
         if let Some(len) = float(rest).filter(|_| !after_dot) {
             let Ok(value) = rest[..len].replace('_', "").parse() else {
-                return fail(format!("the number {}", &rest[..len]));
+                return fail(format!("expected a number, got {}", &rest[..len]));
             };
             self.push(Token::Float(value));
             self.skip(len);
@@ -275,7 +270,7 @@ impl<'s> Lexer<'s> {
         let (radix, prefix, len) = integer(rest);
         let digits = rest[prefix..len].replace('_', "");
         let Ok(value) = i64::from_str_radix(&digits, radix) else {
-            return fail(format!("the number {}, which is too big", &rest[..len]));
+            return fail(format!("the number {}, which is too large", &rest[..len]));
         };
         self.push(Token::Int(value));
         self.skip(len);
@@ -291,7 +286,7 @@ impl<'s> Lexer<'s> {
             ends
         });
         let Some((len, _)) = end else {
-            return fail("a text that does not end");
+            return fail("expected the end of a text, got the end of the template");
         };
         let text = unescape(&rest[1..=len])?;
         self.push(Token::Str(text));
@@ -300,7 +295,7 @@ impl<'s> Lexer<'s> {
     }
 }
 
-/// The sign that a tag starts or ends with.
+/// The sign (`-` or `+`) at the start or the end of a tag.
 fn sign(text: &str) -> &'static str {
     match text.as_bytes().first() {
         Some(b'-') => "-",
@@ -309,7 +304,7 @@ fn sign(text: &str) -> &'static str {
     }
 }
 
-/// The length of what follows `{%` in a tag `raw`, with the white space that it takes along.
+/// Length of the rest of a tag `raw` after `{%`, including the white space that it removes.
 fn raw_tag(text: &str) -> Option<usize> {
     let name = text[sign(text).len()..].trim_start_matches(is_space).strip_prefix("raw")?;
     let end = name.trim_start_matches(is_space);
@@ -320,7 +315,7 @@ fn raw_tag(text: &str) -> Option<usize> {
     Some(text.len() - behind.len())
 }
 
-/// The length of digits with single underscores between them; `text` starts with one.
+/// Length of the digits, with single underscores between them, at the start of `text`.
 fn digits(text: &str, is_digit: impl Fn(u8) -> bool) -> usize {
     let bytes = text.as_bytes();
     let mut len = 0;
@@ -332,7 +327,7 @@ fn digits(text: &str, is_digit: impl Fn(u8) -> bool) -> usize {
     len
 }
 
-/// The length of the number with a fraction or an exponent that `text` starts with.
+/// Length of the float at the start of `text`.
 fn float(text: &str) -> Option<usize> {
     let decimal = |text: &str| digits(text, |b| b.is_ascii_digit());
     let whole = decimal(text);
@@ -349,7 +344,7 @@ fn float(text: &str) -> Option<usize> {
     }
 }
 
-/// Radix, length of the prefix, and length of the whole number that `text` starts with.
+/// Radix, length of the prefix, and total length of the integer at the start of `text`.
 fn integer(text: &str) -> (u32, usize, usize) {
     let bytes = text.as_bytes();
     for (letter, radix) in [(b'b', 2), (b'o', 8), (b'x', 16)] {
@@ -366,7 +361,7 @@ fn integer(text: &str) -> (u32, usize, usize) {
     (10, 0, len)
 }
 
-/// A text's escapes as Python reads them, unknown ones left as they are.
+/// Decodes a text's escapes like Python; unknown ones stay unchanged.
 fn unescape(text: &str) -> Res<String> {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
@@ -400,7 +395,8 @@ fn unescape(text: &str) -> Res<String> {
             }
             'N' => return fail("a character given by its name in a text, which is not supported"),
             c if c.is_ascii() => out.extend(['\\', c]),
-            // Python turns what is not ASCII into an escape first, whose backslash the one before it then escapes.
+            // Python first turns a non-ASCII character into an escape; the preceding backslash then escapes its
+            // backslash.
             c => match c as u32 {
                 code @ ..0x100 => out += &format!("\\x{code:02x}"),
                 code @ ..0x1_0000 => out += &format!("\\u{code:04x}"),
@@ -411,10 +407,10 @@ fn unescape(text: &str) -> Res<String> {
     Ok(out)
 }
 
-/// The character whose number follows in `len` digits.
+/// The character whose code point follows in `len` hexadecimal digits.
 fn code(chars: &mut std::str::Chars<'_>, len: usize) -> Res<char> {
     let digits: String = chars.take(len).collect();
     let known = digits.len() == len && digits.bytes().all(|b| b.is_ascii_hexdigit());
     let c = u32::from_str_radix(&digits, 16).ok().filter(|_| known).and_then(char::from_u32);
-    c.map_or_else(|| fail(format!("no character's number within a text: {digits:?}")), Ok)
+    c.map_or_else(|| fail(format!("expected the code point of a character, got {digits:?}")), Ok)
 }

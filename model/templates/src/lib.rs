@@ -1,10 +1,11 @@
 //! Chat templates, rendered as Hugging Face transformers renders them.
 //!
-//! A template is a program in Jinja's language over Python's values, set up in transformers' own way: blocks trimmed, the
-//! tags `break`, `continue` and `generation`, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, and a
-//! sandbox in which only namespaces change. Template engines for Rust differ in what they print for such programs, and a
-//! short one can exhaust memory or stack in them, or end the program; so this is our own interpreter. It either prints
-//! what transformers prints or fails and says why. Source: transformers 5.24, `utils/chat_template_utils.py`; Jinja 3.1.6.
+//! A template is a Jinja program over Python values. transformers adds options and names: trimmed blocks, the tags
+//! `break`,
+//! `continue` and `generation`, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, and a sandbox in
+//! which only namespaces can change. This crate has its own interpreter because the output of other Rust template
+//! engines differs, and because a short template can exhaust their memory or stack. It prints exactly what transformers
+//! prints, or returns an error with the reason. Source: transformers 5.24, `utils/chat_template_utils.py`; Jinja 3.1.6.
 //!
 //! ```
 //! # use fovea_templates::ChatTemplate;
@@ -15,46 +16,47 @@
 //! # Ok::<(), fovea_templates::TemplateError>(())
 //! ```
 //!
-//! It fails where transformers does not:
-//! - whole numbers beyond 64 bits;
-//! - text marked by `escape` or `safe`, other than printed, joined, compared or measured;
-//! - `striptags`, `urlize`, `random`, `lipsum`, `pprint` and `wordwrap` of long texts, layouts `e` and `g` of numbers,
-//!   `encode`, `translate`, `self`, `autoescape` switched on, slices of ranges;
-//! - what Python prints with an address: functions, methods, generators, loops;
+//! It returns an error, while transformers does not, for:
+//! - integers beyond 64 bits;
+//! - text marked by `escape` or `safe`, except to print, join, compare or measure it;
+//! - `striptags`, `urlize`, `random`, `lipsum`, `pprint` and `wordwrap` of long texts, the number formats `e` and `g`,
+//!   `encode`, `translate`, `self`, `autoescape` set to true, slices of ranges;
+//! - values that Python prints with their address: functions, methods, generators, loops;
 //! - `isdigit`, `isdecimal` and `isnumeric` of text that is not ASCII;
-//! - templates beyond the limits below: in length, nesting, work and output.
+//! - templates that exceed the limits on length, nesting, work and output.
 //!
-//! Silently it differs in the letters that `isalpha` and `isalnum` know among signs that stand on other letters, and where a
-//! block other than the outermost sets one of the renderer's variables after a block within it has read it.
+//! Two differences give no error: `isalpha` and `isalnum` of combining characters, and an inner block that sets one of
+//! the renderer's variables after a block nested in it has read that variable.
 
-mod arguments;
-mod attributes;
-mod budget;
-mod checks;
-mod clock;
-mod expression;
+mod text;
 mod fail;
-mod filters;
-mod filters_items;
-mod filters_text;
-mod format;
-mod functions;
-mod hidden;
-mod interpret;
-mod lexer;
-mod operators;
-mod parser;
-mod print;
-mod repeat;
-mod sequence;
-mod strftime;
-mod strings;
+mod budget;
 mod syntax;
+mod lexer;
+mod parser;
+mod hidden;
+mod value;
+mod run;
+mod arguments;
+mod print;
+mod sequence;
+mod clock;
+mod strftime;
+mod functions;
+mod format;
+mod strings;
+mod operators;
+mod attributes;
+mod repeat;
+mod checks;
+mod filters_text;
+mod filters_items;
+mod tojson;
+mod filters;
+mod expression;
+mod interpret;
 #[cfg(test)]
 mod tests;
-mod text;
-mod tojson;
-mod value;
 
 use std::collections::HashMap;
 
@@ -63,45 +65,45 @@ use serde_json::{Map, Value as Json};
 use self::{
     budget::Budget,
     fail::{Fail, Res},
-    interpret::Run,
+    run::Run,
     syntax::{Body, Name},
     value::Value,
 };
-/// Why a template can't be read or rendered.
+/// The reason why a template cannot be parsed or rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TemplateError(String);
 
-/// Longest template, bytes. Published ones have up to 20000.
+/// Maximum length of a template in bytes. Published templates have up to 20000.
 const LONGEST_TEMPLATE: usize = 64 << 10;
 
-/// A chat template, read.
+/// A parsed chat template.
 pub struct ChatTemplate {
     body: Body,
-    /// What the template sets before it reads it.
+    /// Variables that the template sets before it reads them.
     hidden: Vec<Name>,
     special: Map<String, Json>,
 }
 
 impl ChatTemplate {
-    /// `special` are the tokenizer's variables, as in its `special_tokens_map`.
+    /// Parses a template. `special` contains the tokenizer's variables, as in its `special_tokens_map`.
     ///
     /// # Errors
-    /// [`TemplateError`] where the template is too long or does not follow Jinja's grammar.
+    /// [`TemplateError`] if the template is too long or has a syntax error.
     pub fn new(text: String, special: Map<String, Json>) -> Result<Self, TemplateError> {
         if text.len() > LONGEST_TEMPLATE {
             let got = text.len();
-            return Err(error(format!("expected at most {LONGEST_TEMPLATE} bytes, got {got}")));
+            return Err(TemplateError(format!("expected at most {LONGEST_TEMPLATE} bytes, got {got}")));
         }
         let body = parser::parse(&text).map_err(|why| failed(&why))?;
         let hidden = hidden::hidden(&body).collect();
         Ok(Self { body, hidden, special })
     }
 
-    /// One user turn, ready to be answered: a picture, then `question`.
+    /// Renders one user turn (a picture, then `question`) and the generation prompt.
     ///
     /// # Errors
-    /// [`TemplateError`] where the template fails, by its own will or by a mistake, or takes too much.
+    /// [`TemplateError`] if the template raises an error, has an invalid operation, or exceeds a limit.
     pub fn render(&self, question: &str) -> Result<String, TemplateError> {
         self.run(question).map_err(|why| failed(&why))
     }
@@ -123,7 +125,7 @@ impl ChatTemplate {
     }
 }
 
-/// One message, its keys in the order in which they are usually written: templates may print it whole.
+/// One message. The keys are in their usual order, because a template may print the whole message.
 fn messages(question: &str, budget: &Budget) -> Res<Value> {
     let part = |pairs: &[(&str, &str)]| {
         Value::dict(pairs.iter().map(|(key, value)| (Value::str(key), Value::str(value))).collect(), budget)
@@ -135,9 +137,5 @@ fn messages(question: &str, budget: &Budget) -> Res<Value> {
 }
 
 fn failed(why: &Fail) -> TemplateError {
-    error(format!("expected a template that renders, got {why}"))
-}
-
-fn error(why: String) -> TemplateError {
-    TemplateError(why)
+    TemplateError(format!("expected a template that renders, got an error: {why}"))
 }

@@ -6,7 +6,7 @@ use super::{
     budget::Budget,
     fail::{Res, fail},
     format::{as_float, percent},
-    interpret::Run,
+    run::Run,
     sequence::{contains, less},
     syntax::{Compare, Math},
     value::{Value, order, same},
@@ -37,12 +37,12 @@ pub(super) fn sign(value: &Value, minus: bool) -> Res<Value> {
         Value::Float(f) => Ok(Value::Float(if minus { -f } else { *f })),
         _ => match value.whole().and_then(|i| if minus { i.checked_neg() } else { Some(i) }) {
             Some(i) => Ok(Value::Int(i)),
-            None => fail(format!("a sign before {}, which is no number or too big", described(value))),
+            None => fail(format!("expected a number of 64 bits after a sign, got {}", described(value))),
         },
     }
 }
 
-/// A value in an error.
+/// A value, for an error message.
 fn described(value: &Value) -> String {
     match value {
         Value::Undefined(name) => format!("{name}, which is undefined"),
@@ -102,7 +102,7 @@ fn repeat(value: &Value, times: i64, budget: &Budget) -> Res<Value> {
             }
             if matches!(value, Value::List(_)) { Value::list(all, budget) } else { Value::tuple(all, budget) }
         }
-        _ => fail("a value repeated that cannot be"),
+        _ => fail("expected a text or a list to repeat, got another value"),
     }
 }
 
@@ -110,7 +110,7 @@ fn wholes(op: Math, a: i64, b: i64) -> Res<Value> {
     if b == 0 && matches!(op, Math::Div | Math::FloorDiv | Math::Mod) {
         return fail("a division by 0");
     }
-    // Beyond this, a number with a fraction is not exact.
+    // Larger integers are not exact as floats.
     let exact = |i: i64| i.unsigned_abs() <= 1 << 53;
     let result = match op {
         Math::Add => a.checked_add(b),
@@ -129,7 +129,7 @@ fn wholes(op: Math, a: i64, b: i64) -> Res<Value> {
     };
     match result {
         Some(i) => Ok(Value::Int(i)),
-        None => fail("a whole number of more than 64 bits, which is not supported"),
+        None => fail("an integer of more than 64 bits, which is not supported"),
     }
 }
 
@@ -168,7 +168,7 @@ fn floats(op: Math, a: f64, b: f64) -> Res<Value> {
         Math::Pow => {
             let power = a.powf(b);
             if power.is_infinite() && a.is_finite() && b.is_finite() {
-                return fail("a power that is too big");
+                return fail("a power that is too large");
             }
             power
         }

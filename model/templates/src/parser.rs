@@ -1,16 +1,17 @@
-//! From tokens to statements and expressions: Jinja's grammar.
+//! Jinja's grammar: parses tokens to statements and expressions.
 
 use std::sync::Arc;
 
 use super::{
-    checks,
     fail::{Res, fail},
-    filters,
     lexer::{Token, tokens},
-    syntax::{Args, Body, Compare, Const, Expr, For, MacroDef, Math, Name, Special, Stmt, StmtKind, Suffix, Target},
+    syntax::{
+        Args, Body, Compare, Const, Expr, For, MacroDef, Math, Name, Special, Stmt, StmtKind, Suffix, Target,
+        is_filter, is_test,
+    },
 };
 
-/// Statements and expressions within each other. Reading, running and freeing them recurses as deep.
+/// Maximum nesting of statements and expressions. Parsing, running and dropping them recurse to this depth.
 const DEEPEST: usize = 60;
 
 /// The statements of a template.
@@ -35,14 +36,14 @@ struct Parser {
     tokens: Vec<(Token, u32)>,
     at: usize,
     depth: usize,
-    /// Whether `break` has a loop to end.
+    /// Whether the parser is inside a loop, so that `break` is valid.
     in_loop: bool,
-    /// What the macros around read.
+    /// The special names that the enclosing macros read.
     macros: Vec<Special>,
     blocks: Vec<Name>,
-    /// Whether Jinja minds unknown filters and tests only once it meets them: right within a condition.
+    /// Whether Jinja reports unknown filters and tests only when they run: directly inside a condition.
     soft: bool,
-    /// The first one that it minds now.
+    /// The first one that it reports now.
     unknown: Option<String>,
 }
 
@@ -89,7 +90,7 @@ impl Parser {
             Some(Token::Name(name)) => fail(format!("expected {expected}, got {name:?}")),
             Some(Token::Op(op)) => fail(format!("expected {expected}, got {op:?}")),
             Some(_) => fail(format!("expected {expected}, got a text or a number")),
-            None => fail(format!("expected {expected}, got the template's end")),
+            None => fail(format!("expected {expected}, got the end of the template")),
         }
     }
 
@@ -114,7 +115,7 @@ impl Parser {
         Ok(name)
     }
 
-    /// Names with dots between them: filters and tests have such.
+    /// A dotted name of a filter or a test.
     fn dotted(&mut self) -> Res<Name> {
         let mut name = self.name()?;
         while self.skip_op(".") {
@@ -125,7 +126,7 @@ impl Parser {
 
     fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Res<T>) -> Res<T> {
         if self.depth >= DEEPEST {
-            return fail(format!("expressions and blocks nested more than {DEEPEST} deep"));
+            return fail(format!("expected at most {DEEPEST} nested expressions and blocks, got more"));
         }
         self.depth += 1;
         let result = read(self);
@@ -135,14 +136,14 @@ impl Parser {
 
     // Statements.
 
-    /// Statements up to a tag of one of the names `ends`, which stays; up to the end where there are none.
+    /// Statements up to a tag with one of the names `ends`, which is not consumed. Without names: up to the end.
     fn body(&mut self, ends: &[&str]) -> Res<Body> {
         let mut body = Vec::new();
         loop {
             let line = self.line();
             let kind = match self.current() {
                 None if ends.is_empty() => return Ok(body),
-                None => return fail(format!("expected the tag {:?}, got the template's end", ends[0])),
+                None => return fail(format!("expected the tag {:?}, got the end of the template", ends[0])),
                 Some(Token::Data(text)) => {
                     let text = text.clone();
                     self.at += 1;
@@ -175,7 +176,7 @@ impl Parser {
         }
     }
 
-    /// The end of a tag, and the body behind it, which has its own variables.
+    /// The end of a tag, and the body after it, which has its own scope.
     fn block(&mut self, ends: &[&str]) -> Res<Body> {
         let soft = std::mem::take(&mut self.soft);
         let body = self.plain_block(ends);
@@ -184,13 +185,13 @@ impl Parser {
     }
 
     fn plain_block(&mut self, ends: &[&str]) -> Res<Body> {
-        // A colon as in Python.
+        // An optional colon, as in Python.
         self.skip_op(":");
         self.expect_tag_end()?;
         self.body(ends)
     }
 
-    /// The same, with one end, which goes.
+    /// The same with one end tag, which is consumed.
     fn block_to(&mut self, end: &str) -> Res<Body> {
         let body = self.block(&[end])?;
         self.at += 1;
@@ -246,7 +247,7 @@ impl Parser {
                 }
                 StmtKind::Other(name)
             }
-            _ => return fail(format!("the tag {name:?}, which is unknown or without its opening one")),
+            _ => return fail(format!("the tag {name:?}, which is unknown or has no opening tag")),
         })
     }
 
@@ -318,7 +319,7 @@ impl Parser {
     fn named_block(&mut self) -> Res<StmtKind> {
         let name = self.name()?;
         if self.blocks.contains(&name) {
-            return fail(format!("a second block of the name {name:?}"));
+            return fail(format!("a second block with the name {name:?}"));
         }
         self.blocks.push(name.clone());
         if self.is_name("scoped") || self.is_name("required") {
@@ -332,7 +333,7 @@ impl Parser {
     fn plain_name(&mut self) -> Res<Name> {
         let name = self.name()?;
         if constant(&name).is_some() {
-            return fail(format!("a value given to {name:?}"));
+            return fail(format!("expected a variable to set, got {name:?}"));
         }
         Ok(name)
     }
@@ -413,7 +414,7 @@ impl Parser {
                 let test = Box::new(parser.or()?);
                 let no = if parser.skip_name("else") { Some(Box::new(parser.expression()?)) } else { None };
                 if conditions > 8 {
-                    return fail("more than 8 conditions without \"else\" after each other");
+                    return fail("expected at most 8 conditions without \"else\" in a row, got more");
                 }
                 value = Expr::Cond { test, yes: Box::new(value), no };
                 conditions += 1;
@@ -425,7 +426,7 @@ impl Parser {
         })
     }
 
-    /// Values with commas between them, or one without. `end` is a name that may follow.
+    /// Values separated by commas, or one value. `end` is a name that may follow.
     fn tuple(&mut self, conditions: bool, end: Option<&str>) -> Res<Expr> {
         let mut items = Vec::new();
         let mut tuple = false;
@@ -591,37 +592,33 @@ impl Parser {
         Ok(value)
     }
 
-    fn list(&mut self) -> Res<Expr> {
+    /// Items between brackets, separated by commas; one more comma may follow the last item.
+    fn items<T>(&mut self, end: &str, mut read: impl FnMut(&mut Self) -> Res<T>) -> Res<Vec<T>> {
         self.at += 1;
         let mut items = Vec::new();
-        while !self.is_op("]") {
+        while !self.is_op(end) {
             if !items.is_empty() {
                 self.expect_op(",")?;
-                if self.is_op("]") {
+                if self.is_op(end) {
                     break;
                 }
             }
-            items.push(self.expression()?);
+            items.push(read(self)?);
         }
-        self.expect_op("]")?;
-        Ok(Expr::List(items))
+        self.expect_op(end)?;
+        Ok(items)
+    }
+
+    fn list(&mut self) -> Res<Expr> {
+        Ok(Expr::List(self.items("]", Self::expression)?))
     }
 
     fn dict(&mut self) -> Res<Expr> {
-        self.at += 1;
-        let mut pairs = Vec::new();
-        while !self.is_op("}") {
-            if !pairs.is_empty() {
-                self.expect_op(",")?;
-                if self.is_op("}") {
-                    break;
-                }
-            }
-            let key = self.expression()?;
-            self.expect_op(":")?;
-            pairs.push((key, self.expression()?));
-        }
-        self.expect_op("}")?;
+        let pairs = self.items("}", |parser| {
+            let key = parser.expression()?;
+            parser.expect_op(":")?;
+            Ok((key, parser.expression()?))
+        })?;
         Ok(Expr::Dict(pairs))
     }
 
@@ -689,7 +686,7 @@ impl Parser {
             } else if self.skip_name("is") {
                 let negated = self.skip_name("not");
                 let name = self.dotted()?;
-                self.check_known(checks::known(&name), "test", &name);
+                self.check_known(is_test(&name), "test", &name);
                 let args = self.test_arguments()?;
                 suffixes.push(Suffix::Test { name, args, negated });
             } else if self.is_op("(") {
@@ -709,7 +706,7 @@ impl Parser {
     fn test_arguments(&mut self) -> Res<Args> {
         let argument = match self.current() {
             Some(Token::Op("(")) => return self.arguments(),
-            Some(Token::Name(name)) if name == "is" => return fail("two tests with \"is\" after each other"),
+            Some(Token::Name(name)) if name == "is" => return fail("two tests with \"is\" in a row"),
             Some(Token::Name(name)) => !matches!(name.as_str(), "else" | "or" | "and"),
             Some(Token::Str(_) | Token::Int(_) | Token::Float(_) | Token::Op("[" | "{")) => true,
             _ => false,
@@ -724,13 +721,13 @@ impl Parser {
         Ok(Args { positional: vec![value], ..Args::default() })
     }
 
-    /// Filters with bars before them; `inline` where the first has none.
+    /// Filters, each after a bar. `inline`: the first one has no bar.
     fn filters(&mut self, mut inline: bool) -> Res<Vec<(Name, Args)>> {
         let mut filters = Vec::new();
         while inline || self.skip_op("|") {
             inline = false;
             let name = self.dotted()?;
-            self.check_known(filters::known(&name), "filter", &name);
+            self.check_known(is_filter(&name), "filter", &name);
             let args = if self.is_op("(") { self.arguments()? } else { Args::default() };
             filters.push((name, args));
         }
@@ -739,19 +736,8 @@ impl Parser {
 
     fn arguments(&mut self) -> Res<Args> {
         self.deeper(|parser| {
-            parser.at += 1;
             let mut args = Args::default();
-            let mut first = true;
-            while !parser.is_op(")") {
-                if !std::mem::take(&mut first) {
-                    parser.expect_op(",")?;
-                    if parser.is_op(")") {
-                        break;
-                    }
-                }
-                parser.argument(&mut args)?;
-            }
-            parser.expect_op(")")?;
+            parser.items(")", |parser| parser.argument(&mut args))?;
             Ok(args)
         })
     }
@@ -766,7 +752,7 @@ impl Parser {
             args.list.is_none() && args.dict.is_none() && args.named.is_empty()
         };
         if !allowed {
-            return fail("arguments in an order that Jinja does not take");
+            return fail("arguments in an order that Jinja does not allow");
         }
         if self.skip_op("*") {
             args.list = Some(Box::new(self.expression()?));
@@ -783,7 +769,7 @@ impl Parser {
     }
 }
 
-/// The value of a name that is a constant.
+/// The constant with this name.
 fn constant(name: &str) -> Option<Const> {
     Some(match name {
         "true" | "True" => Const::Bool(true),

@@ -17,11 +17,7 @@ pub(super) fn text(value: &Value, budget: &Budget) -> Res<Rc<str>> {
             budget.work(8)?;
             Ok(s.clone())
         }
-        _ => {
-            let mut out = String::new();
-            write(&mut out, value, false, budget)?;
-            Ok(out.into())
-        }
+        _ => Ok(repr(value, budget)?.into()),
     }
 }
 
@@ -32,7 +28,7 @@ pub(super) fn repr(value: &Value, budget: &Budget) -> Res<String> {
     Ok(out)
 }
 
-/// `repr(value)` with the keys of dictionaries sorted: what `pprint` prints on one line.
+/// `repr(value)` with sorted dictionary keys, like `pprint` on one line.
 pub(super) fn sorted_repr(value: &Value, budget: &Budget) -> Res<String> {
     let mut out = String::new();
     write(&mut out, value, true, budget)?;
@@ -89,7 +85,7 @@ fn write(out: &mut String, value: &Value, sorted: bool, budget: &Budget) -> Res<
             out.push(')');
         }
         Value::Namespace(namespace) => {
-            // A namespace may hold itself.
+            // A namespace may contain itself.
             let _level = budget.deeper()?;
             *out += "<Namespace ";
             let pairs: Vec<_> =
@@ -103,8 +99,8 @@ fn write(out: &mut String, value: &Value, sorted: bool, budget: &Budget) -> Res<
             quote(out, &of.def.name, budget)?;
             out.push('>');
         }
-        // What Python prints here has an address, or counts the items that are left.
-        _ => return fail(format!("a {} printed, which is not supported", value.kind())),
+        // Python prints an address, or the number of remaining items.
+        _ => return fail(format!("printing a {}, which is not supported", value.kind())),
     }
     Ok(())
 }
@@ -123,7 +119,7 @@ fn write_pairs(out: &mut String, pairs: &[(Value, Value)], sorted: bool, budget:
     let mut order: Vec<&(Value, Value)> = pairs.iter().collect();
     if sorted {
         if pairs.iter().any(|(key, _)| key.text().is_none()) {
-            return fail("keys that are no texts sorted for printing, which is not supported");
+            return fail("printing a dictionary with sorted keys that are not texts, which is not supported");
         }
         budget.work(pairs.len() * 64)?;
         order.sort_by(|a, b| a.0.text().cmp(&b.0.text()));
@@ -166,7 +162,7 @@ fn quote(out: &mut String, text: &str, budget: &Budget) -> Res<()> {
     Ok(())
 }
 
-/// A number with a fraction: the shortest digits that mean it, with an exponent where it is very big or small.
+/// A float: the shortest digits that identify it, with an exponent if it is very large or small.
 pub(super) fn float(f: f64) -> String {
     if f.is_nan() {
         return "nan".into();

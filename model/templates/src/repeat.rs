@@ -1,4 +1,4 @@
-//! A loop while it runs: what templates know as `loop`.
+//! Advances a running loop, and reads the variable `loop` of templates.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,43 +10,24 @@ use std::{
 use super::{
     budget::Budget,
     fail::{Res, fail},
-    interpret::{Run, Scope},
-    sequence::{Iter, iterate},
+    run::Run,
+    sequence::iterate,
     syntax::For,
-    value::{Value, same},
+    value::{Loop, LoopState, Scope, Value, same},
 };
-
-pub(super) struct Loop {
-    def: Arc<For>,
-    /// Variables around the loop.
-    scope: Rc<Scope>,
-    depth: usize,
-    state: RefCell<State>,
-    /// How many items were taken.
-    index: Cell<usize>,
-}
-
-struct State {
-    iter: Iter,
-    /// Items that were looked at before their turn.
-    ahead: VecDeque<Value>,
-    before: Option<Value>,
-    current: Option<Value>,
-    changed: Option<Vec<Value>>,
-}
 
 impl Loop {
     pub(super) fn new(def: Arc<For>, scope: Rc<Scope>, over: &Value, depth: usize, budget: &Budget) -> Res<Self> {
         let iter = iterate(over, budget)?;
-        let state = State { iter, ahead: VecDeque::new(), before: None, current: None, changed: None };
+        let state = LoopState { iter, ahead: VecDeque::new(), before: None, current: None, changed: None };
         Ok(Self { def, scope, depth, state: RefCell::new(state), index: Cell::new(0) })
     }
 
-    /// The next item that the loop's condition lets through.
+    /// The next item that fulfils the loop's condition.
     fn pull(&self, run: &Run) -> Res<Option<Value>> {
         loop {
             run.budget.step()?;
-            // The condition is a template's own code: it must not meet a state that is in use.
+            // The condition is template code that may use `loop`, so no state may be borrowed here.
             let item = self.state.borrow_mut().iter.next();
             let Some(item) = item else { return Ok(None) };
             let Some(test) = &self.def.test else { return Ok(Some(item)) };
@@ -58,7 +39,7 @@ impl Loop {
         }
     }
 
-    /// Continues with the next item.
+    /// Advances to the next item.
     pub(super) fn advance(&self, run: &Run) -> Res<Option<Value>> {
         let ahead = self.state.borrow_mut().ahead.pop_front();
         let item = match ahead {
@@ -132,10 +113,10 @@ impl Loop {
         Ok(Value::Bool(true))
     }
 
-    /// Runs the loop once more, over other items, where it is `recursive`.
+    /// Runs a `recursive` loop on other items.
     pub(super) fn again(&self, run: &Run, over: &Value) -> Res<Value> {
         if !self.def.recursive {
-            return fail("a loop called that is not recursive");
+            return fail("a call of a loop that is not recursive");
         }
         let _level = run.budget.deeper()?;
         let mut out = String::new();

@@ -1,24 +1,14 @@
-//! What has items: going through them, finding one, cutting, sorting.
+//! Values with items: iteration, search, slices, sorting.
 
-use std::{cmp::Ordering, rc::Rc};
+use std::cmp::Ordering;
 
 use super::{
     budget::Budget,
     fail::{Res, fail},
-    value::{Dict, Generator, Items, Range, Value, View, order, same},
+    value::{Iter, Value, View, order, same},
 };
 
-/// Goes through a value's items.
-pub(super) enum Iter {
-    Items(Rc<Items>, usize),
-    Chars(Rc<str>, usize),
-    Range(Range, usize),
-    Dict(Rc<Dict>, View, usize),
-    Generator(Rc<Generator>),
-    Empty,
-}
-
-/// The items of `value`; an error where it has none.
+/// The items of `value`; an error if it has none.
 pub(super) fn iterate(value: &Value, budget: &Budget) -> Res<Iter> {
     let (len, iter) = match value {
         Value::Undefined(_) => (0, Iter::Empty),
@@ -30,7 +20,7 @@ pub(super) fn iterate(value: &Value, budget: &Budget) -> Res<Iter> {
         Value::View(dict, view) => (dict.pairs.len(), Iter::Dict(dict.clone(), *view, 0)),
         Value::Generator(generator) => (generator.rest.borrow().len(), Iter::Generator(generator.clone())),
         Value::Loop(_) => return fail("a loop's items read through the loop, which is not supported"),
-        _ => return fail(format!("a {}, which has no items to go through", value.kind())),
+        _ => return fail(format!("expected a value with items, got a {}", value.kind())),
     };
     budget.work(32 * len)?;
     Ok(iter)
@@ -85,7 +75,7 @@ pub(super) fn length(value: &Value, budget: &Budget) -> Res<usize> {
         Value::List(items) | Value::Tuple(items) => items.items.len(),
         Value::Dict(dict) | Value::View(dict, _) => dict.pairs.len(),
         Value::Range(range) => range.len(),
-        _ => return fail(format!("the length of a {}, which has none", value.kind())),
+        _ => return fail(format!("expected a value with a length, got a {}", value.kind())),
     })
 }
 
@@ -97,10 +87,10 @@ pub(super) fn contains(value: &Value, item: &Value, budget: &Budget) -> Res<bool
                 budget.work(text.len() + part.len())?;
                 Ok(text.contains(part))
             }
-            None => fail(format!("a {} looked for in a text", item.kind())),
+            None => fail(format!("expected a text to search for in a text, got a {}", item.kind())),
         },
         Value::Dict(_) | Value::View(_, View::Keys) if !item.hashable() => {
-            fail(format!("a {} looked for among keys, which Python cannot hash", item.kind()))
+            fail(format!("a key of type {}, which Python cannot hash", item.kind()))
         }
         Value::Dict(dict) | Value::View(dict, View::Keys) => Ok(dict.get(item, budget)?.is_some()),
         Value::Range(range) if item.whole().is_some() => {
@@ -120,13 +110,13 @@ pub(super) fn contains(value: &Value, item: &Value, budget: &Budget) -> Res<bool
     }
 }
 
-/// Where item `i` of `len` is: negative ones count from the end.
+/// The index of item `i` of `len`; negative ones count from the end.
 fn place(i: i64, len: usize) -> Option<usize> {
     let i = usize::try_from(if i < 0 { i.checked_add(i64::try_from(len).ok()?)? } else { i }).ok()?;
     (i < len).then_some(i)
 }
 
-/// `value[key]`, none where Python has none.
+/// `value[key]`; None if there is no such item.
 pub(super) fn item(value: &Value, key: &Value, budget: &Budget) -> Res<Option<Value>> {
     Ok(match value {
         Value::Dict(dict) => dict.get(key, budget)?.cloned(),
@@ -157,7 +147,7 @@ pub(super) fn slice(value: &Value, parts: [Option<Value>; 3], budget: &Budget) -
             None | Some(Value::None) => None,
             Some(part) => match part.whole() {
                 Some(i) => Some(i),
-                None => return fail(format!("expected a whole number in a slice, got {}", part.kind())),
+                None => return fail(format!("expected an integer in a slice, got {}", part.kind())),
             },
         };
     }
@@ -177,11 +167,11 @@ pub(super) fn slice(value: &Value, parts: [Option<Value>; 3], budget: &Budget) -
         }
         Value::Range(_) => fail("a slice of a range, which is not supported"),
         Value::Undefined(name) => fail(format!("a slice of {name}, which is undefined")),
-        _ => fail(format!("a slice of a {}, which has none", value.kind())),
+        _ => fail(format!("expected a value with slices, got a {}", value.kind())),
     }
 }
 
-/// Which of `len` items a slice takes.
+/// The indices of a slice of `len` items.
 fn indices([start, stop, step]: [Option<i64>; 3], len: usize) -> impl Iterator<Item = usize> {
     let len = i64::try_from(len).unwrap_or(i64::MAX);
     let step = step.unwrap_or(1);
@@ -198,11 +188,11 @@ fn indices([start, stop, step]: [Option<i64>; 3], len: usize) -> impl Iterator<I
         .filter_map(|i| usize::try_from(i).ok())
 }
 
-/// `items` in the order of their `keys`, equal ones as they were. Python's `sorted`.
+/// Sorts `items` by their `keys`, stable, like Python's `sorted`.
 pub(super) fn sort<T>(keys: Vec<Value>, items: Vec<T>, reverse: bool, budget: &Budget) -> Res<Vec<T>> {
     let mut pairs: Vec<Option<(Value, T)>> = keys.into_iter().zip(items).map(Some).collect();
     let mut width = 1;
-    // Not the standard library's: comparing may fail.
+    // The standard library's sort does not support comparisons that fail.
     while width < pairs.len() {
         let mut merged = Vec::with_capacity(pairs.len());
         for start in (0..pairs.len()).step_by(2 * width) {

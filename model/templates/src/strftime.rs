@@ -1,4 +1,4 @@
-//! `strftime` as Python has it on Linux: glibc's, in the C locale.
+//! Python's `strftime` on Linux: glibc's, in the C locale.
 
 use super::{
     clock::Moment,
@@ -20,10 +20,10 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-/// Widest field: what is longer says nothing more.
+/// Maximum width of a field.
 const WIDEST: usize = 64;
 
-/// What stands between `%` and a directive's letter.
+/// Flags and width between `%` and a directive's letter.
 #[derive(Clone, Copy, Default)]
 struct Flags {
     pad: Option<char>,
@@ -32,7 +32,7 @@ struct Flags {
     width: Option<usize>,
 }
 
-/// The moment, as `format` says.
+/// Formats a moment.
 pub(super) fn strftime(format: &str, at: &Moment) -> Res<String> {
     let mut out = String::new();
     let mut rest = format;
@@ -61,7 +61,7 @@ pub(super) fn strftime(format: &str, at: &Moment) -> Res<String> {
         };
         rest = &plain[letter.len_utf8()..];
         if !directive(&mut out, letter, flags, at)? {
-            // Unknown: as it is.
+            // Unknown directives are printed unchanged.
             out.push('%');
             out += &after[..after.len() - rest.len()];
         }
@@ -69,7 +69,7 @@ pub(super) fn strftime(format: &str, at: &Moment) -> Res<String> {
     Ok(out + rest)
 }
 
-/// Prints one directive; false where there is none of that letter.
+/// Prints one directive; false if the letter is unknown.
 fn directive(out: &mut String, letter: char, flags: Flags, at: &Moment) -> Res<bool> {
     let hour12 = if at.hour % 12 == 0 { 12 } else { at.hour % 12 };
     let weekday = at.weekday();
@@ -115,7 +115,7 @@ fn directive(out: &mut String, letter: char, flags: Flags, at: &Moment) -> Res<b
         'r' => whole(out, "%I:%M:%S %p", flags, at)?,
         'R' => whole(out, "%H:%M", flags, at)?,
         'T' | 'X' => whole(out, "%H:%M:%S", flags, at)?,
-        // Python prints these itself; its time has no zone.
+        // Python itself replaces these; its time has no zone.
         'f' => number(out, at.microsecond, 6, '0', flags),
         'z' | 'Z' => {}
         's' => return fail("strftime_now: seconds since 1970, which are not supported"),
@@ -124,7 +124,7 @@ fn directive(out: &mut String, letter: char, flags: Flags, at: &Moment) -> Res<b
     Ok(true)
 }
 
-/// The year and the week of ISO 8601: weeks start on Mondays, the first one has the year's first Thursday.
+/// Year and week of ISO 8601: weeks start on Monday, and the first week contains the year's first Thursday.
 fn iso(at: &Moment) -> (i64, i64) {
     let monday = (at.weekday() + 6) % 7;
     let week = (at.day_of_year() - monday + 10) / 7;
@@ -170,7 +170,7 @@ fn word(out: &mut String, text: &str, flags: Flags, lower: bool) {
     };
 }
 
-/// A directive that stands for several.
+/// A directive that is short for several others.
 fn whole(out: &mut String, format: &str, flags: Flags, at: &Moment) -> Res<()> {
     let text = strftime(format, at)?;
     word(out, &text, Flags { swap: false, ..flags }, false);

@@ -4,67 +4,25 @@ use super::{
     arguments::{Arguments, bind, whole},
     fail::{Res, fail},
     format::format,
-    interpret::Run,
+    run::Run,
     sequence::iterate,
     text::{all_case, capitalize, casefold, is_letter, is_space, is_title, lines, printable, swapcase, title},
     value::Value,
 };
 
-/// What a text has. Calling one that is not supported is an error.
-pub(super) const METHODS: [&str; 47] = [
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "encode",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "maketrans",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "translate",
-    "upper",
-    "zfill",
-];
+/// Whether a text has a method of this name. Calling an unsupported one is an error.
+pub(super) fn is_method(name: &str) -> bool {
+    let names = "capitalize casefold center count encode endswith expandtabs find format format_map index isalnum \
+        isalpha isascii isdecimal isdigit isidentifier islower isnumeric isprintable isspace istitle isupper join \
+        ljust lower lstrip maketrans partition removeprefix removesuffix replace rfind rindex rjust rpartition rsplit \
+        rstrip split splitlines startswith strip swapcase title translate upper zfill";
+    names.split(' ').any(|known| known == name)
+}
 
 /// `text.name(args)`.
 pub(super) fn call(run: &Run, text: &str, name: &str, args: Arguments) -> Res<Value> {
     let budget = &run.budget;
-    // A letter may become three, and any of these copies the text.
+    // One letter may become three, and each of these methods copies the text.
     budget.work(4 * text.len() + 16)?;
     match name {
         "upper" | "lower" | "capitalize" | "title" | "swapcase" | "casefold" => {
@@ -174,14 +132,14 @@ fn needed<'v>(what: &str, value: Option<&'v Value>) -> Res<&'v str> {
     }
 }
 
-/// `strip` and its kin, by the name of the method.
+/// `strip`, `lstrip` and `rstrip`, by the name of the method.
 pub(super) fn strip<'t>(text: &'t str, name: &str, chars: Option<&Value>) -> Res<&'t str> {
     let chars: Option<Vec<char>> = match chars {
         None | Some(Value::None) => None,
         chars => Some(needed(name, chars)?.chars().collect()),
     };
     if chars.as_ref().is_some_and(|chars| chars.len() > 256) {
-        return fail(format!("{name}: more than 256 characters"));
+        return fail(format!("{name}: expected at most 256 characters, got more"));
     }
     let goes = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(&c));
     let text = if name == "rstrip" { text } else { text.trim_start_matches(goes) };
@@ -275,14 +233,14 @@ pub(super) fn justify(run: &Run, text: &str, name: &str, width: i64, fill: char)
     let left = match name {
         "ljust" => 0,
         "rjust" => missing,
-        // The odd one goes where Python puts it.
+        // An odd fill character goes to the same side as in Python.
         _ => missing / 2 + (missing & width & 1),
     };
     let fill = fill.to_string();
     Ok(Value::str(format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left))))
 }
 
-/// The part of `text` between two places counted in characters, and how many characters come before it.
+/// The part of `text` between two character positions, and the number of characters before it.
 fn window<'t>(what: &str, text: &'t str, start: Option<Value>, end: Option<Value>) -> Res<Option<(&'t str, usize)>> {
     if start.is_none() && end.is_none() {
         return Ok(Some((text, 0)));
@@ -337,11 +295,11 @@ fn find(text: &str, name: &str, args: Arguments) -> Res<Value> {
     match at {
         Some(at) => Ok(Value::int(at)),
         None if name.ends_with("find") => Ok(Value::Int(-1)),
-        None => fail(format!("{name}: expected {part:?} in the text, which does not have it")),
+        None => fail(format!("{name}: expected {part:?} in the text, got none")),
     }
 }
 
-/// `isdigit` and its kin.
+/// `isdigit` and similar methods.
 fn is(text: &str, name: &str) -> Res<bool> {
     let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
     Ok(match name {

@@ -1,4 +1,4 @@
-//! What a template says, once read.
+//! The syntax tree of a template, and the names of all filters and tests.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ pub(super) enum StmtKind {
     Set(Target, Expr),
     SetBlock(Target, Vec<(Name, Args)>, Body),
     Macro(Arc<MacroDef>),
-    /// A call whose last operation is the call itself, and the block that it gets as `caller`.
+    /// A call expression, and the block that it gets as `caller`.
     Call(Expr, Arc<MacroDef>),
     Filter(Vec<(Name, Args)>, Body),
     With(Vec<(Target, Expr)>, Body),
     /// A body with its own variables: `generation`.
     Scope(Body),
-    /// The same, that sees only the outermost variables: `block`.
+    /// The same, but it sees only the outermost variables: `block`.
     Block(Body),
     AutoEscape(Expr, Body),
     Break,
     Continue,
-    /// A tag that needs other templates, of which there are none.
+    /// A tag that needs other templates, which are not supported.
     Other(Name),
 }
 
@@ -49,11 +49,11 @@ pub(super) struct MacroDef {
     pub(super) name: Name,
     pub(super) parameters: Vec<(Name, Option<Expr>)>,
     pub(super) body: Body,
-    /// Which of the special names the body reads.
+    /// The special names that the body reads.
     pub(super) reads: Special,
 }
 
-/// Names that a macro has only where it reads them.
+/// Names that a macro defines only if its body reads them.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Special {
     pub(super) caller: bool,
@@ -61,7 +61,7 @@ pub(super) struct Special {
     pub(super) kwargs: bool,
 }
 
-/// What a value is given to.
+/// The target of an assignment.
 pub(super) enum Target {
     Name(Name),
     Tuple(Vec<Target>),
@@ -69,7 +69,7 @@ pub(super) enum Target {
     Attribute(Name, Name),
 }
 
-/// An expression. Chains are lists, so that a long one does not nest.
+/// An expression. Chains of operators are lists, so that a long chain does not nest.
 pub(super) enum Expr {
     Const(Const),
     Name(Name),
@@ -124,7 +124,7 @@ pub(super) enum Math {
     Pow,
 }
 
-/// What follows a value.
+/// An operation after a value.
 pub(super) enum Suffix {
     Attribute(Name),
     Item(Expr),
@@ -143,4 +143,21 @@ pub(super) struct Args {
     pub(super) list: Option<Box<Expr>>,
     /// `**dictionary`.
     pub(super) dict: Option<Box<Expr>>,
+}
+
+/// Whether a filter of this name exists.
+pub(super) fn is_filter(name: &str) -> bool {
+    let names = "abs attr batch capitalize center count d default dictsort e escape filesizeformat first float \
+        forceescape format groupby indent int items join last length list lower map max min pprint random reject \
+        rejectattr replace reverse round safe select selectattr slice sort string striptags sum title tojson trim \
+        truncate unique upper urlencode urlize wordcount wordwrap xmlattr";
+    names.split(' ').any(|known| known == name)
+}
+
+/// Whether a test of this name exists.
+pub(super) fn is_test(name: &str) -> bool {
+    let names = "!= < <= == > >= boolean callable defined divisibleby eq equalto escaped even false filter float ge \
+        greaterthan gt in integer iterable le lessthan lower lt mapping ne none number odd sameas sequence string test \
+        true undefined upper";
+    names.split(' ').any(|known| known == name)
 }

@@ -124,7 +124,7 @@ fn bounds_what_a_template_takes() {
 #[test]
 fn says_what_the_template_says() {
     let error = render("a\n{{ raise_exception('only ' ~ 2 ~ ' turns') }}", "?").unwrap_err();
-    assert!(error.ends_with("its own error: only 2 turns (line 2)"), "{error}");
+    assert!(error.ends_with("the template raised an error: only 2 turns (line 2)"), "{error}");
 }
 
 #[test]

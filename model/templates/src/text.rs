@@ -1,4 +1,4 @@
-//! What Python knows about characters.
+//! Python's character classes and case conversions.
 
 /// Python's white space.
 pub(super) fn is_space(c: char) -> bool {
@@ -10,7 +10,7 @@ fn ends_line(c: char) -> bool {
     matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Lines as `splitlines` cuts them, with what ends them where `ends` is set.
+/// Lines as `splitlines` splits them, with line ends if `ends` is set.
 pub(super) fn lines(text: &str, ends: bool) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut start = 0;
@@ -32,7 +32,7 @@ pub(super) fn lines(text: &str, ends: bool) -> Vec<&str> {
     lines
 }
 
-/// A first letter that is not simply the upper case one.
+/// The title case of a letter, if it differs from its upper case.
 fn title_letter(c: char, out: &mut String) {
     match c {
         'Ǆ'..='ǆ' => out.push('ǅ'),
@@ -40,9 +40,9 @@ fn title_letter(c: char, out: &mut String) {
         'Ǌ'..='ǌ' => out.push('ǋ'),
         'Ǳ'..='ǳ' => out.push('ǲ'),
         'ŉ' => *out += "ʼN",
-        // Georgian has capitals only for whole words.
+        // Georgian uses capitals only for whole words.
         'ა'..='ჺ' | 'ჽ'..='ჿ' => out.push(c),
-        // Greek with an iota below.
+        // Greek letters with iota subscript.
         '\u{1f80}'..='\u{1faf}' => out.extend(char::from_u32(c as u32 | 8)),
         'ᾳ' | 'ᾼ' => out.push('ᾼ'),
         'ῃ' | 'ῌ' => out.push('ῌ'),
@@ -66,7 +66,7 @@ pub(super) fn capitalize(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     if let Some(first) = chars.next() {
         title_letter(first, &mut out);
-        // Whole, since a sigma's form hangs on the letters around it.
+        // Lower-cases the whole text, since the form of a sigma depends on the letters around it.
         let lower = text.to_lowercase();
         out += lower.get(first.to_lowercase().map(char::len_utf8).sum()..).unwrap_or_default();
     }
@@ -121,7 +121,7 @@ pub(super) fn casefold(text: &str) -> String {
     for c in text.chars() {
         match c {
             'ı' => out.push(c),
-            // Cherokee folds to its capitals.
+            // Cherokee folds to upper case.
             '\u{13a0}'..='\u{13f5}' => out.push(c),
             '\u{13f8}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => out.extend(c.to_uppercase()),
             _ => out.extend(c.to_lowercase().flat_map(char::to_uppercase).flat_map(char::to_lowercase)),
@@ -130,7 +130,7 @@ pub(super) fn casefold(text: &str) -> String {
     out
 }
 
-/// `str.islower` and `str.isupper`: some letter has the case, and none the other.
+/// `str.islower` and `str.isupper`: at least one letter has this case, and no letter the other.
 pub(super) fn all_case(text: &str, upper: bool) -> bool {
     let mut some = false;
     for c in text.chars().filter(|c| cased(*c)) {
@@ -155,13 +155,13 @@ pub(super) fn is_title(text: &str) -> bool {
     some
 }
 
-/// Whether Python prints `c`, which is not ASCII, as it is within a text's `repr`.
+/// Whether Python's `repr` prints the non-ASCII character `c` unchanged.
 pub(super) fn printable(c: char) -> bool {
-    // Behind another character, Rust escapes the same ones: those without a shape of their own.
+    // After another character, Rust's debug format escapes the same characters as Python.
     ['a', c].iter().collect::<String>().escape_debug().nth(1) != Some('\\')
 }
 
-/// Whether Python takes `c` for a letter. Signs that stand on a letter are none, as far as Rust knows them.
+/// Whether `c` is a letter for Python. Combining characters are not letters, as far as Rust knows them.
 pub(super) fn is_letter(c: char) -> bool {
     let circled = matches!(c, 'Ⓐ'..='ⓩ' | '\u{1f130}'..='\u{1f189}');
     c.is_alphabetic() && (c.is_ascii() || !c.is_numeric() && !circled && c.escape_debug().len() == 1)

@@ -1,4 +1,4 @@
-//! The filter `tojson`: Python's `json.dumps`, and not Jinja's own filter, which escapes what HTML minds.
+//! The filter `tojson`: Python's `json.dumps`, not Jinja's own filter, which escapes for HTML.
 
 use super::{
     arguments::{Arguments, bind},
@@ -9,7 +9,7 @@ use super::{
     value::Value,
 };
 
-/// How to write.
+/// Format options.
 struct Style {
     ascii: bool,
     indent: Option<String>,
@@ -31,7 +31,7 @@ pub(super) fn tojson(value: &Value, args: Arguments, budget: &Budget) -> Res<Val
                 budget.work(width)?;
                 Some(" ".repeat(width))
             }
-            None => return fail(format!("tojson: expected a whole number for indent, got {}", width.kind())),
+            None => return fail(format!("tojson: expected an integer for indent, got {}", width.kind())),
         },
     };
     let (item, key) = match separators {
@@ -88,12 +88,12 @@ impl Style {
                 })?;
             }
             Value::Undefined(name) => return fail(format!("tojson: {name}, which is undefined")),
-            _ => return fail(format!("tojson: {}, which JSON does not have", value.kind())),
+            _ => return fail(format!("tojson: expected a value that JSON supports, got {}", value.kind())),
         }
         Ok(())
     }
 
-    /// Items between brackets, on lines of their own where there is an indent.
+    /// Items between brackets; each on its own line if there is an indent.
     fn all<T>(
         &self,
         out: &mut String,

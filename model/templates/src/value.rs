@@ -1,12 +1,12 @@
-//! Python's values, as a template meets them.
+//! Python's values, and what they refer to: scopes, macros and running loops.
 //!
-//! Lists and dictionaries never change once made: the sandbox that templates run in forbids it. Each knows how deep it
-//! nests, and none nests deeper than [`DEEPEST`]: what walks a value may recurse.
+//! Lists and dictionaries are immutable, because the sandbox forbids changes. Each stores its nesting depth, which is
+//! at most [`DEEPEST`], so that functions on values may recurse.
 
 use std::{
     cell::{Cell, RefCell},
     cmp::Ordering,
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     rc::Rc,
     sync::Arc,
 };
@@ -14,52 +14,51 @@ use std::{
 use super::{
     budget::Budget,
     fail::{Res, fail},
-    functions::Function,
-    interpret::Macro,
-    repeat::Loop,
+    syntax::{For, MacroDef, Name},
 };
 
-/// Deepest nesting of lists, tuples and dictionaries.
+/// Maximum nesting of lists, tuples and dictionaries.
 pub(super) const DEEPEST: usize = 64;
 
 /// A value.
 #[derive(Clone)]
 pub(super) enum Value {
-    /// What is not there, and its name.
+    /// An undefined value, and its name.
     Undefined(Rc<str>),
     None,
     Bool(bool),
     Int(i64),
     Float(f64),
     Str(Rc<str>),
-    /// Text that `escape` or `safe` marked. Python treats it apart wherever it meets other text.
+    /// Text marked by `escape` or `safe`. Python treats it specially in operations with other text.
     Markup(Rc<str>),
     List(Rc<Items>),
     Tuple(Rc<Items>),
     Dict(Rc<Dict>),
     Range(Range),
     View(Rc<Dict>, View),
-    /// Items that can be read once: what `map`, `select` and others give.
+    /// Items that can be read once: the result of `map`, `select` and others.
     Generator(Rc<Generator>),
     Namespace(Rc<Namespace>),
     Cycler(Rc<Cycler>),
     Joiner(Rc<Joiner>),
     Macro(Rc<Macro>),
     Loop(Rc<Loop>),
-    Function(Function),
-    /// A method, not called yet.
+    /// A function, by its name.
+    Function(&'static str),
+    /// A bound method.
     Method(Rc<Method>),
 }
 
-/// What a list or a tuple holds.
+/// The items of a list or a tuple.
 pub(super) struct Items {
     pub(super) items: Vec<Value>,
     depth: usize,
-    /// A pair of `groupby`: its two items have names.
+    /// A pair of `groupby`; its two items have names.
     pub(super) group: bool,
 }
 
-/// A dictionary, in the order in which keys were first set.
+/// A dictionary, in insertion order.
 pub(super) struct Dict {
     pub(super) pairs: Vec<(Value, Value)>,
     depth: usize,
@@ -73,7 +72,7 @@ pub(super) struct Range {
     pub(super) step: i64,
 }
 
-/// Which part of a dictionary a view shows.
+/// The part of a dictionary that a view shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum View {
     Keys,
@@ -86,7 +85,7 @@ pub(super) struct Generator {
     depth: usize,
 }
 
-/// What `namespace` makes: the only thing that a template can change.
+/// The result of `namespace`: the only value that a template can change.
 pub(super) struct Namespace {
     pub(super) attributes: RefCell<Vec<(Rc<str>, Value)>>,
 }
@@ -106,15 +105,79 @@ pub(super) struct Method {
     pub(super) name: Arc<str>,
 }
 
+/// A scope: its variables, and the enclosing scope.
+pub(super) struct Scope {
+    pub(super) names: RefCell<HashMap<Name, Value>>,
+    pub(super) outer: Option<Rc<Scope>>,
+}
+
+/// A macro, and the scope that it sees.
+pub(super) struct Macro {
+    pub(super) def: Arc<MacroDef>,
+    pub(super) scope: Rc<Scope>,
+}
+
+/// A running loop: the variable `loop` of templates.
+pub(super) struct Loop {
+    pub(super) def: Arc<For>,
+    /// The scope of the loop.
+    pub(super) scope: Rc<Scope>,
+    pub(super) depth: usize,
+    pub(super) state: RefCell<LoopState>,
+    /// Number of items taken so far.
+    pub(super) index: Cell<usize>,
+}
+
+/// The items of a running loop.
+pub(super) struct LoopState {
+    pub(super) iter: Iter,
+    /// Items that were read in advance.
+    pub(super) ahead: VecDeque<Value>,
+    pub(super) before: Option<Value>,
+    pub(super) current: Option<Value>,
+    pub(super) changed: Option<Vec<Value>>,
+}
+
+/// Iterates over a value's items.
+pub(super) enum Iter {
+    Items(Rc<Items>, usize),
+    Chars(Rc<str>, usize),
+    Range(Range, usize),
+    Dict(Rc<Dict>, View, usize),
+    Generator(Rc<Generator>),
+    Empty,
+}
+
+impl Scope {
+    /// An empty scope inside another one.
+    pub(super) fn within(outer: &Rc<Self>) -> Rc<Self> {
+        Rc::new(Self { names: RefCell::default(), outer: Some(outer.clone()) })
+    }
+
+    pub(super) fn set(&self, name: &Name, value: Value) {
+        self.names.borrow_mut().insert(name.clone(), value);
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Value> {
+        let mut scope = self;
+        loop {
+            if let Some(value) = scope.names.borrow().get(name) {
+                return Some(value.clone());
+            }
+            scope = scope.outer.as_deref()?;
+        }
+    }
+}
+
 impl Range {
-    /// How many numbers it has.
+    /// Its length.
     pub(super) fn len(self) -> usize {
         let (start, stop, step) = (i128::from(self.start), i128::from(self.stop), i128::from(self.step));
         let span = if step > 0 { stop - start } else { start - stop };
         if span <= 0 { 0 } else { usize::try_from((span - 1) / step.abs() + 1).unwrap_or(usize::MAX) }
     }
 
-    /// Number `i`.
+    /// Its number `i`.
     pub(super) fn at(self, i: usize) -> Value {
         let i = i64::try_from(i).unwrap_or(i64::MAX);
         Value::Int(self.start.wrapping_add(self.step.wrapping_mul(i)))
@@ -160,7 +223,7 @@ impl Value {
         Ok(Self::Tuple(Rc::new(Items::new(items, budget)?)))
     }
 
-    /// A key and its value, which are in a dictionary already: as a pair they nest no deeper.
+    /// A key and its value from a dictionary. As a pair they nest no deeper than the dictionary.
     pub(super) fn pair(key: Self, value: Self) -> Self {
         let depth = 1 + key.depth().max(value.depth());
         Self::Tuple(Rc::new(Items { items: vec![key, value], depth, group: false }))
@@ -177,7 +240,7 @@ impl Value {
         Ok(Self::Generator(Rc::new(Generator { rest: RefCell::new(items.into()), depth })))
     }
 
-    /// A dictionary: of equal keys the first one stays, with the last value.
+    /// A dictionary. Of equal keys, it keeps the first key with the last value.
     pub(super) fn dict(pairs: Vec<(Self, Self)>, budget: &Budget) -> Res<Self> {
         let mut depth = 0;
         let mut unique: Vec<(Self, Self)> = Vec::with_capacity(pairs.len());
@@ -198,7 +261,7 @@ impl Value {
         Ok(Self::Dict(Rc::new(Dict { pairs: unique, depth: deeper(depth)? })))
     }
 
-    /// A value of JSON.
+    /// A value from JSON.
     pub(super) fn json(value: &serde_json::Value, budget: &Budget) -> Res<Self> {
         use serde_json::Value as Json;
         Ok(match value {
@@ -207,7 +270,7 @@ impl Value {
             Json::Number(n) => match (n.as_i64(), n.as_f64()) {
                 (Some(i), _) => Self::Int(i),
                 (None, Some(f)) => Self::Float(f),
-                (None, None) => return fail(format!("the number {n}, which does not fit")),
+                (None, None) => return fail(format!("expected a number of 64 bits, got {n}")),
             },
             Json::String(s) => Self::str(s),
             Json::Array(items) => {
@@ -230,7 +293,7 @@ impl Value {
         }
     }
 
-    /// The value as a whole number: `True` is 1.
+    /// The value as an integer; `True` is 1.
     pub(super) fn whole(&self) -> Option<i64> {
         match self {
             Self::Bool(b) => Some(i64::from(*b)),
@@ -247,7 +310,7 @@ impl Value {
         }
     }
 
-    /// What Python calls its type.
+    /// Python's name of its type.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "Undefined",
@@ -275,7 +338,8 @@ impl Value {
         }
     }
 
-    /// How deep it nests. What refers to a loop counts as too deep to be put into anything: loops refer to values.
+    /// Its nesting depth. A value that refers to a loop counts as too deep, so that no value can contain it: loops
+    /// refer to values, which would make cycles.
     pub(super) fn depth(&self) -> usize {
         match self {
             Self::List(items) | Self::Tuple(items) => items.depth,
@@ -289,7 +353,7 @@ impl Value {
         }
     }
 
-    /// Whether Python takes it for true.
+    /// Its truth value in Python.
     pub(super) fn truth(&self) -> bool {
         match self {
             Self::Undefined(_) | Self::None => false,
@@ -304,7 +368,7 @@ impl Value {
         }
     }
 
-    /// Whether it can be a key.
+    /// Whether it can be a dictionary key.
     pub(super) fn hashable(&self) -> bool {
         match self {
             Self::List(_) | Self::Dict(_) | Self::View(..) => false,
@@ -324,7 +388,7 @@ impl Items {
 
 fn deeper(depth: usize) -> Res<usize> {
     if depth >= DEEPEST {
-        return fail(format!("values nested more than {DEEPEST} deep, or a loop within a value"));
+        return fail(format!("expected at most {DEEPEST} nested values and no loop inside a value, got more"));
     }
     Ok(depth + 1)
 }
@@ -370,13 +434,13 @@ pub(super) fn same(a: &Value, b: &Value, budget: &Budget) -> Res<bool> {
             len == b.len() && (len == 0 || a.start == b.start && (len == 1 || a.step == b.step))
         }
         (Value::View(..), Value::View(..)) => {
-            return fail("two views of dictionaries compared, which is not supported");
+            return fail("a comparison of two dictionary views, which is not supported");
         }
         _ => identical(a, b).unwrap_or(false),
     })
 }
 
-/// Whether two values are one object; none where Python's answer hangs on how it keeps numbers and texts.
+/// Whether two values are one object; None if the answer depends on how Python shares numbers and texts.
 pub(super) fn identical(a: &Value, b: &Value) -> Option<bool> {
     Some(match (a, b) {
         (Value::None, Value::None) => true,
@@ -400,7 +464,7 @@ pub(super) fn identical(a: &Value, b: &Value) -> Option<bool> {
     })
 }
 
-/// The order of two numbers, if they are numbers; the inner none is NaN's.
+/// The order of two numbers, if both are numbers; the inner None is for NaN.
 fn numbers(a: &Value, b: &Value) -> Option<Option<Ordering>> {
     match (a, b) {
         (Value::Float(a), Value::Float(b)) => Some(a.partial_cmp(b)),
@@ -411,14 +475,15 @@ fn numbers(a: &Value, b: &Value) -> Option<Option<Ordering>> {
 }
 
 fn whole_and_float(a: i64, b: f64) -> Option<Ordering> {
-    // What is rounded equal is compared again without rounding.
+    // If they are equal after rounding, compares again without rounding.
     match (a as f64).partial_cmp(&b)? {
         Ordering::Equal => Some(i128::from(a).cmp(&(b as i128))),
         other => Some(other),
     }
 }
 
-/// The order of two values; none where one is NaN. An error where Python has none, as between a number and a text.
+/// The order of two values; None if one is NaN. An error if Python defines no order, for example of a number and a
+/// text.
 pub(super) fn order(a: &Value, b: &Value, budget: &Budget) -> Res<Option<Ordering>> {
     budget.work(1)?;
     if let (Some(a), Some(b)) = (a.text(), b.text()) {
@@ -438,6 +503,6 @@ pub(super) fn order(a: &Value, b: &Value, budget: &Budget) -> Res<Option<Orderin
             Ok(Some(a.items.len().cmp(&b.items.len())))
         }
         (Value::Undefined(name), _) | (_, Value::Undefined(name)) => fail(format!("{name}, which is undefined")),
-        _ => fail(format!("{} and {} compared, which have no order", a.kind(), b.kind())),
+        _ => fail(format!("a comparison of {} and {}, which have no order", a.kind(), b.kind())),
     }
 }

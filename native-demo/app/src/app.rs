@@ -1,4 +1,4 @@
-//! The window's state, and what comes of what the user does.
+//! The window's state, and its reaction to user input and to results of the background threads.
 
 use std::{fmt::Write, path::PathBuf, sync::Arc};
 
@@ -7,7 +7,7 @@ use fovea_model::{Looked, Precision};
 
 use crate::{
     dialogs::{Chosen, Dialogs},
-    engine::{Command, Doing, Engine, Event, ModelAt, RunId, Wanted},
+    engine::{Command, Doing, Engine, ModelAt, RunId, Update, Wanted},
     lens::Lens,
     painter::{Job, Origin, Painted, Painter},
     problem::Problem,
@@ -23,43 +23,52 @@ pub struct App {
     pub(crate) engine: Engine,
     pub(crate) painter: Painter,
     pub(crate) dialogs: Dialogs,
-    /// How the next question is asked.
+    /// The sampler settings for the next question.
     pub(crate) sampling: Sampling,
     pub(crate) precision: Precision,
-    /// What is typed.
+    /// The typed question.
     pub(crate) question: String,
-    /// Whether the question's field is to take the keyboard.
+    /// Whether the question field requests the keyboard focus in the next frame.
     pub(crate) to_question: bool,
-    pub(crate) lens: Lens,
-    /// Whether the drawing lies over the picture.
+    /// Whether the attention overlay is shown.
     pub(crate) overlay: bool,
-    /// The picture, and the drawing of what was looked at.
-    pub(crate) plain: Option<TextureHandle>,
-    pub(crate) drawn: Option<TextureHandle>,
-    /// Small pictures of the examples.
+    /// The picture as it is shown.
+    pub(crate) canvas: Canvas,
+    /// Thumbnails of the examples: index and texture.
     pub(crate) examples: Vec<(usize, TextureHandle)>,
-    /// What is drawn, or on its way to be.
-    pub(crate) looked: Option<Arc<Looked>>,
-    /// What it was made of: a run, its looked's place in memory, gamma's bits.
-    drawn_of: Option<(RunId, usize, Option<u64>)>,
-    /// Whether another drawing is on its way.
-    drawing: bool,
-    /// The token that the keyboard is on.
-    pub(crate) token: Option<usize>,
-    /// A question that came with an example, to be put once its picture is there.
+    /// The question of an example whose picture is still being opened.
     offered: Option<String>,
 }
 
-/// Threads for an [`App`] that tests play themselves.
+/// The picture on the screen and its attention overlay. A new picture starts with a new canvas.
+#[derive(Default)]
+pub(crate) struct Canvas {
+    /// Zoom and position.
+    pub lens: Lens,
+    /// The picture without the overlay.
+    pub plain: Option<TextureHandle>,
+    /// The picture with the overlay.
+    pub drawn: Option<TextureHandle>,
+    /// The data of the overlay that is shown or being drawn.
+    pub looked: Option<Arc<Looked>>,
+    /// The overlay's cache key: the run, [`Session::overlay_version`], and gamma's bits.
+    drawn_of: Option<(RunId, u64, Option<u64>)>,
+    /// Whether an overlay is being drawn.
+    drawing: bool,
+    /// The token selected with the keyboard.
+    pub token: Option<usize>,
+}
+
+/// The parts that tests replace in an [`App`].
 pub struct Parts {
-    /// The engine's end.
+    /// The window's handle to the engine.
     pub engine: Engine,
     /// The settings.
     pub settings: Settings,
 }
 
 impl App {
-    /// A window with an engine of its own.
+    /// A window that starts its own engine.
     pub fn new(ctx: &egui::Context, settings: Settings) -> Self {
         let wake = ctx.clone();
         let engine = Engine::start(move || wake.request_repaint());
@@ -80,72 +89,66 @@ impl App {
             precision: Precision::Auto,
             question: String::new(),
             to_question: true,
-            lens: Lens::default(),
             overlay: true,
-            plain: None,
-            drawn: None,
+            canvas: Canvas::default(),
             examples: Vec::new(),
-            looked: None,
-            drawn_of: None,
-            drawing: false,
-            token: None,
             offered: None,
         };
         app.apply_theme(ctx);
         app
     }
 
-    /// What happens at the start: adapters are listed, the model is loaded, the picture opened.
-    pub fn begin(&mut self, word: Option<String>, picture: Option<PathBuf>) {
-        self.session.notices.extend(word.map(Notice::Word));
+    /// Starts the work: lists the adapters, loads the model, opens the picture, and shows `message` where there is one.
+    pub fn begin(&mut self, message: Option<String>, picture: Option<PathBuf>) {
+        self.session.notices.extend(message.map(Notice::Message));
         self.painter.send(Job::Examples);
-        self.tell(Command::Adapters);
+        self.send(Command::Adapters);
         self.load(self.settings.model.clone());
         if let Some(path) = picture {
             self.open(Origin::File(path));
         }
     }
 
-    /// What the window shows.
+    /// The data that the window shows.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// The same, for tests that put it into a state.
+    /// The same, mutable: tests set a state with it.
     pub fn session_mut(&mut self) -> &mut Session {
         &mut self.session
     }
 
-    /// How many examples are shown at the start.
+    /// The number of examples on the start page.
     pub fn examples_shown(&self) -> usize {
         self.examples.len()
     }
 
-    /// The picture's size as it is drawn, (width, height).
+    /// Size of the picture's texture, (width, height).
     pub fn texture_size(&self) -> Option<[usize; 2]> {
-        self.plain.as_ref().map(TextureHandle::size)
+        self.canvas.plain.as_ref().map(TextureHandle::size)
     }
 
-    /// Whether what is to be seen of the selected answer is drawn.
+    /// Whether the selected answer's overlay is drawn.
     pub fn is_drawn(&self) -> bool {
-        self.drawn.is_some() && !self.drawing
+        self.canvas.drawn.is_some() && !self.canvas.drawing
     }
 
-    /// Takes in what engine, painter and dialogs have for the window.
-    pub fn take_in(&mut self, ctx: &egui::Context) {
-        for event in self.engine.heard().collect::<Vec<_>>() {
-            let loaded = matches!(event, Event::Loaded(_));
-            if let Event::Loaded(about) = &event {
-                // A stock checkpoint gives stock answers until the user switches a sampler on.
+    /// Processes the results of engine, painter and dialogs, and the user's input.
+    pub fn receive(&mut self, ctx: &egui::Context) {
+        for update in self.engine.updates().collect::<Vec<_>>() {
+            let loaded = matches!(update, Update::Loaded(_));
+            if let Update::Loaded(about) = &update {
+                // A checkpoint without trained samplers gives its stock answers until the user turns a sampler on.
                 (self.sampling.vision, self.sampling.text) = (about.has_focus, about.has_focus);
             }
-            self.session.hear(event);
+            self.session.receive(update);
             if loaded {
                 self.look();
             }
         }
         for painted in self.painter.painted().collect::<Vec<_>>() {
-            self.take_painted(ctx, painted);
+            self.receive_painted(ctx, painted);
         }
         for chosen in self.dialogs.chosen().collect::<Vec<_>>() {
             match chosen {
@@ -155,13 +158,13 @@ impl App {
                 Chosen::Json(file) => self.save_json(file),
             }
         }
-        self.take_dropped(ctx);
+        self.open_dropped(ctx);
         self.shortcuts(ctx);
         self.follow_layer();
         self.follow_drawing();
     }
 
-    fn take_painted(&mut self, ctx: &egui::Context, painted: Painted) {
+    fn receive_painted(&mut self, ctx: &egui::Context, painted: Painted) {
         match painted {
             Painted::Opened { name, file, picture, plain } => {
                 if let Some(file) = file {
@@ -169,28 +172,27 @@ impl App {
                     self.remember();
                 }
                 ctx.send_viewport_cmd(ViewportCommand::Title(format!("{name} - Fovea")));
-                self.plain = Some(ctx.load_texture("picture", plain, TextureOptions::LINEAR));
-                (self.drawn, self.drawn_of, self.looked, self.token) = (None, None, None, None);
-                self.lens = Lens::default();
+                let plain = ctx.load_texture("picture", plain, TextureOptions::LINEAR);
+                self.canvas = Canvas { plain: Some(plain), ..Canvas::default() };
                 self.session.show(Shown { name, picture });
                 self.question = self.offered.take().unwrap_or_default();
                 self.to_question = true;
                 self.look();
             }
             Painted::Drawn(image) => {
-                self.drawn = Some(ctx.load_texture("drawing", image, TextureOptions::LINEAR));
-                self.drawing = false;
+                self.canvas.drawn = Some(ctx.load_texture("drawing", image, TextureOptions::LINEAR));
+                self.canvas.drawing = false;
             }
             Painted::Example(index, image) => {
                 self.examples.push((index, ctx.load_texture("example", image, TextureOptions::LINEAR)));
             }
-            Painted::Saved(file) => self.session.notices.push(Notice::Word(format!("Saved {}.", file.display()))),
+            Painted::Saved(file) => self.session.notices.push(Notice::Message(format!("Saved {}.", file.display()))),
             Painted::Failed(problem) => self.session.notices.push(Notice::Problem(problem)),
         }
     }
 
-    /// Files that were dropped on the window, and pictures that were pasted.
-    fn take_dropped(&mut self, ctx: &egui::Context) {
+    /// Opens files that were dropped on the window, and pictures that were pasted.
+    fn open_dropped(&mut self, ctx: &egui::Context) {
         let (dropped, pasted) = ctx.input(|input| {
             let pasted = input.events.iter().find_map(|event| match event {
                 egui::Event::PasteImage(image) => Some(image.clone()),
@@ -209,7 +211,7 @@ impl App {
                     Ok(bytes) => self.open(Origin::Bytes { name: path.display().to_string(), bytes: bytes.into() }),
                     Err(why) => {
                         let problem =
-                            Problem::file(&format!("cannot read what was dropped: {why}"), "Open it instead.");
+                            Problem::file(&format!("cannot read the dropped file: {why}"), "Open it with the menu.");
                         self.session.notices.push(Notice::Problem(problem));
                     }
                 },
@@ -234,7 +236,7 @@ impl App {
         if pressed(shifted, Key::R) {
             self.copy_report(ctx);
         }
-        if pressed(Modifiers::COMMAND, Key::S) && self.looked.is_some() {
+        if pressed(Modifiers::COMMAND, Key::S) && self.canvas.looked.is_some() {
             self.dialogs.png(ctx);
         }
         if pressed(Modifiers::COMMAND, Key::L) {
@@ -245,12 +247,12 @@ impl App {
         }
         if self.session.busy.is_some() && pressed(Modifiers::NONE, Key::Escape) {
             self.engine.stop();
-            // Escape also takes the keyboard from the field.
+            // egui removes the keyboard focus from the field on Escape; this restores it.
             self.to_question = true;
         }
     }
 
-    /// Opens a picture. An answer on the one before is stopped.
+    /// Opens a picture. Stops a running answer about the current one.
     pub fn open(&mut self, origin: Origin) {
         if self.session.answering() {
             self.engine.stop();
@@ -258,18 +260,18 @@ impl App {
         self.painter.send(Job::Open(origin));
     }
 
-    /// Opens an example, and puts its question.
+    /// Opens an example, and fills in its question.
     pub(crate) fn open_example(&mut self, example: &'static crate::examples::Example) {
         self.offered = Some(example.question.to_owned());
         self.open(Origin::Bytes { name: example.name.to_owned(), bytes: example.bytes.into() });
     }
 
-    /// Asks what a model folder would take; it is loaded when the user has seen that.
+    /// Requests the memory plan of a model folder. The user sees the plan before the model is loaded.
     pub(crate) fn consider(&mut self, folder: PathBuf) {
-        self.tell(Command::Plan(ModelAt::Folder(folder)));
+        self.send(Command::Plan(ModelAt::Folder(folder)));
     }
 
-    /// Loads a model in the place of another.
+    /// Loads a model; it replaces the current one.
     pub(crate) fn load(&mut self, model: ModelAt) {
         if let ModelAt::Folder(path) = &model {
             self.settings.add_model(path);
@@ -279,7 +281,7 @@ impl App {
         self.session.plan = None;
         self.session.model = ModelState::Loading { model: model.clone(), progress: None };
         self.session.busy = Some(Doing::Loading);
-        self.tell(Command::Load { model, device: self.settings.device.clone(), precision: self.precision });
+        self.send(Command::Load { model, device: self.settings.device.clone(), precision: self.precision });
     }
 
     /// Loads the same model on another device.
@@ -288,23 +290,23 @@ impl App {
         self.load(self.settings.model.clone());
     }
 
-    /// Gives the model's memory back.
+    /// Closes the model and frees its memory.
     pub(crate) fn close_model(&mut self) {
-        self.tell(Command::Close);
+        self.send(Command::Close);
         self.session.model = ModelState::None;
     }
 
-    /// Turns the engine to the picture, and lets it compute ahead what the next question would wait for. Where the model is
-    /// still on its way, that comes when it is there.
+    /// Starts a conversation about the picture; the engine computes in advance what every question needs. While the
+    /// model is loading this does nothing; it is called again when the model is loaded.
     fn look(&mut self) {
         if let Some(shown) = self.session.picture.as_ref().filter(|_| self.session.about().is_some()) {
             let (picture, options) = (shown.picture.clone(), self.sampling.options());
             self.session.preparing = true;
-            self.tell(Command::Look { picture, options });
+            self.send(Command::Look { picture, options });
         }
     }
 
-    /// Asks what is typed.
+    /// Asks the typed question.
     pub(crate) fn ask(&mut self) {
         let question = self.question.trim().to_owned();
         if question.is_empty() || !self.session.can_ask() {
@@ -312,27 +314,27 @@ impl App {
         }
         self.question.clear();
         let run = self.session.ask(&question, self.sampling);
-        self.tell(Command::Ask { run, question, options: self.sampling.options() });
+        self.send(Command::Ask { run, question, options: self.sampling.options() });
     }
 
-    /// Asks the same once more, with every token.
+    /// Asks the same question again with all tokens.
     pub(crate) fn compare(&mut self, turn: usize) {
         if !self.session.can_ask() {
             return;
         }
         if let Some(run) = self.session.compare(turn) {
             let question = self.session.turns[turn].question.clone();
-            self.tell(Command::Ask { run, question, options: Sampling::full().options() });
+            self.send(Command::Ask { run, question, options: Sampling::full().options() });
         }
     }
 
-    /// Stops the answer, or loading.
+    /// Stops the answer or the loading.
     pub(crate) fn stop(&self) {
         self.engine.stop();
     }
 
-    /// Shows another layer's importance for the selected question where the slider was moved. The picture's own part is
-    /// not computed again.
+    /// Requests the importance at another layer for the selected question when the layer slider was moved. The results
+    /// of the vision tower are reused.
     fn follow_layer(&mut self) {
         let Some(run) = self.session.selected.filter(|_| self.session.can_ask() && self.sampling.text) else { return };
         let layer = self.sampling.layer;
@@ -343,28 +345,28 @@ impl App {
         turn.focused.layer = layer;
         let (question, sampling) = (turn.question.clone(), Sampling { layer, ..turn.focused.sampling });
         self.session.busy = Some(Doing::Explaining(run));
-        self.tell(Command::Explain { run, question, options: sampling.options() });
+        self.send(Command::Explain { run, question, options: sampling.options() });
     }
 
-    /// Has drawn what is to be seen, where that has changed.
+    /// Requests a new overlay when the selection, its data or gamma has changed.
     fn follow_drawing(&mut self) {
-        let looked = self.session.selected.and_then(|id| Some((id, self.session.run(id)?.looked.clone()?)));
-        let of = looked.map(|(id, looked)| (id, Arc::as_ptr(&looked) as usize, self.sampling.gamma.map(f64::to_bits)));
-        if of == self.drawn_of {
+        let run = self.session.selected.filter(|&id| self.session.run(id).is_some_and(|run| run.looked.is_some()));
+        let of = run.map(|id| (id, self.session.overlay_version, self.sampling.gamma.map(f64::to_bits)));
+        if of == self.canvas.drawn_of {
             return;
         }
-        self.drawn_of = of;
-        self.looked = self.session.looked(self.sampling.gamma);
-        match (&self.looked, &self.session.picture) {
+        self.canvas.drawn_of = of;
+        self.canvas.looked = self.session.looked(self.sampling.gamma);
+        match (&self.canvas.looked, &self.session.picture) {
             (Some(looked), Some(shown)) => {
-                self.drawing = true;
+                self.canvas.drawing = true;
                 self.painter.send(Job::Draw { picture: shown.picture.clone(), looked: looked.clone() });
             }
-            _ => self.drawn = None,
+            _ => self.canvas.drawn = None,
         }
     }
 
-    /// Copies the selected answer, else the last.
+    /// Copies the selected answer, or the last one if none is selected.
     pub(crate) fn copy_answer(&mut self, ctx: &egui::Context) {
         let last = self.session.turns.len().checked_sub(1).map(|turn| RunId { turn, full: false });
         if let Some(run) = self.session.selected.or(last).and_then(|id| self.session.run(id)) {
@@ -372,17 +374,17 @@ impl App {
         }
     }
 
-    /// Copies a report without picture and prompt.
+    /// Copies a report that contains neither the picture nor the prompt.
     pub(crate) fn copy_report(&mut self, ctx: &egui::Context) {
         ctx.copy_text(report::text(&self.session));
-        let word = Notice::Word("The report is in the clipboard.".into());
-        if !self.session.notices.contains(&word) {
-            self.session.notices.push(word);
+        let message = Notice::Message("The report was copied to the clipboard.".into());
+        if !self.session.notices.contains(&message) {
+            self.session.notices.push(message);
         }
     }
 
     fn save_png(&mut self, file: PathBuf) {
-        if let (Some(looked), Some(shown)) = (&self.looked, &self.session.picture) {
+        if let (Some(looked), Some(shown)) = (&self.canvas.looked, &self.session.picture) {
             self.painter.send(Job::SavePng { file, picture: shown.picture.clone(), looked: looked.clone() });
         }
     }
@@ -393,7 +395,7 @@ impl App {
         }
     }
 
-    /// The selected answers' numbers as JSON, an object a line.
+    /// The selected answers' numbers as JSON, one object per line.
     pub(crate) fn numbers_json(&self) -> Option<String> {
         let turn = self.session.turns.get(self.session.selected?.turn)?;
         let runs = std::iter::once(&turn.focused).chain(&turn.full);
@@ -405,7 +407,7 @@ impl App {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Light, dark, or as the system has it.
+    /// Applies and remembers a theme.
     pub(crate) fn set_theme(&mut self, ctx: &egui::Context, theme: Theme) {
         self.settings.theme = theme;
         self.apply_theme(ctx);
@@ -417,7 +419,7 @@ impl App {
             (egui::Theme::Dark, egui::Visuals::dark(), [255, 128, 112]),
             (egui::Theme::Light, egui::Visuals::light(), [168, 28, 20]),
         ] {
-            // Text that can be read and errors that do not glare; egui's own are below a contrast of 4.5 in places.
+            // egui's text and error colors have a contrast below 4.5 in some places.
             let dark = theme == egui::Theme::Dark;
             visuals.override_text_color = Some(egui::Color32::from_gray(if dark { 216 } else { 32 }));
             visuals.weak_text_color = Some(egui::Color32::from_gray(if dark { 160 } else { 92 }));
@@ -431,7 +433,7 @@ impl App {
         });
     }
 
-    fn tell(&mut self, command: Command) {
+    fn send(&mut self, command: Command) {
         if let Err(problem) = self.engine.send(command) {
             self.session.busy = None;
             self.session.notices.push(Notice::Problem(problem));
@@ -441,7 +443,7 @@ impl App {
     fn remember(&mut self) {
         if let Err(why) = self.settings.write() {
             let problem =
-                Problem::file(&format!("cannot write the settings: {why}"), "They are lost with this window.");
+                Problem::file(&format!("cannot write the settings: {why}"), "They are lost when this window closes.");
             if !self.session.notices.contains(&Notice::Problem(problem.clone())) {
                 self.session.notices.push(Notice::Problem(problem));
             }
@@ -451,7 +453,7 @@ impl App {
 
 impl eframe::App for App {
     fn logic(&mut self, ctx: &egui::Context, _: &mut eframe::Frame) {
-        self.take_in(ctx);
+        self.receive(ctx);
     }
 
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {

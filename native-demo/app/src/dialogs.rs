@@ -1,4 +1,4 @@
-//! The system's dialogs for files. They run beside the window, and what was chosen comes as an event.
+//! The system's file dialogs. They run in their own threads and send the chosen path to the window.
 
 use std::{
     path::PathBuf,
@@ -9,20 +9,20 @@ use std::{
 use eframe::egui;
 use rfd::{AsyncFileDialog, FileHandle};
 
-/// What was chosen.
+/// A chosen path.
 #[derive(Debug)]
 pub enum Chosen {
     /// A picture to open.
     Picture(PathBuf),
     /// A model folder to open.
     Model(PathBuf),
-    /// Where the drawing goes.
+    /// The file for the picture with its overlay.
     Png(PathBuf),
-    /// Where the numbers go.
+    /// The file for the numbers.
     Json(PathBuf),
 }
 
-/// Dialogs that are open, and what comes of them.
+/// Opens dialogs, and receives the chosen paths.
 pub struct Dialogs {
     chosen_in: Sender<Chosen>,
     chosen: Receiver<Chosen>,
@@ -47,24 +47,24 @@ impl Dialogs {
         self.wait(ctx, AsyncFileDialog::new().set_title("Open a model folder").pick_folder(), Chosen::Model);
     }
 
-    /// Asks where the drawing goes.
+    /// Asks for a file for the picture with its overlay.
     pub fn png(&self, ctx: &egui::Context) {
-        let dialog = AsyncFileDialog::new().set_title("Save what it looked at").set_file_name("looked.png");
+        let dialog = AsyncFileDialog::new().set_title("Save the picture with its overlay").set_file_name("looked.png");
         self.wait(ctx, dialog.add_filter("PNG", &["png"]).save_file(), Chosen::Png);
     }
 
-    /// Asks where the numbers go.
+    /// Asks for a file for the numbers.
     pub fn json(&self, ctx: &egui::Context) {
         let dialog = AsyncFileDialog::new().set_title("Save the numbers").set_file_name("answer.json");
         self.wait(ctx, dialog.add_filter("JSON", &["json"]).save_file(), Chosen::Json);
     }
 
-    /// What was chosen since the last call.
+    /// The paths that were chosen since the last call.
     pub fn chosen(&self) -> impl Iterator<Item = Chosen> {
         self.chosen.try_iter()
     }
 
-    /// The dialog is made on the window's thread, as macOS wants it, and waited for on another.
+    /// Waits for a dialog in another thread. macOS requires that the dialog itself is created on the window's thread.
     fn wait(
         &self,
         ctx: &egui::Context,
@@ -81,5 +81,5 @@ impl Dialogs {
     }
 }
 
-/// Files that [`fovea_model::Picture::decode`] reads.
+/// File name extensions of the formats that [`fovea_model::Picture::decode`] reads.
 const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];

@@ -1,8 +1,8 @@
-//! The engine in a thread of its own: commands in, events out. The window never waits for it, and lives on where it does
-//! not.
+//! The engine runs in its own thread: commands in, updates out. The window never waits for it, and survives its
+//! failure.
 //!
-//! A command that panics or loses its device ends in [`Event::Failed`]; what the engine held is given up, and the next
-//! [`Command::Load`] starts from nothing. The engine's device is its own: the window draws on another.
+//! A command that panics or loses its device ends in [`Update::Failed`]. The engine then drops the model and the
+//! device, and the next [`Command::Load`] starts from scratch. The window draws on a separate device.
 
 mod work;
 
@@ -16,19 +16,17 @@ use std::{
     thread,
 };
 
-use fovea_model::{
-    AskOptions, Cancel, Event as Answering, FocusConfig, LoadProgress, Looked, Picture, Plan, Precision,
-};
+use fovea_model::{AskOptions, Cancel, Event, FocusConfig, LoadProgress, Looked, Picture, Plan, Precision};
 use fovea_runtime::DeviceInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::problem::Problem;
 
-/// Which checkpoint.
+/// The location of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ModelAt {
-    /// The embedded one.
+    /// The embedded demo checkpoint.
     #[default]
     Demo,
     /// A directory.
@@ -47,10 +45,10 @@ impl fmt::Display for ModelAt {
     }
 }
 
-/// Which device, as it is remembered: an adapter by its name and backend, because numbers change with drivers.
+/// The device setting. An adapter is stored by name and backend, because its index can change with the drivers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
-    /// The best real GPU, else the CPU.
+    /// The best hardware GPU, or the CPU if there is none.
     #[default]
     Auto,
     /// The CPU.
@@ -65,7 +63,7 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// The adapter that `info` tells of.
+    /// The setting for the adapter described by `info`.
     pub fn of(info: &DeviceInfo) -> Self {
         Self::Adapter { name: info.name.clone(), backend: info.backend.clone() }
     }
@@ -81,62 +79,62 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// What in a conversation an answer belongs to.
+/// Identifies one answer of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunId {
     /// Index of the question.
     pub turn: usize,
-    /// Whether it is the run with every token, beside the one with the samplers.
+    /// Whether this is the comparison run with all tokens.
     pub full: bool,
 }
 
-/// What the engine can be told.
+/// A command to the engine.
 #[derive(Debug)]
 pub enum Command {
     /// List the adapters.
     Adapters,
-    /// Tell what a checkpoint would take, without loading it.
+    /// Compute a checkpoint's memory plan without loading it.
     Plan(ModelAt),
-    /// Load a checkpoint, in the place of another.
+    /// Load a checkpoint; it replaces the current one.
     Load {
-        /// Which.
+        /// The checkpoint.
         model: ModelAt,
-        /// Where.
+        /// The device.
         device: Wanted,
-        /// What matrices are kept in.
+        /// The precision of the weight matrices.
         precision: Precision,
     },
-    /// Give the model and its device back.
+    /// Drop the model. The device stays open.
     Close,
-    /// Turn to a picture, and compute ahead what a question with these options would wait for.
+    /// Start a conversation about a picture, and compute in advance what a question with these options needs.
     Look {
         /// The picture.
         picture: Arc<Picture>,
-        /// How it is going to be asked.
+        /// The expected options of the next question.
         options: AskOptions,
     },
-    /// Answer a question on the picture.
+    /// Answer a question about the picture.
     Ask {
-        /// Whose answer it is.
+        /// The run that the answer belongs to.
         run: RunId,
         /// The question.
         question: String,
-        /// How. [`Engine::send`] replaces the handle that stops it.
+        /// The options. [`Engine::send`] replaces their cancel handle.
         options: AskOptions,
     },
-    /// Tell only what would be looked at for a question.
+    /// Compute only the token selection for a question, without an answer.
     Explain {
-        /// Whose question it is.
+        /// The run that the selection belongs to.
         run: RunId,
         /// The question.
         question: String,
-        /// How.
+        /// The options.
         options: AskOptions,
     },
 }
 
 impl Command {
-    /// What was under way, for a message.
+    /// The activity that this command starts.
     fn doing(&self) -> Doing {
         match self {
             Self::Adapters => Doing::Listing,
@@ -150,141 +148,141 @@ impl Command {
     }
 }
 
-/// What the engine was at.
+/// An activity of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
-    /// Looking for adapters.
+    /// Listing the adapters.
     Listing,
-    /// Reading what a checkpoint is.
+    /// Computing a memory plan.
     Planning,
-    /// Loading.
+    /// Loading a model.
     Loading,
-    /// Giving a model back.
+    /// Closing a model.
     Closing,
-    /// Computing ahead for a picture.
+    /// Computing in advance for a picture.
     Preparing,
-    /// A run of a question.
+    /// Answering a question.
     Answering(RunId),
-    /// The same up to what is looked at.
+    /// Computing only the token selection.
     Explaining(RunId),
 }
 
-/// What a checkpoint would take.
+/// The memory plan of a checkpoint.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// Which checkpoint.
+    /// The checkpoint.
     pub model: ModelAt,
-    /// With matrices in f32, for the model's largest canvas.
+    /// The plan with f32 matrices, for the model's largest canvas.
     pub f32: Plan,
-    /// With matrices in f16.
+    /// The plan with f16 matrices.
     pub f16: Plan,
-    /// Bytes of host memory that could be taken, where the system tells.
+    /// Available host memory in bytes, where the system reports it.
     pub host_available: Option<u64>,
 }
 
-/// What has been loaded.
+/// Information about the loaded model.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// Which checkpoint.
+    /// The checkpoint.
     pub model: ModelAt,
-    /// Where it is.
+    /// Its device.
     pub device: DeviceInfo,
     /// `f32` or `f16`.
     pub dtype: String,
-    /// Whether there is a scale selector.
+    /// Whether the checkpoint has a scale selector.
     pub selector: bool,
-    /// Whether it was trained with the samplers: they are on then.
+    /// Whether it was trained with the samplers; if so, both are on by default.
     pub has_focus: bool,
-    /// What a user should know of it, each a sentence.
+    /// Notes for the user, one sentence each.
     pub notes: Vec<String>,
-    /// Decoder layers.
+    /// Number of decoder layers.
     pub layers: usize,
     /// The samplers' settings.
     pub focus: FocusConfig,
-    /// Bytes of the weights on the device.
+    /// Size of the weights on the device, in bytes.
     pub weights: u64,
-    /// The most bytes at once, by plan, for the largest canvas.
+    /// Planned peak memory for the largest canvas, in bytes.
     pub planned: u64,
-    /// The device that was remembered, where it is not there any more.
+    /// The device from the settings, if it was not found and another one is used.
     pub instead_of: Option<Wanted>,
 }
 
-/// What the engine tells.
+/// A result or a progress report of the engine.
 #[derive(Debug)]
-pub enum Event {
-    /// The adapters there are.
+pub enum Update {
+    /// The list of adapters.
     Adapters(Vec<DeviceInfo>),
-    /// What a checkpoint would take.
+    /// A checkpoint's memory plan.
     Planned(Box<Planned>),
-    /// How far loading is.
+    /// Progress of loading.
     Loading(LoadProgress),
-    /// A model is there.
+    /// A model was loaded.
     Loaded(Box<About>),
-    /// There is no model any more.
+    /// The model was closed.
     Closed,
-    /// What could be computed ahead for the picture is.
+    /// Everything that can be computed in advance for the picture is computed.
     Prepared,
-    /// How an answer goes on; with the whole of it what `fovea ask --json` tells, and the device's memory in use.
+    /// An event of an answer.
     Answering {
-        /// Whose.
+        /// The answer's run.
         run: RunId,
-        /// What happened.
-        event: Answering,
-        /// With the last event.
+        /// The event.
+        event: Event,
+        /// With [`Event::Done`]: the object that `fovea ask --json` prints.
         report: Option<Value>,
-        /// Bytes that the device's buffers take, where that is known.
+        /// With [`Event::Done`]: size of the device's buffers in bytes, where known.
         device_memory: Option<u64>,
     },
-    /// What would be looked at.
+    /// The token selection for a question.
     Explained {
-        /// For whose question.
+        /// The run that it belongs to.
         run: RunId,
-        /// What.
+        /// The selection.
         looked: Arc<Looked>,
     },
-    /// A command ended without its result.
+    /// A command failed or was stopped.
     Failed {
-        /// Which.
+        /// The activity that ended.
         doing: Doing,
-        /// Why.
+        /// The reason.
         problem: Problem,
     },
 }
 
-/// The window's end of the engine.
+/// The window's handle to the engine.
 pub struct Engine {
     commands: Sender<(Command, Cancel)>,
-    events: Receiver<Event>,
-    /// Stops what it is at.
+    updates: Receiver<Update>,
+    /// Cancels the running command.
     running: Mutex<Cancel>,
 }
 
-/// Bytes of stack, as the command line gives its worker: a checkpoint's template may recurse.
+/// Stack size in bytes, the same as for the command line's worker: a checkpoint's chat template may recurse.
 const STACK: usize = 64 << 20;
 
 impl Engine {
-    /// Starts the thread. `wake` is called after every event, from that thread. Where it is not to be had, every command
-    /// is without an answer, and [`Engine::send`] says so.
+    /// Starts the thread. It calls `wake` after every update. If the thread cannot be started, [`Engine::send`] returns
+    /// an error.
     pub fn start(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let (engine, commands, events) = Self::wired();
+        let (engine, commands, updates) = Self::wired();
         let wake: work::Wake = Arc::new(wake);
-        let worker = move || work::serve(&commands, &events, &wake);
-        // Without a thread the commands' receiver is gone with the closure, which `send` reports.
+        let worker = move || work::serve(&commands, &updates, &wake);
+        // If the thread cannot be started, the closure and the commands' receiver are dropped, and `send` fails.
         let _ = thread::Builder::new().name("engine".into()).stack_size(STACK).spawn(worker);
         engine
     }
 
-    /// The window's end, and the thread's two ends: for tests that play the engine.
-    pub fn wired() -> (Self, Receiver<(Command, Cancel)>, Sender<Event>) {
+    /// The handle, and the thread's ends of both channels: for tests that simulate the engine.
+    pub fn wired() -> (Self, Receiver<(Command, Cancel)>, Sender<Update>) {
         let (command_in, command_out) = channel();
-        let (event_in, event_out) = channel();
-        (Self { commands: command_in, events: event_out, running: Mutex::default() }, command_out, event_in)
+        let (update_in, update_out) = channel();
+        (Self { commands: command_in, updates: update_out, running: Mutex::default() }, command_out, update_in)
     }
 
-    /// Tells the engine to do something. What it is at on a picture or a model is stopped for whatever needs these.
+    /// Sends a command. Any command except [`Command::Adapters`] and [`Command::Plan`] first cancels the running one.
     ///
     /// # Errors
-    /// [`Problem`] where the engine's thread is gone.
+    /// [`Problem`] if the engine's thread has ended.
     pub fn send(&self, command: Command) -> Result<(), Problem> {
         let cancel = Cancel::default();
         if !matches!(command, Command::Adapters | Command::Plan(_)) {
@@ -293,14 +291,14 @@ impl Engine {
         self.commands.send((command, cancel)).map_err(|_| Problem::engine_gone())
     }
 
-    /// Stops what it is at, within a layer, a tensor or a token.
+    /// Cancels the running command. It ends after the current layer, tensor or token at the latest.
     pub fn stop(&self) {
         self.running().cancel();
     }
 
-    /// What has happened since the last call.
-    pub fn heard(&self) -> impl Iterator<Item = Event> {
-        self.events.try_iter()
+    /// The updates since the last call.
+    pub fn updates(&self) -> impl Iterator<Item = Update> {
+        self.updates.try_iter()
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Cancel> {

@@ -1,8 +1,8 @@
-//! Pictures to begin with, and a question about each that the demo checkpoint answers.
+//! Example pictures, each with a question that the demo checkpoint can answer.
 
-/// A picture and a question.
+/// An example: a picture and a question.
 pub struct Example {
-    /// What it is called.
+    /// The picture's file name.
     pub name: &'static str,
     /// A JPEG file.
     pub bytes: &'static [u8],
@@ -20,7 +20,7 @@ macro_rules! examples {
     };
 }
 
-/// Those of `native-demo/pictures`, in their order there.
+/// The pictures of `native-demo/pictures`.
 pub static EXAMPLES: [Example; 5] = examples! {
     "rack": "What word is on the blue sign?",
     "plates": "What number is on the green plate?",

@@ -2,15 +2,15 @@
 
 use eframe::egui::{Pos2, Rect, Vec2, pos2, vec2};
 
-/// Most magnification over the whole picture.
+/// Maximum zoom; at 1 the whole picture fits.
 const MOST: f32 = 24.0;
 
-/// The part that is shown.
+/// The visible part of the picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lens {
     /// 1: the whole picture fits.
     pub zoom: f32,
-    /// The picture's point in the middle, 0 to 1 along each side.
+    /// The picture's point at the centre of the window, 0 to 1 along each side.
     pub centre: Vec2,
 }
 
@@ -21,7 +21,7 @@ impl Default for Lens {
 }
 
 impl Lens {
-    /// Where the whole picture of `size` lies, of which `window` shows a part.
+    /// The rectangle of the whole picture of `size`, in window coordinates. `window` shows a part of it.
     pub fn rect(&self, window: Rect, size: Vec2) -> Rect {
         let fit = (window.width() / size.x).min(window.height() / size.y);
         let shown = size * fit * self.zoom;
@@ -35,7 +35,7 @@ impl Lens {
         (at - rect.min) / rect.size()
     }
 
-    /// Magnifies by `factor`; what is under `at` stays there.
+    /// Zooms by `factor`; the point under `at` stays in place.
     pub fn magnify(&mut self, window: Rect, size: Vec2, at: Pos2, factor: f32) {
         let before = self.point(window, size, at);
         self.zoom = (self.zoom * factor).clamp(1.0, MOST);
@@ -43,13 +43,13 @@ impl Lens {
         self.move_to(window, size, self.centre + before - after);
     }
 
-    /// Moves the picture by so many points.
+    /// Moves the picture by `by` points.
     pub fn pan(&mut self, window: Rect, size: Vec2, by: Vec2) {
         let rect = self.rect(window, size);
         self.move_to(window, size, self.centre - by / rect.size());
     }
 
-    /// The window never leaves the picture.
+    /// Moves the centre, and keeps the window inside the picture.
     fn move_to(&mut self, window: Rect, size: Vec2, centre: Vec2) {
         let rect = self.rect(window, size);
         let side = |centre: f32, shown: f32, whole: f32| {
@@ -60,7 +60,7 @@ impl Lens {
             vec2(side(centre.x, window.width(), rect.width()), side(centre.y, window.height(), rect.height()));
     }
 
-    /// A picture's rectangle, edges from 0 to 1, in the window.
+    /// A part of the picture (left, top, right, bottom, each 0 to 1) in window coordinates.
     pub fn part(&self, window: Rect, size: Vec2, part: [f32; 4]) -> Rect {
         let rect = self.rect(window, size);
         let [left, top, right, bottom] = part;
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_under_the_pointer_stays_and_the_window_never_leaves_the_picture() {
+    fn zoom_keeps_the_point_under_the_pointer_and_the_window_stays_inside_the_picture() {
         let window = Rect::from_min_size(pos2(10.0, 20.0), vec2(400.0, 200.0));
         let size = vec2(800.0, 400.0);
         let mut lens = Lens::default();

@@ -1,21 +1,21 @@
-//! The desktop app: a window in which to ask about a picture, and to see what the model looked at.
+//! The desktop app: ask questions about a picture, and see which parts of it the model used.
 //!
-//! The way of a question: `view` (what is typed and clicked) · `app` (what comes of it) · `engine` (a thread that loads and
-//! answers) · `session` (what is known) · `painter` (a thread that draws it) · `view` again. The engine computes on a device
-//! of its own, so that a lost one never takes the window along.
+//! Data flow of a question: `view` (user input) · `app` (reaction to it) · `engine` (a thread that loads models and
+//! answers) · `session` (the data to show) · `painter` (a thread that draws the overlay) · `view` again. Engine and
+//! window use separate devices, so the window stays open when the engine's device is lost.
 
-mod app;
-mod dialogs;
-pub mod engine;
-mod examples;
-mod lens;
-mod painter;
-mod problem;
-mod report;
-mod session;
 mod settings;
-mod token;
 mod view;
+mod dialogs;
+mod examples;
+mod app;
+pub mod engine;
+mod problem;
+mod session;
+mod painter;
+mod lens;
+mod token;
+mod report;
 
 use std::path::PathBuf;
 
@@ -24,28 +24,28 @@ use eframe::{NativeOptions, egui};
 pub use app::{App, Parts};
 pub use painter::Origin;
 pub use problem::Problem;
-pub use session::{ModelState, Notice, Progress, Run, Sampling, Session, Shown, Turn};
+pub use session::{Exchange, ModelState, Notice, Run, RunState, Sampling, Session, Shown};
 pub use settings::{Settings, Theme};
 
 use engine::{ModelAt, Wanted};
 
-/// What to open with.
+/// What to open at the start.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
     /// A picture.
     pub picture: Option<PathBuf>,
-    /// A model folder; None: the last one.
+    /// A model folder; None: the last used model.
     pub model: Option<PathBuf>,
-    /// A device; None: the last one.
+    /// A device; None: the last used device.
     pub device: Option<Wanted>,
 }
 
-/// Opens the window, and returns when it is closed. To be called on the program's first thread.
+/// Opens the window, and returns when it is closed. Call it on the program's main thread.
 ///
 /// # Errors
-/// Why there is no window: no display, or nothing that can draw on it.
+/// The reason why no window can be opened: no display, or no way to draw on it.
 pub fn run(start: Start) -> Result<(), String> {
-    let (mut settings, word) = Settings::read(Settings::usual_file());
+    let (mut settings, message) = Settings::read(Settings::usual_file());
     if let Some(device) = start.device {
         settings.device = device;
     }
@@ -61,7 +61,7 @@ pub fn run(start: Start) -> Result<(), String> {
     let options = NativeOptions { viewport, centered: true, ..NativeOptions::default() };
     let open = move |creation: &eframe::CreationContext<'_>| {
         let mut app = App::new(&creation.egui_ctx, settings);
-        app.begin(word, start.picture);
+        app.begin(message, start.picture);
         Ok::<Box<dyn eframe::App>, _>(Box::new(app))
     };
     eframe::run_native("fovea", options, Box::new(open)).map_err(|why| why.to_string())

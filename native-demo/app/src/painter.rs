@@ -1,4 +1,4 @@
-//! Reads, draws and saves pictures in a thread of its own, so that the window never waits for a large one.
+//! Reads, draws and saves pictures in a separate thread, so that the window never waits for a large picture.
 
 use std::{
     borrow::Cow,
@@ -12,114 +12,114 @@ use std::{
 };
 
 use eframe::egui::ColorImage;
-use fovea_model::{Looked, Picture, bicubic, overlay};
+use fovea_model::{Looked, Picture, bicubic};
 
 use crate::{examples::EXAMPLES, problem::Problem};
 
-/// Where a picture comes from.
+/// The source of a picture.
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// A file.
     File(PathBuf),
-    /// A file's bytes: dropped without a path, or an example.
+    /// A file's bytes: an example, or a dropped file without a path.
     Bytes {
-        /// What it is called.
+        /// Its name.
         name: String,
-        /// The file.
+        /// The file's contents.
         bytes: Cow<'static, [u8]>,
     },
-    /// Pixels, as a clipboard has them.
+    /// Pixels from the clipboard.
     Pixels(Arc<ColorImage>),
 }
 
-/// What the painter is told.
+/// A job for the painter.
 #[derive(Debug)]
 pub enum Job {
-    /// Read the examples, small.
+    /// Read the examples and make thumbnails.
     Examples,
     /// Read a picture.
     Open(Origin),
-    /// Draw what was looked at over a picture; several of these become the last.
+    /// Draw the attention overlay on a picture. If several of these jobs are waiting, only the last one is done.
     Draw {
         /// The picture.
         picture: Arc<Picture>,
-        /// What was looked at.
+        /// The token selection.
         looked: Arc<Looked>,
     },
-    /// Write the drawing, legend and all, as `fovea ask --overlay` does.
+    /// Save the picture with its overlay and legend, as `fovea ask --overlay` does.
     SavePng {
-        /// Where.
+        /// The file to write.
         file: PathBuf,
         /// The picture.
         picture: Arc<Picture>,
-        /// What was looked at.
+        /// The token selection.
         looked: Arc<Looked>,
     },
-    /// Write text.
+    /// Save a text.
     SaveText {
-        /// Where.
+        /// The file to write.
         file: PathBuf,
-        /// What.
+        /// The text.
         text: String,
     },
 }
 
-/// What the painter tells.
+/// A result of the painter.
 #[derive(Debug)]
 pub enum Painted {
     /// A picture was read.
     Opened {
-        /// What it is called.
+        /// Its name.
         name: String,
-        /// Its file, where it has one.
+        /// Its file, if it has one.
         file: Option<PathBuf>,
         /// Its pixels.
         picture: Arc<Picture>,
-        /// The same in the size that it is drawn in.
+        /// The same at the size of the texture.
         plain: ColorImage,
     },
-    /// An example of this index, small.
+    /// Index and thumbnail of an example.
     Example(usize, ColorImage),
-    /// A drawing is there.
+    /// An overlay was drawn.
     Drawn(ColorImage),
     /// A file was written.
     Saved(PathBuf),
-    /// A job ended without its result.
+    /// A job failed.
     Failed(Problem),
 }
 
-/// The window's end.
+/// The window's handle to the painter.
 pub struct Painter {
     jobs: Sender<Job>,
     painted: Receiver<Painted>,
 }
 
 impl Painter {
-    /// Starts the thread; `wake` is called after every result.
+    /// Starts the thread. It calls `wake` after every result.
     pub fn start(wake: impl Fn() + Send + 'static) -> Self {
         let (job_in, job_out) = channel();
         let (painted_in, painted_out) = channel();
-        // Without a thread the jobs' receiver is gone, and jobs have no result.
+        // If the thread cannot be started, jobs have no result.
         let _ = thread::Builder::new().name("painter".into()).spawn(move || serve(&job_out, &painted_in, &wake));
         Self { jobs: job_in, painted: painted_out }
     }
 
-    /// Tells it to do something.
+    /// Sends a job.
     pub fn send(&self, job: Job) {
-        // A thread that is gone paints nothing, and the window goes on without.
+        // If the thread has ended, the window continues without pictures.
         let _ = self.jobs.send(job);
     }
 
-    /// What has been done since the last call.
+    /// The results since the last call.
     pub fn painted(&self) -> impl Iterator<Item = Painted> {
         self.painted.try_iter()
     }
 }
 
 fn serve(jobs: &Receiver<Job>, painted: &Sender<Painted>, wake: &impl Fn()) {
-    let tell = |what| {
-        // A window that has closed looks at nothing more.
-        let _ = painted.send(what);
+    let send = |result| {
+        // An error means that the window has closed.
+        let _ = painted.send(result);
         wake();
     };
     while let Ok(first) = jobs.recv() {
@@ -130,39 +130,40 @@ fn serve(jobs: &Receiver<Job>, painted: &Sender<Painted>, wake: &impl Fn()) {
             if matches!(job, Job::Draw { .. }) && last_drawing != Some(i) {
                 continue;
             }
-            if let Err(problem) = done(job, &tell) {
-                tell(Painted::Failed(problem));
+            if let Err(problem) = run(job, &send) {
+                send(Painted::Failed(problem));
             }
         }
     }
 }
 
-/// Height of a small picture.
+/// Height of a thumbnail in pixels.
 const SMALL: usize = 132;
 
-fn done(job: Job, tell: &impl Fn(Painted)) -> Result<(), Problem> {
+fn run(job: Job, send: &impl Fn(Painted)) -> Result<(), Problem> {
     let model = |error| Problem::of(&error);
     match job {
         Job::Examples => {
             for (index, example) in EXAMPLES.iter().enumerate() {
                 let picture = Picture::decode(example.bytes).map_err(model)?;
                 let width = (picture.width() * SMALL).div_ceil(picture.height());
-                tell(Painted::Example(index, image(&bicubic(&picture, width, SMALL).map_err(model)?)));
+                send(Painted::Example(index, image(&bicubic(&picture, width, SMALL).map_err(model)?)));
             }
         }
         Job::Open(origin) => {
             let (name, file, picture) = opened(origin)?;
-            let plain = image(&overlay::plain(&picture).map_err(model)?);
-            tell(Painted::Opened { name, file, picture: Arc::new(picture), plain });
+            let plain = image(&fovea_overlay::plain(&picture).map_err(model)?);
+            send(Painted::Opened { name, file, picture: Arc::new(picture), plain });
         }
         Job::Draw { picture, looked } => {
-            tell(Painted::Drawn(image(&overlay::bare(&picture, &looked).map_err(model)?)));
+            send(Painted::Drawn(image(&fovea_overlay::bare(&picture, &looked).map_err(model)?)));
         }
         Job::SavePng { file, picture, looked } => {
-            let png = overlay::draw(&picture, &looked).and_then(|drawn| overlay::png(&drawn)).map_err(model)?;
-            tell(write(file, &png)?);
+            let drawn = fovea_overlay::draw(&picture, &looked).map_err(model)?;
+            let png = fovea_overlay::png(&drawn).map_err(model)?;
+            send(write(file, &png)?);
         }
-        Job::SaveText { file, text } => tell(write(file, text.as_bytes())?),
+        Job::SaveText { file, text } => send(write(file, text.as_bytes())?),
     }
     Ok(())
 }

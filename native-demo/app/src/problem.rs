@@ -1,38 +1,42 @@
-//! What went wrong, in words: what it was, what to do, and a code for a report.
+//! Errors as the window shows them: a sentence, what the user can do, and a code for the report.
 
 use std::any::Any;
 
-use fovea_model::Error;
+use fovea_model::{Error, ErrorKind};
+
+/// Advice when the engine has lost its model.
+const REOPEN: &str = "Reload the model. The conversation is kept.";
 
 /// An error as the window shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// As of [`Error::code`]; `panic` where the engine stopped of itself, `file` and `window` for the window's own.
+    /// The value of [`ErrorKind::name`]; `panic` if the engine panicked; `file` and `window` for errors of the window
+    /// itself.
     pub code: &'static str,
-    /// One sentence: what was expected, what came.
+    /// One sentence: what was expected, and what was found.
     pub what: String,
-    /// What to do about it.
+    /// What the user can do.
     pub then: &'static str,
 }
 
 impl Problem {
     /// An error of the engine.
     pub fn of(error: &Error) -> Self {
-        let code = error.code();
-        let then = match code {
-            "checkpoint" => {
+        let kind = error.kind();
+        let then = match kind {
+            ErrorKind::Checkpoint => {
                 "Choose another model folder, or download this one again: a file in it is broken or missing."
             }
-            "picture" => "Choose another picture: png, jpeg, webp, gif or bmp, up to 16384 pixels a side.",
-            "option" => "Change the setting and ask again.",
-            "too-long" => "Ask a shorter question.",
-            "device" => "Choose another device, or update its driver. The CPU always works.",
-            "memory" => "Close other programs, choose a smaller model, or load it in f16.",
-            "device-lost" => "Open it again: the model is loaded anew, and the conversation stays.",
-            "stopped" => "",
-            _ => "Ask again. If it comes back, copy a report and send it to Fovea's developers.",
+            ErrorKind::Picture => "Choose another picture: png, jpeg, webp, gif or bmp, up to 16384 pixels per side.",
+            ErrorKind::Option => "Change the setting and ask again.",
+            ErrorKind::TooLong => "Ask a shorter question.",
+            ErrorKind::Device => "Choose another device, or update its driver. The CPU always works.",
+            ErrorKind::Memory => "Close other programs, choose a smaller model, or load it in f16.",
+            ErrorKind::DeviceLost => REOPEN,
+            ErrorKind::Stopped => "",
+            _ => "Ask again. If the error occurs again, copy a report and send it to Fovea's developers.",
         };
-        Self { code, what: sentence(&error.to_string()), then }
+        Self { code: kind.name(), what: sentence(&error.to_string()), then }
     }
 
     /// A panic of the engine.
@@ -40,32 +44,32 @@ impl Problem {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         let why = text.unwrap_or("no reason given").lines().next().unwrap_or_default();
         let what = sentence(&format!("the engine stopped: {why}"));
-        Self { code: "panic", what, then: "Open it again: the model is loaded anew, and the conversation stays." }
+        Self { code: "panic", what, then: REOPEN }
     }
 
-    /// The engine's thread is gone, or never was.
+    /// The engine's thread has ended or could not be started.
     pub fn engine_gone() -> Self {
         let what = "The engine's thread has ended.".into();
         Self { code: "panic", what, then: "Close the window and open it again." }
     }
 
-    /// A file that can't be read or written.
+    /// An error while reading or writing a file.
     pub fn file(what: &str, then: &'static str) -> Self {
         Self { code: "file", what: sentence(what), then }
     }
 
-    /// Whether what the engine held is gone.
+    /// Whether the engine has lost its model and device.
     pub fn ends_engine(&self) -> bool {
         matches!(self.code, "device-lost" | "panic")
     }
 
-    /// Whether the user wanted it.
+    /// Whether the user stopped the run.
     pub fn is_stop(&self) -> bool {
         self.code == "stopped"
     }
 }
 
-/// With a capital, a full stop and on one line.
+/// Formats a text as one sentence: one line, a capital letter first, a full stop last.
 fn sentence(text: &str) -> String {
     let mut out: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some(first) = out.chars().next() {
@@ -85,7 +89,7 @@ mod tests {
     fn every_error_is_a_sentence_with_what_to_do() {
         let lost = Problem::of(&Error::Runtime(fovea_runtime::Error::DeviceLost("unplugged".into())));
         assert_eq!(lost.what, "The device was lost: unplugged; open it again.");
-        assert!(lost.ends_engine() && lost.then.starts_with("Open it again"));
+        assert!(lost.ends_engine() && lost.then == REOPEN);
         let long = Problem::of(&Error::TooLong { need: 3000, have: 2048 });
         assert!(long.what.contains("3000") && long.what.contains("2048") && !long.ends_engine());
         assert!(Problem::of(&Error::Cancelled).is_stop());

@@ -1,24 +1,25 @@
-//! A report to copy: adapter, versions, counts and error codes, and neither picture nor prompt nor path.
+//! The report that a user can copy: adapters, versions, counts and error codes; no picture, prompt or path.
 
 use std::fmt::Write;
 
-use fovea_model::words;
+use fovea_overlay::words;
 use fovea_runtime::{DeviceInfo, memory};
 
 use crate::{
     engine::{About, ModelAt},
     problem::Problem,
-    session::{ModelState, Notice, Progress, Session},
+    session::{ModelState, Notice, RunState, Session},
 };
 
 /// The report as text.
 pub fn text(session: &Session) -> String {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut out = format!(
-        "Fovea {} (burn 0.22, wgpu 30, egui 0.37)\nsystem: {} {}, {} threads\n",
+        "Fovea {} (burn 0.22, wgpu 30, egui 0.37)\nsystem: {} {}, {threads} thread{}\n",
         env!("CARGO_PKG_VERSION"),
         std::env::consts::OS,
         std::env::consts::ARCH,
-        std::thread::available_parallelism().map_or(1, usize::from),
+        if threads == 1 { "" } else { "s" },
     );
     let mut line = |what: &str, value: String| {
         // Writing to a string cannot fail.
@@ -36,14 +37,14 @@ pub fn text(session: &Session) -> String {
         ModelState::Broken { model, problem } => line("model", format!("{}, {}", kind(model), problem.code)),
         ModelState::Ready(about) => loaded(about, &mut line),
     }
-    let count = |is: fn(&Progress) -> bool| session.turns.iter().filter(|turn| is(&turn.focused.progress)).count();
-    let whole = count(|progress| *progress == Progress::Done);
-    let stopped = count(|progress| *progress == Progress::Stopped);
-    let failed = count(|progress| matches!(progress, Progress::Failed(_)));
-    line("answers", format!("{whole} whole, {stopped} stopped, {failed} failed"));
+    let count = |is: fn(&RunState) -> bool| session.turns.iter().filter(|turn| is(&turn.focused.state)).count();
+    let complete = count(|state| *state == RunState::Done);
+    let stopped = count(|state| *state == RunState::Stopped);
+    let failed = count(|state| matches!(state, RunState::Failed(_)));
+    line("answers", format!("{complete} complete, {stopped} stopped, {failed} failed"));
     let mut codes: Vec<&str> = session.notices.iter().filter_map(code).collect();
-    codes.extend(session.turns.iter().filter_map(|turn| match &turn.focused.progress {
-        Progress::Failed(problem) => Some(problem.code),
+    codes.extend(session.turns.iter().filter_map(|turn| match &turn.focused.state {
+        RunState::Failed(problem) => Some(problem.code),
         _ => None,
     }));
     if !codes.is_empty() {
@@ -55,11 +56,11 @@ pub fn text(session: &Session) -> String {
 fn code(notice: &Notice) -> Option<&'static str> {
     match notice {
         Notice::Problem(Problem { code, .. }) => Some(code),
-        Notice::Word(_) => None,
+        Notice::Message(_) => None,
     }
 }
 
-/// A folder's name is the user's own.
+/// The kind of checkpoint. A folder's name is private.
 fn kind(model: &ModelAt) -> &'static str {
     match model {
         ModelAt::Demo => "demo checkpoint",
@@ -87,7 +88,7 @@ mod tests {
     use crate::session::Sampling;
 
     #[test]
-    fn neither_picture_nor_prompt_nor_path_is_in_it() {
+    fn a_report_contains_no_picture_prompt_or_path() {
         let mut session = Session::default();
         session.ask("Who is my secret friend?", Sampling::default());
         let model = ModelAt::Folder("/home/me/private".into());

@@ -1,59 +1,61 @@
-//! What the window shows: model, picture, questions and answers. It changes by what the engine tells and by what the user
-//! does; nothing here draws or waits.
+//! The data that the window shows: model, picture, questions and answers. Updates of the engine and user input change
+//! it. Nothing here draws or blocks.
 
 use std::sync::Arc;
 
-use fovea_model::{AskOptions, Event as Answering, LoadProgress, Looked, Picture, Stage, Statistics, words::harmless};
-use fovea_runtime::{DeviceInfo, Keep, top_k};
+use fovea_model::{AskOptions, Event, LoadProgress, Looked, Picture, Stage, Statistics};
+use fovea_overlay::words::harmless;
+use fovea_runtime::{DeviceInfo, Keep};
+use fovea_shaders::top_k;
 use serde_json::Value;
 
 use crate::{
-    engine::{About, Doing, Event, ModelAt, Planned, RunId},
+    engine::{About, Doing, ModelAt, Planned, RunId, Update},
     problem::Problem,
 };
 
-/// The model's state.
+/// State of the model.
 #[derive(Debug, Default)]
 pub enum ModelState {
-    /// None.
+    /// No model.
     #[default]
     None,
-    /// On its way.
+    /// Loading.
     Loading {
-        /// Which.
+        /// The checkpoint.
         model: ModelAt,
-        /// How far, once that is known.
+        /// Progress, once it is known.
         progress: Option<LoadProgress>,
     },
-    /// There.
+    /// Loaded.
     Ready(Box<About>),
-    /// It could not be loaded, or what it ran on is gone.
+    /// Loading failed, or the device was lost.
     Broken {
-        /// Which.
+        /// The checkpoint.
         model: ModelAt,
-        /// Why.
+        /// The reason.
         problem: Problem,
     },
 }
 
-/// The picture that is asked about.
+/// The current picture.
 pub struct Shown {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Its pixels.
     pub picture: Arc<Picture>,
 }
 
-/// How questions are asked.
+/// Sampler settings of a question.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Whether the vision-guided sampler is on.
     pub vision: bool,
     /// Whether the text-guided sampler is on.
     pub text: bool,
-    /// Its threshold; None: the model's.
+    /// Threshold of the text-guided sampler; None: the model's.
     pub gamma: Option<f64>,
-    /// The layer whose input it prunes; None: the model's.
+    /// Layer at whose input the text-guided sampler drops tokens; None: the model's.
     pub layer: Option<usize>,
 }
 
@@ -64,7 +66,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// As a question has it.
+    /// The same as options of a question.
     pub fn options(&self) -> AskOptions {
         AskOptions {
             vision: Some(self.vision),
@@ -75,47 +77,47 @@ impl Sampling {
         }
     }
 
-    /// Every token in every layer.
+    /// All tokens in all layers.
     pub fn full() -> Self {
         Self { vision: false, text: false, gamma: None, layer: None }
     }
 }
 
-/// How an answer stands.
+/// State of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// It comes.
+pub enum RunState {
+    /// Streaming.
     Running,
-    /// It is whole.
+    /// Complete.
     Done,
-    /// The user stopped it.
+    /// Stopped by the user.
     Stopped,
-    /// It failed.
+    /// Failed.
     Failed(Problem),
 }
 
-/// One run of a question.
+/// One answer to a question.
 #[derive(Debug)]
 pub struct Run {
-    /// How it was asked.
+    /// The sampler settings.
     pub sampling: Sampling,
-    /// The layer of what is looked at now: another than its own after the slider was moved.
+    /// The layer of the overlay that is shown. It differs from `sampling.layer` after the slider was moved.
     pub layer: Option<usize>,
-    /// How it stands.
-    pub progress: Progress,
+    /// Its state.
+    pub state: RunState,
     /// The answer so far.
     pub text: String,
-    /// Stages that have ended, and their milliseconds.
+    /// Completed stages, and their times in milliseconds.
     pub stages: Vec<(Stage, f64)>,
-    /// How far a stage is that takes long.
+    /// Progress of the current stage, if it takes long.
     pub under_way: Option<fovea_model::Progress>,
-    /// What was looked at.
+    /// The token selection.
     pub looked: Option<Arc<Looked>>,
-    /// What it cost.
+    /// Token counts, times and memory.
     pub statistics: Option<Statistics>,
-    /// The whole as `fovea ask --json` tells it.
+    /// The object that `fovea ask --json` prints.
     pub report: Option<Value>,
-    /// Bytes that the device's buffers took at its end.
+    /// Size of the device's buffers at the end, in bytes.
     pub device_memory: Option<u64>,
 }
 
@@ -124,7 +126,7 @@ impl Run {
         Self {
             sampling,
             layer: sampling.layer,
-            progress: Progress::Running,
+            state: RunState::Running,
             text: String::new(),
             stages: Vec::new(),
             under_way: None,
@@ -136,47 +138,49 @@ impl Run {
     }
 }
 
-/// A question, its answer, and beside it on request the answer with every token.
+/// A question, its answer, and on request the answer with all tokens for comparison.
 #[derive(Debug)]
-pub struct Turn {
+pub struct Exchange {
     /// The question.
     pub question: String,
-    /// As the samplers were set.
+    /// The answer with the chosen sampler settings.
     pub focused: Run,
-    /// With every token.
+    /// The answer with all tokens.
     pub full: Option<Run>,
 }
 
-/// A word to the user that goes when told to.
+/// A notification that the user can dismiss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Something to know.
-    Word(String),
-    /// Something went wrong.
+    /// Information.
+    Message(String),
+    /// An error.
     Problem(Problem),
 }
 
-/// Everything that the window shows.
+/// All data that the window shows.
 #[derive(Default)]
 pub struct Session {
     /// The adapters, once listed.
     pub adapters: Option<Vec<DeviceInfo>>,
     /// The model.
     pub model: ModelState,
-    /// What a checkpoint would take, while the user decides.
+    /// The memory plan of a checkpoint, while the user decides whether to load it.
     pub plan: Option<Box<Planned>>,
     /// The picture.
     pub picture: Option<Shown>,
-    /// Questions and answers on it.
-    pub turns: Vec<Turn>,
-    /// Whose tokens are shown.
+    /// Questions and answers about the picture.
+    pub turns: Vec<Exchange>,
+    /// The answer whose tokens are shown.
     pub selected: Option<RunId>,
-    /// What the engine is at for the user.
+    /// The engine's current activity, if it blocks new questions.
     pub busy: Option<Doing>,
-    /// Whether the picture's own part is still computed ahead.
+    /// Whether the engine is still computing in advance for the picture.
     pub preparing: bool,
-    /// Words to the user.
+    /// Notifications.
     pub notices: Vec<Notice>,
+    /// Counts changes of [`Run::looked`], for caches.
+    pub overlay_version: u64,
 }
 
 impl Session {
@@ -198,20 +202,20 @@ impl Session {
         matches!(self.busy, Some(Doing::Answering(_)))
     }
 
-    /// Another picture: a conversation of its own.
+    /// Shows another picture. This starts a new conversation.
     pub fn show(&mut self, shown: Shown) {
         self.picture = Some(shown);
         self.turns.clear();
         self.selected = None;
     }
 
-    /// A new question; whose answer it will be.
+    /// Adds a question; returns the id of its answer.
     pub fn ask(&mut self, question: &str, sampling: Sampling) -> RunId {
-        self.turns.push(Turn { question: question.to_owned(), focused: Run::new(sampling), full: None });
+        self.turns.push(Exchange { question: question.to_owned(), focused: Run::new(sampling), full: None });
         self.begin(RunId { turn: self.turns.len() - 1, full: false })
     }
 
-    /// The same question with every token; None where there is no such question.
+    /// Asks a question again with all tokens; None if there is no such question.
     pub fn compare(&mut self, turn: usize) -> Option<RunId> {
         self.turns.get_mut(turn)?.full = Some(Run::new(Sampling::full()));
         Some(self.begin(RunId { turn, full: true }))
@@ -223,7 +227,7 @@ impl Session {
         run
     }
 
-    /// A run.
+    /// The answer with this id.
     pub fn run(&self, id: RunId) -> Option<&Run> {
         let turn = self.turns.get(id.turn)?;
         if id.full { turn.full.as_ref() } else { Some(&turn.focused) }
@@ -234,7 +238,8 @@ impl Session {
         if id.full { turn.full.as_mut() } else { Some(&mut turn.focused) }
     }
 
-    /// What is to be drawn: the selected run's tokens, those kept at `gamma` where one is given.
+    /// The data of the overlay: the selected answer's tokens. If `gamma` is given, the kept tokens are computed with
+    /// it.
     pub fn looked(&self, gamma: Option<f64>) -> Option<Arc<Looked>> {
         let looked = self.run(self.selected?)?.looked.as_ref()?;
         match gamma.filter(|g| *g > 0.0 && *g <= 1.0 && !looked.importance.is_empty()) {
@@ -246,61 +251,65 @@ impl Session {
         }
     }
 
-    /// What the engine tells.
-    pub fn hear(&mut self, event: Event) {
-        match event {
-            Event::Adapters(adapters) => self.adapters = Some(adapters),
-            Event::Planned(planned) => self.plan = Some(planned),
-            Event::Loading(now) => {
+    /// Applies an update of the engine.
+    pub fn receive(&mut self, update: Update) {
+        match update {
+            Update::Adapters(adapters) => self.adapters = Some(adapters),
+            Update::Planned(planned) => self.plan = Some(planned),
+            Update::Loading(now) => {
                 if let ModelState::Loading { progress, .. } = &mut self.model {
                     *progress = Some(now);
                 }
             }
-            Event::Loaded(about) => {
-                if let Some(gone) = &about.instead_of {
-                    let word = format!("{gone} is not there any more: {} is used instead.", about.device);
-                    self.notices.push(Notice::Word(word));
+            Update::Loaded(about) => {
+                if let Some(missing) = &about.instead_of {
+                    let message = format!("{missing} was not found; using {}.", about.device);
+                    self.notices.push(Notice::Message(message));
                 }
-                self.notices.extend(about.notes.iter().cloned().map(Notice::Word));
+                self.notices.extend(about.notes.iter().cloned().map(Notice::Message));
                 if !about.has_focus {
-                    let word = "This checkpoint was not trained with the samplers: both are off, and every visual token is used. \
-                        Switch the text-guided sampler on to use fewer.";
-                    self.notices.push(Notice::Word(word.to_owned()));
+                    let message = "This checkpoint was not trained with the samplers. Both are off, and all visual \
+                        tokens are used. Turn on the text-guided sampler to use fewer tokens.";
+                    self.notices.push(Notice::Message(message.to_owned()));
                 }
                 self.model = ModelState::Ready(about);
                 self.busy = None;
             }
-            Event::Closed => self.model = ModelState::None,
-            Event::Prepared => self.preparing = false,
-            Event::Answering { run, event, report, device_memory } => {
+            Update::Closed => self.model = ModelState::None,
+            Update::Prepared => self.preparing = false,
+            Update::Answering { run, event, report, device_memory } => {
                 let Some(answer) = self.run_mut(run) else { return };
                 match event {
-                    Answering::Stage { stage, milliseconds } => {
+                    Event::Stage { stage, milliseconds } => {
                         answer.stages.push((stage, milliseconds));
                         answer.under_way = None;
                     }
-                    Answering::Progress(progress) => answer.under_way = Some(progress),
-                    Answering::Looked(looked) => answer.looked = Some(looked),
-                    Answering::Token { text, .. } => answer.text += &harmless(&text),
-                    Answering::Done(turn) => {
+                    Event::Progress(progress) => answer.under_way = Some(progress),
+                    Event::Looked(looked) => {
+                        answer.looked = Some(looked);
+                        self.overlay_version += 1;
+                    }
+                    Event::Token { text, .. } => answer.text += &harmless(&text),
+                    Event::Done(turn) => {
                         answer.statistics = Some(turn.statistics);
-                        answer.progress = Progress::Done;
+                        answer.state = RunState::Done;
                         (answer.report, answer.device_memory) = (report, device_memory);
                         self.end(Doing::Answering(run));
                     }
                 }
             }
-            Event::Explained { run, looked } => {
+            Update::Explained { run, looked } => {
                 if let Some(answer) = self.run_mut(run) {
                     answer.looked = Some(looked);
+                    self.overlay_version += 1;
                 }
                 self.end(Doing::Explaining(run));
             }
-            Event::Failed { doing, problem } => self.fail(doing, problem),
+            Update::Failed { doing, problem } => self.fail(doing, problem),
         }
     }
 
-    /// The engine is free again, where it was at this.
+    /// Marks the engine as free if `doing` is its current activity.
     fn end(&mut self, doing: Doing) {
         if self.busy == Some(doing) {
             self.busy = None;
@@ -313,8 +322,8 @@ impl Session {
             Doing::Preparing => self.preparing = false,
             Doing::Answering(run) => {
                 if let Some(answer) = self.run_mut(run) {
-                    answer.progress =
-                        if problem.is_stop() { Progress::Stopped } else { Progress::Failed(problem.clone()) };
+                    answer.state =
+                        if problem.is_stop() { RunState::Stopped } else { RunState::Failed(problem.clone()) };
                 }
             }
             _ => {}
@@ -327,7 +336,7 @@ impl Session {
         match model {
             Some(_) if problem.is_stop() => self.model = ModelState::None,
             Some(model) => self.model = ModelState::Broken { model, problem },
-            // A failed answer says so itself, and what was stopped was meant to be.
+            // A failed answer shows its problem itself, and a stop by the user is no problem.
             None if problem.is_stop() || matches!(doing, Doing::Answering(_)) => {}
             None => self.notices.push(Notice::Problem(problem)),
         }
@@ -342,22 +351,24 @@ mod tests {
         Problem::of(&fovea_model::Error::Runtime(fovea_runtime::Error::DeviceLost("gone".into())))
     }
 
-    fn token(run: RunId, text: &str) -> Event {
-        let event = Answering::Token { id: 1, text: text.into() };
-        Event::Answering { run, event, report: None, device_memory: None }
+    fn token(run: RunId, text: &str) -> Update {
+        let event = Event::Token { id: 1, text: text.into() };
+        Update::Answering { run, event, report: None, device_memory: None }
     }
 
     #[test]
-    fn a_stopped_answer_keeps_what_there_is_and_frees_the_engine() {
+    fn a_stopped_answer_keeps_its_text_and_frees_the_engine() {
         let mut session = Session::default();
         let run = session.ask("What is it?", Sampling::default());
         assert!(session.answering());
-        session.hear(token(run, "a pla"));
-        session.hear(token(run, "te\u{1b}[2J"));
-        session
-            .hear(Event::Failed { doing: Doing::Answering(run), problem: Problem::of(&fovea_model::Error::Cancelled) });
+        session.receive(token(run, "a pla"));
+        session.receive(token(run, "te\u{1b}[2J"));
+        session.receive(Update::Failed {
+            doing: Doing::Answering(run),
+            problem: Problem::of(&fovea_model::Error::Cancelled),
+        });
         let answer = session.run(run).expect("a run");
-        assert_eq!((answer.text.as_str(), &answer.progress), ("a plate\u{fffd}[2J", &Progress::Stopped));
+        assert_eq!((answer.text.as_str(), &answer.state), ("a plate\u{fffd}[2J", &RunState::Stopped));
         assert!(session.busy.is_none() && session.notices.is_empty());
     }
 
@@ -366,26 +377,26 @@ mod tests {
         let mut session = Session::default();
         let first = session.ask("One?", Sampling::default());
         let second = session.ask("Two?", Sampling::default());
-        session.hear(Event::Failed {
+        session.receive(Update::Failed {
             doing: Doing::Answering(first),
             problem: Problem::of(&fovea_model::Error::Cancelled),
         });
         assert_eq!(session.busy, Some(Doing::Answering(second)));
         session
             .show(Shown { name: "x".into(), picture: Arc::new(Picture::from_rgb(1, 1, vec![0; 3]).expect("a pixel")) });
-        session.hear(token(second, "late")); // a run of a picture that is gone
+        session.receive(token(second, "late")); // a run of the previous picture
         assert!(session.turns.is_empty());
     }
 
     #[test]
-    fn loading_that_fails_is_a_broken_model_and_loading_that_was_stopped_is_none() {
+    fn failed_loading_gives_a_broken_model_and_stopped_loading_none() {
         let mut session = Session::default();
         let loading = || ModelState::Loading { model: ModelAt::Demo, progress: None };
         session.model = loading();
-        session.hear(Event::Failed { doing: Doing::Loading, problem: lost() });
+        session.receive(Update::Failed { doing: Doing::Loading, problem: lost() });
         assert!(matches!(&session.model, ModelState::Broken { problem, .. } if problem.code == "device-lost"));
         session.model = loading();
-        session.hear(Event::Failed { doing: Doing::Loading, problem: Problem::of(&fovea_model::Error::Cancelled) });
+        session.receive(Update::Failed { doing: Doing::Loading, problem: Problem::of(&fovea_model::Error::Cancelled) });
         assert!(matches!(session.model, ModelState::None));
     }
 }

@@ -1,4 +1,4 @@
-//! What is remembered from one start to the next, in the platform's folder for settings.
+//! The settings file, in the platform's folder for settings.
 
 use std::{
     fs, io,
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{ModelAt, Wanted};
 
-/// Pictures and models that are remembered.
+/// Maximum length of the lists of recent pictures and models.
 const RECENT: usize = 8;
 
-/// Light, dark, or as the system has it.
+/// Color theme.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Theme {
-    /// As the system.
+    /// The system's theme.
     #[default]
     System,
     /// Light.
@@ -24,22 +24,22 @@ pub enum Theme {
     Dark,
 }
 
-/// The settings. What a file lacks, or has of another kind, is as at the first start.
+/// The settings. A key that the file lacks has its default value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Where they are kept; None: nowhere.
+    /// The settings file; None: the settings are not saved.
     #[serde(skip)]
     pub file: Option<PathBuf>,
     /// The device.
     pub device: Wanted,
     /// The model.
     pub model: ModelAt,
-    /// Pictures, the latest first.
+    /// Recent pictures, the latest first.
     pub pictures: Vec<PathBuf>,
-    /// Model folders, the latest first.
+    /// Recent model folders, the latest first.
     pub models: Vec<PathBuf>,
-    /// Light or dark.
+    /// The color theme.
     pub theme: Theme,
 }
 
@@ -49,24 +49,30 @@ impl Settings {
         directories::ProjectDirs::from("", "", "fovea").map(|dirs| dirs.config_dir().join("settings.json"))
     }
 
-    /// Reads `file`. A second value tells why it was left aside.
+    /// Reads `file`. If it cannot be used, the result is the default settings and a message for the user.
     pub fn read(file: Option<PathBuf>) -> (Self, Option<String>) {
         let Some(path) = file else { return (Self::default(), None) };
         let (settings, why) = match fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
                 Ok(settings) => (settings, None),
-                Err(why) => (Self::default(), Some(format!("The settings in {} are not used: {why}.", path.display()))),
+                Err(why) => (
+                    Self::default(),
+                    Some(format!("Cannot use the settings in {}: {why}. Using the defaults.", path.display())),
+                ),
             },
             Err(why) if why.kind() == io::ErrorKind::NotFound => (Self::default(), None),
-            Err(why) => (Self::default(), Some(format!("The settings in {} can't be read: {why}.", path.display()))),
+            Err(why) => (
+                Self::default(),
+                Some(format!("Cannot read the settings in {}: {why}. Using the defaults.", path.display())),
+            ),
         };
         (Self { file: Some(path), ..settings }, why)
     }
 
-    /// Writes them, whole or not at all.
+    /// Writes the settings file atomically.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the file system.
     pub fn write(&self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         if let Some(folder) = file.parent() {
@@ -99,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again_and_what_is_broken_is_left_aside() -> io::Result<()> {
+    fn settings_are_read_back_and_a_broken_file_gives_the_defaults() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let file = Some(folder.path().join("deeper/settings.json"));
         let (mut settings, why) = Settings::read(file.clone());

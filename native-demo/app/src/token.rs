@@ -1,99 +1,75 @@
-//! What is known of one visual token: where it lies, at which scale, how important it is, and whether it stayed.
+//! Input: the data of an overlay and a pixel or an index. Output: one token of the map, and its description in words.
 
-use fovea_model::{Looked, overlay::rectangle};
+use fovea_model::{Looked, Part, VisualToken};
+use fovea_overlay::rectangle;
 
-/// One token of the map.
+/// One token of the map, on a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
+    /// The facts about it.
+    facts: VisualToken,
     /// Its index among all visual tokens.
     pub index: usize,
-    /// How many there are.
+    /// The number of visual tokens.
     pub of: usize,
     /// Its rectangle on the picture, in pixels: left, top, right, bottom.
     pub pixels: [f32; 4],
-    /// The patches it stands for: rows and columns.
-    pub patches: (usize, usize),
-    /// The scale of its region; None without the vision-guided sampler.
-    pub scale: Option<String>,
-    /// Its share of the importance; None without the text-guided sampler.
-    pub importance: Option<f32>,
-    /// Its place by falling importance, from 1.
-    pub rank: Option<usize>,
-    /// Whether the upper layers saw it.
-    pub kept: bool,
 }
 
 impl Token {
-    /// The token under a pixel of a picture of `size` (width, height); None on padding, or where a region was dropped.
+    /// The tokens of the map, on a picture of `size` (width, height).
+    fn all(looked: &Looked, size: (usize, usize)) -> impl DoubleEndedIterator<Item = Self> {
+        let tokens = looked.tokens();
+        let of = tokens.len();
+        tokens.into_iter().filter(|token| token.part == Part::Map).filter_map(move |facts| {
+            let rect = rectangle(looked, size.0, size.1, facts.patches?)?;
+            Some(Self { index: facts.index, of, pixels: [rect.left, rect.top, rect.right, rect.bottom], facts })
+        })
+    }
+
+    /// The token under a pixel of a picture of `size` (width, height); `None` on padding and where a region was dropped.
     pub fn under(looked: &Looked, size: (usize, usize), [x, y]: [f32; 2]) -> Option<Self> {
-        let holds = |&at: &[usize; 4]| {
-            rectangle(looked, size.0, size.1, at)
-                .is_some_and(|r| (r.left..r.right).contains(&x) && (r.top..r.bottom).contains(&y))
-        };
-        let place = looked.boxes.iter().position(holds)?;
-        Self::at(looked, size, looked.thumbnail + place)
+        let holds = |[left, top, right, bottom]: [f32; 4]| (left..right).contains(&x) && (top..bottom).contains(&y);
+        Self::all(looked, size).find(|token| holds(token.pixels))
     }
 
-    /// The token of this index; None for the thumbnail's, for newlines, and beyond the last.
+    /// The token with this index; `None` for tokens of the thumbnail, for newlines, and beyond the last token.
     pub fn at(looked: &Looked, size: (usize, usize), index: usize) -> Option<Self> {
-        let patches = *looked.boxes.get(index.checked_sub(looked.thumbnail)?)?;
-        let rect = rectangle(looked, size.0, size.1, patches)?;
-        let importance = looked.importance.get(index).copied();
-        let rank = importance.map(|own| {
-            let before = |(i, other): (usize, &f32)| *other > own || *other == own && i < index;
-            let above = looked.importance.iter().enumerate().filter(|&(i, o)| before((i, o))).count();
-            above + 1
-        });
-        let sum: f32 = looked.importance.iter().sum();
-        let [y0, x0, y1, x1] = patches;
-        Some(Self {
-            index,
-            of: looked.thumbnail + looked.boxes.len(),
-            pixels: [rect.left, rect.top, rect.right, rect.bottom],
-            patches: (y1 - y0, x1 - x0),
-            scale: scale(looked, y0, x0),
-            importance: importance.map(|own| own / sum),
-            rank,
-            kept: looked.kept.binary_search(&index).is_ok(),
-        })
+        Self::all(looked, size).find(|token| token.index == index)
     }
 
-    /// The next token of the map after `index`, or the one before it where `back`; round at the ends.
+    /// The next token of the map after `index`, or with `back` the one before it. After the last token comes the first.
     pub fn next(looked: &Looked, size: (usize, usize), index: Option<usize>, back: bool) -> Option<Self> {
-        let (first, count) = (looked.thumbnail, looked.boxes.len());
-        let begin = index.map_or(if back { 0 } else { count.wrapping_sub(1) }, |i| i.saturating_sub(first));
-        (1..=count).find_map(|step| {
-            let place = if back { begin + count - step % count } else { begin + step } % count;
-            Self::at(looked, size, first + place)
-        })
+        let mut tokens = Self::all(looked, size);
+        if back {
+            let before = |token: &Self| index.is_some_and(|index| token.index < index);
+            tokens.rfind(before).or_else(|| Self::all(looked, size).next_back())
+        } else {
+            let after = |token: &Self| index.is_none_or(|index| token.index > index);
+            tokens.find(after).or_else(|| Self::all(looked, size).next())
+        }
     }
 
-    /// In words, as a tooltip and a screen reader have it.
+    /// A description for tooltips and screen readers.
     pub fn words(&self) -> String {
         let [left, top, right, bottom] = self.pixels.map(f32::round);
-        let (rows, cols) = self.patches;
+        let [y0, x0, y1, x1] = self.facts.patches.unwrap_or_default();
         let mut out = format!(
-            "Token {} of {}: {rows}x{cols} patches, pixels {left}-{right} x {top}-{bottom}",
+            "Token {} of {}: {}x{} patches, pixels {left}-{right} x {top}-{bottom}",
             self.index + 1,
-            self.of
+            self.of,
+            y1 - y0,
+            x1 - x0,
         );
-        if let Some(scale) = &self.scale {
+        if let Some(scale) = self.facts.scale {
             out += &format!("\nRegion at scale {scale}");
         }
-        if let (Some(importance), Some(rank)) = (self.importance, self.rank) {
-            let fate = if self.kept { "kept" } else { "dropped" };
-            out += &format!("\nImportance {:.2} %, rank {rank} of {}: {fate}", 100.0 * importance, self.of);
+        if let (Some(share), Some(rank)) = (self.facts.share, self.facts.rank) {
+            let fate = if self.facts.kept { "kept" } else { "dropped" };
+            out += &format!("\nImportance {:.2} %, rank {rank} of {}: {fate}", 100.0 * share, self.of);
         }
         out
     }
-}
-
-/// The scale of the region that a patch lies in.
-fn scale(looked: &Looked, y: usize, x: usize) -> Option<String> {
-    let window = looked.window.max(1);
-    let across = looked.grid.width.div_ceil(window);
-    let choice = *looked.choice.get(y / window * across + x / window)?;
-    looked.scales.get(choice).map(ToString::to_string)
 }
 
 #[cfg(test)]
@@ -101,7 +77,8 @@ mod tests {
     use std::sync::Arc;
 
     use fovea_model::Grid;
-    use fovea_runtime::{Scale, compact};
+    use fovea_runtime::Scale;
+    use fovea_shaders::compact;
 
     use super::*;
 
@@ -124,28 +101,27 @@ mod tests {
     }
 
     #[test]
-    fn a_token_tells_its_place_scale_rank_and_fate() {
+    fn the_token_under_a_pixel_is_found_and_described() {
         let (looked, size) = (looked(), (80, 80));
         // Scanline order: 2x2, 2x2, the 4x4 beside them, newline; then the lower 2x2 pair.
         let first = Token::under(&looked, size, [5.0, 5.0]).expect("a token");
-        assert_eq!((first.index, first.pixels, first.patches), (16, [0.0, 0.0, 20.0, 20.0], (2, 2)));
-        assert_eq!((first.scale.as_deref(), first.kept), (Some("2x2"), true));
-        let all = looked.importance.len();
-        assert_eq!((first.of, first.rank), (all, Some(all - 16)));
-        // Importance here is the index, and its share that of 0 + 1 + ... + (all - 1).
-        let share = 16.0 / (all * (all - 1) / 2) as f32;
-        assert!(first.importance.is_some_and(|own| (own - share).abs() < 1e-6), "{first:?}, expected {share}");
-        let told = first.words();
-        assert!(told.starts_with(&format!("Token 17 of {all}: 2x2 patches")), "{told}");
+        assert_eq!((first.index, first.of, first.pixels), (16, 26, [0.0, 0.0, 20.0, 20.0]));
+        // The importance here is the index: 16 of 0 + 1 + ... + 25.
+        let expected = "Token 17 of 26: 2x2 patches, pixels 0-20 x 0-20\n\
+                        Region at scale 2x2\n\
+                        Importance 4.92 %, rank 10 of 26: kept";
+        assert_eq!(first.words(), expected, "(got, expected)");
         let wide = Token::under(&looked, size, [70.0, 30.0]).expect("a token");
-        assert_eq!((wide.index, wide.patches, wide.scale.as_deref(), wide.kept), (18, (4, 4), Some("4x4"), true));
+        assert_eq!(wide.index, 18);
+        assert!(wide.words().contains("4x4 patches") && wide.words().contains("scale 4x4"), "{}", wide.words());
         let second = Token::under(&looked, size, [25.0, 5.0]).expect("a token");
-        assert!(!second.kept && second.words().contains("dropped"), "{second:?}");
+        assert!(second.words().contains("dropped"), "{second:?}");
         assert_eq!(Token::under(&looked, size, [90.0, 5.0]), None);
+        assert_eq!((Token::at(&looked, size, 16), Token::at(&looked, size, 15)), (Some(first), None));
     }
 
     #[test]
-    fn steps_go_round_and_leave_newlines_out() {
+    fn steps_wrap_around_and_skip_newlines() {
         let (looked, size) = (looked(), (80, 80));
         let mut seen = Vec::new();
         let mut at = None;

@@ -1,4 +1,5 @@
-//! What is seen, from top to bottom: bar, notices, trouble, picture or start, samplers and numbers, and beside them the talk.
+//! The window's layout, from top to bottom: bar, notices, trouble, picture or start page, samplers and numbers; the
+//! conversation is at the right.
 
 mod bar;
 mod notices;

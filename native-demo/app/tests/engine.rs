@@ -1,16 +1,16 @@
-//! The engine's thread with the real demo checkpoint: answers, stops, loses its device and comes back, and gives back what
-//! it took.
+//! The engine's thread with the demo checkpoint: answers, cancellation, and freeing of memory.
 
 use std::{
+    io::Write,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use fovea_app::engine::{Command, Doing, Engine, Event, ModelAt, RunId, Wanted};
-use fovea_model::{AskOptions, Event as Answering, Picture, Precision};
+use fovea_app::engine::{Command, Doing, Engine, ModelAt, RunId, Update, Wanted};
+use fovea_model::{AskOptions, Event, Picture, Precision};
 use fovea_runtime::device::adapters;
 
-/// Held by the test that runs: what another loads would be taken for what this one kept.
+/// Lets only one test run at a time: the memory test would count the memory of another test as its own.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -18,15 +18,15 @@ fn alone() -> MutexGuard<'static, ()> {
 
 const RUN: RunId = RunId { turn: 0, full: false };
 
-/// Waits for the event that `pick` picks. What fails unexpectedly ends the test.
-fn wait<T>(engine: &Engine, what: &str, mut pick: impl FnMut(&Event) -> Option<T>) -> T {
+/// Waits for the update that `pick` selects. An unexpected failure ends the test.
+fn wait<T>(engine: &Engine, what: &str, mut pick: impl FnMut(&Update) -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
-        for event in engine.heard() {
-            if let Some(found) = pick(&event) {
+        for update in engine.updates() {
+            if let Some(found) = pick(&update) {
                 return found;
             }
-            assert!(!matches!(event, Event::Failed { .. }), "expected {what}, got {event:?}");
+            assert!(!matches!(update, Update::Failed { .. }), "expected {what}, got {update:?}");
         }
         assert!(begin.elapsed() < Duration::from_secs(240), "expected {what} within four minutes");
         std::thread::sleep(Duration::from_millis(2));
@@ -34,12 +34,12 @@ fn wait<T>(engine: &Engine, what: &str, mut pick: impl FnMut(&Event) -> Option<T
 }
 
 fn send(engine: &Engine, command: Command) {
-    engine.send(command).expect("a thread that listens");
+    engine.send(command).expect("the engine's thread");
 }
 
 fn load(engine: &Engine, device: Wanted) {
     send(engine, Command::Load { model: ModelAt::Demo, device, precision: Precision::Auto });
-    wait(engine, "a model", |event| matches!(event, Event::Loaded(_)).then_some(()));
+    wait(engine, "a model", |update| matches!(update, Update::Loaded(_)).then_some(()));
 }
 
 fn rack() -> Arc<Picture> {
@@ -48,7 +48,7 @@ fn rack() -> Arc<Picture> {
 
 fn look(engine: &Engine) {
     send(engine, Command::Look { picture: rack(), options: AskOptions::default() });
-    wait(engine, "what can be computed ahead", |event| matches!(event, Event::Prepared).then_some(()));
+    wait(engine, "the end of the computation in advance", |update| matches!(update, Update::Prepared).then_some(()));
 }
 
 fn ask(engine: &Engine) {
@@ -56,37 +56,38 @@ fn ask(engine: &Engine) {
     send(engine, Command::Ask { run: RUN, question, options: AskOptions::default() });
 }
 
-/// The whole answer, and the names of its stages.
+/// The complete answer, and the names of its stages.
 fn answer(engine: &Engine) -> (String, Vec<&'static str>) {
     let (mut text, mut stages) = (String::new(), Vec::new());
-    wait(engine, "an answer", |event| {
-        let Event::Answering { run: RUN, event, report, .. } = event else { return None };
+    wait(engine, "an answer", |update| {
+        let Update::Answering { run: RUN, event, report, .. } = update else { return None };
         match event {
-            Answering::Token { text: more, .. } => text += more,
-            Answering::Stage { stage, .. } => stages.push(stage.name()),
-            Answering::Done(_) => {
+            Event::Token { text: more, .. } => text += more,
+            Event::Stage { stage, .. } => stages.push(stage.name()),
+            Event::Done(_) => {
                 assert_eq!(report.as_ref().and_then(|r| r["answer"].as_str()), Some(text.trim()));
                 return Some(());
             }
-            Answering::Looked(_) | Answering::Progress(_) => {}
+            Event::Looked(_) | Event::Progress(_) => {}
         }
         None
     });
     (text.trim().to_owned(), stages)
 }
 
-/// The first adapter; None, and a line that says so, where there is none. `FOVEA_REQUIRE_ADAPTER` makes that a failure.
+/// The first adapter. Without one: prints a line and returns None, or fails if `FOVEA_REQUIRE_ADAPTER` is set.
 fn adapter() -> Option<Wanted> {
     let found = pollster::block_on(adapters()).first().map(Wanted::of);
     assert!(found.is_some() || std::env::var_os("FOVEA_REQUIRE_ADAPTER").is_none(), "expected an adapter, found none");
     if found.is_none() {
-        println!("SKIP: no adapter");
+        // Not `println!`: the test harness hides its output if the test passes.
+        writeln!(std::io::stderr(), "SKIP engine: no adapter").ok();
     }
     found
 }
 
 #[test]
-fn what_was_computed_ahead_is_not_computed_again() {
+fn stages_computed_in_advance_are_not_computed_again() {
     let _alone = alone();
     let engine = Engine::start(|| {});
     load(&engine, Wanted::Cpu);
@@ -94,28 +95,28 @@ fn what_was_computed_ahead_is_not_computed_again() {
     ask(&engine);
     let (text, stages) = answer(&engine);
     assert_eq!(text, "exit");
-    for ahead in ["tiles", "vision_tower", "vision_sampler", "image_prefill"] {
-        assert!(!stages.contains(&ahead), "expected {ahead} done before the question, got {stages:?}");
+    for stage in ["tiles", "vision_tower", "vision_sampler", "image_prefill"] {
+        assert!(!stages.contains(&stage), "expected {stage} to be done before the question, got {stages:?}");
     }
 }
 
 #[test]
-fn a_stopped_answer_leaves_the_next_one_as_it_would_have_been() {
+fn a_stopped_answer_does_not_change_the_next_one() {
     let _alone = alone();
     let engine = Engine::start(|| {});
     load(&engine, Wanted::Cpu);
-    // Not waited for: asking stops what is computed ahead, and goes on from there.
+    // Does not wait: the question stops the computation in advance, and continues it.
     send(&engine, Command::Look { picture: rack(), options: AskOptions::default() });
     ask(&engine);
     engine.stop();
-    let stopped = |event: &Event| match event {
-        Event::Failed { doing: Doing::Answering(RUN), problem } => Some(problem.code),
+    let stopped = |update: &Update| match update {
+        Update::Failed { doing: Doing::Answering(RUN), problem } => Some(problem.code),
         _ => None,
     };
     let begin = Instant::now();
     let code = loop {
         assert!(begin.elapsed() < Duration::from_secs(60), "expected the answer to stop within a minute");
-        if let Some(code) = engine.heard().find_map(|event| stopped(&event)) {
+        if let Some(code) = engine.updates().find_map(|update| stopped(&update)) {
             break code;
         }
     };
@@ -132,10 +133,10 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
 }
 
-/// Ten times: load, look, ask, close. After the second time nothing more is kept than a few allocations' worth: below a
-/// weight's 4.9 MB a time.
+/// Ten times: load, look, ask, close. After the second time, resident memory grows by less than the weights' 4.9 MB per
+/// time.
 #[cfg(target_os = "linux")]
-fn memory_comes_back(device: Wanted) {
+fn closing_frees_memory(device: Wanted) {
     let _alone = alone();
     let engine = Engine::start(|| {});
     let mut levels = Vec::new();
@@ -145,24 +146,24 @@ fn memory_comes_back(device: Wanted) {
         ask(&engine);
         assert_eq!(answer(&engine).0, "exit");
         send(&engine, Command::Close);
-        wait(&engine, "a closed model", |event| matches!(event, Event::Closed).then_some(()));
+        wait(&engine, "a closed model", |update| matches!(update, Update::Closed).then_some(()));
         levels.push(resident() >> 20);
     }
     let (second, last) = (levels[1], levels[9]);
-    assert!(last <= second + 24, "expected at most 3 MiB more a time, got resident MiB {levels:?}");
+    assert!(last <= second + 24, "expected at most 3 MiB more per time, got resident MiB {levels:?}");
     println!("resident MiB after each time: {levels:?}");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_comes_back_on_the_cpu() {
-    memory_comes_back(Wanted::Cpu);
+fn closing_frees_memory_on_the_cpu() {
+    closing_frees_memory(Wanted::Cpu);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_comes_back_on_an_adapter() {
+fn closing_frees_memory_on_an_adapter() {
     if let Some(device) = adapter() {
-        memory_comes_back(device);
+        closing_frees_memory(device);
     }
 }

@@ -31,20 +31,34 @@ fn integers(json: &Value) -> Vec<i64> {
 }
 
 fn tokens(json: &Value) -> Vec<i64> {
-    ["stock", "vision", "text"].map(|key| json["tokens"][key].as_i64().expect("a count")).to_vec()
+    ["all", "after_vision_sampler", "after_text_sampler"]
+        .map(|key| json["tokens"][key].as_i64().expect("a count"))
+        .to_vec()
 }
 
 #[test]
 fn stdout_is_the_answer_alone_and_stderr_the_numbers() {
-    let (plain, json) = (tiny(&[]), tiny(&["--json"]).json());
+    let (plain, json, quiet, detailed) = (tiny(&[]), tiny(&["--json"]).json(), tiny(&["-q"]), tiny(&["-v"]));
     let answer = json["answer"].as_str().expect("an answer");
     assert!(!answer.is_empty(), "expected an answer, got none");
     assert_eq!(plain.stdout(), format!("{answer}\n"), "stdout (got, expected)");
-    let [stock, vision, text] = tokens(&json).try_into().expect("three counts");
-    let line = plain.line("visual tokens ");
+    let [all, vision, text] = tokens(&json).try_into().expect("three counts");
+    let share = 100.0 * json["equivalent_share"].as_f64().expect("a share");
+    let lines: Vec<&str> = plain.stderr().lines().collect();
+    let [counts, times] = lines.as_slice() else { panic!("expected two lines, got: {}", plain.stderr()) };
+    let expected = format!("visual tokens {all} -> {vision} -> {text}, {share:.0} % of the work | CPU f32");
+    assert_eq!(*counts, expected, "counts (got, expected)");
+    for part in ["first token ", " tokens/s"] {
+        assert!(times.contains(part), "expected {part:?} in the times, got: {times}");
+    }
+    let cut = json["finish_reason"] == "length";
+    assert_eq!(times.ends_with(" | cut at 8 tokens"), cut, "whether it was cut (got, expected): {times}");
+    assert!(lines.iter().all(|line| line.len() <= 80), "expected at most 80 columns, got: {}", plain.stderr());
+
+    let one = on_cpu(&["ask", &picture(), SHIRT, "--model", &fixture("tiny-0"), "--max-new-tokens", "1"]);
+    assert!(one.stderr().contains("cut at 1 token\n"), "expected the singular, got: {}", one.stderr());
+    assert_eq!((quiet.stdout(), quiet.stderr()), (plain.stdout(), ""), "with --quiet (got, expected)");
     for part in [
-        &format!("visual tokens {stock} -> {vision} -> {text} ("),
-        " % equivalent) | first token ",
         "tiles ",
         "prompt ",
         "vision_tower ",
@@ -52,12 +66,12 @@ fn stdout_is_the_answer_alone_and_stderr_the_numbers() {
         "image_prefill ",
         "text_sampler ",
         ", prefill ",
-        " tokens/s | weights ",
-        ", KV ",
+        "weights ",
+        "KV cache ",
     ] {
-        assert!(line.contains(part), "expected {part:?} in the numbers, got: {line}");
+        assert!(detailed.stderr().contains(part), "-v: expected {part:?}, got: {}", detailed.stderr());
     }
-    assert_eq!(plain.stderr().lines().count(), 1, "lines on stderr (got, expected): {}", plain.stderr());
+    assert_eq!(detailed.stdout(), plain.stdout(), "with --verbose (got, expected)");
 }
 
 #[test]
@@ -66,6 +80,7 @@ fn json_has_what_pytorch_computed() {
     for (key, of) in [
         ("answer", Value::is_string as fn(&Value) -> bool),
         ("answer_ids", Value::is_array),
+        ("finish_reason", Value::is_string),
         ("tokens", Value::is_object),
         ("equivalent_share", Value::is_f64),
         ("timing_ms", Value::is_object),
@@ -80,7 +95,7 @@ fn json_has_what_pytorch_computed() {
         let time = json["timing_ms"][stage].as_f64();
         assert!(time.is_some_and(|t| t >= 0.0), "{stage}: expected a time, got {time:?}");
     }
-    // Vectors apart, 4 bytes a value; the cache holds 6 layers of 2 heads of 8, keys and values, in f32.
+    // Without vectors, 4 bytes per value; the cache holds 6 layers of 2 heads of 8, keys and values, in f32.
     let cache = json["memory_bytes"]["kv_cache"].as_u64().expect("bytes");
     assert!(cache > 0 && cache.is_multiple_of(2 * 2 * 8 * 4), "expected whole rows of the cache, got {cache} bytes");
     assert!(json["memory_bytes"]["weights"].as_u64().is_some_and(|n| n > 1 << 20), "got {}", json["memory_bytes"]);
@@ -88,7 +103,7 @@ fn json_has_what_pytorch_computed() {
 }
 
 #[test]
-fn each_question_gets_an_answer_of_its_own() {
+fn each_question_is_answered_separately() {
     let (picture, model) = (fixture("pictures/200x200-0.png"), fixture("tiny-0"));
     let ask = |questions: &[&str]| {
         let rest = ["--model", &model, "--json", "--max-new-tokens", "8"];
@@ -98,13 +113,13 @@ fn each_question_gets_an_answer_of_its_own() {
     let objects: Vec<Value> = both.stdout().lines().map(|l| serde_json::from_str(l).expect("JSON in a line")).collect();
     assert_eq!(objects.len(), 2, "objects (got, expected)");
     assert_eq!(objects[1]["question"], SHIRT, "question (got, expected)");
-    // What came before a question does not change its answer.
+    // Earlier questions do not change an answer.
     assert_eq!(integers(&objects[1]["answer_ids"]), reference("tiny-both", "answer_ids"), "ids (got, expected)");
     assert_eq!(objects[0]["answer_ids"], ask(&["Is it a shirt?"]).json()["answer_ids"], "first answer (got, expected)");
 }
 
 #[test]
-fn samplers_switched_off_leave_their_tokens() {
+fn samplers_that_are_off_leave_their_tokens() {
     let ask = |case: &str, image: &str, question: &str, off: &[&str]| {
         let (picture, model) = (fixture(&format!("pictures/{image}")), fixture("tiny-0"));
         let rest = ["--model", &model, "--json", "--max-new-tokens", "8"];
@@ -113,6 +128,7 @@ fn samplers_switched_off_leave_their_tokens() {
         assert_eq!(tokens(&json), reference(case, "token_counts"), "{case}: tokens (got, expected)");
     };
     ask("tiny-none", "61x130-0.png", SHIRT, &["--off", "vision,text"]);
+    ask("tiny-none", "61x130-0.png", SHIRT, &["--off", "both"]);
     ask("tiny-vision", "333x75-0.png", "Describe the picture.", &["--off", "text"]);
     let people = "How many people are there, and what do they wear?";
     ask("tiny-text", "96x96-2.png", people, &["--off", "vision"]);
@@ -172,21 +188,21 @@ fn an_overlay_is_a_png_of_the_picture() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("overlay.png");
     let file = file.to_str().expect("a path in UTF-8");
-    assert!(tiny(&["--overlay", file]).stdout().ends_with('\n'), "expected an answer besides");
+    assert!(tiny(&["--overlay", file]).stdout().ends_with('\n'), "expected an answer as well");
     let png = fs::read(file).expect("the overlay");
     assert_eq!(png[..8], *b"\x89PNG\r\n\x1a\n", "first bytes (got, expected)");
     let side = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
     let (width, height) = (side(16), side(20));
-    // The picture is square; its legend lies below it.
+    // The picture is square; its legend is below it.
     assert!((200..=4096).contains(&width), "width: expected from 200 to 4096, got {width}");
     assert!((width..=2 * width).contains(&height), "height: expected from {width} to twice that, got {height}");
 }
 
 #[test]
-fn notes_say_what_an_answer_is_worth() {
+fn notes_report_the_limits_of_a_checkpoint() {
     let demo = on_cpu(&["ask", &picture(), SHIRT, "--max-new-tokens", "2"]);
     let note = demo.line("note: ");
-    assert!(note.contains("drawn") && note.contains("nothing else"), "expected what it knows, got: {note}");
+    assert!(note.contains("only drawn scenes") && note.len() <= 80, "expected what it knows, got: {note}");
 
     let stock = on_cpu(&["ask", &picture(), SHIRT, "--model", &fixture("stock-0"), "--max-new-tokens", "2"]);
     let note = stock.line("note: ");
@@ -194,24 +210,24 @@ fn notes_say_what_an_answer_is_worth() {
         assert!(note.contains(words), "expected {words:?}, got: {note}");
     }
     let numbers = stock.line("visual tokens ");
-    assert!(numbers.starts_with("visual tokens 336 -> 336 -> 336 ("), "expected every token, got: {numbers}");
+    assert!(numbers.starts_with("visual tokens 336 -> 336 -> 336,"), "expected every token, got: {numbers}");
 
-    // Switched on, by its name or by its budget, the text-guided sampler drops some.
+    // Turned on, by its name or by its budget, the text-guided sampler drops some.
     for on in [["--on", "text"], ["--gamma", "0.5"], ["--keep", "50"], ["--layer", "2"]] {
         let args = ["ask", &picture(), SHIRT, "--model", &fixture("stock-0"), "--max-new-tokens", "2"];
         let ran = on_cpu(&[&args[..], &on].concat());
         let numbers = ran.line("visual tokens ");
-        assert!(!numbers.contains("-> 336 ("), "{on:?}: expected fewer than all tokens, got: {numbers}");
+        assert!(!numbers.contains("-> 336,"), "{on:?}: expected fewer than all tokens, got: {numbers}");
         assert!(!ran.stderr().contains("note: "), "{on:?}: expected no note, got: {}", ran.stderr());
     }
 
-    // A trained checkpoint with its selector: nothing to say.
+    // A trained checkpoint with its selector has no notes.
     let quiet = tiny(&[]);
     assert!(!quiet.stderr().contains("note: "), "expected no note, got: {}", quiet.stderr());
 }
 
 #[test]
-fn nothing_is_coloured_and_no_bar_drawn_where_no_terminal_is() {
+fn there_are_no_colors_and_no_bars_without_a_terminal() {
     for args in [
         vec!["ask", "--help"],
         vec!["ask", "no-such.png", "?", "--device", "none"],

@@ -1,4 +1,4 @@
-//! `fovea conformance`: the report as text, JSON and HTML, and reports side by side.
+//! `fovea conformance`: the report as text, JSON and HTML, and the page that compares reports.
 
 use std::fs;
 
@@ -9,11 +9,12 @@ fn only_the_cases_asked_for_run_and_the_text_ends_in_a_verdict() {
     let ran = on_cpu(&["conformance", "--cases", "top_k n=257"]);
     let last = ran.stdout().lines().last().expect("a verdict");
     assert!(last.starts_with("PASS: ") && last.contains(" 0 failed"), "expected a pass, got: {last}");
+    assert!(ran.stdout().contains(", quick\ndevice   CPU, "), "expected a header, got: {}", ran.stdout());
     assert!(ran.stdout().contains("\ntop_k f32 "), "expected a row for top_k, got: {}", ran.stdout());
     for other in ["compact", "region_pool", "thumbnail"] {
         assert!(!ran.stdout().contains(other), "expected no {other}, got: {}", ran.stdout());
     }
-    // Progress is a line a case, on stderr.
+    // Progress: one line per case, on stderr.
     assert!(ran.stderr().lines().count() > 5, "expected progress, got: {}", ran.stderr());
     assert!(ran.stderr().lines().all(|line| line.contains(" top_k n=257 ")), "got: {}", ran.stderr());
 }
@@ -42,9 +43,10 @@ fn an_embedded_run_passes_as_json_html_and_beside_others() {
     fs::write(path("two.json"), ran.stdout()).expect("a report");
     let made = fovea(&["conformance", "--matrix", &path(""), "--out", &matrix]);
     made.expect_code(0);
-    assert_eq!((made.stdout(), made.stderr()), ("", ""), "outputs (got, expected)");
+    let wrote = format!("wrote {matrix}: 2 reports\n");
+    assert_eq!((made.stdout(), made.stderr()), ("", wrote.as_str()), "outputs (got, expected)");
     let matrix = fs::read_to_string(&matrix).expect("the matrix");
-    assert!(matrix.contains("| stage | one | two |"), "expected a lane a report, got: {matrix}");
+    assert!(matrix.contains("| stage | one | two |"), "expected one lane per report, got: {matrix}");
     assert!(matrix.contains("| one, two | 1 of 1 | 1 of 1 | 1 of 1 |"), "expected agreement, got: {matrix}");
 }
 
@@ -63,9 +65,13 @@ fn what_cannot_be_run_or_read_has_its_code() {
     ] {
         fovea(&[&["conformance"], args.as_slice()].concat()).expect_error(code, &words);
     }
-    // No such case is no pass.
-    let none = fovea(&["conformance", "--cases", "no such case", "--device", "cpu"]);
-    none.expect_code(1);
-    assert!(none.stdout().ends_with("FAIL: 0 passed, 0 failed, 0 known, 0 skipped\n"), "got: {}", none.stdout());
-    assert!(none.line("fovea: ").contains("no such case"), "got: {}", none.stderr());
+    // Before anything runs: progress lines would be more than one line on stderr.
+    let page = format!("{empty}/nodir/x");
+    for args in [["--html", &page, "--device", "cpu"], ["--every", empty, "--out", &page]] {
+        fovea(&[&["conformance", "--cases", "top_k n=257"], &args[..]].concat())
+            .expect_error(1, &["cannot write", &page]);
+    }
+    // A run without any case is a mistake.
+    fovea(&["conformance", "--cases", "no such case", "--device", "cpu"])
+        .expect_error(2, &["expected cases that contain `no such case`, got none"]);
 }

@@ -1,11 +1,11 @@
-//! What goes wrong, and the code and the sentence it gets.
+//! Errors: their exit codes and their messages.
 
 use std::fs;
 
 use crate::program::{Broken, fixture, fovea};
 
-/// Settings, as typed behind `fovea ask PICTURE QUESTION --device cpu`, and words of the sentence.
-const USAGE: [(&[&str], &[&str]); 21] = [
+/// Settings after `fovea ask PICTURE QUESTION --device cpu`, and words of the message.
+const USAGE: [(&[&str], &[&str]); 28] = [
     (&["--gamma", "2"], &["gamma", "above 0 and at most 1", "got 2"]),
     (&["--gamma", "0"], &["gamma", "got 0"]),
     (&["--gamma", "-0.5"], &["gamma", "got -0.5"]),
@@ -18,15 +18,23 @@ const USAGE: [(&[&str], &[&str]); 21] = [
     (&["--gamma", "0.5", "--keep", "3"], &["--gamma", "--keep"]),
     (&["--layer", "99"], &["layer", "from 0 to 7", "got 99"]),
     (&["--layer", "first"], &["--layer", "first"]),
+    (&["--layer", "-1"], &["--layer", "'-1'", "whole number, 0 or more"]),
     (&["--max-new-tokens", "0"], &["max-new-tokens", "at least 1", "got 0"]),
     (&["--max-new-tokens", "18446744073709551615"], &["2048"]),
     (&["--temperature", "-1"], &["temperature", "got -1"]),
     (&["--temperature", "inf"], &["temperature", "got inf"]),
-    (&["--top-p", "0"], &["top-p", "got 0"]),
+    (&["--temperature", "1", "--top-p", "0"], &["top-p", "got 0"]),
     (&["--off", "audio"], &["--off", "audio", "vision, text"]),
     (&["--dtype", "f64"], &["--dtype", "f64", "f16"]),
     (&["--loud"], &["--loud"]),
-    (&["--seed", "-1"], &["-1"]),
+    (&["--seed", "-1"], &["--seed", "'-1'", "whole number, 0 or more"]),
+    // An option without an effect.
+    (&["--off", "text", "--gamma", "0.5"], &["expected the text-guided sampler on for --gamma"]),
+    (&["--off", "Both", "--keep", "3"], &["expected the text-guided sampler on for --keep"]),
+    (&["--off", "text", "--layer", "3"], &["expected the text-guided sampler on for --layer"]),
+    (&["--top-p", "0.9"], &["expected --temperature above 0 for --top-p, got 0"]),
+    (&["--top-k", "3"], &["expected --temperature above 0 for --top-k, got 0"]),
+    (&["--seed", "3"], &["expected --temperature above 0 for --seed, got 0"]),
 ];
 
 fn picture() -> String {
@@ -45,30 +53,37 @@ fn settings_give_2_and_name_themselves() {
         (vec!["sing"], vec!["sing"]),
         (vec!["plan", "--image", "0x3"], vec!["0x3", "WIDTHxHEIGHT"]),
         (vec!["plan", "--image", "20000x20000"], vec!["16384"]),
-        (vec!["scenes"], vec!["--out"]),
-        (vec!["train"], vec!["<CONFIG>", "--dir"]),
-        (vec!["eval", "--study", "tides"], vec!["tides", "gamma"]),
-        (vec!["trace"], vec!["--model", "--image", "--prompt", "--out"]),
+        (vec!["scenes"], vec!["fovea-lab"]),
+        (vec!["eval"], vec!["<DIR>", "fovea-lab eval", "fovea eval --help"]),
+        (vec!["eval", "--study", "gamma"], vec!["--study", "fovea-lab eval"]),
+        (vec!["eval", "--timed", "-1"], vec!["'-1'", "--timed", "whole number"]),
+        (vec!["trace", &picture, "?", "--max-new-tokens", "-1"], vec!["'-1'", "whole number, 0 or more"]),
+        (vec!["app", "--device", "cuda"], vec!["expected auto, cpu or wgpu for the window, got cuda"]),
+        (vec!["trace"], vec!["--model", "--out", "<IMAGE>", "<QUESTION>"]),
+        (vec!["-v", "plan", "--loud"], vec!["--loud", "fovea plan --help"]),
+        (vec!["plan", "-v", "-q"], vec!["--verbose", "--quiet"]),
         (vec!["completions", "tcsh"], vec!["tcsh"]),
     ] {
         fovea(&args).expect_error(2, &words);
     }
-    for device in ["gpu", "", "wgpu:", "cuda:x", "cpu:1"] {
+    for device in ["gpu", "mps", "", "wgpu:", "cuda:x", "cpu:1"] {
         let words = ["names no device", "expected auto, cpu, wgpu"];
         // An empty value is refused before it is read as a device.
         let words: &[&str] = if device.is_empty() { &["--device"] } else { &words };
         fovea(&["ask", &picture, "?", "--device", device]).expect_error(2, words);
     }
+    fovea(&["ask", &picture, "?", "--device", "CPU", "--dtype", "F32", "--max-new-tokens", "1"]).expect_code(0);
+    // `-q` before the command and `-v` after it: only results.
+    let quiet = fovea(&["-q", "ask", &picture, "?", "--device", "cpu", "--max-new-tokens", "1", "-v"]);
+    assert_eq!(quiet.stderr(), "", "stderr with -q and -v (got, expected)");
 }
 
-/// Without any argument and without a display for the window: help, where errors go.
 #[cfg(target_os = "linux")]
 #[test]
-fn nothing_to_do_and_no_display_gives_help() {
-    let bare = fovea(&[]);
-    bare.expect_code(2);
-    assert_eq!(bare.stdout(), "", "stdout (got, expected)");
-    assert!(bare.stderr().contains("Usage: fovea"), "expected help, got: {}", bare.stderr());
+fn a_window_without_a_display_gives_5_and_names_ask() {
+    for args in [&[][..], &["app"], &["app", "picture.png", "--device", "cpu"]] {
+        fovea(args).expect_error(5, &["there is no display", "`fovea ask PICTURE QUESTION`"]);
+    }
 }
 
 #[test]
@@ -82,7 +97,7 @@ fn a_question_over_the_context_gives_2_and_both_numbers() {
 fn checkpoints_give_3() {
     let missing_file = |file: &str| {
         let broken = Broken::copy("tiny-0");
-        fs::remove_file(format!("{}/{file}", broken.path())).expect("a file to take away");
+        fs::remove_file(format!("{}/{file}", broken.path())).expect("a file to remove");
         broken
     };
     let with = |file: &str, text: &str| Broken::copy("tiny-0").edit(file, |bytes| *bytes = text.into());
@@ -100,12 +115,12 @@ fn checkpoints_give_3() {
         (with("tokenizer.json", "{}"), vec!["tokenizer.json"]),
         (with("chat_template.jinja", "{% if"), vec!["chat template"]),
         (with("chat_template.jinja", "no picture"), vec!["chat template", "picture"]),
-        // Deep enough to exhaust the stack of a reader that descends.
+        // Deep enough to exhaust the stack of a recursive parser.
         (
             with("chat_template.jinja", &format!("{{{{ {}1 }}}}", "-".repeat(200_000))),
             vec!["chat template", "65536 bytes"],
         ),
-        // What a file says stays in its line.
+        // Text from a file stays in one line.
         (with("chat_template.jinja", "{{ raise_exception('a\\nb\u{1b}[2J') }}"), vec!["chat template", "a\\nb\\u{1b}"]),
         (cut(0), vec!["model.safetensors"]),
         (cut(7), vec!["model.safetensors"]),
@@ -143,7 +158,7 @@ fn pictures_give_4() {
     let out = folder.path().join("out.safetensors");
     let out = out.to_str().expect("a path in UTF-8");
     let (model, image) = (fixture("tiny-0"), fixture("awkward/empty.png"));
-    let args = ["trace", "--model", &model, "--image", &image, "--prompt", "?", "--out", out, "--device", "cpu"];
+    let args = ["trace", &image, "?", "--model", &model, "--out", out, "--device", "cpu"];
     fovea(&args).expect_error(4, &["empty file"]);
     assert!(!fs::exists(out).expect("a folder to look into"), "expected no trace of a failed run");
 }
@@ -155,7 +170,7 @@ fn devices_give_5() {
         fovea(&["ask", &picture(), "?", "--device", device]).expect_error(5, &words);
     }
     if !cfg!(feature = "cuda") {
-        fovea(&["ask", &picture(), "?", "--device", "cuda"]).expect_error(5, &["--features cuda"]);
+        fovea(&["ask", &picture(), "?", "--device", "cuda"]).expect_error(5, &["--features fovea/cuda"]);
     }
 }
 
@@ -163,7 +178,7 @@ fn devices_give_5() {
 fn what_cannot_be_written_gives_1_and_names_the_file() {
     let (model, picture) = (fixture("tiny-0"), picture());
     let out = "/no/such/folder/file";
-    let args = ["trace", "--model", &model, "--image", &picture, "--prompt", "?", "--out", out, "--device", "cpu"];
+    let args = ["trace", &picture, "?", "--model", &model, "--out", out, "--device", "cpu"];
     fovea(&args).expect_error(1, &["cannot write", out]);
     let ran = fovea(&["ask", &picture, "?", "--model", &model, "--device", "cpu", "--overlay", out]);
     ran.expect_code(1);

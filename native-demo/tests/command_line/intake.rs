@@ -1,5 +1,5 @@
-//! What comes in and goes out by name: standard input, checkpoints by their ids, questions that look like something else,
-//! files that must not be overwritten.
+//! Names in arguments: standard input, checkpoints by their ids, questions that look like options or files, and output files
+//! that must not replace inputs.
 
 use std::{
     fs,
@@ -36,12 +36,12 @@ fn a_hyphen_is_standard_input() {
     let Output { status, stdout, stderr } = child.wait_with_output().expect("an end");
     assert!(status.success(), "expected success, got {status}: {}", String::from_utf8_lossy(&stderr));
     assert_eq!(String::from_utf8_lossy(&stdout), expected.stdout(), "answer (got, expected)");
-    // Nothing comes.
+    // An empty standard input.
     fovea(&["ask", "-", SHIRT, "--device", "cpu"]).expect_error(4, &["standard input", "empty file"]);
 }
 
 #[test]
-fn what_is_no_picture_says_what_to_do() {
+fn the_error_of_a_path_that_is_no_picture_says_what_to_do() {
     let folder = fixture("pictures");
     for (name, words) in [
         ("https://example.org/a.png", ["address", "download"]),
@@ -53,17 +53,17 @@ fn what_is_no_picture_says_what_to_do() {
 }
 
 #[test]
-fn a_question_that_begins_with_a_hyphen_goes_behind_two() {
+fn a_question_that_begins_with_a_hyphen_goes_after_two() {
     for question in ["-What is it?", "-5", "--help me"] {
         fovea(&["ask", &picture(), question, "--device", "cpu"])
-            .expect_error(2, &["goes behind `--`", "fovea ask --help"]);
+            .expect_error(2, &["goes after `--`", "fovea ask --help"]);
         let ran = fovea(&["ask", &picture(), "--device", "cpu", "--max-new-tokens", "2", "--", question]);
         ran.expect_code(0);
     }
 }
 
 #[test]
-fn files_and_nothing_are_no_questions() {
+fn files_and_empty_texts_are_not_questions() {
     let other = fixture("pictures/48x48-0.png");
     fovea(&["ask", &picture(), &other, SHIRT, "--device", "cpu"])
         .expect_error(2, &["48x48-0.png", "one picture", "fovea eval"]);
@@ -79,7 +79,7 @@ fn files_and_nothing_are_no_questions() {
 
 #[cfg(unix)]
 #[test]
-fn an_overlay_never_takes_the_place_of_what_is_read() {
+fn an_output_never_replaces_an_input() {
     let folder = tempfile::tempdir().expect("a folder");
     let input = folder.path().join("mine.png");
     fs::copy(picture(), &input).expect("a copy");
@@ -91,7 +91,7 @@ fn an_overlay_never_takes_the_place_of_what_is_read() {
     let text = folder.path().join("a.txt");
     fovea(&["ask", path(&input), SHIRT, "--device", "cpu", "--overlay", path(&text)])
         .expect_error(2, &[".png, .jpg", ".txt"]);
-    // The format is the name's; nothing else is left in the folder.
+    // The format follows the name; no other file is left in the folder.
     for (name, start) in [
         ("a.jpg", &b"\xff\xd8\xff"[..]),
         ("a.webp", b"RIFF"),
@@ -101,28 +101,27 @@ fn an_overlay_never_takes_the_place_of_what_is_read() {
     ] {
         let out = folder.path().join(name);
         on_cpu(&["ask", path(&input), SHIRT, "--max-new-tokens", "2", "--overlay", path(&out)]);
-        assert!(fs::read(&out).expect("an overlay").starts_with(start), "{name}: expected the format of its name");
+        assert!(
+            fs::read(&out).expect("an overlay").starts_with(start),
+            "{name}: expected the format that its name asks for"
+        );
     }
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 6, "files (got, expected)");
     for name in ["/dev/stdout", "a.png/"] {
         let ran = fovea(&["ask", path(&input), SHIRT, "--device", "cpu", "--overlay", name]);
         ran.expect_error(if name.ends_with('/') { 1 } else { 2 }, &[name]);
     }
-    // So with a trace, with the checkpoint's files, and with a folder of scenes.
+    // The same for a trace, and for the files of the checkpoint.
     let model = Broken::copy("tiny-0");
     let weights = format!("{}/model.safetensors", model.path());
     for out in [path(&input), &weights] {
-        let args = ["trace", "--model", model.path(), "--image", path(&input), "--prompt", "?", "--out", out];
+        let args = ["trace", path(&input), "?", "--model", model.path(), "--out", out];
         fovea(&args).expect_error(2, &["would overwrite"]);
         let link = folder.path().join("link.png");
         std::os::unix::fs::symlink(out, &link).expect("a link");
         let args = ["ask", path(&input), SHIRT, "--model", model.path(), "--device", "cpu", "--overlay", path(&link)];
         fovea(&args).expect_error(2, &["would overwrite"]);
         fs::remove_file(&link).expect("a link");
-    }
-    let scenes = folder.path().join("scenes");
-    for code in [0, 2] {
-        fovea(&["scenes", "--count", "1", "--out", path(&scenes)]).expect_code(code);
     }
 }
 
@@ -157,6 +156,7 @@ fn checkpoints_are_found_in_the_hubs_cache_and_nothing_is_downloaded() {
         (path(&gguf), ["GGUF files are not supported", "safetensors"]),
         (path(&weights), ["expected the folder", "snapshots/abc"]),
         ("./no/such", ["./no/such", "no such folder"]),
+        ("nodir", ["nodir: there is no such folder", "ORG/NAME"]),
     ] {
         let (code, stderr) = ask(model);
         assert_eq!(code, Some(3), "{model}: exit code (got, expected): {stderr}");
@@ -182,13 +182,13 @@ fn answers_are_compared_as_vqas_metric_does_and_broken_pictures_are_named() {
         let ran = on_cpu(&[&["eval", path(folder.path()), "--json", "--timed", "1"], more].concat());
         let json = ran.json();
         let row = json["rows"].as_array().expect("rows").iter().find(|r| r["mode"] == "both").expect("a row").clone();
-        (row["exact_match"].as_f64().expect("a share"), json["about"]["compared"].as_str().expect("words").to_owned())
+        (row["right"].as_f64().expect("a share"), json["about"]["compared"].as_str().expect("words").to_owned())
     };
     let (share, words) = right(&[]);
     assert!((share - 2.0 / 3.0).abs() < 1e-9 && words.contains("VQA"), "got {share}, {words}");
     let (share, words) = right(&["--exact"]);
     assert!((share - 1.0 / 3.0).abs() < 1e-9 && words.contains("literally"), "got {share}, {words}");
-    // A broken picture is named with its line, before any question is answered.
+    // The error names a broken picture and its line, before any question is answered.
     fs::write(folder.path().join("b.png"), "no picture").expect("a file");
     fs::write(&list, line("a.png", "x") + &line("b.png", "x")).expect("a list");
     fovea(&["eval", path(folder.path()), "--device", "cpu"]).expect_error(4, &["questions.jsonl", "line 2", "b.png"]);

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::program::{fixture, fovea, program};
 
-/// As published, but for keys that nobody reads; hidden size, layers and heads are left to the class, as there.
+/// As published, without keys that no one reads; hidden size, layers and heads are left to the class, as there.
 fn config() -> Value {
     json!({
         "architectures": ["LlavaNextForConditionalGeneration"],
@@ -38,7 +38,7 @@ fn config() -> Value {
     })
 }
 
-/// The checkpoint in four shards of bf16. They take no room on the disk.
+/// The checkpoint in four shards of bf16, as sparse files: they need almost no disk space.
 fn seven() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
@@ -97,7 +97,7 @@ fn write_zeros(file: &Path, tensors: &[(String, Vec<usize>)]) {
     file.set_len(8 + header.len() as u64 + end).expect("a sparse file");
 }
 
-/// Runs with so many KiB of address space.
+/// Runs with `kib` KiB of address space.
 fn limited(kib: u64, args: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -v {kib}; exec \"$0\" \"$@\"")]).arg(program().get_program()).args(args);
@@ -115,7 +115,7 @@ fn seven_billion_parameters_are_planned_and_refused_where_they_do_not_fit() {
     let plan = plan.json();
     let peak = |dtype: &str| plan["dtypes"][dtype]["peak"].as_u64().expect("bytes");
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    // 7.57 billion values: 28.2 GiB in f32, half of that in f16, and what one question takes.
+    // 7.57 billion values: 28.2 GiB in f32, half of that in f16, and the memory of one question.
     assert!((29.0..30.5).contains(&gib(peak("f32"))), "f32: expected about 29.5 GiB, got {}", gib(peak("f32")));
     assert!((14.3..15.5).contains(&gib(peak("f16"))), "f16: expected about 15.1 GiB, got {}", gib(peak("f16")));
     let (picture, question) = (fixture("pictures/200x200-0.png"), "What is it?");

@@ -1,4 +1,4 @@
-//! Running `fovea`, and what it runs on.
+//! Runs `fovea`, and makes broken checkpoints for it.
 
 use std::{
     fs,
@@ -9,11 +9,13 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program, with nothing to read, no display, and a place for the graphics drivers' notes.
+/// The program with an empty standard input, and without a display or a runtime folder, as in a container.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fovea"));
-    command.stdin(Stdio::null()).env("XDG_RUNTIME_DIR", std::env::temp_dir());
-    command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+    command.stdin(Stdio::null());
+    for name in ["XDG_RUNTIME_DIR", "NODEVICE_SELECT", "DISPLAY", "WAYLAND_DISPLAY"] {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -27,7 +29,7 @@ pub fn fixture(name: &str) -> String {
     repository().join("tests/fixtures").join(name).to_str().expect("a path in UTF-8").to_owned()
 }
 
-/// How a run ended.
+/// The result of a run.
 pub struct Ran {
     what: String,
     output: Output,
@@ -47,7 +49,7 @@ pub fn on_cpu(args: &[&str]) -> Ran {
 }
 
 impl Ran {
-    /// The exit code; a signal is none.
+    /// Checks the exit code; a signal gives none.
     pub fn expect_code(&self, code: i32) {
         let (got, stderr) = (self.output.status.code(), self.stderr());
         assert_eq!(got, Some(code), "{}: exit code (got, expected); stderr: {stderr}", self.what);
@@ -76,7 +78,7 @@ impl Ran {
         }
     }
 
-    /// An error is one sentence in one line: no panic, no backtrace, nothing on stdout.
+    /// Checks that an error is one line without a backtrace or a source file, and that stdout is empty.
     pub fn expect_error(&self, code: i32, words: &[&str]) {
         self.expect_code(code);
         assert_eq!(self.stdout(), "", "{}: stdout (got, expected)", self.what);
@@ -146,7 +148,7 @@ impl Broken {
         })
     }
 
-    /// The folder, as an argument.
+    /// The folder as an argument.
     pub fn path(&self) -> &str {
         self.0.path().to_str().expect("a path in UTF-8")
     }

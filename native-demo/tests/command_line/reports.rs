@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::program::{Broken, Ran, fixture, fovea};
+use crate::program::{Broken, Ran, fixture, fovea, program};
 
 fn good(args: &[&str]) -> Ran {
     let ran = fovea(args);
@@ -18,27 +18,38 @@ fn expect_words(ran: &Ran, words: &[&str]) {
 }
 
 #[test]
-fn inspect_tells_what_a_checkpoint_is() {
+fn inspect_shows_what_a_checkpoint_contains() {
     let tiny = fixture("tiny-0");
     let human = good(&["inspect", &tiny]);
     // Two of three layers: the feature layer is the last but one.
     expect_words(
         &human,
-        &["2 of 3 layers used", "llama, 6 layers, 64 wide", "8192 tokens of context", "selector there"],
+        &["2 of 3 layers used", "llama, 6 layers, 64 wide", "8192 tokens of context", "selector present"],
     );
     expect_words(&human, &["600 rows of vocabulary", "missing    0", "not finite 0", "model.safetensors"]);
+    // Stock checkpoints also have the vision layers after the feature layer: 16 tensors, and 2 of the last norm.
+    expect_words(&human, &["not used   18 (vision, layer 2 and last norm: after the feature layer)", "extra      0"]);
 
     let json = good(&["inspect", &tiny, "--json"]).json();
     assert_eq!(json["config"]["text"]["n_layers"], 6, "layers (got, expected)");
     assert_eq!(json["scale_selector"], true, "whether there is a selector (got, expected)");
     assert_eq!((&json["missing"], &json["non_finite"]), (&json!([]), &json!([])), "what is wrong (got, expected)");
     assert_eq!(json["stop_ids"], json!([4, 1]), "stop ids (got, expected)");
+    assert_eq!(
+        (&json["not_used"]["tensors"], &json["extra"]),
+        (&json!(18), &json!([])),
+        "not used, extra (got, expected)"
+    );
 
     expect_words(&good(&["inspect", &fixture("stock-0")]), &["none: a stock LLaVA-NeXT"]);
     let shards = good(&["inspect", &fixture("seven-0"), "--json"]).json();
     assert_eq!(shards["files"].as_array().map(Vec::len), Some(3), "shards (got, expected)");
     // Without a directory: the embedded one.
     expect_words(&good(&["inspect"]), &["missing    0", "not finite 0"]);
+    for args in [vec!["inspect", &tiny], vec!["plan", &tiny]] {
+        let ran = good(&args);
+        assert!(ran.stdout().lines().all(|line| line.chars().count() <= 80), "{args:?}: expected 80 columns");
+    }
 }
 
 #[test]
@@ -96,14 +107,14 @@ fn plan_counts_llava_nexts_tokens() {
     }
     let human = good(&["plan", &tiny, "--image", "672x672"]);
     expect_words(&human, &["picture 672x672: 5 tiles", "visual tokens", "336", "KV cache", "weights", "peak, full"]);
-    // Its largest canvas; and the embedded checkpoint.
+    // Without a size: the largest canvas. Without a folder: the embedded checkpoint.
     expect_words(&good(&["plan", &tiny]), &["picture 96x96: 5 tiles"]);
     good(&["plan"]);
 }
 
 #[test]
 fn plan_loads_no_weights() {
-    // Values that a run would refuse are not read.
+    // A run would refuse this value; `plan` does not read it.
     let nan = Broken::copy("tiny-0").set("image_newline", 3, f32::NAN);
     good(&["plan", nan.path()]);
 }
@@ -112,7 +123,15 @@ fn plan_loads_no_weights() {
 fn doctor_tests_every_device() {
     let ran = fovea(&["doctor"]);
     ran.expect_code(0);
-    expect_words(&ran, &["--device cpu", "ok   self-test", "auto takes: "]);
+    expect_words(&ran, &["--device cpu", "f16 weights yes", "ok   self-test", "auto selects: "]);
+    assert!(!ran.stdout().contains("268435456"), "expected MiB, got bytes: {}", ran.stdout());
+
+    // Mesa's Vulkan layer stays silent without a usable runtime folder.
+    for folder in ["", "relative"] {
+        let output = program().env("XDG_RUNTIME_DIR", folder).arg("doctor").output().expect("the program to start");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("XDG_RUNTIME_DIR"), "XDG_RUNTIME_DIR={folder:?}: expected silence, got: {stderr}");
+    }
 
     let json = fovea(&["doctor", "--json"]).json();
     let devices = json["devices"].as_array().expect("a list of devices");
@@ -131,10 +150,13 @@ fn help_and_version_are_no_errors() {
     {
         expect_words(&good(&args), &[word]);
     }
+    expect_words(&good(&["--help"]), &["completions", "-v, --verbose", "-q, --quiet", "without loading it"]);
     let help = good(&["ask", "--help"]);
+    assert!(help.stdout().lines().all(|line| line.chars().count() <= 100), "expected 100 columns: {}", help.stdout());
+    expect_words(&help, &["equivalent tokens (mean number of visual tokens per decoder layer)", "Both samplers"]);
     expect_words(
         &help,
-        &["--model <DIR>", "--device <DEVICE>", "--off <SAMPLERS>", "--gamma <G>", "--keep <RATIO|COUNT>"],
+        &["-m, --model <DIR>", "--device <DEVICE>", "--off <SAMPLERS>", "--gamma <G>", "--keep <RATIO|COUNT>"],
     );
     expect_words(&help, &["--layer <L>", "--max-new-tokens <N>", "--temperature <T>", "--top-p <P>", "--top-k <K>"]);
     expect_words(&help, &["--seed <S>", "--json", "--overlay <OUT.png>"]);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::program::{fixture, program};
 
-/// `mistral-0` answers this without a stop token: 6000 tokens take seconds, and its context is 8192.
+/// `mistral-0` answers this question without a stop token: 6000 tokens take seconds, and its context is 8192.
 fn long_answer() -> Command {
     let mut command = program();
     command.args(["ask", &fixture("pictures/200x200-0.png"), "What number?", "--model", &fixture("mistral-0")]);
@@ -17,7 +17,7 @@ fn long_answer() -> Command {
     command
 }
 
-/// Waits a minute at most, then ends it.
+/// Waits for the end of the program, at most a minute.
 fn end(child: &mut Child) -> Option<i32> {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(60) {
@@ -27,7 +27,7 @@ fn end(child: &mut Child) -> Option<i32> {
         std::thread::sleep(Duration::from_millis(10));
     }
     child.kill().expect("a child to end");
-    panic!("expected the program to end within a minute, got one that runs on");
+    panic!("expected the program to end within a minute, but it still runs");
 }
 
 fn text(from: impl Read) -> String {
@@ -38,7 +38,7 @@ fn text(from: impl Read) -> String {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_an_answer_with_130_and_keeps_what_there_is() {
+fn ctrl_c_ends_an_answer_with_130_and_keeps_its_beginning() {
     let mut child = long_answer().spawn().expect("the program to start");
     let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     // The answer has begun.
@@ -62,32 +62,31 @@ fn ctrl_c_ends_an_answer_with_130_and_keeps_what_there_is() {
 
 #[cfg(unix)]
 #[test]
-fn an_output_that_is_closed_early_is_no_panic() {
-    // Who reads, reads one byte of the answer and leaves.
+fn an_output_that_is_closed_early_ends_the_program_silently() {
+    // As `| head -1` does: the reader reads one byte of the answer and closes the pipe.
     let mut child = long_answer().spawn().expect("the program to start");
     let mut stdout = child.stdout.take().expect("a pipe");
     stdout.read_exact(&mut [0]).expect("the first byte of an answer");
     drop(stdout);
     let code = end(&mut child);
     let stderr = text(child.stderr.take().expect("a pipe"));
-    assert_eq!(code, Some(1), "exit code (got, expected); stderr: {stderr}");
-    assert!(stderr.starts_with("fovea: cannot write stdout: ") && stderr.lines().count() == 1, "got: {stderr}");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "exit code, stderr (got, expected)");
 
-    // Both outputs closed before anything is written: an error whose sentence nobody reads.
+    // Both outputs are closed before anything is written.
     let tiny = fixture("tiny-0");
     for args in [vec!["inspect", &tiny], vec!["plan", &tiny], vec!["doctor"], vec!["completions", "bash"], vec![]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let both = writer.try_clone().expect("the same pipe");
         let mut child = program().args(&args).stdout(writer).stderr(both).spawn().expect("a start");
-        let expected = if args.is_empty() { 2 } else { 1 };
+        let expected = if args.is_empty() { 5 } else { 0 };
         assert_eq!(end(&mut child), Some(expected), "{args:?}: exit code (got, expected)");
     }
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_an_error_with_a_sentence() {
+fn a_full_disk_is_an_error_with_a_message() {
     let (tiny, picture) = (fixture("tiny-0"), fixture("pictures/48x48-0.png"));
     for args in [
         vec!["ask", &picture, "?", "--model", &tiny, "--device", "cpu"],

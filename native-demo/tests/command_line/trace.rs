@@ -1,4 +1,4 @@
-//! `fovea trace`: the file equals PyTorch's in names, dtypes, shapes and integers.
+//! `fovea trace`: the file has the names, dtypes, shapes and integers of PyTorch's trace.
 
 use std::fs;
 
@@ -6,12 +6,12 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::program::{fixture, on_cpu};
 
-/// The numbers of one F32 stage.
+/// The values of one F32 stage.
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f64> {
     bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)))
 }
 
-/// Each with its `model`, `image`, `prompt` and `off` in `tests/fixtures/cases.json`.
+/// Each case has its `model`, `image`, `prompt` and `off` in `tests/fixtures/cases.json`.
 #[test]
 fn traces_equal_pytorchs() {
     let cases = fs::read_to_string(fixture("cases.json")).expect("the cases");
@@ -23,13 +23,14 @@ fn traces_equal_pytorchs() {
         let (off, folder) = (off.join(","), tempfile::tempdir().expect("a temporary folder"));
         let out = folder.path().join("trace.safetensors");
         let (model, image) = (fixture(text("model")), fixture(text("image")));
-        let mut args = vec!["trace", "--model", &model, "--image", &image, "--prompt", text("prompt"), "--out"];
+        let mut args = vec!["trace", &image, text("prompt"), "--model", &model, "--out"];
         args.push(out.to_str().expect("a path in UTF-8"));
         if !off.is_empty() {
             args.extend(["--off", &off]);
         }
         let ran = on_cpu(&args);
         assert_eq!(ran.stdout(), "", "{name}: stdout (got, expected)");
+        assert!(ran.line("wrote ").contains("trace.safetensors"), "{name}: got {}", ran.stderr());
         let got = fs::read(&out).expect("the trace");
         let expected = fs::read(fixture(&format!("traces/{name}.safetensors"))).expect("PyTorch's trace");
         compare(name, &got, &expected);
@@ -52,7 +53,7 @@ fn compare(case: &str, got: &[u8], expected: &[u8]) {
         match got.dtype() {
             Dtype::I64 => assert_eq!(got.data(), expected.data(), "{case}: {name}: bytes of integers (got, expected)"),
             Dtype::F32 => {
-                // How close they are, `stages` in tests/ checks on every device; here: that they are these numbers.
+                // `stages` in tests/ checks on every device how close they are; this only checks that they are the same quantities.
                 let pairs: Vec<(f64, f64)> = floats(got.data()).zip(floats(expected.data())).collect();
                 let error: f64 = pairs.iter().map(|(g, e)| (g - e).powi(2)).sum();
                 let size: f64 = pairs.iter().map(|(_, e)| e.powi(2)).sum();

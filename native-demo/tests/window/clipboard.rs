@@ -1,4 +1,4 @@
-//! What is in the clipboard.
+//! Reads the clipboard.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use x11rb::{
 
 use crate::{Outcome, hands::Hands};
 
-/// The clipboard's text; None where nobody gives any within `milliseconds`.
+/// The clipboard's text; None if no window provides it within `milliseconds`.
 pub fn text(hands: &Hands, milliseconds: u64) -> Outcome<Option<String>> {
     let (clipboard, kind, place) = (hands.atom("CLIPBOARD")?, hands.atom("UTF8_STRING")?, hands.atom("FOVEA_TEST")?);
     hands.x.convert_selection(hands.own, clipboard, kind, place, CURRENT_TIME)?;

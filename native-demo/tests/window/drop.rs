@@ -1,5 +1,5 @@
-//! Drags a file onto a window: the source's side of XDND, version 5 (freedesktop.org's "Drag-and-Drop Protocol for the X
-//! Window System").
+//! Drags a file onto a window: the source's side of XDND, version 5 (freedesktop.org's "Drag-and-Drop Protocol for the
+//! X Window System").
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use x11rb::{
 
 use crate::{Outcome, hands::Hands, until};
 
-/// Drags `path` from a window of the hands to the middle of `target`, and lets it go.
+/// Drags `path` from the test's own window to the middle of `target`, and drops it.
 pub fn file(hands: &Hands, target: Window, path: &Path) -> Outcome<()> {
     let uri = format!("file://{}\r\n", path.to_str().ok_or("expected a path in UTF-8")?);
     let (selection, list) = (hands.atom("XdndSelection")?, hands.atom("text/uri-list")?);
@@ -28,10 +28,10 @@ pub fn file(hands: &Hands, target: Window, path: &Path) -> Outcome<()> {
     let place = (at.dst_x as u32) << 16 | at.dst_y as u32;
     hands.message(target, "XdndEnter", [hands.own, 5 << 24, list, 0, 0])?;
     hands.message(target, "XdndPosition", [hands.own, 0, place, CURRENT_TIME, copy])?;
-    let mut let_go = false;
-    until("the file to be taken", 60, || {
+    let mut dropped = false;
+    until("the file to be accepted", 60, || {
         match hands.x.poll_for_event()? {
-            // The target reads what is dragged.
+            // The target reads the dragged data.
             Some(Event::SelectionRequest(ask)) => {
                 hands.x.change_property8(PropMode::REPLACE, ask.requestor, ask.property, list, uri.as_bytes())?;
                 let answer = SelectionNotifyEvent {
@@ -46,14 +46,14 @@ pub fn file(hands: &Hands, target: Window, path: &Path) -> Outcome<()> {
                 hands.x.send_event(false, ask.requestor, EventMask::NO_EVENT, answer)?;
                 hands.x.flush()?;
             }
-            Some(Event::ClientMessage(told)) if told.type_ == status && !let_go => {
-                if told.data.as_data32()[1] & 1 == 0 {
-                    return Err("expected the window to take a dropped file, it refuses".into());
+            Some(Event::ClientMessage(message)) if message.type_ == status && !dropped => {
+                if message.data.as_data32()[1] & 1 == 0 {
+                    return Err("expected the window to accept a dropped file, it refused".into());
                 }
-                let_go = true;
+                dropped = true;
                 hands.message(target, "XdndDrop", [hands.own, 0, CURRENT_TIME, 0, 0])?;
             }
-            Some(Event::ClientMessage(told)) if told.type_ == finished => return Ok(Some(())),
+            Some(Event::ClientMessage(message)) if message.type_ == finished => return Ok(Some(())),
             _ => {}
         }
         Ok(None)

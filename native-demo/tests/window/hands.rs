@@ -1,4 +1,4 @@
-//! A keyboard, and what a window manager would do.
+//! Simulates a keyboard and a window manager.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use x11rb::{
 
 use crate::{Outcome, screen::Screen};
 
-/// Keysyms of X11's keysymdef.h; those of ASCII are its codes.
+/// Enter. Keysyms are defined in X11's keysymdef.h; the keysym of an ASCII character is its code.
 pub const ENTER: u32 = 0xff0d;
 /// Escape.
 pub const ESCAPE: u32 = 0xff1b;
-/// The left one.
+/// Left Control.
 pub const CONTROL: u32 = 0xffe3;
-/// The left one.
+/// Left Shift.
 pub const SHIFT: u32 = 0xffe1;
 
-/// A connection to the screen, and a small window of its own that holds selections.
+/// A connection to the screen, with a small window that owns selections.
 pub struct Hands {
     pub x: RustConnection,
     pub root: Window,
     pub own: Window,
-    /// Keycode, and whether shift is held for it, of every keysym.
+    /// Keysym, its keycode, and whether it needs Shift.
     keys: Vec<(u32, u8, bool)>,
 }
 
@@ -60,12 +60,12 @@ impl Hands {
         Ok(self.x.intern_atom(false, name.as_bytes())?.reply()?.atom)
     }
 
-    /// The window with this title, once it is to be seen.
+    /// The window with this title, if it is visible.
     pub fn window(&self, title: &str) -> Outcome<Option<Window>> {
         let name = self.atom("_NET_WM_NAME")?;
         for window in self.x.query_tree(self.root)?.reply()?.children {
             let property = self.x.get_property(false, window, name, AtomEnum::ANY, 0, 256)?.reply();
-            // A window may be gone by now.
+            // The window may have been closed since the query.
             let seen = self.x.get_window_attributes(window)?.reply().is_ok_and(|a| a.map_state == MapState::VIEWABLE);
             if seen && property.is_ok_and(|property| property.value == title.as_bytes()) {
                 return Ok(Some(window));
@@ -74,18 +74,18 @@ impl Hands {
         Ok(None)
     }
 
-    /// Gives a window the keyboard.
+    /// Gives a window the keyboard focus.
     pub fn focus(&self, window: Window) -> Outcome<()> {
         self.x.set_input_focus(InputFocus::POINTER_ROOT, window, CURRENT_TIME)?.check()?;
         Ok(())
     }
 
-    /// Types text of ASCII.
+    /// Types an ASCII text.
     pub fn type_text(&self, text: &str) -> Outcome<()> {
         text.chars().try_for_each(|c| self.press(&[u32::from(c)]))
     }
 
-    /// Presses keys together, in this order, and lets them go.
+    /// Presses keys in this order, and releases them in reverse order.
     pub fn press(&self, symbols: &[u32]) -> Outcome<()> {
         let mut codes = Vec::new();
         for symbol in symbols {
@@ -107,7 +107,7 @@ impl Hands {
         Ok(())
     }
 
-    /// Sends a window a message of five words.
+    /// Sends a window a client message with five values.
     pub fn message(&self, window: Window, kind: &str, words: [u32; 5]) -> Outcome<()> {
         let event = ClientMessageEvent::new(32, window, self.atom(kind)?, words);
         self.x.send_event(false, window, EventMask::NO_EVENT, event)?;
@@ -115,7 +115,7 @@ impl Hands {
         Ok(())
     }
 
-    /// Closes a window as its frame's button does.
+    /// Closes a window as the close button of its frame does.
     pub fn close(&self, window: Window) -> Outcome<()> {
         let delete = self.atom("WM_DELETE_WINDOW")?;
         self.message(window, "WM_PROTOCOLS", [delete, CURRENT_TIME, 0, 0, 0])

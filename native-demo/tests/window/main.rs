@@ -1,5 +1,5 @@
-//! One real window under Xvfb, driven as a user drives it: by dropping a file, typing, and the clipboard. The engine runs on
-//! the first adapter, a software one where there is no GPU.
+//! A real window under Xvfb, used like a user does: drop a file, type, use the clipboard. The engine runs on the first
+//! adapter, which is a software GPU on machines without a GPU.
 #![cfg(target_os = "linux")]
 
 mod clipboard;
@@ -8,6 +8,7 @@ mod hands;
 mod screen;
 
 use std::{
+    io::Write,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use screen::Screen;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Waits for `there`, at most `seconds`.
+/// Waits until `there` returns a value, at most `seconds`.
 fn until<T>(what: &str, seconds: u64, mut there: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
     let begin = Instant::now();
     loop {
@@ -32,7 +33,7 @@ fn until<T>(what: &str, seconds: u64, mut there: impl FnMut() -> Outcome<Option<
     }
 }
 
-/// The program; it never outlives the test.
+/// The program; it is stopped at the end of the test.
 struct Program(Child);
 
 impl Drop for Program {
@@ -48,7 +49,8 @@ const QUESTION: &str = "What word is on the blue sign?";
 fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
     let Some(screen) = Screen::open()? else {
         assert!(std::env::var_os("FOVEA_REQUIRE_DISPLAY").is_none(), "expected Xvfb, found none");
-        println!("SKIP: no Xvfb");
+        // Not `println!`: the test harness hides its output if the test passes.
+        writeln!(std::io::stderr(), "SKIP window: no Xvfb").ok();
         return Ok(());
     };
     let settings = tempfile::tempdir()?;
@@ -72,7 +74,7 @@ fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
     drop::file(&hands, window, &picture.canonicalize()?)?;
     until("the picture's name in the title", 60, || hands.window("rack.jpg - Fovea"))?;
 
-    let told = |part: &'static str| {
+    let report_with = |part: &'static str| {
         let hands = &hands;
         let mut last = None;
         let found = until(part, 60, || {
@@ -82,19 +84,19 @@ fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
         });
         found.map_err(|why| format!("{why}; the last report: {last:?}"))
     };
-    let report = told("demo checkpoint, 8 layers")?;
+    let report = report_with("demo checkpoint, 8 layers")?;
     assert!(!report.contains("rack.jpg"), "expected a report without the picture's name, got {report}");
 
     hands.type_text(QUESTION)?;
     hands.press(&[hands::ENTER])?;
-    // A frame for the question; a device that has compiled next to nothing yet needs far longer for the answer.
+    // Enough for one frame. The answer takes much longer, because the device must first compile its pipelines.
     std::thread::sleep(Duration::from_millis(150));
     hands.press(&[hands::ESCAPE])?;
-    told("answers: 0 whole, 1 stopped")?;
+    report_with("answers: 0 complete, 1 stopped")?;
 
     hands.type_text(QUESTION)?;
     hands.press(&[hands::ENTER])?;
-    told("answers: 1 whole, 1 stopped")?;
+    report_with("answers: 1 complete, 1 stopped")?;
     let mut copied = None;
     let answer = until("the answer in the clipboard", 20, || {
         hands.press(&[hands::CONTROL, hands::SHIFT, u32::from(b'a')])?;

@@ -1,4 +1,4 @@
-//! A screen of the test's own.
+//! Starts a separate X server for the test.
 
 use std::{
     io::{BufRead, BufReader, ErrorKind},
@@ -14,7 +14,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Starts one; None where Xvfb is not installed.
+    /// Starts the server; None if Xvfb is not installed.
     pub fn open() -> Outcome<Option<Self>> {
         let started = Command::new("Xvfb")
             .args(["-displayfd", "1", "-screen", "0", "1280x900x24", "-nolisten", "tcp"])
@@ -33,7 +33,7 @@ impl Screen {
         Ok(Some(Self { server, name }))
     }
 
-    /// What goes into DISPLAY.
+    /// The value of the variable DISPLAY.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,12 +1,12 @@
-//! Stands in for [CubeCL's LLVM compiler](https://crates.io/crates/cubecl-llvm) in a build with CUDA.
+//! A stub that replaces [CubeCL's LLVM compiler](https://crates.io/crates/cubecl-llvm) in builds with CUDA.
 //!
-//! cubecl-cuda 0.11 has two ways from a kernel to the GPU, and always compiles both: CUDA C++ through NVRTC (its feature `cpp`,
-//! which the feature `cuda` turns on), and LLVM's PTX. The second one's crate downloads LLVM 23 when it is built, a few
-//! hundred megabytes, and no build without a network can. This crate has the names that cubecl-cuda uses and refuses to
-//! compile, with a typed error; `[patch.crates-io]` in the workspace puts it in the other's place. A program that depends
-//! on our crates from elsewhere does not get the patch, and builds with LLVM.
+//! cubecl-cuda 0.11 has two compilers and always builds both: CUDA C++ through NVRTC (its feature `cpp`, which our
+//! feature `cuda` turns on), and PTX through LLVM. The build of the second one downloads LLVM 23 (a few hundred
+//! megabytes), so it fails without a network. This stub has the names that cubecl-cuda uses; its compiler returns a
+//! typed error. `[patch.crates-io]` in the workspace selects it. A program outside this workspace does not get the
+//! patch, and builds with LLVM.
 //!
-//! Names and shapes after cubecl-llvm 0.11.3 (`src/shared/base.rs`, `src/nvptx/ptx_version.rs`); the code is ours.
+//! Names and types follow cubecl-llvm 0.11.3 (`src/shared/base.rs`, `src/nvptx/ptx_version.rs`); the code is ours.
 
 use std::fmt;
 
@@ -17,36 +17,36 @@ use cubecl_core::prelude::KernelDefinition;
 use cubecl_runtime::compiler::{CompilationError, Compiler};
 use cubecl_runtime::kernel::BufferIOAttr;
 
-/// What a kernel would be compiled for.
+/// The target of a compilation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LlvmTarget {
-    /// NVIDIA's PTX.
+    /// PTX of NVIDIA.
     #[default]
     Nvptx,
 }
 
-/// Refuses every kernel.
+/// A compiler that returns an error for each kernel.
 #[derive(Clone, Debug, Default)]
 pub struct PlironCompiler {
-    /// Not looked at.
+    /// Ignored.
     pub target: LlvmTarget,
 }
 
-/// What cubecl-cuda says of a device; not looked at.
+/// The properties of a device; ignored.
 #[derive(Clone, Debug, Default)]
 pub struct PlironOptions {
-    /// Of other targets than PTX.
+    /// For targets other than PTX.
     pub arch: Option<()>,
-    /// The GPU's generation.
+    /// The generation of the GPU.
     #[cfg(feature = "nvptx")]
     pub sm_arch: Option<SmArch>,
-    /// The newest PTX that the driver loads.
+    /// The newest PTX version that the driver loads.
     pub ptx_version: Option<nvptx::ptx_version::PtxVersion>,
-    /// How scalars are passed.
+    /// Whether scalars are passed as grid constants.
     pub grid_constants: bool,
 }
 
-/// A compiled kernel, of which there is none.
+/// A compiled kernel. This crate never makes one.
 #[derive(Clone, Debug)]
 pub enum PlironArtifact {
     /// PTX.
@@ -60,18 +60,18 @@ impl fmt::Display for PlironArtifact {
     }
 }
 
-/// A compiled kernel's text and needs.
+/// The text of a compiled kernel, and what it needs.
 #[derive(Clone, Debug)]
 pub struct NvptxModule {
-    /// PTX, ended by NUL.
+    /// PTX, with a NUL at the end.
     pub ptx: Vec<std::ffi::c_char>,
-    /// The kernel's name.
+    /// The name of the kernel.
     pub entrypoint: String,
-    /// What it was compiled from.
+    /// The source that it was compiled from.
     pub ir: String,
     /// Bytes of shared memory.
     pub shared_memory_size: usize,
-    /// Which buffers it reads and writes.
+    /// The buffers that it reads and writes.
     pub io: Vec<BufferIOAttr>,
 }
 
@@ -95,18 +95,18 @@ impl Compiler for PlironCompiler {
     }
 }
 
-/// NVIDIA's PTX.
+/// PTX of NVIDIA.
 pub mod nvptx {
-    /// Its versions.
+    /// Versions of PTX.
     pub mod ptx_version {
         use std::fmt;
 
-        /// A version of PTX. There is none: [`PtxVersion::for_driver`] gives None.
+        /// A version of PTX. It has no values: [`PtxVersion::for_driver`] returns None.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum PtxVersion {}
 
         impl PtxVersion {
-            /// The newest that a driver loads: always None, which cubecl-cuda takes as "the compiler's default".
+            /// The newest version that a driver loads. Always None: cubecl-cuda then uses the default of the compiler.
             pub fn for_driver(_driver: i32) -> Option<Self> {
                 None
             }
@@ -120,20 +120,20 @@ pub mod nvptx {
     }
 }
 
-/// What cubecl-cuda asks of a device's properties.
+/// Changes to the properties of a device.
 pub mod shared {
-    /// What LLVM would lower.
+    /// Features that LLVM can lower.
     pub mod lowered_features {
         use super::super::DeviceProperties;
 
-        /// A GPU whose properties are narrowed.
+        /// A kind of GPU.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum GpuTarget {
-            /// NVIDIA's.
+            /// NVIDIA.
             Nvptx,
         }
 
-        /// Leaves them: cubecl-cuda calls it for the LLVM way alone, which compiles nothing here.
+        /// Changes nothing: cubecl-cuda calls this only for its LLVM compiler, which compiles nothing here.
         pub fn restrict_features(_: &mut DeviceProperties, _: GpuTarget) {}
     }
 }

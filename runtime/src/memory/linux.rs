@@ -1,17 +1,18 @@
-//! What Linux reports of memory: `/proc`, and control groups of both versions. On other systems these files are not there.
+//! Memory as Linux reports it: `/proc`, and control groups (cgroups) of both versions. Other systems do not have these
+//! files.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// The least of what is free, what the control groups of the process leave, and what its own limits leave.
+/// The minimum of the free memory and of what is left by the control groups and the limits of the process.
 pub(super) fn available() -> Option<u64> {
     let root = Path::new("/");
     [free(root), control_groups(root), own_limits(root)].into_iter().flatten().min()
 }
 
-/// Peak of this process's resident memory.
+/// Peak resident memory of this process.
 pub(super) fn peak() -> Option<u64> {
     kibibytes(&read(Path::new("/"), "proc/self/status")?, "VmHWM:")
 }
@@ -20,7 +21,7 @@ fn read(root: &Path, file: &str) -> Option<String> {
     fs::read_to_string(root.join(file)).ok()
 }
 
-/// The bytes on the line of a `/proc` table that begins with `name` and counts in kB.
+/// The bytes on the line of a `/proc` table that starts with `name`; the table is in kB.
 fn kibibytes(table: &str, name: &str) -> Option<u64> {
     let line = table.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
@@ -30,7 +31,7 @@ fn free(root: &Path) -> Option<u64> {
     kibibytes(&read(root, "proc/meminfo")?, "MemAvailable:")
 }
 
-/// What `ulimit -v` and `ulimit -d` leave.
+/// What is left by `ulimit -v` and `ulimit -d`.
 fn own_limits(root: &Path) -> Option<u64> {
     let (limits, status) = (read(root, "proc/self/limits")?, read(root, "proc/self/status")?);
     let left = |limit: &str, used: &str| {
@@ -41,11 +42,11 @@ fn own_limits(root: &Path) -> Option<u64> {
     [left("Max address space", "VmSize:"), left("Max data size", "VmData:")].into_iter().flatten().min()
 }
 
-/// A hierarchy of control groups that limits memory, as the two versions of Linux's interface name its files.
+/// The files of a control group that limit memory. The two versions of the interface have different names.
 struct Hierarchy {
     limits: &'static [&'static str],
     used: &'static str,
-    /// Lines of `memory.stat` that count page cache, which the system gives up when memory is short.
+    /// Lines of `memory.stat` for the page cache, which the system frees when memory is short.
     cache: [&'static str; 2],
 }
 
@@ -60,14 +61,14 @@ const SECOND: Hierarchy = Hierarchy {
     cache: ["inactive_file", "active_file"],
 };
 
-/// What the tightest of the process's control groups and their ancestors leaves: its limit, less what it uses without page
-/// cache.
+/// What is left by the control groups of the process and their ancestors: the minimum of limit minus use, without the
+/// page cache.
 fn control_groups(root: &Path) -> Option<u64> {
     let (groups, mounts) = (read(root, "proc/self/cgroup")?, read(root, "proc/self/mountinfo")?);
     groups.lines().flat_map(|group| left_by(root, group, &mounts)).min()
 }
 
-/// What each group on the path of one line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`, leaves.
+/// What is left by each group on the path of one line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`.
 fn left_by(root: &Path, group: &str, mounts: &str) -> Vec<u64> {
     let mut parts = group.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { return Vec::new() };
@@ -79,13 +80,13 @@ fn left_by(root: &Path, group: &str, mounts: &str) -> Vec<u64> {
     let Some((top, mount)) = mounts.lines().find_map(|line| mounted(line, controllers.is_empty())) else {
         return Vec::new();
     };
-    // A container may see a part of the hierarchy alone, at the root of the mount.
+    // A container may see only a part of the hierarchy, at the root of the mount.
     let below = Path::new(path).strip_prefix(top).unwrap_or(Path::new(""));
     let mount = root.join(mount.trim_start_matches('/'));
     below.ancestors().filter_map(|group| hierarchy.left(&mount.join(group))).collect()
 }
 
-/// The root and mount point of a line of `/proc/self/mountinfo`, where it mounts the hierarchy that limits memory.
+/// The root and mount point in a line of `/proc/self/mountinfo`; None where it does not mount the memory hierarchy.
 fn mounted(line: &str, second: bool) -> Option<(&str, &str)> {
     let (place, system) = line.split_once(" - ")?;
     let mut system = system.split(' ');
@@ -115,7 +116,7 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    /// A system in a folder: its files by path.
+    /// A folder with the files of a system, by path.
     fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a folder");
         for (path, text) in files {

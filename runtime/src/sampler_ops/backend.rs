@@ -1,45 +1,18 @@
-//! The trait: what a backend computes for the samplers.
+//! The trait [`SamplerOps`]: the operations of the samplers on the tensors of a backend.
 
 use burn::backend::{
-    Backend, ExtensionType, Flex, backend_extension,
+    Backend, Flex, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
 use fovea_shaders::{CompactLayout, Keep, PoolLayout};
 
-use super::tensor_ops;
-use crate::Error;
+use super::{
+    results::{CompactParts, Ranked},
+    tensor_ops,
+};
 
-/// Tokens in scanline order.
-#[derive(ExtensionType)]
-pub struct Compacted<B: Backend> {
-    /// (tokens, C); one row of anything where there is none.
-    pub tokens: FloatTensor<B>,
-    /// (tokens, 4).
-    pub boxes: IntTensor<B>,
-    /// How many.
-    pub counts: Result<CompactCounts, Error>,
-}
-
-/// What the host must know of the tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CompactCounts {
-    /// Tokens, newlines included.
-    pub tokens: usize,
-    /// The newlines among them.
-    pub newlines: usize,
-}
-
-/// The indices that stay.
-#[derive(ExtensionType)]
-pub struct Ranked<B: Backend> {
-    /// `count` long; one of anything where `count` is 0 or an error.
-    pub kept: IntTensor<B>,
-    /// How many; 0 where a score is not finite.
-    pub count: Result<usize, Error>,
-}
-
-/// The samplers' operations on a backend's own tensors. Shapes as in the functions of [`crate::sampler_ops`], which check
-/// them.
+/// The operations of the samplers on the tensors of a backend. The functions of [`crate::sampler_ops`] describe and
+/// check the shapes.
 #[backend_extension(Cube, Flex)]
 pub trait SamplerOps: Backend {
     /// See [`region_pool`](crate::sampler_ops::region_pool).
@@ -64,7 +37,7 @@ pub trait SamplerOps: Backend {
         newline: FloatTensor<Self>,
         choice: IntTensor<Self>,
         layout: CompactLayout,
-    ) -> impl Future<Output = Compacted<Self>> {
+    ) -> impl Future<Output = CompactParts<Self>> {
         tensor_ops::compact::<Self>(map, pooled, newline, choice, layout)
     }
 

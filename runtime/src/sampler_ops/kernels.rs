@@ -1,7 +1,7 @@
-//! The operations as the WGSL kernels of `fovea-shaders`, where the device compiles WGSL; elsewhere as tensor operations.
+//! The operations as WGSL kernels of `fovea-shaders`, where the device compiles WGSL; elsewhere as tensor operations.
 //!
-//! Each body makes the kernel's parameters out of shapes that were checked before, and launches it. The indices that
-//! kernels compute never leave the device; the host reads counts.
+//! Each body computes the parameters of a kernel from shapes that are already checked, and launches it. Indices stay on
+//! the device; the host reads only counts.
 
 use burn::backend::{
     TensorMetadata,
@@ -18,13 +18,14 @@ use fovea_shaders::{
 };
 
 use super::{
-    backend::{CompactCounts, Compacted, Ranked, SamplerOps},
+    backend::SamplerOps,
+    results::{CompactCounts, CompactParts, Ranked},
     tensor_ops,
 };
 use crate::{
-    Error,
-    device::lost,
+    error::Error,
     launch::{empty, fits, launch, runs_wgsl, spread, variant},
+    read::{lost, to_the_end},
 };
 
 impl SamplerOps for CubeBackend {
@@ -96,7 +97,7 @@ impl SamplerOps for CubeBackend {
         newline: FloatTensor<Self>,
         choice: IntTensor<Self>,
         layout: CompactLayout,
-    ) -> Compacted<Self> {
+    ) -> CompactParts<Self> {
         let (c, (height, _)) = (map.shape()[2], layout.pool.map);
         let mut params = layout.params();
         let one_type = pooled.dtype == map.dtype && newline.dtype == map.dtype && choice.dtype == DType::I32;
@@ -110,19 +111,19 @@ impl SamplerOps for CubeBackend {
         let counts = empty(&map, [3], DType::I32);
         launch(&COMPACT_ROWS, Variant::F32, vec![], [1, 1, 1], &[&choice, &starts, &counts], params);
 
-        let nothing = |counts| Compacted {
+        let nothing = |counts| CompactParts {
             tokens: empty(&map, [1, c], map.dtype),
             boxes: empty(&map, [1, 4], DType::I32),
             counts,
         };
-        let [tokens, newlines, missing] = match read::<3>(counts).await {
+        let [tokens, newlines, missing] = match read_counts::<3>(counts).await {
             Ok(counts) => counts,
             Err(e) => return nothing(Err(e)),
         };
-        // Every patch, and a newline a row: a count above it comes from a device that has dropped its work.
+        // All patches, and one newline per row: a larger count comes from a device that dropped its work.
         let most = height * (layout.pool.map.1 + 1);
         if tokens > most {
-            return nothing(Err(lost(format!("{tokens} tokens where there are at most {most}"))));
+            return nothing(Err(lost(format!("expected at most {most} tokens, got {tokens}"))));
         }
         if missing > 0 {
             return nothing(Err(Error::NoChoice { regions: missing }));
@@ -135,7 +136,7 @@ impl SamplerOps for CubeBackend {
         let boxes = empty(&map, [tokens, 4], DType::I32);
         let buffers = [&map, &pooled, &newline, &choice, &starts, &rows, &boxes];
         launch(&COMPACT, variant, vec![], groups, &buffers, params);
-        Compacted { tokens: rows, boxes, counts: Ok(CompactCounts { tokens, newlines }) }
+        CompactParts { tokens: rows, boxes, counts: Ok(CompactCounts { tokens, newlines }) }
     }
 
     fn text_score(query: FloatTensor<Self>, key: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -181,7 +182,7 @@ impl SamplerOps for CubeBackend {
         let kept = empty(&scores, [n], DType::I32);
         let count = empty(&scores, [1], DType::I32);
         launch(&TOP_K, Variant::F32, vec![], [1, 1, 1], &[&scores, &kept, &count], TopKParams::new(n, keep));
-        let count = read::<1>(count).await.map(|[count]| count.min(n));
+        let count = read_counts::<1>(count).await.map(|[count]| count.min(n));
         let cut = count.as_ref().map_or(n, |&count| count.max(1));
         Ranked { kept: shorten(kept, cut), count }
     }
@@ -202,16 +203,17 @@ impl SamplerOps for CubeBackend {
     }
 }
 
-/// The first `count` words of a vector, in place: nothing is copied.
+/// The first `count` elements of a vector, without a copy.
 fn shorten(x: CubeTensor, count: usize) -> CubeTensor {
     let rest = (x.shape().num_elements() - count) * x.dtype.size();
     let handle = x.handle.offset_end(rest as u64);
     CubeTensor::new_contiguous(x.client, x.device, Shape::new([count]), handle, x.dtype)
 }
 
-/// A few counts, read back.
-async fn read<const N: usize>(counts: CubeTensor) -> Result<[usize; N], Error> {
-    let read = counts.client.read_async(vec![counts.handle]).await.map_err(lost)?;
+/// Reads a few counts back.
+async fn read_counts<const N: usize>(counts: CubeTensor) -> Result<[usize; N], Error> {
+    let CubeTensor { client, handle, .. } = counts;
+    let read = to_the_end(async move { client.read_async(vec![handle]).await }).await.map_err(lost)?;
     let bytes = read.into_iter().next();
     let words = bytes.as_deref().map_or(&[][..], |bytes| bytes.as_chunks::<4>().0);
     if words.len() < N {

@@ -1,6 +1,6 @@
-//! The operations as burn's tensor operations: on the CPU, on CUDA, and under automatic differentiation.
+//! The operations as tensor operations of burn: for the CPU, CUDA and automatic differentiation.
 //!
-//! Counting and ranking, which no tensor operation does well, happen on the host, by the twins.
+//! The host counts and ranks, with the twins of `fovea-shaders`: no tensor operation does that well.
 
 use burn::backend::{
     Backend, TensorMetadata, get_or_init_device_settings,
@@ -9,10 +9,10 @@ use burn::backend::{
 use burn::tensor::{DType, FloatDType, IntDType, Shape, Slice, TensorData};
 use fovea_shaders::{Cell, CompactLayout, Keep, Place, PoolLayout, Scale};
 
-use super::backend::{CompactCounts, Compacted, Ranked};
-use crate::{Error, device::lost};
+use super::results::{CompactCounts, CompactParts, Ranked};
+use crate::{error::Error, read::lost};
 
-/// Scores held at once by [`text_score`]: 32 MiB in f32.
+/// Scores that [`text_score`] computes at once: 32 MiB in f32.
 const SCORE_BUDGET: usize = 8 << 20;
 
 pub(super) fn region_pool<B: Backend>(map: FloatTensor<B>, layout: &PoolLayout) -> FloatTensor<B> {
@@ -30,7 +30,7 @@ fn pool_at<B: Backend>(map: FloatTensor<B>, window: usize, scale: Scale) -> Floa
     let [height, width, c] = map.shape().dims::<3>();
     let (down, across) = (height.div_ceil(window), width.div_ceil(window));
     let (token_rows, token_cols) = scale.tokens(window, window);
-    // Whole regions, then whole kernels within each: what is added never wins a maximum.
+    // Pad to whole regions, then to whole kernels in each region. The padding never wins a maximum.
     let map = pad_end::<B, _>(map, [down * window, across * window, c]);
     let map = B::float_reshape(map, Shape::new([down, window, across, window, c]));
     let map = B::float_permute(map, &[0, 2, 1, 3, 4]); // (down, across, window, window, C)
@@ -41,20 +41,20 @@ fn pool_at<B: Backend>(map: FloatTensor<B>, window: usize, scale: Scale) -> Floa
     B::float_reshape(B::float_max_dim(map, 1), Shape::new([down * across, token_rows, token_cols, c]))
 }
 
-/// Grows `x` to `shape` at the end of each dimension, with the type's least number: finite, as in WGSL.
+/// Pads `x` to `shape` at the end of each dimension, with the smallest finite number of its type, as the kernels do.
 fn pad_end<B: Backend, const D: usize>(x: FloatTensor<B>, shape: [usize; D]) -> FloatTensor<B> {
     let old = x.shape();
     if old == Shape::new(shape) {
         return x;
     }
     let dtype = x.dtype();
-    let nothing = if dtype == DType::F16 { half::f16::MIN.to_f32() } else { f32::MIN };
-    let full = B::float_full(Shape::new(shape), nothing.into(), &x.device(), FloatDType::from(dtype));
+    let lowest = if dtype == DType::F16 { half::f16::MIN.to_f32() } else { f32::MIN };
+    let full = B::float_full(Shape::new(shape), lowest.into(), &x.device(), FloatDType::from(dtype));
     let slices: Vec<Slice> = (0..D).map(|d| Slice::from(0..old[d])).collect();
     B::float_slice_assign(full, &slices, x)
 }
 
-/// Sums are in f32, whatever is stored.
+/// As f32: sums are f32 for each storage type.
 fn wide<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     if x.dtype() == DType::F32 { x } else { B::float_cast(x, FloatDType::F32) }
 }
@@ -66,13 +66,14 @@ pub(super) fn scale_select<B: Backend>(
     bias: FloatTensor<B>,
 ) -> (FloatTensor<B>, IntTensor<B>) {
     let ([regions, c], scales) = (pooled.shape().dims::<2>(), bias.shape()[0]);
-    // FC(x . X_g) = x . (FC X_g): the products of regions and thumbnail, (M, P*P), need never exist.
+    // FC(x . X_g) = x . (FC X_g), so the products of regions and thumbnail, (M, P*P), are never stored.
     let fold = B::float_matmul(wide::<B>(weight), wide::<B>(thumbnail)); // (S, C)
     let fold = B::float_div_scalar(fold, (c as f64).sqrt().into());
     let logits = B::float_matmul(wide::<B>(pooled), B::float_transpose(fold)); // (M, S)
     let logits = B::float_add(logits, B::float_reshape(wide::<B>(bias), Shape::new([1, scales])));
 
-    // The first of the largest: a backend's own argmax may take any of them. Falling numbers from S mark the order.
+    // The first of the largest logits: the argmax of a backend may take any of them. Numbers that fall from S give the
+    // order.
     let device = logits.device();
     let top = B::float_max_dim(logits.clone(), 1);
     let order: Vec<f32> = (0..scales).map(|s| (scales - s) as f32).collect();
@@ -80,9 +81,9 @@ pub(super) fn scale_select<B: Backend>(
     let (bools, floats) = (get_or_init_device_settings::<B>(&device).bool_dtype, FloatDType::F32);
     let is_top =
         B::bool_into_float(B::float_equal(logits.clone(), B::float_expand(top, logits.shape()), bools), floats);
-    let first = B::float_max_dim(B::float_mul(is_top, order), 1); // 0 where a NaN equals nothing
+    let first = B::float_max_dim(B::float_mul(is_top, order), 1); // 0 where all comparisons fail (NaN)
     let choice = B::float_add_scalar(B::float_neg(first), (scales as f64).into());
-    // x - x is 0 for finite numbers alone; S marks a region with another.
+    // x - x is 0 only for finite numbers. A region with another number gets the choice S.
     let zero = B::float_sub(logits.clone(), logits.clone());
     let odd = B::float_not_equal_elem(B::float_sum_dim(B::float_abs(zero), 1), 0.0.into(), bools);
     let choice = B::float_mask_fill(choice, odd, (scales as f64).into());
@@ -95,10 +96,10 @@ pub(super) async fn compact<B: Backend>(
     newline: FloatTensor<B>,
     choice: IntTensor<B>,
     layout: CompactLayout,
-) -> Compacted<B> {
+) -> CompactParts<B> {
     let (device, c) = (map.device(), map.shape()[2]);
     let (height, width) = layout.pool.map;
-    let nothing = |counts| Compacted {
+    let nothing = |counts| CompactParts {
         tokens: B::float_reshape(newline.clone(), Shape::new([1, c])),
         boxes: B::int_from_data(TensorData::new(vec![0i32; 4], [1, 4]), &device),
         counts,
@@ -115,7 +116,7 @@ pub(super) async fn compact<B: Backend>(
     if cells.is_empty() {
         return nothing(Ok(CompactCounts::default()));
     }
-    // Rows to take from: the newline, the pooled tokens, the map's patches.
+    // Source rows: the newline, the pooled tokens, the patches of the map.
     let at: Vec<i32> = cells
         .iter()
         .map(|(token_box, cell)| match *cell {
@@ -136,7 +137,7 @@ pub(super) async fn compact<B: Backend>(
     let tokens = B::float_select(B::float_cat(rows, 0), 0, B::int_from_data(TensorData::new(at, [count]), &device));
     let boxes: Vec<i32> = cells.iter().flat_map(|(token_box, _)| token_box.map(|side| side as i32)).collect();
     let boxes = B::int_from_data(TensorData::new(boxes, [count, 4]), &device);
-    Compacted { tokens, boxes, counts: Ok(CompactCounts { tokens: count, newlines }) }
+    CompactParts { tokens, boxes, counts: Ok(CompactCounts { tokens: count, newlines }) }
 }
 
 pub(super) fn text_score<B: Backend>(query: FloatTensor<B>, key: FloatTensor<B>) -> FloatTensor<B> {
@@ -149,7 +150,7 @@ pub(super) fn text_score<B: Backend>(query: FloatTensor<B>, key: FloatTensor<B>)
         let end = (start + step).min(text);
         let t = end - start;
         let all = [Slice::from(0..heads), Slice::from(start..end), Slice::from(0..d_head)];
-        // The query heads of one key head lie side by side: one product a key head, keys never repeated.
+        // The query heads of one key head are adjacent: one product per key head, keys are never repeated.
         let q = B::float_reshape(
             wide::<B>(B::float_slice(query.clone(), &all)),
             Shape::new([kv_heads, heads / kv_heads * t, d_head]),
@@ -165,7 +166,7 @@ pub(super) fn text_score<B: Backend>(query: FloatTensor<B>, key: FloatTensor<B>)
             Some(before) => B::float_add(before, sum),
         });
     }
-    // `text` is at least one: checked by the caller, so there is a total.
+    // The caller checked that `text` is at least one, so there is a total.
     let total = total.unwrap_or_else(|| B::float_max_dim(B::float_max_dim(query, 0), 1));
     B::float_reshape(B::float_div_scalar(total, (text as f64).into()), Shape::new([visual]))
 }

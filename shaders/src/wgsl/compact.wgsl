@@ -1,26 +1,27 @@
-// The visual tokens in scanline order: the chosen scales' tokens, and a newline after every row that holds one.
+// The visual tokens in scanline order: the tokens at the chosen scales, with a newline after each row that has a token.
 //
-// One workgroup takes one region's tokens in one row of the map, or that row's newline: it copies their channels and
-// writes the patches that each stands for, (y0, x0, y1, x1). Kernels of one patch come from the map itself.
+// One workgroup copies the tokens of one region in one row of the map, or the newline of this row. It also writes the
+// patches of each token, (y0, x0, y1, x1). Tokens of one patch come from the map.
 
 struct Params {
     height: u32, // of the map, in patches
     width: u32,
     window: u32, // side of a region, in patches
-    across: u32, // regions in a row
+    across: u32, // regions per row
     scales: u32,
     packs: u32, // of channels
-    tokens: u32, // of the result
+    tokens: u32, // in the result
     pooled_rows: u32,
-    // kernel rows (0: the region is dropped), kernel columns, first row of `pooled` or FROM_MAP, tokens in a row of the region
+    // kernel rows (0: the region is dropped), kernel columns, first row of `pooled` or FROM_MAP, tokens per row of the
+    // region
     scale: array<vec4<u32>, 16>,
 }
 
 @group(0) @binding(0) var<storage, read_write> map: array<Pack>; // (height, width, packs)
-@group(0) @binding(1) var<storage, read_write> pooled: array<Pack>; // (pooled_rows, packs), as region_pool writes it
+@group(0) @binding(1) var<storage, read_write> pooled: array<Pack>; // (pooled_rows, packs), from region_pool
 @group(0) @binding(2) var<storage, read_write> newline: array<Pack>; // (packs,)
 @group(0) @binding(3) var<storage, read_write> choice: array<u32>; // (regions,)
-@group(0) @binding(4) var<storage, read_write> starts: array<u32>; // (height + 1,), as compact_rows writes it
+@group(0) @binding(4) var<storage, read_write> starts: array<u32>; // (height + 1,), from compact_rows
 @group(0) @binding(5) var<storage, read_write> tokens: array<Pack>; // (tokens, packs)
 @group(0) @binding(6) var<storage, read_write> boxes: array<u32>; // (tokens, 4)
 @group(0) @binding(7) var<uniform> params: Params;
@@ -28,7 +29,7 @@ struct Params {
 const LANES: u32 = 64u;
 const FROM_MAP: u32 = 0xffffffffu;
 
-// Tokens that the region in column rx gives to row y.
+// The number of tokens of the region in column rx that start in row y.
 fn tokens_of(y: u32, rx: u32) -> u32 {
     let chosen = choice[y / params.window * params.across + rx];
     if (chosen >= params.scales || chosen >= 16u) {
@@ -57,7 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     if (rx == params.across) {
-        let token = starts[y + 1u] - 1u; // before the next row's first
+        let token = starts[y + 1u] - 1u; // just before the first token of the next row
         if (starts[y + 1u] == starts[y] || token >= params.tokens) {
             return;
         }
@@ -97,7 +98,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 tokens[token * params.packs + i] = map[(y * params.width + x) * params.packs + i];
             }
         } else {
-            let rows = (params.window + scale.x - 1u) / scale.x; // of tokens in a region
+            let rows = (params.window + scale.x - 1u) / scale.x; // of tokens per region
             let source = scale.z + (region * rows + row) * scale.w + column;
             if (source < params.pooled_rows) {
                 for (var i = lane; i < params.packs; i += LANES) {

@@ -1,15 +1,15 @@
-// Where every row of the map starts among the visual tokens (paper Sec. 3.2; scanline order is our choice).
+// The index of the first visual token of each row of the map (paper Sec. 3.2; scanline order is our choice).
 //
-//     starts[y]  tokens and newlines before row y; starts[height]: all of them
-//     counts     all of them; the newlines among them, one for each row that holds a token; regions without a choice
+//     starts[y]  tokens and newlines before row y; starts[height]: the total
+//     counts     the total; the newlines in it, one for each row that has a token; the regions without a valid choice
 //
-// One workgroup: each lane counts rows, a prefix sum over blocks of LANES rows adds them up.
+// One workgroup: each lane counts the tokens of rows, and a prefix sum over blocks of LANES rows adds them.
 
 struct Params {
     height: u32, // of the map, in patches
     width: u32,
     window: u32, // side of a region, in patches
-    across: u32, // regions in a row
+    across: u32, // regions per row
     scales: u32,
     packs: u32,
     tokens: u32,
@@ -75,7 +75,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     }
 }
 
-// Tokens of row y: of every region whose kernel starts a row of tokens there.
+// The tokens of row y: from all regions that have a row of tokens starting in it.
 fn tokens_in_row(y: u32, lane: u32) -> u32 {
     let inside = y % params.window;
     let first = y / params.window * params.across;
@@ -83,7 +83,7 @@ fn tokens_in_row(y: u32, lane: u32) -> u32 {
     for (var rx = 0u; rx < params.across; rx++) {
         let chosen = choice[first + rx];
         if (chosen >= params.scales || chosen >= 16u) {
-            bad[lane] += select(0u, 1u, inside == 0u); // once a region
+            bad[lane] += select(0u, 1u, inside == 0u); // once per region
             continue;
         }
         let scale = params.scale[chosen];

@@ -1,23 +1,23 @@
-// Max pooling of every region of a map at all requested scales in one pass: `DS[s](X_i)` (paper Sec. 3.2).
+// Max pooling of each region of a map at all scales in one pass: `DS[s](X_i)` (paper Sec. 3.2).
 //
-//     pooled[first_s + region * tokens_s + token] = max over the patches under the token's kernel
+//     pooled[first_s + region * tokens_s + token] = max over the patches of the token
 //
-// One workgroup takes CHUNK packs of channels of one region into workgroup memory, so every element of the map is read
-// once, and writes its tokens at every scale. What lies outside the map is LOWEST and never wins; a token that lies
-// wholly outside is LOWEST.
+// One workgroup copies CHUNK packs of channels of one region to workgroup memory, so that each element of the map is
+// read once. Then it writes the tokens at each scale. Patches outside the map are LOWEST and never win; a token without
+// a patch in the map is LOWEST.
 //
-// Constants: WINDOW, side of a region in patches; CHUNK, with WINDOW * WINDOW * CHUNK packs at most 16 KiB.
+// Constants: WINDOW, side of a region in patches; CHUNK, such that WINDOW * WINDOW * CHUNK packs are at most 16 KiB.
 
 struct Params {
     height: u32, // of the map, in patches
     width: u32,
     packs: u32, // of channels
-    across: u32, // regions in a row
+    across: u32, // regions per row
     scales: u32,
     rows: u32, // of `pooled`
     unused_0: u32,
     unused_1: u32,
-    scale: array<vec4<u32>, 16>, // kernel rows, kernel columns, first row of `pooled`, tokens in a row of the region
+    scale: array<vec4<u32>, 16>, // kernel rows, kernel columns, first row of `pooled`, tokens per row of the region
 }
 
 @group(0) @binding(0) var<storage, read_write> map: array<Pack>; // (height, width, packs)

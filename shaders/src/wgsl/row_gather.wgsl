@@ -1,14 +1,14 @@
-// Rows picked by index, the same from every batch: hidden states and rotary tables.
+// Rows by index, the same for each batch: hidden states and rotary tables.
 //
 //     picked[b, i] = rows[b, indices[i]]
 //
-// One invocation copies one pack. An index out of range gives zeros.
+// One invocation copies one pack. For an index out of range the result is zero.
 
 struct Params {
-    rows: u32, // of each batch
-    packs: u32, // of a row
+    rows: u32, // per batch
+    packs: u32, // per row
     count: u32, // indices
-    total: u32, // packs of the result
+    total: u32, // packs in the result
 }
 
 @group(0) @binding(0) var<storage, read_write> rows: array<Pack>; // (batches, rows, packs)

@@ -1,9 +1,9 @@
-// The thumbnail folded into the selector's weights (paper Sec. 3.2, Eq. 1).
+// The product of the weights of the selector and the thumbnail (paper Sec. 3.2, Eq. 1).
 //
 //     fold[s, c] = sum_p weight[s, p] * thumbnail[p, c] / sqrt(C)
 //
-// FC(x . X_g) = x . (FC X_g): the products of regions and thumbnail, (M, P*P), need never exist. One workgroup takes eight
-// packs of channels at one scale; eight slices of the context tokens are added in a fixed order.
+// FC(x . X_g) = x . (FC X_g), so the products of regions and thumbnail, (M, P*P), are never stored. One workgroup
+// computes eight packs of channels at one scale. Eight slices of the context tokens are summed in a fixed order.
 
 struct Params {
     context: u32, // P * P

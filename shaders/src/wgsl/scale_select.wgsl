@@ -1,7 +1,8 @@
-// The scale of every region (paper Sec. 3.2, Eq. 1): Z = pooled . fold + bias, choice = argmax Z.
+// The scale of each region (paper Sec. 3.2, Eq. 1): Z = pooled . fold + bias, choice = argmax Z.
 //
-// `fold` is what scale_fold makes of thumbnail and weights. Equal logits: the first scale. A region with a logit that is not
-// finite gets the choice `scales`, which is none. One workgroup takes one region; its lanes' sums meet in a fixed tree.
+// `fold` is the result of scale_fold. Equal logits: the first scale. A region with a logit that is not finite gets the
+// choice `scales`, which is no scale. One workgroup computes one region; the sums of its lanes are added in a fixed
+// tree.
 
 struct Params {
     regions: u32,
@@ -28,7 +29,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let region = group.y * groups.x + group.x;
-    let first = min(region, params.regions - 1u) * params.packs; // a region too many computes, and writes nothing
+    let first = min(region, params.regions - 1u) * params.packs; // an extra region is computed, but not written
     var best = 0.0;
     var chosen = 0u;
     var finite = true;
@@ -46,7 +47,7 @@ fn main(
             workgroupBarrier();
         }
         let z = parts[0] + f32(bias[s]);
-        // On the bits: WGSL may assume that NaN and infinity do not exist.
+        // Tests the bits: WGSL may assume that there are no NaN and infinities.
         finite = finite && (bitcast<u32>(z) & 0x7f800000u) != 0x7f800000u;
         if (s == 0u || z > best) {
             best = z;

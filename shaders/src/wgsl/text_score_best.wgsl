@@ -1,16 +1,17 @@
-// Attention of the best head, added up over the text tokens, block after block (paper Sec. 3.3, Eq. 7 and 8).
+// The maximum attention over the heads, summed over the text tokens of a block (paper Sec. 3.3, Eq. 7 and 8).
 //
 //     importance[n] += sum_i max_h exp(scores[h, i, n] - lse[h, i]) / T
 //
-// The exponential rises with its argument, so the maximum over the heads is taken before it. One workgroup takes 16 visual
-// tokens: a lane one of them, every 16th text token, and four heads at a time, so that four reads are under way at once. Lanes
-// meet in a fixed order. The first block writes, the others add.
+// The exponential is monotonic, so the maximum over the heads is taken before it. One workgroup computes 16 visual
+// tokens. A lane computes one visual token, every 16th text token, and four heads at a time, so that four reads are in
+// progress at once. The lanes are summed in a fixed order. The first block writes the result, the other blocks add to
+// it.
 
 struct Params {
     heads: u32,
     block: u32, // text tokens in the block
     visual: u32, // N
-    first: u32, // text token of the block
+    first: u32, // first text token of the block
     share: f32, // 1 / T
     unused_0: u32,
     unused_1: u32,
@@ -23,7 +24,7 @@ struct Params {
 @group(0) @binding(3) var<uniform> params: Params;
 
 const LANES: u32 = 256u;
-const ACROSS: u32 = 16u; // visual tokens side by side
+const ACROSS: u32 = 16u; // visual tokens per workgroup
 const NOTHING: f32 = -1e30; // far below every score, and finite
 
 var<workgroup> sums: array<f32, LANES>;
@@ -31,7 +32,7 @@ var<workgroup> sums: array<f32, LANES>;
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = group.x * ACROSS + lane % ACROSS;
-    // A token or a head too many is the last one again: a token is not written, and a head changes no maximum.
+    // An extra token or head repeats the last one. The token is not written, and the head does not change a maximum.
     let at = min(n, params.visual - 1u);
     var sum = 0.0;
     for (var i = lane / ACROSS; i < params.block; i += LANES / ACROSS) {

@@ -2,15 +2,15 @@
 //
 //     scores[h, i, n] = q[h, first + i] . k[n] / sqrt(d)
 //
-// A block is a few text tokens, so that the scores of a long question are never held at once. The query heads of one key
-// head are rows of one product. One workgroup takes 32 rows and 256 keys; an invocation 16 rows and eight keys, so that
-// each pack that it reads takes part in eight or sixteen products. Its keys are ACROSS apart: what neighbours write lies
-// side by side.
+// A block is a few text tokens, to limit the memory for the scores of a long question. The query heads of one key head
+// are rows of one product. One workgroup computes 32 rows and 256 keys. An invocation computes 16 rows and eight keys,
+// so that it uses each pack that it reads in eight or sixteen products. Its keys are ACROSS apart, so that neighbours
+// write adjacent elements.
 
 struct Params {
-    share: u32, // query heads of one key head
+    share: u32, // query heads per key head
     text: u32, // T
-    first: u32, // text token of the block
+    first: u32, // first text token of the block
     block: u32, // text tokens in the block
     visual: u32, // N
     packs: u32, // d / 4
@@ -24,11 +24,11 @@ struct Params {
 @group(0) @binding(3) var<uniform> params: Params;
 
 const LANES: u32 = 64u;
-const ROWS: u32 = 16u; // of an invocation
-const ACROSS: u32 = 32u; // invocations side by side
-const KEYS: u32 = 8u * ACROSS; // of a workgroup
+const ROWS: u32 = 16u; // per invocation
+const ACROSS: u32 = 32u; // invocations across the keys
+const KEYS: u32 = 8u * ACROSS; // per workgroup
 
-// The eight scores of one row.
+// Writes the eight scores of one row.
 fn write(row: u32, n: vec4<u32>, low: vec4<f32>, high: vec4<f32>) {
     for (var j = 0u; j < 4u; j++) {
         if (n[j] < params.visual) {
@@ -43,13 +43,13 @@ fn write(row: u32, n: vec4<u32>, low: vec4<f32>, high: vec4<f32>) {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     // group: (256 keys, 32 rows, key head)
-    let rows = params.share * params.block; // of one key head
+    let rows = params.share * params.block; // per key head
     let first_row = (group.y * 2u + lane / ACROSS) * ROWS;
     let first_key = group.x * KEYS + lane % ACROSS;
     if (first_row >= rows || first_key >= params.visual) {
         return;
     }
-    // Where rows and keys start. One too many is the last one again: it is computed, and not written.
+    // The start of rows and keys. An extra row or key repeats the last one: it is computed, but not written.
     var q_at: array<u32, ROWS>;
     for (var i = 0u; i < ROWS; i++) {
         let row = min(first_row + i, rows - 1u);
@@ -61,8 +61,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let a = (key_0 + min(n, vec4<u32>(params.visual - 1u))) * params.packs;
     let b = (key_0 + min(n + 4u * ACROSS, vec4<u32>(params.visual - 1u))) * params.packs;
 
-    // Row i against its first four keys and its last four. Written out: in an array under a loop they would live in memory, and the
-    // kernel takes twice as long.
+    // Row i with its first four keys and its last four keys. Not an array with a loop: that would be in memory, and the
+    // kernel would take twice as long.
     var low_0 = vec4<f32>(0.0);
     var high_0 = vec4<f32>(0.0);
     var low_1 = vec4<f32>(0.0);
@@ -148,7 +148,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         high_15 += q * k_high;
     }
 
-    // Rows of a key head lie side by side in `scores` as well.
+    // The rows of a key head are adjacent in `scores` too.
     let row = group.z * rows + first_row;
     let last = rows - first_row;
     write(row, n, low_0, high_0);

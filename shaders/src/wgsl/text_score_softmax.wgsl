@@ -1,8 +1,9 @@
-// The softmax's denominator of every row of scores (paper Sec. 3.3, Eq. 7).
+// The denominator of the softmax for each row of scores (paper Sec. 3.3, Eq. 7).
 //
 //     lse[row] = log sum_n exp(scores[row, n])
 //
-// One workgroup takes one row: each lane keeps maximum and sum of every 64th score, and lanes meet in a fixed tree.
+// One workgroup computes one row. Each lane computes the maximum and the sum of every 64th score; the lanes are
+// combined in a fixed tree.
 
 struct Params {
     rows: u32, // heads * text tokens of the block
@@ -28,8 +29,8 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let row = group.y * groups.x + group.x;
-    let first = min(row, params.rows - 1u) * params.visual; // a row too many computes, and writes nothing
-    // Four scores at a time: each is read once, and the sum is rescaled once for four.
+    let first = min(row, params.rows - 1u) * params.visual; // an extra row is computed, but not written
+    // Four scores at a time, so that the sum is rescaled once per four scores.
     var top = NOTHING;
     var sum = 0.0;
     for (var n = lane; n < params.visual; n += 4u * LANES) {

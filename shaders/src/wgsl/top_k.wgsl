@@ -1,21 +1,21 @@
-// Which visual tokens stay (paper Sec. 3.3, Eq. 9): in the order of falling score, equal scores by rising index, the fewest
-// whose share of the sum exceeds gamma, or a given number.
+// Which visual tokens are kept (paper Sec. 3.3, Eq. 9): in the order of falling score, equal scores by rising index,
+// the fewest tokens whose share of the sum is above gamma, or a given number of tokens.
 //
 //     count[0]      K, or 0 where a score is not finite
 //     kept[0 .. K]  the K indices, rising
 //
-// Nothing is sorted. A radix select over the scores' bits, eight bits a pass, finds the last score that is kept: each pass
-// counts scores and adds up their weight in 256 bins, and walks down from the highest bin to the one in which the
-// budget is reached. Ties at that score go by index.
+// There is no sort. A radix select over the bits of the scores, eight bits per pass, finds the last score that is kept.
+// Each pass counts scores and sums their weights in 256 bins, and goes down from the highest bin to the bin in which
+// the budget is reached. Equal scores are selected by index.
 //
-// Weights are whole numbers of 48 bits, the largest score's highest bit on top: their sums do not depend on the order,
-// so a run equals the next bit for bit, and a share is off by less than 2^-31. One workgroup, at most 65536 scores.
+// Weights are integers of 48 bits, scaled so that the largest score uses the highest bit. Integer sums do not depend on
+// the order, so each run has the same bits; the error of a share is below 2^-31. One workgroup, at most 65536 scores.
 
 struct Params {
     count: u32, // N, 1 to 65536
-    by_count: u32, // 1: keep `keep`; 0: keep by gamma
+    by_count: u32, // 1: keep `keep` tokens; 0: use gamma
     keep: u32,
-    gamma: u32, // times 2^-32
+    gamma: u32, // times 2^32
 }
 
 @group(0) @binding(0) var<storage, read_write> scores: array<u32>; // (N,), the bits of f32
@@ -23,27 +23,27 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> count: array<u32>; // (1,)
 @group(0) @binding(3) var<uniform> params: Params;
 
-const LANES: u32 = 256u; // one a bin
+const LANES: u32 = 256u; // one per bin
 
 var<workgroup> largest: atomic<u32>; // exponent
 var<workgroup> bin_count: array<atomic<u32>, LANES>;
-// The bins' weights by 16-bit digits, lowest first: 65536 of them stay within 32 bits.
+// The weights of the bins as 16-bit digits, lowest first: sums of 65536 digits fit in 32 bits.
 var<workgroup> bin_low: array<atomic<u32>, LANES>;
 var<workgroup> bin_middle: array<atomic<u32>, LANES>;
 var<workgroup> bin_high: array<atomic<u32>, LANES>;
-// Sixteen bins each, so that one lane has sixteen steps to walk and sixteen more, not 256.
+// Groups of sixteen bins, so that the search takes at most 32 steps, not 256.
 var<workgroup> group_count: array<u32, 16>;
 var<workgroup> group_weight: array<vec2<u32>, 16>;
 var<workgroup> tally: array<u32, LANES>;
-// What lane 0 decides for all.
-var<workgroup> last: u32; // the key of the last score kept, from its highest digit on
+// Results of lane 0 for all lanes.
+var<workgroup> last: u32; // the key of the last score that is kept: the digits found so far
 var<workgroup> above: u32; // scores above the chosen bin
-var<workgroup> above_weight: vec2<u32>; // and their weight: low word, high word
-var<workgroup> limit: vec2<u32>; // the weight to exceed
-var<workgroup> ties: u32; // scores equal to the last that stay
-var<workgroup> everything: u32; // 1: no budget is reached, all stay
+var<workgroup> above_weight: vec2<u32>; // their weight: low word, high word
+var<workgroup> limit: vec2<u32>; // the weight that the kept scores must exceed
+var<workgroup> ties: u32; // how many scores equal to the last one are kept
+var<workgroup> everything: u32; // 1: the budget is never reached, all are kept
 
-// Whole numbers of 64 bits as (low word, high word).
+// Integers of 64 bits as (low word, high word).
 fn add(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
     let low = a.x + b.x;
     return vec2<u32>(low, a.y + b.y + select(0u, 1u, low < a.x));
@@ -65,7 +65,7 @@ fn from_digits(low: u32, middle: u32, high: u32) -> vec2<u32> {
     return add(add(vec2<u32>(low, 0u), vec2<u32>(middle << 16u, middle >> 16u)), vec2<u32>(0u, high));
 }
 
-// Rises with the score: the order of the bits as whole numbers.
+// An integer with the same order as the score.
 fn key_of(bits: u32) -> u32 {
     return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
 }
@@ -74,7 +74,7 @@ fn bits_of(key: u32) -> u32 {
     return select(~key, key & 0x7fffffffu, (key >> 31u) == 1u);
 }
 
-// A score's weight in digits of 16 bits, lowest first; a negative score weighs nothing.
+// The weight of a score as 16-bit digits, lowest first; 0 for a negative score.
 fn weight_of(bits: u32, top: u32) -> vec3<u32> {
     if ((bits >> 31u) == 1u) {
         return vec3<u32>(0u);
@@ -104,14 +104,14 @@ fn bin_weight(bin: u32) -> vec2<u32> {
     return from_digits(atomicLoad(&bin_low[bin]), atomicLoad(&bin_middle[bin]), atomicLoad(&bin_high[bin]));
 }
 
-// The highest bin in which the budget is reached: lane 0's part of a pass.
+// Finds the highest bin in which the budget is reached. Only lane 0 runs it.
 fn choose_bin(pass_index: u32) {
     if (pass_index == 0u) {
         var sum = vec2<u32>(0u);
         for (var i = 0u; i < 16u; i++) {
             sum = add(sum, group_weight[i]);
         }
-        // floor(sum * gamma): whole numbers above it exceed the product, the others do not.
+        // floor(sum * gamma): an integer exceeds the product exactly where it exceeds this.
         limit = add(vec2<u32>(multiply(sum.x, params.gamma).y, 0u), multiply(sum.y, params.gamma));
     }
     var before = above;
@@ -147,7 +147,7 @@ fn choose_bin(pass_index: u32) {
     }
 }
 
-// How many of the scores equal to the last stay: the fewest that reach the budget.
+// How many of the scores equal to the last one are kept: the fewest that reach the budget.
 fn choose_ties(top: u32) {
     let equal = atomicLoad(&bin_count[last & 0xffu]);
     let each = weight_of(bits_of(last), top);
@@ -165,7 +165,7 @@ fn choose_ties(top: u32) {
     ties = low;
 }
 
-// The sum of the values of all lanes before this one, by sixteens. Every lane calls it.
+// The sum of the values of all lanes before this one. All lanes must call it.
 fn sum_before(lane: u32, value: u32) -> u32 {
     tally[lane] = value;
     workgroupBarrier();
@@ -219,7 +219,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         for (var i = lane; i < params.count; i += LANES) {
             let bits = scores[i];
             let key = key_of(bits);
-            // In the first pass nothing is chosen yet; a shift by 32 bits would be undefined.
+            // The first pass has no chosen digits; a shift by 32 bits would be undefined.
             if (pass_index == 0u || (key >> ((shift + 8u) & 31u)) == chosen) {
                 let bin = (key >> shift) & 0xffu;
                 atomicAdd(&bin_count[bin], 1u);
@@ -252,7 +252,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
     }
 
-    // Rising order: each lane takes a stretch of indices; two prefix sums say which ties stay, and where all go.
+    // Output in rising order: each lane processes a range of indices. Two prefix sums give the ties that are kept and
+    // the positions of all.
     let stretch = (params.count + LANES - 1u) / LANES;
     let start = min(lane * stretch, params.count);
     let end = min(start + stretch, params.count);

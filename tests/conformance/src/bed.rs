@@ -1,18 +1,19 @@
-//! Inputs on a device, each in the middle of a larger tensor whose rest must stay as it is.
+//! Inputs on a device, each in the middle of a larger tensor filled with sentinels.
 //!
-//! A kernel that reads or writes beside its input is seen: what lies there is large, and is looked at afterwards.
+//! The sentinels are large numbers, and are checked after the run. This detects kernels that read or write outside an
+//! input.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, Transaction};
 use fovea_runtime::{
     Error,
-    device::{into_f32, into_indices, read_all},
+    read::{into_f32, into_indices, read_all},
 };
 use half::f16;
 
-/// Bytes before and after an input: the largest alignment of a binding, so that the input can be bound where it lies.
+/// Bytes before and after an input: the largest alignment of a binding, so that the input can be bound in place.
 const MARGIN: usize = 256;
 
-/// What stands beside an input: larger than what cases hold, exact in f16, and out of every index range below it.
+/// The sentinel's value: larger than the values of all cases, exact in f16, and out of range as an index.
 const SENTINEL: i16 = 1031;
 
 /// The inputs of one run of a case.
@@ -24,18 +25,18 @@ pub(crate) struct Bed<'a> {
 }
 
 impl<'a> Bed<'a> {
-    /// No inputs yet. Numbers are stored in f16 where `half`, else in f32.
+    /// Without inputs. Numbers are stored in f16 if `half`, else in f32.
     pub fn new(device: &'a Device, half: bool) -> Self {
         Self { device, half, floats: Vec::new(), indices: Vec::new() }
     }
 
-    /// Numbers, which are already rounded to what is stored.
+    /// Adds numbers, which must be rounded to the stored type already.
     pub fn floats<const D: usize>(&mut self, values: &[f32], shape: [usize; D]) -> Tensor<D> {
         let half = self.half;
         self.stored(values, shape, half)
     }
 
-    /// Numbers in f32, whatever the others are stored in.
+    /// Adds numbers that are always stored in f32.
     pub fn full<const D: usize>(&mut self, values: &[f32], shape: [usize; D]) -> Tensor<D> {
         self.stored(values, shape, false)
     }
@@ -54,7 +55,7 @@ impl<'a> Bed<'a> {
         tensor.narrow(0, beside, values.len()).reshape(shape)
     }
 
-    /// Indices.
+    /// Adds indices.
     pub fn indices(&mut self, values: &[usize]) -> Tensor<1, Int> {
         let values: Vec<i32> = values.iter().map(|&i| i32::try_from(i).unwrap_or(i32::MAX)).collect();
         let beside = MARGIN / 4;
@@ -64,9 +65,9 @@ impl<'a> Bed<'a> {
         tensor.narrow(0, beside, values.len())
     }
 
-    /// The sentence about the first number that was overwritten, in an input or beside it; None where all are as they were.
+    /// A message about the first number that was overwritten, in an input or its sentinels; None if nothing changed.
     ///
-    /// All are read in one round trip: in a browser each one takes its time.
+    /// All tensors are read in one round trip, because round trips are slow in a browser.
     pub async fn overwritten(self) -> Result<Option<String>, Error> {
         let reads = self.floats.iter().fold(Transaction::default(), |reads, (t, _)| reads.register(t.clone()));
         let reads = self.indices.iter().fold(reads, |reads, (t, _)| reads.register(t.clone()));
@@ -106,7 +107,7 @@ fn first_other<A, B>(before: &[A], after: &[B], same: impl Fn((&A, &B)) -> bool)
 fn sentence<A: ToString, B: ToString>(input: usize, at: usize, before: &[A], after: &[B]) -> String {
     let word = |value: Option<String>| value.unwrap_or_else(|| "nothing".into());
     let (expected, got) = (word(before.get(at).map(A::to_string)), word(after.get(at).map(B::to_string)));
-    format!("input {input}: expected it to stay as it was, got {got} for {expected} at {at}, sentinels counted")
+    format!("input {input}: expected no change, got {got} instead of {expected} at {at} (sentinels included)")
 }
 
 #[cfg(test)]
@@ -114,13 +115,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_other_number_is_found() {
+    fn one_changed_number_is_found() {
         let flat = framed(&[1, 2, 3], 9, 2);
         assert_eq!(flat, [9, 9, 1, 2, 3, 9, 9]);
         let same = |(a, b): (&i32, &i32)| a == b;
         assert_eq!(first_other(&flat, &flat, same), None);
         assert_eq!(first_other(&flat, &[9, 9, 1, 2, 3, 9, 8], same), Some(6));
         assert_eq!(first_other(&flat, &flat[..6], same), Some(6));
-        assert!(sentence(0, 6, &flat, &flat[..6]).contains("got nothing for 9 at 6"));
+        assert!(sentence(0, 6, &flat, &flat[..6]).contains("got nothing instead of 9 at 6"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a stage is held to, and what came of holding it.
+//! Bounds on the error of a stage, and the result of a comparison.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{closeness::compare, number};
 
-/// What a stage is held to.
+/// The bound on the error of a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
-    /// The same bits.
+    /// Equal bits.
     Exact,
-    /// Normalised mean square error.
+    /// Normalized mean square error, at most this.
     Nmse(f64),
-    /// Largest absolute error.
+    /// Largest absolute error, at most this.
     Abs(f64),
 }
 
@@ -27,37 +27,37 @@ impl fmt::Display for Bound {
     }
 }
 
-/// A number that is wrong: the first where all must be equal, else the worst.
+/// A wrong number: the first one if the bound is [`Bound::Exact`], else the worst.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bad {
-    /// Of what it is one.
+    /// The stage.
     pub stage: String,
     /// Its index.
     pub index: usize,
-    /// What was expected there.
+    /// The expected value.
     #[serde(with = "number")]
     pub expected: f64,
-    /// What came.
+    /// The computed value.
     #[serde(with = "number")]
     pub got: f64,
 }
 
-/// How one stage did.
+/// The result of comparing one stage.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Held {
-    /// Normalised mean square error; infinite where something is not finite or the counts differ.
+pub struct Comparison {
+    /// Normalized mean square error; infinite if a value is not finite or the counts differ.
     pub nmse: f64,
-    /// Largest absolute error; infinite likewise.
+    /// Largest absolute error; infinite in the same cases.
     pub max_abs: f64,
-    /// The number that is wrong, and the sentence about it; None where all is well.
+    /// The wrong number and an error message; None if the bound holds.
     pub fault: Option<(Bad, String)>,
-    /// Decisions that differ from the twin's where the margin is too small to tell.
+    /// Decisions that differ from the twin's at a margin too small to decide. They are no faults.
     pub flips: usize,
 }
 
 impl Bound {
     /// Compares `got` with `expected`.
-    pub fn hold<A, B>(self, stage: &str, expected: &[A], got: &[B]) -> Held
+    pub fn check<A, B>(self, stage: &str, expected: &[A], got: &[B]) -> Comparison
     where
         A: Copy + Into<f64>,
         B: Copy + Into<f64>,
@@ -76,11 +76,11 @@ impl Bound {
             Self::Nmse(bound) => report.nmse_within(bound).err().map(|why| (worst(), why)),
             Self::Abs(bound) => report.abs_within(bound).err().map(|why| (worst(), why)),
         };
-        Held { nmse: report.nmse, max_abs: report.worst, fault, flips: 0 }
+        Comparison { nmse: report.nmse, max_abs: report.worst, fault, flips: 0 }
     }
 }
 
-/// The first pair with other bits, or that is no number.
+/// The first pair whose bits differ or that is not finite.
 fn first_other(pairs: impl Iterator<Item = (f64, f64)>) -> Option<(usize, f64, f64)> {
     let other = |(a, b): &(f64, f64)| a.to_bits() != b.to_bits() || !a.is_finite();
     pairs.enumerate().find(|(_, pair)| other(pair)).map(|(index, (a, b))| (index, a, b))
@@ -91,26 +91,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exact_names_the_first_that_differs_and_the_others_the_worst() {
+    fn exact_reports_the_first_wrong_number_and_other_bounds_the_worst() {
         let (expected, got) = ([1.0, 2.0, 3.0], [1.0, 2.5, 9.0]);
-        let held = Bound::Exact.hold("x", &expected, &got);
-        assert_eq!(held.fault.unwrap().0, Bad { stage: "x".into(), index: 1, expected: 2.0, got: 2.5 });
-        let held = Bound::Abs(0.1).hold("x", &expected, &got);
-        assert_eq!((held.max_abs, held.fault.unwrap().0.index), (6.0, 2));
-        assert_eq!(Bound::Abs(6.0).hold("x", &expected, &got).fault, None);
+        let checked = Bound::Exact.check("x", &expected, &got);
+        assert_eq!(checked.fault.unwrap().0, Bad { stage: "x".into(), index: 1, expected: 2.0, got: 2.5 });
+        let checked = Bound::Abs(0.1).check("x", &expected, &got);
+        assert_eq!((checked.max_abs, checked.fault.unwrap().0.index), (6.0, 2));
+        assert_eq!(Bound::Abs(6.0).check("x", &expected, &got).fault, None);
     }
 
     #[test]
-    fn what_is_no_number_not_there_or_of_another_sign_is_a_fault() {
+    fn nan_missing_numbers_and_another_sign_are_faults() {
         for (expected, got) in [
             (vec![1.0], vec![f64::NAN]),
             (vec![f64::NAN], vec![f64::NAN]),
             (vec![1.0], vec![]),
             (vec![0.0], vec![-0.0]),
         ] {
-            let held = Bound::Exact.hold("x", &expected, &got);
-            assert!(held.fault.is_some(), "{expected:?} and {got:?}: expected a fault, got none");
+            let checked = Bound::Exact.check("x", &expected, &got);
+            assert!(checked.fault.is_some(), "{expected:?} and {got:?}: expected a fault, got none");
         }
-        assert!(Bound::Nmse(1e300).hold("x", &[1.0], &[f64::INFINITY]).fault.is_some());
+        assert!(Bound::Nmse(1e300).check("x", &[1.0], &[f64::INFINITY]).fault.is_some());
     }
 }

@@ -1,24 +1,24 @@
-//! How far what a device computed lies from what was expected, and the sentence that says so.
+//! Measures the difference between expected and computed numbers.
 //!
 //! NMSE = sum (expected - got)^2 / sum expected^2, in f64. A number that is not finite fails every bound, and so does
-//! another count of numbers.
+//! a different count of numbers.
 
-/// The distance of one stage.
+/// The difference of one stage.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was compared.
+    /// The stage.
     pub stage: String,
-    /// Normalised mean square error; infinite where something is not finite or the counts differ.
+    /// Normalized mean square error; infinite if a value is not finite or the counts differ.
     pub nmse: f64,
-    /// Largest absolute error; infinite where something is not finite or the counts differ.
+    /// Largest absolute error; infinite if a value is not finite or the counts differ.
     pub worst: f64,
-    /// Where that is: the first such index, or the first that is not finite.
+    /// The first index with this error, or the first value that is not finite.
     pub at: usize,
-    /// What was expected there.
+    /// The expected value at this index.
     pub expected: f64,
-    /// What came.
+    /// The computed value at this index.
     pub got: f64,
-    /// Numbers expected and got.
+    /// Counts of expected and computed numbers.
     pub counts: (usize, usize),
 }
 
@@ -59,13 +59,13 @@ where
 
 impl Report {
     /// # Errors
-    /// The whole sentence, where the NMSE is not at most `bound`.
+    /// A message, if the NMSE is not at most `bound`.
     pub fn nmse_within(&self, bound: f64) -> Result<(), String> {
         if self.nmse <= bound { Ok(()) } else { Err(format!("expected an NMSE of at most {bound:e}; {self}")) }
     }
 
     /// # Errors
-    /// The whole sentence, where the largest absolute error is not at most `bound`.
+    /// A message, if the largest absolute error is not at most `bound`.
     pub fn abs_within(&self, bound: f64) -> Result<(), String> {
         if self.worst <= bound { Ok(()) } else { Err(format!("expected errors of at most {bound:e}; {self}")) }
     }
@@ -81,17 +81,20 @@ impl std::fmt::Display for Report {
     }
 }
 
+/// Compares the bits of two lists.
+///
 /// # Errors
-/// The first index where the bits differ, with both numbers.
+/// A message with the first index at which the bits differ, and both numbers.
 pub fn same_bits(stage: &str, expected: &[f32], got: &[f32]) -> Result<(), String> {
     if expected.len() != got.len() {
         return Err(format!("{stage}: expected {} numbers, got {}", expected.len(), got.len()));
     }
     match expected.iter().zip(got).position(|(a, b)| a.to_bits() != b.to_bits()) {
         None => Ok(()),
-        Some(at) => {
-            Err(format!("{stage}: expected the same bits, got others at {at}: {} and {}", expected[at], got[at]))
-        }
+        Some(at) => Err(format!(
+            "{stage}: expected equal bits, got a difference at {at}: expected {}, got {}",
+            expected[at], got[at]
+        )),
     }
 }
 
@@ -100,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nmse_is_the_error_s_share_of_the_power() {
+    fn nmse_is_squared_error_divided_by_power() {
         // (0.5^2) / (3^2 + 4^2) = 0.01.
         let report = compare("x", &[3.0f32, 4.0], &[3.0f32, 4.5]);
         assert_eq!((report.nmse, report.worst, report.at), (0.01, 0.5, 1));
@@ -109,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_not_there_fails_every_bound() {
+    fn nan_and_missing_numbers_fail_every_bound() {
         let bad = [
             compare("x", &[1.0f32], &[f32::NAN]),
             compare("x", &[f32::INFINITY], &[f32::INFINITY]),

@@ -1,14 +1,14 @@
-//! Fixtures out of a directory.
+//! Reads fixtures from a directory.
 
 use std::{borrow::Cow, collections::BTreeSet, fs, path::Path};
 
 use crate::golden::{CASES, FixtureError, Fixtures, cases};
 
 impl Fixtures {
-    /// The table, pictures, traces and checkpoints of a directory such as the repository's `tests/fixtures`.
+    /// Reads cases, pictures, traces and checkpoints from a directory, for example `tests/fixtures`.
     ///
     /// # Errors
-    /// [`FixtureError`] where something cannot be read.
+    /// [`FixtureError`] if a file cannot be read.
     pub fn directory(path: &Path) -> Result<Self, FixtureError> {
         let failed = |name: &str, why: std::io::Error| {
             FixtureError::new(&path.join(name).display().to_string(), why.to_string())

@@ -1,4 +1,4 @@
-//! The smallest set of fixtures that goes through every stage, embedded: one checkpoint of 0.36 million weights, three
+//! Embedded fixtures: the smallest set that covers every stage. One checkpoint with 0.36 million weights, three
 //! pictures, three traces.
 
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ const MODEL: &str = "tiny-1";
 /// Cases `tiny-older-emoji`, `tiny-older-thin` and `tiny-older-none`.
 ///
 /// # Errors
-/// [`FixtureError`] where the table is broken: never in a build whose tests pass.
+/// [`FixtureError`] if the table is broken, which the tests exclude.
 pub fn fixtures() -> Result<Fixtures, FixtureError> {
     let broken = |e: serde_json::Error| FixtureError::new(CASES, e.to_string());
     let mut lines: Vec<Value> = serde_json::from_slice(include_bytes!("../../fixtures/cases.json")).map_err(broken)?;

@@ -1,7 +1,7 @@
-//! Forced decoding: the reference's answer is fed token by token, and at every step the most likely next token must be the
-//! one that is most likely by the reference.
+//! Forced decoding: the model gets the reference's answer token by token, and at every step its most likely next token
+//! must be the reference's.
 //!
-//! A greedy run that takes one other token goes another way from there; here every step counts on its own.
+//! In a greedy run, all steps after one different token differ. Forced decoding judges every step separately.
 
 use fovea_model::{AskOptions, trace::Value};
 use serde::{Deserialize, Serialize};
@@ -16,18 +16,18 @@ use crate::{
 pub struct DecodingRow {
     /// The case.
     pub case: String,
-    /// Steps of the reference's answer.
+    /// Number of steps in the reference's answer.
     pub steps: usize,
-    /// Steps whose most likely token is the reference's.
+    /// Number of steps whose most likely token is the reference's.
     pub agree: usize,
-    /// How it ended: one other token is a failure, since the best two logits of every step are far apart.
+    /// The outcome. One different token is a failure, since the best two logits of every step are far apart.
     pub outcome: Outcome,
 }
 
-/// The settings that feed the reference's answer.
+/// Options that force the reference's answer.
 ///
 /// # Errors
-/// A sentence, where the trace has no answer.
+/// A message, if the trace has no answer.
 pub fn options(case: &Case, reference: &Trace) -> Result<AskOptions, String> {
     let Some(Value::I64 { data, .. }) = reference.get("answer_ids") else {
         return Err("answer_ids: expected ids in PyTorch's trace, got none".to_owned());
@@ -53,12 +53,12 @@ pub fn check(case: &Case, reference: &Trace, got: &Trace) -> DecodingRow {
     row(expected.len(), agree, outcome)
 }
 
-/// A case that did not come to an end.
+/// The row of a case that did not complete.
 pub(crate) fn failed(case: &Case, why: String) -> DecodingRow {
     DecodingRow { case: case.name.clone(), steps: 0, agree: 0, outcome: Outcome::Fail { why } }
 }
 
-/// The most likely token of every step; equal logits: the first.
+/// The most likely token of every step; the first one if logits are equal.
 fn best_tokens(trace: &Trace) -> Result<Vec<usize>, String> {
     let Some(Value::F32 { shape, data }) = trace.get("step_logits") else {
         return Err("step_logits: expected logits, got none".to_owned());
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_other_token_fails_and_the_rest_counts() {
+    fn one_different_token_fails_and_the_others_are_counted() {
         let case = Case {
             name: "c".into(),
             model: "m".into(),

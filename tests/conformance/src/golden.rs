@@ -1,5 +1,5 @@
-//! The table of cases and the traces that PyTorch wrote for them, out of files that are in memory: a directory's, embedded
-//! ones, or a browser's.
+//! Golden cases and PyTorch's traces for them, read from files in memory. The files come from a directory, are
+//! embedded, or come from a browser.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -13,7 +13,7 @@ pub use fovea_model::trace::Trace;
 /// One case: a model, a picture, a question, and which samplers are on.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What it is called; also its trace's file.
+    /// Its name, and the name of its trace file.
     pub name: String,
     /// The checkpoint's directory.
     pub model: String,
@@ -25,12 +25,12 @@ pub struct Case {
     pub vision: bool,
     /// Whether the text-guided sampler is on.
     pub text: bool,
-    /// Most tokens of the answer.
+    /// Maximum number of new tokens.
     pub new: usize,
 }
 
 impl Case {
-    /// The settings of the case: greedy, with logits kept.
+    /// The case's options: greedy decoding, logits kept.
     pub fn options(&self) -> AskOptions {
         AskOptions {
             vision: Some(self.vision),
@@ -42,13 +42,13 @@ impl Case {
     }
 }
 
-/// A fixture that is missing or broken.
+/// A missing or broken fixture.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("fixture {file}: {why}")]
 pub struct FixtureError {
-    /// Its name.
+    /// The file's name.
     pub file: String,
-    /// What was expected, and what came.
+    /// What was expected, and what was found.
     pub why: String,
 }
 
@@ -58,18 +58,18 @@ impl FixtureError {
     }
 }
 
-/// The fixtures' files by name, with slashes: `cases.json`, `pictures/200x200-0.png`, `traces/tiny-both.safetensors`,
+/// The fixtures' files by path, with slashes: `cases.json`, `pictures/200x200-0.png`, `traces/tiny-both.safetensors`,
 /// `tiny-0/config.json`.
 #[derive(Clone, Debug, Default)]
 pub struct Fixtures(BTreeMap<String, Cow<'static, [u8]>>);
 
 impl Fixtures {
-    /// These files.
+    /// Fixtures from these files.
     pub fn new(files: impl IntoIterator<Item = (String, Cow<'static, [u8]>)>) -> Self {
         Self(files.into_iter().collect())
     }
 
-    /// Whether there are none: then only kernels can be checked.
+    /// Whether there are no files. Then only kernels can be checked.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -77,24 +77,24 @@ impl Fixtures {
     /// A file's bytes.
     ///
     /// # Errors
-    /// [`FixtureError`] where it is not there.
+    /// [`FixtureError`] if it is missing.
     pub fn file(&self, name: &str) -> Result<&[u8], FixtureError> {
         let found = self.0.get(name).map(AsRef::as_ref);
         found.ok_or_else(|| FixtureError::new(name, format!("expected it among {} files, got none", self.0.len())))
     }
 
-    /// Every case.
+    /// All cases.
     ///
     /// # Errors
-    /// [`FixtureError`] where the table is missing or broken.
+    /// [`FixtureError`] if the table is missing or broken.
     pub fn cases(&self) -> Result<Vec<Case>, FixtureError> {
         cases(self.file(CASES)?)
     }
 
-    /// What PyTorch computed for a case.
+    /// PyTorch's trace of a case.
     ///
     /// # Errors
-    /// [`FixtureError`] where the trace is missing or broken.
+    /// [`FixtureError`] if the trace is missing or broken.
     pub fn trace(&self, case: &str) -> Result<Trace, FixtureError> {
         let name = format!("traces/{case}.safetensors");
         trace(&name, self.file(&name)?)
@@ -103,7 +103,7 @@ impl Fixtures {
     /// The bytes of a case's picture.
     ///
     /// # Errors
-    /// [`FixtureError`] where it is not there.
+    /// [`FixtureError`] if it is missing.
     pub fn picture(&self, case: &Case) -> Result<&[u8], FixtureError> {
         self.file(&format!("pictures/{}", case.picture))
     }
@@ -111,7 +111,7 @@ impl Fixtures {
     /// The files of one checkpoint.
     ///
     /// # Errors
-    /// [`FixtureError`] where there are none.
+    /// [`FixtureError`] if there are none.
     pub fn checkpoint(&self, name: &str) -> Result<Source, FixtureError> {
         let inside = |(file, bytes): (&String, &Cow<'static, [u8]>)| {
             let file = file.strip_prefix(name)?.strip_prefix('/')?;
@@ -125,10 +125,10 @@ impl Fixtures {
     }
 }
 
-/// The table of cases among the fixtures.
+/// The file of the table of cases.
 pub const CASES: &str = "cases.json";
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Deserialize)]
 struct Line {
     case: String,
@@ -154,10 +154,10 @@ impl From<Line> for Case {
     }
 }
 
-/// The table's cases.
+/// Parses the table of cases.
 ///
 /// # Errors
-/// [`FixtureError`] where it is broken, or holds none.
+/// [`FixtureError`] if it is broken or empty.
 pub fn cases(table: &[u8]) -> Result<Vec<Case>, FixtureError> {
     let lines: Vec<Line> = serde_json::from_slice(table)
         .map_err(|e| FixtureError::new(CASES, format!("expected a list of cases, got: {e}")))?;
@@ -167,10 +167,10 @@ pub fn cases(table: &[u8]) -> Result<Vec<Case>, FixtureError> {
     Ok(lines.into_iter().map(Case::from).collect())
 }
 
-/// A trace's stages. `name` is what to call its file.
+/// Parses a trace. `name` is its file name, for errors.
 ///
 /// # Errors
-/// [`FixtureError`] where it is broken, or of other types than F32 and I64.
+/// [`FixtureError`] if it is broken or has types other than F32 and I64.
 pub fn trace(name: &str, bytes: &[u8]) -> Result<Trace, FixtureError> {
     let tensors = SafeTensors::deserialize(bytes)
         .map_err(|e| FixtureError::new(name, format!("expected a safetensors file, got: {e}")))?;
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_or_broken_is_named() {
+    fn errors_name_missing_and_broken_files() {
         let none = Fixtures::default();
         assert!(none.is_empty() && none.cases().is_err_and(|e| e.to_string().contains("cases.json")));
         assert!(none.checkpoint("tiny-1").is_err_and(|e| e.to_string().contains("tiny-1/")));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_table_is_a_case() {
+    fn a_row_of_the_table_is_a_case() {
         let table =
             br#"[{"case": "c", "model": "m", "image": "pictures/p.png", "prompt": "?", "off": ["text"], "new": 3}]"#;
         let [case] = cases(table).unwrap().try_into().unwrap();

@@ -1,8 +1,8 @@
-//! The table of cases of the samplers' operations, and how one is run.
+//! The table of cases of the samplers' operations, and how a case runs.
 //!
-//! Every case runs twice on the device and must give the same bits; its result is compared with the f64 twin, which starts
-//! from the same rounded inputs; nothing beside inputs and outputs may be written. What a case prints is all there is to know
-//! of it: numbers are drawn from its text.
+//! Every case runs twice on the device and must give equal bits. The result is compared with the f64 twin, which gets
+//! the same rounded inputs. Writes outside inputs and outputs are failures. The text of a case defines it completely:
+//! the text is the seed of its random numbers.
 
 pub(crate) mod compact;
 pub(crate) mod region_pool;
@@ -13,25 +13,30 @@ pub(crate) mod top_k;
 
 use std::{collections::BTreeMap, fmt};
 
-use fovea_runtime::{Error, OpenDevice, Scale, sampler_ops::runs_kernels, sentinels};
+use fovea_runtime::{
+    Error, OpenDevice, Scale,
+    sampler_ops::runs_kernels,
+    testing::{begin_sentinels, check_sentinels},
+};
+use futures_util::future::join;
 use web_time::Instant;
 
 use crate::{
     Depth,
     bed::Bed,
-    bound::{Bound, Held},
+    bound::{Bound, Comparison},
     row::{Outcome, Row},
 };
 
-/// What an operation gave, by name. Indices, boxes and counts are whole numbers far below 2^24, which f32 holds.
+/// Outputs of an operation, by name. Indices, boxes and counts are integers far below 2^24, exact in f32.
 pub(crate) type Outputs = BTreeMap<&'static str, Vec<f32>>;
 
-/// One case of one operation: what it needs of the suite.
+/// One case of one operation.
 pub(crate) trait Operation: fmt::Display {
     /// Its name in reports, and the first word of every case.
     const NAME: &'static str;
 
-    /// What it is held to, and why that is enough.
+    /// The bound, and why it is strict enough.
     fn tolerance(&self, half: bool) -> String;
 
     /// Whether there is a kernel for this shape.
@@ -39,11 +44,11 @@ pub(crate) trait Operation: fmt::Display {
         true
     }
 
-    /// Computes on the device.
+    /// Runs on the device.
     async fn run(&self, half: bool, bed: &mut Bed<'_>) -> Result<Outputs, Error>;
 
-    /// Holds what came against the twin.
-    fn hold(&self, half: bool, got: &Outputs) -> Vec<Held>;
+    /// Compares the outputs with the twin's.
+    fn check(&self, half: bool, got: &Outputs) -> Vec<Comparison>;
 }
 
 /// The operation of a case, with its shapes.
@@ -57,19 +62,19 @@ enum Shape {
     RowGather(row_gather::RowGather),
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Clone, Debug)]
 pub struct KernelCase {
     shape: Shape,
     /// Whether numbers are stored in f16.
     half: bool,
-    /// Whether it takes too long for a look in passing.
+    /// Whether it is too slow for [`Depth::Quick`].
     large: bool,
-    /// Why it is here.
+    /// Its purpose.
     why: &'static str,
 }
 
-/// Calls a generic function with the operation of a case.
+/// Evaluates an expression with the operation of a case.
 macro_rules! with_operation {
     ($case:expr, $op:ident => $call:expr) => {
         match &$case.shape {
@@ -83,7 +88,7 @@ macro_rules! with_operation {
     };
 }
 
-/// The whole table: operation by operation, each shape in f32 and, where the operation stores f16, in f16.
+/// The table: all operations with all shapes, in f32 and, if the operation supports it, in f16.
 pub fn table(depth: Depth) -> Vec<KernelCase> {
     let mut all = Vec::new();
     add(&mut all, region_pool::cases(), true, Shape::RegionPool);
@@ -98,18 +103,21 @@ pub fn table(depth: Depth) -> Vec<KernelCase> {
 
 /// A shape of an operation in the table.
 pub(crate) struct Planned<O> {
+    /// The shape.
     pub op: O,
+    /// What the case tests.
     pub why: &'static str,
+    /// Whether it runs only at [`Depth::Full`].
     pub large: bool,
 }
 
 impl<O> Planned<O> {
-    /// Runs always.
+    /// Runs at every depth.
     pub fn new(why: &'static str, op: O) -> Self {
         Self { op, why, large: false }
     }
 
-    /// Runs only where time does not matter.
+    /// Runs only at [`Depth::Full`].
     pub fn large(why: &'static str, op: O) -> Self {
         Self { op, why, large: true }
     }
@@ -133,7 +141,7 @@ impl KernelCase {
     /// Runs on a device.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]; anything else that goes wrong is the row's.
+    /// [`Error::DeviceLost`]. The row contains all other errors.
     pub async fn run(&self, open: &OpenDevice) -> Result<Row, Error> {
         with_operation!(self, op => self.row(op, open).await)
     }
@@ -162,15 +170,14 @@ impl KernelCase {
             return Ok(row);
         }
         let start = Instant::now();
-        let first = self.once(op, open, &mut row).await?;
-        let second = self.once(op, open, &mut row).await?;
+        let (first, second) = self.twice(op, open, &mut row).await?;
         row.milliseconds = start.elapsed().as_secs_f64() * 1e3;
         let (Some(first), Some(second)) = (first, second) else {
             row.bit_identical = false;
             (row.nmse, row.max_abs) = (f64::INFINITY, f64::INFINITY);
             return Ok(row);
         };
-        row.take(op.hold(self.half, &first));
+        row.add(op.check(self.half, &first));
         if let Some(why) = other_bits(&first, &second) {
             row.bit_identical = false;
             row.fail(why);
@@ -178,62 +185,77 @@ impl KernelCase {
         Ok(row)
     }
 
-    /// One run; None where it failed, and the row says why.
-    async fn once<O: Operation>(&self, op: &O, open: &OpenDevice, row: &mut Row) -> Result<Option<Outputs>, Error> {
-        let mut bed = Bed::new(&open.device, self.half);
-        sentinels::begin();
-        let ran = open.guard(op.run(self.half, &mut bed)).await;
-        // Ends the guard in any case.
-        let guarded = open.guard(sentinels::check()).await;
+    /// Two runs; None for one that failed. The row then contains the reason.
+    ///
+    async fn twice<O: Operation>(
+        &self,
+        op: &O,
+        open: &OpenDevice,
+        row: &mut Row,
+    ) -> Result<(Option<Outputs>, Option<Outputs>), Error> {
+        let (mut bed, mut other) = (Bed::new(&open.device, self.half), Bed::new(&open.device, self.half));
+        begin_sentinels();
+        let first = open.guard(op.run(self.half, &mut bed));
+        let (first, second) = both(first, open.guard(op.run(self.half, &mut other))).await;
+        // Called in any case: it also ends the sentinels.
+        let inputs = both(open.guard(bed.overwritten()), open.guard(other.overwritten()));
+        let (guarded, (changed, changed_too)) = both(open.guard(check_sentinels()), inputs).await;
         match guarded {
-            Ok(buffers) => row.buffers_guarded = row.buffers_guarded.max(buffers),
+            Ok(buffers) => row.buffers_guarded = buffers,
             Err(lost @ Error::DeviceLost(_)) => return Err(lost),
             Err(why) => row.fail(why.to_string()),
         }
-        if let Some(why) = open.guard(bed.overwritten()).await? {
+        if let Some(why) = changed?.or(changed_too?) {
             row.fail(why);
         }
-        match ran {
+        let mut outputs = |ran| match ran {
             Ok(outputs) => Ok(Some(outputs)),
             Err(lost @ Error::DeviceLost(_)) => Err(lost),
             Err(why) => {
                 row.fail(format!("expected a result, got: {why}"));
                 Ok(None)
             }
-        }
+        };
+        Ok((outputs(first)?, outputs(second)?))
     }
 }
 
-/// What is stored.
+/// Both results. In a browser the two wait for the device together, because each wait takes 100 ms in Firefox; elsewhere one
+/// after the other, because CubeCL's native read-backs do not end side by side.
+async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
+    if cfg!(target_family = "wasm") { join(first, second).await } else { (first.await, second.await) }
+}
+
+/// The stored type.
 const fn dtype(half: bool) -> &'static str {
     if half { "f16" } else { "f32" }
 }
 
-/// The sentence about the first number whose bits are not those of the first run.
+/// A message about the first number whose bits differ between the runs.
 fn other_bits(first: &Outputs, second: &Outputs) -> Option<String> {
     if first.keys().ne(second.keys()) {
-        return Some(format!("expected two runs alike, got {:?} and then {:?}", first.keys(), second.keys()));
+        return Some(format!("expected two equal runs, got {:?} and then {:?}", first.keys(), second.keys()));
     }
     first.iter().zip(second.values()).find_map(|((name, a), b)| {
         if a.len() != b.len() {
-            return Some(format!("{name}: expected two runs alike, got {} numbers and then {}", a.len(), b.len()));
+            return Some(format!("{name}: expected two equal runs, got {} numbers and then {}", a.len(), b.len()));
         }
         let at = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits())?;
-        Some(format!("{name}: expected two runs alike, got {} and then {} at {at}", a[at], b[at]))
+        Some(format!("{name}: expected two equal runs, got {} and then {} at {at}", a[at], b[at]))
     })
 }
 
-/// The output of a name; none of its numbers where it is not there, which no comparison passes.
+/// An output by name. A missing output is empty, so that every comparison fails.
 pub(crate) fn output<'a>(got: &'a Outputs, name: &str) -> &'a [f32] {
     got.get(name).map_or(&[], Vec::as_slice)
 }
 
-/// Whether a typed error came where one was expected, and none elsewhere.
-pub(crate) fn refusal(got: &Outputs, expected: bool) -> Held {
-    Bound::Exact.hold("refused", &[f32::from(u8::from(expected))], output(got, REFUSED))
+/// Checks that a typed error was returned if, and only if, one was expected.
+pub(crate) fn refusal(got: &Outputs, expected: bool) -> Comparison {
+    Bound::Exact.check("refused", &[f32::from(u8::from(expected))], output(got, REFUSED))
 }
 
-/// The output that says whether a typed error came: 1, else 0.
+/// The output that is 1 if a typed error was returned, else 0.
 pub(crate) const REFUSED: &str = "refused";
 
 /// Indices as an output.
@@ -254,7 +276,7 @@ impl fmt::Display for Scales<'_> {
     }
 }
 
-/// The paper's seven kernels.
+/// The paper's seven scales.
 pub(crate) const SEVEN: [Scale; 7] = [
     Scale::new(4, 4),
     Scale::new(2, 2),
@@ -265,7 +287,7 @@ pub(crate) const SEVEN: [Scale; 7] = [
     Scale::new(1, 2),
 ];
 
-/// Twenty kernels: more than one launch takes.
+/// Twenty scales: more than fit into one launch.
 pub(crate) fn twenty() -> Vec<Scale> {
     (1..=4).flat_map(|rows| (1..=5).map(move |cols| Scale::new(rows, cols))).collect()
 }
@@ -277,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_prints_as_itself_and_has_a_reason() {
+    fn every_case_has_a_unique_text_and_a_purpose() {
         let all = table(Depth::Full);
         let texts: BTreeSet<String> = all.iter().map(KernelCase::to_string).collect();
         assert_eq!(texts.len(), all.len(), "different texts (got, expected)");
@@ -286,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bits_are_seen() {
+    fn different_bits_are_detected() {
         let one = |values: &[f32]| Outputs::from([("x", values.to_vec())]);
         assert_eq!(other_bits(&one(&[1.0, f32::NAN]), &one(&[1.0, f32::NAN])), None);
         assert!(other_bits(&one(&[0.0]), &one(&[-0.0])).is_some());
@@ -295,10 +317,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_never_a_pass() {
+    fn missing_outputs_never_pass() {
         for case in table(Depth::Quick).into_iter().filter(|case| case.to_string().contains("hand")) {
-            let held = with_operation!(case, op => op.hold(case.half, &Outputs::new()));
-            assert!(held.iter().any(|held| held.fault.is_some()), "{case}: expected a fault, got none");
+            let checked = with_operation!(case, op => op.check(case.half, &Outputs::new()));
+            assert!(checked.iter().any(|checked| checked.fault.is_some()), "{case}: expected a fault, got none");
         }
     }
 }

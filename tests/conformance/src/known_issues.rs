@@ -1,31 +1,31 @@
-//! What is known to be wrong on some device: the one place where a failure is let pass, each with its measure and reason.
+//! Known issues of devices: the failures that the suite accepts, each with its measured error and reason.
 //!
-//! A row that stands here and does not fail any more is reported, so that the list cannot rot.
+//! If an issue is no longer seen, the report says so, so that the list stays current.
 
 use fovea_runtime::DeviceInfo;
 
 use crate::{report::Report, row::Outcome};
 
-/// A failure that is known.
+/// A known failure.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownIssue {
     /// The operation or stage.
     pub what: &'static str,
-    /// The backend, as [`DeviceInfo::backend`] says it; none: any.
+    /// The backend, as in [`DeviceInfo::backend`]; None: any.
     pub backend: Option<&'static str>,
-    /// A part of the adapter's name, in any case; none: any.
+    /// A part of the adapter's name, case-insensitive; None: any.
     pub adapter: Option<&'static str>,
-    /// A part of the case.
+    /// A part of the case's text.
     pub case: &'static str,
-    /// What is wrong, and why it is borne.
+    /// The cause, and why it is accepted.
     pub why: &'static str,
-    /// The error measured: the worst NMSE.
+    /// The worst measured NMSE.
     pub measured: &'static str,
-    /// A failure with a larger NMSE is another one.
+    /// A failure with a larger NMSE is not this issue.
     pub at_most: f64,
 }
 
-/// All that are known.
+/// All known issues.
 pub const KNOWN: &[KnownIssue] = &[
     tf32("scale_select", " f32", "1.3e-6", 5e-6),
     tf32("text_score", " f32", "1.3e-7", 5e-7),
@@ -38,24 +38,25 @@ pub const KNOWN: &[KnownIssue] = &[
     tf32("step_logits", "", "1.8e-5", 1e-4),
 ];
 
-/// cubek 0.3 takes tensor cores for every product in f32 that they can run, and rounds its factors to TF32 for it (`adjust_dtypes`
-/// in its `multi_level/definition/blueprint.rs`); burn 0.22 has no setting against it. Factors that are stored in f16 are TF32
-/// numbers already, so products with matrices in f16, which CUDA takes by default, lose nothing; attention, in f32, does.
-/// Decisions and answers were equal to the reference's on all fixtures. Measured on an H100.
+/// cubek 0.3 uses tensor cores for all f32 products that they support, and rounds the factors to TF32 (`adjust_dtypes`
+/// in its
+/// `multi_level/definition/blueprint.rs`); burn 0.22 has no setting to prevent this. Factors stored in f16 are exact in
+/// TF32, so products of f16 matrices, the default on CUDA, lose nothing; attention, in f32, does. Decisions and answers
+/// were equal to the reference's on all fixtures. Measured on an H100.
 const fn tf32(what: &'static str, case: &'static str, measured: &'static str, at_most: f64) -> KnownIssue {
     let why = "products in f32 run on CUDA's tensor cores in TF32, with 10 bits of fraction";
     KnownIssue { what, backend: Some("cuda"), adapter: None, case, why, measured, at_most }
 }
 
 impl KnownIssue {
-    /// Whether it is about this device.
+    /// Whether it concerns this device.
     pub fn is_on(&self, device: &DeviceInfo) -> bool {
         let name = device.name.to_lowercase();
         self.backend.is_none_or(|backend| backend == device.backend)
             && self.adapter.is_none_or(|part| name.contains(&part.to_lowercase()))
     }
 
-    /// Whether it is about this row.
+    /// Whether it concerns this row.
     pub fn is_about(&self, what: &str, case: &str) -> bool {
         self.what == what && case.contains(self.case)
     }
@@ -68,15 +69,15 @@ impl std::fmt::Display for KnownIssue {
     }
 }
 
-/// Marks the failures that `known` names. Returns those issues whose rows ran and did not fail.
+/// Marks the failures that `known` contains. Returns the issues whose rows ran and did not fail.
 pub(crate) fn mark(report: &mut Report, known: &[KnownIssue]) -> Vec<String> {
     let kernels = report.kernels.iter_mut().map(|row| (row.op.as_str(), row.case.as_str(), row.nmse, &mut row.outcome));
     let stages =
         report.stages.iter_mut().map(|row| (row.stage.as_str(), row.case.as_str(), row.nmse, &mut row.outcome));
-    // An answer is another one or it is not.
+    // Forced decoding has no NMSE.
     let decoding = report.decoding.iter_mut().map(|row| (DECODING, row.case.as_str(), 0.0, &mut row.outcome));
     let mut rows: Vec<(&str, &str, f64, &mut Outcome)> = kernels.chain(stages).chain(decoding).collect();
-    let mut gone = Vec::new();
+    let mut vanished = Vec::new();
     for issue in known.iter().filter(|issue| issue.is_on(&report.device)) {
         let (mut ran, mut failed) = (false, false);
         for (what, case, nmse, outcome) in &mut rows {
@@ -93,16 +94,16 @@ pub(crate) fn mark(report: &mut Report, known: &[KnownIssue]) -> Vec<String> {
             }
         }
         if ran && !failed {
-            gone.push(format!("known issue no longer seen: {issue}"));
+            vanished.push(format!("known issue no longer seen: {issue}"));
         }
     }
-    gone
+    vanished
 }
 
-/// Between what is known of a failure and what it says of itself in a report.
+/// Separates the known issue from the current message in a report.
 pub(crate) const NOW: &str = "; now: ";
 
-/// What a [`KnownIssue`] calls forced decoding.
+/// The name of forced decoding in [`KnownIssue::what`].
 pub const DECODING: &str = "decoding";
 
 #[cfg(test)]
@@ -111,7 +112,7 @@ mod tests {
     use crate::report::tests::report;
 
     #[test]
-    fn a_known_failure_is_marked_and_one_that_is_gone_is_told() {
+    fn a_known_failure_is_marked_and_a_vanished_one_is_reported() {
         let issue = KnownIssue {
             what: "top_k",
             backend: Some("vulkan"),

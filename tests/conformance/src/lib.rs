@@ -1,38 +1,38 @@
-//! What every device is held to: the table of cases, and the report that says how a device did.
+//! The conformance suite: a table of cases that runs on a device, and a report of the results.
 //!
-//! The same table runs everywhere: `fovea conformance` on a user's GPU, the page in a browser, and the tests. It needs no
-//! files of its own, no clock and no thread: fixtures are given as bytes, dates as numbers.
+//! The same table runs in `fovea conformance`, in a browser page, and in the tests. It uses no files, clock or threads:
+//! fixtures are passed as bytes, dates as numbers.
 //!
 //! | module | |
 //! |---|---|
-//! | [`kernels`] | the table: the samplers' operations, shape by shape, against the f64 twins |
-//! | [`stages`] | whole runs, stage by stage, against PyTorch's traces |
-//! | [`forced`] | the reference's answer fed back: is every next token the most likely one? |
-//! | [`golden`] | the cases of whole runs and their traces, out of [`golden::Fixtures`] |
-//! | [`report`] | rows, verdict; as text, HTML, and several devices' as a matrix |
-//! | [`known_issues`] | failures that are known, each with its measure and reason |
-//! | [`closeness`], [`bound`], [`numbers`] | how far, how far at most, and what from |
+//! | [`kernels`] | the table: operations of the samplers, compared with the f64 twins |
+//! | [`stages`] | every stage of whole runs, compared with PyTorch's traces |
+//! | [`forced`] | forced decoding: whether every token of the reference's answer is the most likely one |
+//! | [`golden`] | cases of whole runs and their traces, read from [`golden::Fixtures`] |
+//! | [`report`] | rows and verdict, as text or HTML; reports of several devices as a matrix |
+//! | [`known_issues`] | known failures, each with its measured error and reason |
+//! | [`closeness`], [`bound`], [`numbers`] | error measures, bounds, random inputs |
 
-mod bed;
-pub mod bound;
+pub mod numbers;
 pub mod closeness;
+mod number;
+pub mod bound;
+pub mod row;
+mod bed;
+pub mod kernels;
+pub mod golden;
 #[cfg(not(target_family = "wasm"))]
 mod directory;
 #[cfg(not(target_family = "wasm"))]
 pub mod embedded;
-pub mod forced;
-pub mod golden;
-pub mod kernels;
-pub mod known_issues;
-mod number;
-pub mod numbers;
-pub mod report;
-pub mod row;
 pub mod stages;
+pub mod forced;
+pub mod known_issues;
+pub mod report;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use fovea_model::{Cancel, Checkpoint, Model, Picture, Precision, trace::trace};
+use fovea_model::{Cancel, Checkpoint, Conversation, Model, Picture, Precision, trace::trace};
 use fovea_runtime::{Error, OpenDevice, sampler_ops::runs_kernels};
 use serde::{Deserialize, Serialize};
 
@@ -40,27 +40,27 @@ use golden::{Case, FixtureError, Fixtures};
 use report::{Decision, Report};
 use stages::StageRow;
 
-/// How much runs.
+/// How many cases run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {
-    /// All but the largest shapes: minutes even where a CPU plays the GPU.
+    /// All but the largest shapes: minutes even on a software GPU.
     #[default]
     Quick,
-    /// All.
+    /// All cases.
     Full,
 }
 
-/// What is to run.
+/// Options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How much.
+    /// How many cases run.
     pub depth: Depth,
-    /// Seconds since 1970, for the report: not every target has a clock.
+    /// The report's date, in seconds since 1970. It is passed in because not every target has a clock.
     pub date: u64,
-    /// Only cases whose text holds this.
+    /// Only cases whose text contains this.
     pub cases: Option<String>,
-    /// Whether only whole runs are checked, and no operation alone.
+    /// Whether to check only whole runs, and skip the operations.
     pub runs_alone: bool,
 }
 
@@ -70,9 +70,9 @@ impl Options {
     }
 }
 
-/// Runs the table on a device, and the fixtures' cases where there are any. `progress` is told a line before each case.
+/// Runs the table and the fixtures' cases on a device. `progress` is called with one line before each case.
 ///
-/// Whatever goes wrong is in the report: an error of the device ends the run, and the verdict says so.
+/// The report contains all errors. A device error ends the run, and the verdict is then a failure.
 pub async fn conformance(
     open: &OpenDevice,
     fixtures: &Fixtures,
@@ -120,11 +120,11 @@ async fn run(
     Ok(())
 }
 
-/// Why a case gave no trace.
+/// The reason why a case has no trace.
 enum Broken {
-    /// Nothing after it can run either.
+    /// The device failed; no further case can run.
     Device(String),
-    /// This case alone.
+    /// Only this case failed.
     Run(String),
 }
 
@@ -143,7 +143,7 @@ impl From<FixtureError> for Broken {
     }
 }
 
-/// One case: greedy against the trace stage by stage, then with the reference's answer forced.
+/// Runs one case twice: greedy, compared with the trace stage by stage; then with the reference's answer forced.
 async fn whole_run(
     report: &mut Report,
     open: &OpenDevice,
@@ -155,7 +155,7 @@ async fn whole_run(
     let model = match models.get(&case.model) {
         Some(model) => model.clone(),
         None => {
-            // One at a time on the device: cases of one checkpoint stand together.
+            // Keeps one model on the device at a time; cases of one checkpoint are adjacent in the table.
             models.clear();
             let checkpoint = Checkpoint::open(fixtures.checkpoint(&case.model)?).await?;
             let model = Model::load(checkpoint, open.clone(), Precision::F32, &Cancel::default(), |_| {}).await?;
@@ -163,7 +163,7 @@ async fn whole_run(
             model
         }
     };
-    let mut conversation = model.look_at(Picture::decode(fixtures.picture(case)?)?);
+    let mut conversation = Conversation::new(&model, Picture::decode(fixtures.picture(case)?)?);
     let got = trace(&mut conversation, &case.prompt, &case.options()).await?;
     report.stages.extend(stages::check(case, &reference, &got));
     report.decisions.push(Decision::of(case, &got));

@@ -1,4 +1,4 @@
-//! A number in JSON, which has no NaN and no infinities: those go as text.
+//! Numbers in JSON, which has no NaN and no infinities: these are written as text.
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -9,12 +9,12 @@ enum Either {
     Text(String),
 }
 
-/// A number, or `NaN`, `inf`, `-inf`.
+/// Writes a number, or the text `NaN`, `inf` or `-inf`.
 pub(crate) fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
     if value.is_finite() { to.serialize_f64(*value) } else { to.serialize_str(&value.to_string()) }
 }
 
-/// What [`serialize`] wrote.
+/// Reads what [`serialize`] writes.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     match Either::deserialize(from)? {
         Either::Number(value) => Ok(value),

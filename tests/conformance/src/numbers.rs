@@ -1,19 +1,19 @@
-//! Numbers for cases: the same on every machine and in every run, without a crate for it.
+//! Random numbers for cases: the same on every machine and in every run.
 
 use half::f16;
 
-/// A linear congruential generator (Knuth's MMIX constants). A case names its seed, so it can be run again alone.
+/// A linear congruential generator (Knuth's MMIX constants). The case's text is its seed, so a case can be rerun alone.
 pub struct Numbers(u64);
 
 impl Numbers {
-    /// Starts at `seed`.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
         let mut numbers = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1));
         numbers.bits();
         numbers
     }
 
-    /// Starts at the seed that a case's text stands for (FNV-1a): whoever reads the text can run the case again.
+    /// A generator whose seed is the FNV-1a hash of a case's text.
     pub fn of(text: &str) -> Self {
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -21,23 +21,23 @@ impl Numbers {
         Self::new(hash)
     }
 
-    /// 32 random bits: the upper half of the state, whose period is long.
+    /// 32 random bits: the upper half of the state, which has the longer period.
     pub fn bits(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
 
-    /// A whole number below `end`.
+    /// An integer below `end`.
     ///
     /// # Panics
-    /// Where `end` is 0.
+    /// If `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         self.bits() as usize % end
     }
 
     /// `count` numbers from -`reach` to `reach`.
     pub fn floats(&mut self, count: usize, reach: f32) -> Vec<f32> {
-        // 24 bits: every one of these fractions is an f32.
+        // 24 bits: each of these fractions is exact in f32.
         (0..count).map(|_| ((self.bits() >> 8) as f32 / 8_388_608.0 - 1.0) * reach).collect()
     }
 }
@@ -47,12 +47,12 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// The values as a device keeps them: rounded to f16 where it stores `half`, so that it and the twin start equal.
+/// The values as a device stores them: rounded to f16 if `half`, so that device and twin get equal inputs.
 pub fn stored(values: Vec<f32>, half: bool) -> Vec<f32> {
     if !half {
         return values;
     }
-    // Adding 0 turns -0 into 0: which of the two wins a maximum is nobody's promise.
+    // Adding 0 turns -0 into 0, because the maximum of 0 and -0 is undefined.
     values.into_iter().map(|v| f16::from_f32(v).to_f32() + 0.0).collect()
 }
 
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_a_seed() {
+    fn the_text_is_the_seed() {
         let draw = |text| Numbers::of(text).floats(4, 1.0);
         assert_eq!(draw("top_k n=2"), draw("top_k n=2"));
         assert_ne!(draw("top_k n=2"), draw("top_k n=3"));

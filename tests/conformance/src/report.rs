@@ -1,4 +1,4 @@
-//! What a device did: all rows, its decisions, and a verdict.
+//! The report of a device: all rows, decisions, and the verdict.
 
 pub mod html;
 pub mod matrix;
@@ -18,52 +18,52 @@ use crate::{
     stages::StageRow,
 };
 
-/// The whole report of one device.
+/// The report of one device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Fovea's version.
     pub fovea: String,
-    /// When, in seconds since 1970.
+    /// The date, in seconds since 1970.
     pub date: u64,
-    /// Operating system and processor of the program, or of the wasm machine.
+    /// Operating system and processor architecture of the program.
     pub platform: String,
-    /// What ran.
+    /// The device.
     pub device: DeviceInfo,
-    /// Whether hand-written kernels run there, or tensor operations alone.
+    /// `wgsl` if hand-written kernels run there, `tensor ops` if only tensor operations.
     pub path: String,
-    /// How much ran.
+    /// How many cases ran.
     pub depth: Depth,
-    /// The part of cases' texts that was asked for; none: all.
+    /// The filter on the cases' texts; None: all cases.
     pub cases: Option<String>,
-    /// Operations against their twins.
+    /// Operations, compared with their twins.
     pub kernels: Vec<Row>,
-    /// Stages of whole runs against PyTorch's traces.
+    /// Stages of whole runs, compared with PyTorch's traces.
     pub stages: Vec<StageRow>,
     /// Forced decoding.
     pub decoding: Vec<DecodingRow>,
-    /// What was decided in each run, to be compared with other devices'.
+    /// The decisions of each run, to compare with other devices.
     pub decisions: Vec<Decision>,
-    /// Why the run ended early.
+    /// The reason if the run ended early.
     pub stopped: Option<String>,
-    /// Pass or fail.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// What a greedy run decided.
+/// The decisions of a greedy run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// The case.
     pub case: String,
     /// The scale of every region; empty without the vision-guided sampler.
     pub scale_choice: Vec<i64>,
-    /// The visual tokens that stay.
+    /// The kept visual tokens.
     pub kept: Vec<i64>,
     /// The answer.
     pub answer_ids: Vec<i64>,
 }
 
 impl Decision {
-    /// Out of a trace.
+    /// Reads the decisions from a trace.
     pub(crate) fn of(case: &Case, trace: &Trace) -> Self {
         let whole = |stage: &str| match trace.get(stage) {
             Some(fovea_model::trace::Value::I64 { data, .. }) => data.clone(),
@@ -78,16 +78,16 @@ impl Decision {
     }
 }
 
-/// How many rows ended how.
+/// Number of rows per outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// As expected.
+    /// Passed.
     pub passed: usize,
-    /// Not as expected.
+    /// Failed.
     pub failed: usize,
-    /// Not run.
+    /// Skipped.
     pub skipped: usize,
-    /// Not as expected, and known to be so.
+    /// Known failures.
     pub known: usize,
 }
 
@@ -105,16 +105,16 @@ impl Counts {
     }
 }
 
-/// Pass or fail.
+/// The verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Whether everything that ran is as expected or known, and something ran.
+    /// Whether at least one row ran, and all rows that ran passed or are known failures.
     pub pass: bool,
-    /// A sentence for each failure.
+    /// One message per failure.
     pub failures: Vec<String>,
-    /// Known issues whose rows do not fail any more: to be taken off the list.
+    /// Known issues whose rows no longer fail. Remove them from the list.
     pub no_longer_seen: Vec<String>,
-    /// How many rows ended how.
+    /// Number of rows per outcome.
     pub counts: Counts,
 }
 
@@ -137,7 +137,7 @@ impl Report {
         }
     }
 
-    /// Marks what is known, and judges.
+    /// Marks known failures, and computes the verdict.
     pub(crate) fn judge(&mut self) {
         let no_longer_seen = known_issues::mark(self, KNOWN);
         let counts = Counts::of(self.outcomes().map(|(_, outcome)| outcome));
@@ -149,14 +149,14 @@ impl Report {
         failures.extend(self.stopped.iter().map(|why| format!("the run ended early: {why}")));
         if counts.passed + counts.known == 0 && failures.is_empty() {
             failures.push(match &self.cases {
-                Some(text) => format!("expected cases that hold `{text}`, got none"),
+                Some(text) => format!("expected cases that contain `{text}`, got none"),
                 None => "expected cases, got none".into(),
             });
         }
         self.verdict = Verdict { pass: failures.is_empty(), failures, no_longer_seen, counts };
     }
 
-    /// Every row's name and outcome.
+    /// Name and outcome of every row.
     fn outcomes(&self) -> impl Iterator<Item = (String, &Outcome)> {
         let kernels = self.kernels.iter().map(|row| (row.case.clone(), &row.outcome));
         let stages = self.stages.iter().map(|row| (format!("{} {}", row.case, row.stage), &row.outcome));
@@ -164,18 +164,18 @@ impl Report {
         kernels.chain(stages).chain(decoding)
     }
 
-    /// The day of the run, by UTC.
+    /// The date of the run in UTC.
     pub fn day(&self) -> String {
         let moment = i64::try_from(self.date).ok().and_then(|date| OffsetDateTime::from_unix_timestamp(date).ok());
         moment.map_or_else(|| format!("{} s", self.date), |moment| moment.date().to_string())
     }
 
-    /// Steps of forced decoding that agree, and all of them.
+    /// Number of steps of forced decoding that agree, and of all steps.
     pub fn agreement(&self) -> (usize, usize) {
         self.decoding.iter().fold((0, 0), |(agree, all), row| (agree + row.agree, all + row.steps))
     }
 
-    /// The verdict in one sentence.
+    /// The verdict in one line.
     pub fn sentence(&self) -> String {
         let Counts { passed, failed, skipped, known } = self.verdict.counts;
         let word = if self.verdict.pass { "PASS" } else { "FAIL" };
@@ -183,7 +183,7 @@ impl Report {
     }
 }
 
-/// The beginning of a sentence that may list thousands of numbers.
+/// Shortens a message, which may contain thousands of numbers.
 fn short(why: &str) -> String {
     const MOST: usize = 400;
     if why.chars().count() <= MOST { why.to_owned() } else { why.chars().take(MOST).chain(['…']).collect() }
@@ -235,7 +235,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn one_failure_an_early_end_or_nothing_at_all_is_no_pass() {
+    fn a_failure_an_early_end_and_an_empty_report_do_not_pass() {
         let pass = ("top_k", "a", Outcome::Pass);
         let fail = ("top_k", "b", Outcome::Fail { why: "x".repeat(1000) });
         assert!(report(std::slice::from_ref(&pass)).verdict.pass);
@@ -251,7 +251,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_report_survives_json() {
+    fn a_report_is_read_back_from_json() {
         let before = report(&[("top_k", "a", Outcome::Fail { why: "x".into() }), ("compact", "b", Outcome::Pass)]);
         let json = serde_json::to_string(&before).unwrap();
         let after: Report = serde_json::from_str(&json).unwrap();

@@ -1,31 +1,31 @@
-//! What came of one case of one operation.
+//! The result of one case of one operation.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bound::{Bad, Held},
+    bound::{Bad, Comparison},
     number,
 };
 
-/// How a row ended.
+/// The outcome of a row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
 pub enum Outcome {
-    /// All as expected.
+    /// All results are as expected.
     Pass,
-    /// Not as expected.
+    /// A result is not as expected.
     Fail {
-        /// The whole sentence.
+        /// The error message.
         why: String,
     },
     /// Not run.
     Skipped {
-        /// What the device lacks.
+        /// The reason, for example a missing feature.
         why: String,
     },
-    /// Not as expected, and known to be so on this device.
+    /// A known failure on this device.
     Known {
-        /// What is known.
+        /// The known issue.
         issue: String,
     },
 }
@@ -41,7 +41,7 @@ impl Outcome {
         }
     }
 
-    /// The sentence that goes with it; none with a pass.
+    /// Its message; empty for a pass.
     pub fn sentence(&self) -> &str {
         match self {
             Self::Pass => "",
@@ -56,40 +56,40 @@ impl Outcome {
 pub struct Row {
     /// The operation.
     pub op: String,
-    /// The whole case: `fovea conformance --cases` takes it, or a part of it.
+    /// The case's text, for `fovea conformance --cases`.
     pub case: String,
-    /// Why it is in the table.
+    /// Its purpose.
     pub why: String,
-    /// What is stored: f32 or f16. Sums are f32.
+    /// The stored type: f32 or f16. Sums are in f32.
     pub dtype: String,
     /// `wgsl` or `tensor ops`.
     pub path: String,
-    /// What it is held to, and why that is enough.
+    /// The bound, and why it is strict enough.
     pub tolerance: String,
-    /// The worst of its stages.
+    /// The worst NMSE of its outputs.
     #[serde(with = "number")]
     pub nmse: f64,
-    /// The worst of its stages.
+    /// The worst absolute error of its outputs.
     #[serde(with = "number")]
     pub max_abs: f64,
-    /// The number that is wrong.
+    /// The first wrong number.
     pub first_bad: Option<Bad>,
-    /// Decisions that differ from the twin's where the margin is too small to tell; not a failure.
+    /// Decisions that differ from the twin's at a margin too small to decide; not a failure.
     pub flips: usize,
-    /// Buffers of kernels that lay between sentinels, inputs not counted.
+    /// Number of kernel buffers that had sentinels, without inputs.
     pub buffers_guarded: usize,
-    /// Whether the second run gave the same bits.
+    /// Whether both runs gave equal bits.
     pub bit_identical: bool,
-    /// Both runs, uploads and read-backs included.
+    /// Time of both runs, with uploads and read-backs.
     pub milliseconds: f64,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
 impl Row {
-    /// Takes over the worst of what was held. The first fault is the row's.
-    pub(crate) fn take(&mut self, held: Vec<Held>) {
-        for one in held {
+    /// Adds the results of comparisons: the worst errors, and the first fault.
+    pub(crate) fn add(&mut self, comparisons: Vec<Comparison>) {
+        for one in comparisons {
             self.nmse = self.nmse.max(one.nmse);
             self.max_abs = self.max_abs.max(one.max_abs);
             self.flips += one.flips;
@@ -100,7 +100,7 @@ impl Row {
         }
     }
 
-    /// Fails, unless it has already: the first reason counts.
+    /// Marks the row as failed. The first reason is kept.
     pub(crate) fn fail(&mut self, why: String) {
         if self.outcome == Outcome::Pass {
             self.outcome = Outcome::Fail { why };

@@ -1,23 +1,24 @@
-//! Every stage of a run against the trace that PyTorch wrote for it.
+//! Compares every stage of a run with PyTorch's trace.
 //!
-//! The first stage that is off, in the order of the data, is where to look: what comes after it is off by inheritance.
+//! To find a bug, start at the first failed stage in data flow order: later stages inherit its error.
 
 use fovea_model::trace::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bound::{Bad, Bound, Held},
+    bound::{Bad, Bound, Comparison},
     golden::{Case, Trace},
     number,
     row::Outcome,
 };
 
-/// Every stage in the order of the data, with its bound.
+/// All stages in data flow order, with their bounds.
 ///
-/// Features are held to 1e-8 (vision tower and projector, f32). `visual_tokens` are copies and maxima of them,
-/// `scale_logits` one product of them, and `importance` comes out of a few layers over them: each may be off by what it
-/// got, and adds less of its own (1e-9). Decisions are exact, because every case has a margin far above these errors.
-/// The share is a quotient of counts, written in f32.
+/// The bound for features is NMSE 1e-8 (vision tower and projector, f32). `visual_tokens` are copies and maxima of
+/// features,
+/// `scale_logits` one product with them, and `importance` the result of a few layers on them: each inherits their error
+/// and adds less than 1e-9. Decisions are exact, because every case has a margin far above these errors. The share is a
+/// quotient of counts, stored in f32.
 pub const STAGES: [(&str, Bound); 15] = [
     ("pixel_values", Bound::Exact),
     ("thumbnail", Bound::Nmse(1e-8)),
@@ -43,19 +44,19 @@ pub struct StageRow {
     pub case: String,
     /// Its checkpoint.
     pub model: String,
-    /// The stage; `run` where there is no trace to compare.
+    /// The stage; `run` if there is no trace to compare.
     pub stage: String,
-    /// What it is held to.
+    /// The bound.
     pub tolerance: String,
-    /// Normalised mean square error.
+    /// Normalized mean square error.
     #[serde(with = "number")]
     pub nmse: f64,
     /// Largest absolute error.
     #[serde(with = "number")]
     pub max_abs: f64,
-    /// The number that is wrong.
+    /// The first wrong number.
     pub first_bad: Option<Bad>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -73,43 +74,47 @@ impl StageRow {
         }
     }
 
-    fn held(case: &Case, stage: &str, bound: Bound, held: Held) -> Self {
+    fn checked(case: &Case, stage: &str, bound: Bound, checked: Comparison) -> Self {
         let mut row = Self::new(case, stage, bound.to_string());
-        (row.nmse, row.max_abs) = (held.nmse, held.max_abs);
-        if let Some((bad, why)) = held.fault {
+        (row.nmse, row.max_abs) = (checked.nmse, checked.max_abs);
+        if let Some((bad, why)) = checked.fault {
             row.first_bad = Some(bad);
             row.outcome = Outcome::Fail { why };
         }
         row
     }
 
-    /// A case that gave nothing to compare.
+    /// The row of a stage that could not be compared.
     pub(crate) fn failed(case: &Case, stage: &str, why: String) -> Self {
         let (nmse, max_abs) = (f64::INFINITY, f64::INFINITY);
         Self { nmse, max_abs, outcome: Outcome::Fail { why }, ..Self::new(case, stage, "a run".into()) }
     }
 }
 
-/// Holds a trace to the reference's: a row for every stage that either has.
+/// Compares a trace with the reference's: one row per stage that either of them has.
 pub fn check(case: &Case, expected: &Trace, got: &Trace) -> Vec<StageRow> {
     let unknown = |trace: &Trace| trace.keys().find(|name| STAGES.iter().all(|(stage, _)| stage != name)).cloned();
     if let Some(stage) = unknown(expected).or_else(|| unknown(got)) {
-        return vec![StageRow::failed(case, &stage, format!("{stage}: expected a bound for every stage, got none"))];
+        return vec![StageRow::failed(
+            case,
+            &stage,
+            format!("{stage}: expected a stage of the list `STAGES`, got another"),
+        )];
     }
     let row = |(stage, bound): (&str, Bound)| match (expected.get(stage), got.get(stage)) {
         (None, None) => None,
-        (Some(_), None) => Some(StageRow::failed(case, stage, format!("{stage}: expected it, got none"))),
-        (None, Some(_)) => Some(StageRow::failed(case, stage, format!("{stage}: expected none, got one"))),
+        (Some(_), None) => Some(StageRow::failed(case, stage, format!("{stage}: expected this stage, got none"))),
+        (None, Some(_)) => Some(StageRow::failed(case, stage, format!("{stage}: expected no such stage, got one"))),
         (Some(expected), Some(got)) => Some(match compare(stage, bound, expected, got) {
-            Ok(held) => StageRow::held(case, stage, bound, held),
+            Ok(checked) => StageRow::checked(case, stage, bound, checked),
             Err(why) => StageRow::failed(case, stage, why),
         }),
     };
     STAGES.into_iter().filter_map(row).collect()
 }
 
-/// The sentence, where the two cannot be compared number by number.
-fn compare(stage: &str, bound: Bound, expected: &Value, got: &Value) -> Result<Held, String> {
+/// Compares two stages. The error is a message that shapes or types differ.
+fn compare(stage: &str, bound: Bound, expected: &Value, got: &Value) -> Result<Comparison, String> {
     let shapes = |a: &[usize], b: &[usize]| {
         if a == b { Ok(()) } else { Err(format!("{stage}: expected the shape {a:?}, got {b:?}")) }
     };
@@ -118,13 +123,13 @@ fn compare(stage: &str, bound: Bound, expected: &Value, got: &Value) -> Result<H
             shapes(a, b)?;
             // Ids and indices are far below 2^53.
             let wide = |values: &[i64]| values.iter().map(|&i| i as f64).collect::<Vec<f64>>();
-            Ok(bound.hold(stage, &wide(x), &wide(y)))
+            Ok(bound.check(stage, &wide(x), &wide(y)))
         }
         (Value::F32 { shape: a, data: x }, Value::F32 { shape: b, data: y }) => {
             shapes(a, b)?;
-            Ok(bound.hold(stage, x, y))
+            Ok(bound.check(stage, x, y))
         }
-        _ => Err(format!("{stage}: expected the type of PyTorch's trace, got the other")),
+        _ => Err(format!("{stage}: expected the type of PyTorch's trace, got another type")),
     }
 }
 
@@ -146,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_missing_extra_or_of_another_kind_fails() {
+    fn wrong_missing_and_extra_stages_and_types_fail() {
         let whole = Value::I64 { shape: vec![1], data: vec![1] };
         let good = trace("thumbnail", floats(&[1.0, 2.0]));
         let rows = |expected: &Trace, got: &Trace| {

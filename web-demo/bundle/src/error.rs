@@ -1,4 +1,4 @@
-//! What can go wrong on the way to a folder, or in serving it.
+//! Errors of building and serving the page.
 
 use std::{
     io,
@@ -8,68 +8,68 @@ use std::{
 
 use crate::TARGET;
 
-/// An error of the bundle, with what was expected and what came.
+/// An error of the bundle, with the expected and the actual value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
     /// Rust has no standard library for wasm.
-    #[error("expected Rust's target {TARGET} in `{folder}`, found none: `rustup target add {TARGET}`")]
+    #[error("expected Rust's target {TARGET} in `{folder}`, found none: run `rustup target add {TARGET}`")]
     NoTarget {
-        /// Where rustc says that it would be.
+        /// The folder that rustc reports.
         folder: String,
     },
-    /// A program can't be started.
+    /// A program could not be started.
     #[error("expected to start `{command}`, got: {why}")]
     Start {
-        /// It and its arguments.
+        /// The program and its arguments.
         command: String,
-        /// The system's words.
+        /// The system's error.
         why: io::Error,
     },
-    /// A program failed; why, it said itself on stderr.
+    /// A program failed; it wrote the reason to stderr.
     #[error("expected `{command}` to succeed, got {status}")]
     Failed {
-        /// It and its arguments.
+        /// The program and its arguments.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
     },
-    /// Cargo succeeded without a wasm file.
-    #[error("expected cargo to make a wasm file of {library}, got none: is it a cdylib?")]
+    /// Cargo succeeded, but made no wasm file.
+    #[error("expected a wasm file of {library} from cargo, got none: its crate type must be cdylib")]
     NoModule {
         /// The library.
         library: &'static str,
     },
-    /// wasm-bindgen can't take the module.
-    #[error("expected wasm-bindgen to take {}, got: {why}", module.display())]
+    /// wasm-bindgen could not process the module.
+    #[error("expected wasm-bindgen to process {}, got: {why}", module.display())]
     Bind {
         /// The module.
         module: PathBuf,
-        /// Its words.
+        /// wasm-bindgen's error.
         why: String,
     },
-    /// A file can't be read or written.
+    /// A file could not be read or written.
     #[error("{}: {why}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         why: io::Error,
     },
-    /// The folder is too heavy.
-    #[error("expected everything but weights to have at most {most} bytes after gzip, got {got}")]
-    Heavy {
-        /// What is allowed.
+    /// The folder is too large.
+    #[error("expected at most {most} bytes after gzip, without weights, got {got}")]
+    TooLarge {
+        /// The limit in bytes.
         most: u64,
-        /// What there is.
+        /// The size in bytes.
         got: u64,
     },
-    /// The port can't be had.
-    #[error("expected to listen on 127.0.0.1:{port}, got: {why}")]
+    /// The port is not available.
+    #[error("expected to listen on 127.0.0.1:{port}, got: {why}; choose another port")]
     Listen {
-        /// The port; 0 stands for any.
+        /// The port; 0 is any free one.
         port: u16,
-        /// The system's words.
+        /// The system's error.
         why: io::Error,
     },
 }
@@ -88,7 +88,7 @@ impl BundleError {
     }
 }
 
-/// A command as it would be typed.
+/// A command as it is typed in a shell.
 fn words(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

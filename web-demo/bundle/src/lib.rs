@@ -1,13 +1,12 @@
-//! Makes the static folder of the pages: the engine as wasm, its bindings, the pages' own files, the demo model, and example
-//! pictures.
+//! Builds the static folder of the pages: the engine as wasm, its bindings, the pages' files, the demo model, and example
+//! pictures. Any static host can serve it.
 //!
-//! wasm-bindgen runs as a library of the version that the engine is compiled with, so nothing has to be installed and
-//! the two can't differ. No file of the folder needs a header, a bundler or a server of its own.
+//! wasm-bindgen is a library here, in the same version as in the engine, so nothing has to be installed.
 
 mod error;
 mod manifest;
-pub mod serve;
 mod sizes;
+pub mod serve;
 
 use std::{
     fs,
@@ -23,11 +22,14 @@ pub use error::BundleError;
 pub use manifest::{CHUNK, MANIFEST, manifest};
 pub use sizes::{MOST, Size, sizes, total};
 
-/// What the engine is compiled for.
+/// Rust's target for the engine.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The engine's package, and the name of its library.
 const PACKAGE: [&str; 2] = ["fovea-web", "fovea_web"];
+
+/// Bytes of the engine's stack. wasm's default of 1 MiB overflows when a matrix product is prepared inside a question.
+const STACK: u32 = 8 << 20;
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -35,12 +37,12 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
-/// Makes the folder `out`: the pages' files, in `pkg` the engine and its bindings, in `demo` the demo model, in `pictures`
-/// the examples. What else lies there stays. The engine is compiled with a `profile` of the workspace: `dev`, or `small` to
-/// be published.
+/// Builds the folder `out`: the pages' files, in `pkg` the engine and its bindings, in `demo` the demo model, in `pictures` the
+/// examples. Other files in the folder stay. The engine is compiled with a `profile` of the workspace: `dev`, or `small` for
+/// publishing.
 ///
 /// # Errors
-/// [`BundleError::NoTarget`] where Rust lacks [`TARGET`]; else what the step that failed says.
+/// [`BundleError::NoTarget`] if Rust lacks [`TARGET`]; otherwise the error of the step that failed.
 pub fn build(out: &Path, profile: &str) -> Result<(), BundleError> {
     target()?;
     bind(&compile(profile)?, &out.join("pkg"))?;
@@ -53,23 +55,24 @@ pub fn build(out: &Path, profile: &str) -> Result<(), BundleError> {
 fn target() -> Result<(), BundleError> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.args(["--print", "target-libdir", "--target", TARGET]).current_dir(root());
-    let told = rustc.output().map_err(|why| BundleError::start(&rustc, why))?;
-    let folder = String::from_utf8_lossy(&told.stdout).trim().to_owned();
-    if told.status.success() && Path::new(&folder).is_dir() { Ok(()) } else { Err(BundleError::NoTarget { folder }) }
+    let output = rustc.output().map_err(|why| BundleError::start(&rustc, why))?;
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && Path::new(&folder).is_dir() { Ok(()) } else { Err(BundleError::NoTarget { folder }) }
 }
 
-/// Compiles the engine with a profile of the workspace, and tells where cargo put it. What cargo says goes to stderr.
+/// Compiles the engine with a profile of the workspace, and returns the wasm file. Cargo's messages go to stderr.
 fn compile(profile: &str) -> Result<PathBuf, BundleError> {
     let [package, library] = PACKAGE;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "-p", package, "--profile", profile, "--target", TARGET])
+        .args(["rustc", "-p", package, "--profile", profile, "--target", TARGET])
         .args(["--message-format", "json-render-diagnostics"])
+        .args(["--", &format!("-Clink-arg=-zstack-size={STACK}")])
         .current_dir(root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut running = cargo.spawn().map_err(|why| BundleError::start(&cargo, why))?;
-    // Cargo knows where its target directory is; we would have to guess.
+    // Cargo reports the path, because its target directory is configurable.
     let mut module = None;
     for line in running.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
         module = wasm_of(&line, library).or(module);
@@ -81,7 +84,7 @@ fn compile(profile: &str) -> Result<PathBuf, BundleError> {
     module.ok_or(BundleError::NoModule { library })
 }
 
-/// The wasm file of `library`, where a line of cargo's messages tells of it.
+/// The wasm file of `library`, if this line of cargo's messages names it.
 fn wasm_of(message: &str, library: &str) -> Option<PathBuf> {
     let message: Json = serde_json::from_str(message).ok()?;
     if message["reason"] != "compiler-artifact" || message["target"]["name"] != library {
@@ -91,30 +94,38 @@ fn wasm_of(message: &str, library: &str) -> Option<PathBuf> {
     files.into_iter().find(|file| file.extension().is_some_and(|e| e == "wasm"))
 }
 
-/// Writes the ES module, its types and the wasm file with its imports and exports bound.
+/// Writes the ES module, its types, and the wasm file with its imports and exports bound.
 fn bind(module: &Path, pkg: &Path) -> Result<(), BundleError> {
-    // Names stay, so that a trap's backtrace can be read. The bindings know where the wasm file is.
+    // Function names are kept for backtraces. The bindings contain the path of the wasm file.
     let generate =
         || Bindgen::new().input_path(module).web(true)?.typescript(true).omit_default_module_path(false).generate(pkg);
     generate().map_err(|why| BundleError::Bind { module: module.to_owned(), why: format!("{why:#}") })
 }
 
-/// Shrinks the engine in `out` with binaryen's `wasm_opt`, in place. A trap's backtrace has no names afterwards.
+/// Shrinks the engine in `out` in place with binaryen's `wasm_opt`. Backtraces then have no function names.
 ///
 /// # Errors
-/// What it says, or that it does not start.
+/// As [`run`].
 pub fn shrink(out: &Path, wasm_opt: &Path) -> Result<(), BundleError> {
     let module = out.join("pkg").join(format!("{}_bg.wasm", PACKAGE[1]));
     let mut command = Command::new(wasm_opt);
-    // What Rust compiles for by default, and browsers with WebGPU all have.
+    // Rust's defaults; all browsers with WebGPU support them.
     let features = ["bulk-memory", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
     command.args(["-Oz", "--strip-debug", "--strip-producers", "--enable-multivalue"]);
     command.args(features.map(|feature| format!("--enable-{feature}"))).arg(&module).arg("-o").arg(&module);
-    let status = command.status().map_err(|why| BundleError::start(&command, why))?;
-    if status.success() { Ok(()) } else { Err(BundleError::failed(&command, status)) }
+    run(&mut command)
 }
 
-/// Copies a folder and those in it.
+/// Runs a command to its end.
+///
+/// # Errors
+/// [`BundleError::Start`] if it does not start, [`BundleError::Failed`] if it fails.
+pub fn run(command: &mut Command) -> Result<(), BundleError> {
+    let status = command.status().map_err(|why| BundleError::start(command, why))?;
+    if status.success() { Ok(()) } else { Err(BundleError::failed(command, status)) }
+}
+
+/// Copies a folder with its subfolders.
 fn copy(from: &Path, to: &Path) -> Result<(), BundleError> {
     fs::create_dir_all(to).map_err(|why| BundleError::file(to, why))?;
     for entry in fs::read_dir(from).map_err(|why| BundleError::file(from, why))? {

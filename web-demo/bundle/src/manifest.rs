@@ -1,5 +1,5 @@
-//! The manifest of a checkpoint, `fovea.json`: what every chunk of its files hashes to, so that a page that downloads them
-//! tells a broken chunk from a good one, and fetches it alone once more.
+//! The manifest of a checkpoint, `fovea.json`: the hash of every chunk of its files. With it, a page that downloads them detects a
+//! broken chunk and fetches only that one again.
 
 use std::{
     fs::{self, File},
@@ -12,20 +12,20 @@ use sha2::{Digest, Sha256};
 
 use crate::BundleError;
 
-/// What the manifest is called, beside the files that it is of.
+/// The manifest's file name, in the folder of the checkpoint.
 pub const MANIFEST: &str = "fovea.json";
 
-/// Bytes of a chunk, where nobody wants others. It is held in memory by who downloads it.
+/// Default bytes per chunk. A page that downloads it holds a whole chunk in memory.
 pub const CHUNK: u64 = 16 << 20;
 
-/// Files of a checkpoint, by the ends of their names; which of them a page takes is its own affair.
+/// Suffixes of a checkpoint's files. A page takes only the files that it needs.
 const ENDS: [&str; 3] = [".json", ".jinja", ".safetensors"];
 
 /// The manifest of the files in `folder`, in chunks of `chunk` bytes: `{"chunk", "files": [{"name", "size", "chunks"}]}`, where
-/// `chunks` are SHA-256 in hexadecimal digits.
+/// `chunks` are the SHA-256 hashes in hexadecimal.
 ///
 /// # Errors
-/// [`BundleError::File`] where the folder or a file can't be read.
+/// [`BundleError::File`] if the folder or a file can't be read.
 pub fn manifest(folder: &Path, chunk: u64) -> Result<Json, BundleError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(|why| BundleError::file(folder, why))? {
@@ -42,7 +42,7 @@ pub fn manifest(folder: &Path, chunk: u64) -> Result<Json, BundleError> {
     Ok(json!({ "chunk": chunk, "files": files }))
 }
 
-/// The size of a file, and the hash of each of its chunks.
+/// The size of a file, and the hashes of its chunks.
 fn hashes(path: &Path, chunk: u64) -> io::Result<(u64, Vec<String>)> {
     let mut file = File::open(path)?;
     let (mut size, mut hashes, mut bytes) = (0, Vec::new(), Vec::new());
@@ -62,13 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_are_hashed_apart_and_other_files_are_left_out() {
+    fn each_chunk_is_hashed_and_other_files_are_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, text) in [("config.json", "abcabcab"), (MANIFEST, "{}"), ("notes.md", "abc")] {
             fs::write(folder.path().join(name), text).expect("a file");
         }
         let made = manifest(folder.path(), 3).expect("a manifest");
-        // The first is FIPS 180-2's own example.
+        // The first is the example of FIPS 180-2.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let ab = "fb8e20fc2e4c3f248c60c39bd652f3c1347298bb977b8b4d5903b85055620603";
         let file = json!({ "name": "config.json", "size": 8, "chunks": [abc, abc, ab] });

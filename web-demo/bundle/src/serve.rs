@@ -1,8 +1,7 @@
-//! A web server for a folder, reachable from this machine only.
+//! A static web server for a folder, on 127.0.0.1 only, with support for ranges. Tests can answer requests before the folder does.
 //!
-//! It sends what any static host sends: bytes and their type, also by range. The one header on top is the policy that the
-//! page has in a meta tag as well, since a worker takes its policy from the header of its script. Tests put their own
-//! answers before the folder's.
+//! It also sends a Content-Security-Policy header. The page has the same policy in a meta tag, but a worker takes its policy
+//! from the header of its script.
 
 use std::{
     fs::File,
@@ -18,73 +17,72 @@ use percent_encoding::percent_decode_str;
 
 use crate::BundleError;
 
-/// Scripts and all else from the page's own origin, wasm, pictures that the page holds, and models from wherever its reader
-/// says: nothing more is needed.
+/// Allows the page's own origin, wasm, images from blobs, and downloads of models from any https address.
 const POLICY: &str =
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; connect-src 'self' https:";
 
-/// Bytes of a request line and its headers.
+/// Largest request line with headers, in bytes.
 const HEAD: u64 = 64 << 10;
 
-/// Bytes that a request may carry.
+/// Largest request body in bytes.
 const MOST: u64 = 64 << 20;
 
-/// How long a connection may say nothing. Browsers open some that they never use.
-const SILENCE: Duration = Duration::from_secs(20);
+/// Read timeout. Browsers open connections that they never use.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A server that listens.
+/// A listening server.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     stopped: AtomicBool,
 }
 
-/// A request.
+/// An HTTP request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// What it wants.
+pub struct Request {
+    /// The method.
     pub method: Method,
-    /// What it is for: decoded, without the leading slash and the query.
+    /// The decoded path, without leading slash and query.
     pub path: String,
-    /// The first and the last byte that it asks for, where it doesn't ask for all; without a last one, up to the end.
+    /// The requested range: first and last byte; None as the last byte is the end of the file.
     pub range: Option<(u64, Option<u64>)>,
-    /// What it brings, as text.
+    /// The body as text.
     pub body: String,
 }
 
-/// What a request wants.
+/// An HTTP method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Something.
+    /// GET.
     Get,
-    /// What is said of it, without itself.
+    /// HEAD: headers only.
     Head,
-    /// To bring something.
+    /// POST.
     Post,
 }
 
-/// Writes an answer by itself.
+/// Writes a whole response.
 pub type Writer = Box<dyn FnOnce(&mut TcpStream) -> io::Result<()>>;
 
-/// What a request gets.
+/// A response.
 pub enum Reply {
-    /// The bytes of this file, or the range of them that is asked for, or "not found" where it can't be read.
+    /// This file, or the requested range of it; 404 if it can't be read.
     File(PathBuf),
-    /// Whatever this writes, from the status line on.
+    /// Written by this function, including the status line.
     Raw(Writer),
     /// This JSON.
     Json(String),
-    /// Thanks.
-    Taken,
-    /// "Not found".
+    /// 200 OK without a body.
+    Empty,
+    /// 404 Not Found.
     Missing,
 }
 
 impl Server {
-    /// Listens on 127.0.0.1; port 0 takes any that is free.
+    /// Listens on 127.0.0.1; port 0 is any free port.
     ///
     /// # Errors
-    /// Where the port can't be had.
+    /// [`BundleError::Listen`] if the port is not available.
     pub fn listen(port: u16) -> Result<Self, BundleError> {
         let failed = |why| BundleError::Listen { port, why };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
@@ -92,67 +90,67 @@ impl Server {
         Ok(Self { listener, address, stopped: AtomicBool::new(false) })
     }
 
-    /// The address of a file.
+    /// The URL of a file.
     pub fn url(&self, file: &str) -> String {
         format!("http://{}/{file}", self.address)
     }
 
-    /// Answers requests until [`Server::stop`], each on a connection and a thread of its own.
-    pub fn run(&self, answer: impl Fn(&Call) -> Reply + Sync) {
+    /// Answers requests until [`Server::stop`], each with its own connection and thread.
+    pub fn run(&self, answer: impl Fn(&Request) -> Reply + Sync) {
         thread::scope(|scope| {
-            while let Ok((line, _)) = self.listener.accept() {
+            while let Ok((stream, _)) = self.listener.accept() {
                 if self.stopped.load(Ordering::SeqCst) {
                     break;
                 }
-                // Who went away without waiting for the answer doesn't need it.
-                scope.spawn(|| serve(line, &answer).ok());
+                // An error means that the client closed the connection.
+                scope.spawn(|| serve(stream, &answer).ok());
             }
         });
     }
 
-    /// Ends [`Server::run`], once what is being answered is answered.
+    /// Ends [`Server::run`] after the running requests.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        // It waits for a connection, so it gets one; where that fails, it listens no more.
+        // `run` waits for a connection, so this makes one. If that fails, `run` has ended.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-/// The answer that a plain folder has to a request; never a file outside of it.
-pub fn file_of(folder: &Path, call: &Call) -> Reply {
-    if call.method == Method::Post {
+/// The response of a static folder to a request; never a file outside the folder.
+pub fn file_of(folder: &Path, request: &Request) -> Reply {
+    if request.method == Method::Post {
         return Reply::Missing;
     }
-    match within(folder, &call.path) {
+    match within(folder, &request.path) {
         Some(path) if path.is_dir() => Reply::File(path.join("index.html")),
         Some(path) => Reply::File(path),
         None => Reply::Missing,
     }
 }
 
-/// A path below a folder; None where it would lead out of it.
+/// A path below a folder; None if it leads out of it.
 fn within(folder: &Path, path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
     path.components().all(|part| matches!(part, Component::Normal(_))).then(|| folder.join(path))
 }
 
-/// The path of a URL, decoded.
+/// The decoded path of a URL.
 fn path_of(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     percent_decode_str(path.strip_prefix('/').unwrap_or(path)).decode_utf8_lossy().into_owned()
 }
 
-/// One request and its answer. Then the connection ends: on one machine a new one costs nothing.
-fn serve(line: TcpStream, answer: impl Fn(&Call) -> Reply) -> io::Result<()> {
-    line.set_read_timeout(Some(SILENCE))?;
-    let call = read(&line)?;
-    send(line, &call, answer(&call))
+/// Handles one request, then closes the connection: a new one is cheap on the same machine.
+fn serve(stream: TcpStream, answer: impl Fn(&Request) -> Reply) -> io::Result<()> {
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let request = read(&stream)?;
+    send(stream, &request, answer(&request))
 }
 
-/// A request, as much of HTTP as a browser needs.
-fn read(line: &TcpStream) -> io::Result<Call> {
+/// Reads a request: the part of HTTP that browsers use.
+fn read(stream: &TcpStream) -> io::Result<Request> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-    let mut head = BufReader::new(line).take(HEAD);
+    let mut head = BufReader::new(stream).take(HEAD);
     let mut words = String::new();
     head.read_line(&mut words)?;
     let mut words = words.split_whitespace();
@@ -182,39 +180,39 @@ fn read(line: &TcpStream) -> io::Result<Call> {
         }
     }
     if length > MOST {
-        return Err(bad("expected less"));
+        return Err(bad("expected a smaller body"));
     }
     let mut body = Vec::new();
     head.into_inner().take(length).read_to_end(&mut body)?;
     let body = String::from_utf8_lossy(&body).into_owned();
-    Ok(Call { method, path: path_of(url), range, body })
+    Ok(Request { method, path: path_of(url), range, body })
 }
 
-/// The one range of bytes of a header; None for anything else, which a server need not know.
+/// A single range of bytes; None for any other kind, which a server may ignore.
 fn range_of(header: &str) -> Option<(u64, Option<u64>)> {
     let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
     Some((first.parse().ok()?, if last.is_empty() { None } else { Some(last.parse().ok()?) }))
 }
 
-fn send(mut line: TcpStream, call: &Call, reply: Reply) -> io::Result<()> {
+fn send(mut stream: TcpStream, request: &Request, reply: Reply) -> io::Result<()> {
     match reply {
         Reply::File(path) => match File::open(&path) {
-            Ok(file) => send_file(&mut line, call, file, kind(&path)),
-            Err(_) => send(line, call, Reply::Missing),
+            Ok(file) => send_file(&mut stream, request, file, kind(&path)),
+            Err(_) => send(stream, request, Reply::Missing),
         },
-        Reply::Raw(write) => write(&mut line),
+        Reply::Raw(write) => write(&mut stream),
         Reply::Json(text) => {
-            head(&mut line, "200 OK", "application/json", text.len() as u64, &[])?;
-            if call.method == Method::Head { Ok(()) } else { line.write_all(text.as_bytes()) }
+            head(&mut stream, "200 OK", "application/json", text.len() as u64, &[])?;
+            if request.method == Method::Head { Ok(()) } else { stream.write_all(text.as_bytes()) }
         }
-        Reply::Taken => head(&mut line, "200 OK", "text/plain", 0, &[]),
-        Reply::Missing => head(&mut line, "404 Not Found", "text/plain", 0, &[]),
+        Reply::Empty => head(&mut stream, "200 OK", "text/plain", 0, &[]),
+        Reply::Missing => head(&mut stream, "404 Not Found", "text/plain", 0, &[]),
     }
 }
 
-fn send_file(line: &mut TcpStream, call: &Call, mut file: File, kind: &str) -> io::Result<()> {
+fn send_file(stream: &mut TcpStream, request: &Request, mut file: File, kind: &str) -> io::Result<()> {
     let all = file.metadata()?.len();
-    let (status, first, length, range) = match call.range {
+    let (status, first, length, range) = match request.range {
         Some((first, _)) if first >= all => ("416 Range Not Satisfiable", all, 0, Some(format!("bytes */{all}"))),
         Some((first, last)) => {
             let last = last.map_or(all - 1, |last| last.clamp(first, all - 1));
@@ -223,16 +221,16 @@ fn send_file(line: &mut TcpStream, call: &Call, mut file: File, kind: &str) -> i
         None => ("200 OK", 0, all, None),
     };
     let ranges = range.map_or_else(|| "Accept-Ranges: bytes".to_owned(), |range| format!("Content-Range: {range}"));
-    head(line, status, kind, length, &[&ranges])?;
-    if call.method == Method::Get {
+    head(stream, status, kind, length, &[&ranges])?;
+    if request.method == Method::Get {
         file.seek(SeekFrom::Start(first))?;
-        io::copy(&mut file.take(length), line)?;
+        io::copy(&mut file.take(length), stream)?;
     }
     Ok(())
 }
 
-/// A browser takes a module or wasm only under its type, and must not keep yesterday's build.
-fn head(line: &mut TcpStream, status: &str, kind: &str, length: u64, more: &[&str]) -> io::Result<()> {
+/// Writes status line and headers. Browsers check the type of modules and wasm, and must not cache an old build.
+fn head(stream: &mut TcpStream, status: &str, kind: &str, length: u64, more: &[&str]) -> io::Result<()> {
     let headers: &[&str] = &[
         &format!("HTTP/1.1 {status}"),
         &format!("Content-Type: {kind}"),
@@ -242,7 +240,7 @@ fn head(line: &mut TcpStream, status: &str, kind: &str, length: u64, more: &[&st
         "Cache-Control: no-store",
         "Connection: close",
     ];
-    line.write_all([headers, more, &["\r\n"]].concat().join("\r\n").as_bytes())
+    stream.write_all([headers, more, &["\r\n"]].concat().join("\r\n").as_bytes())
 }
 
 /// The media type of a file, by its name.
@@ -268,12 +266,12 @@ mod tests {
 
     use super::*;
 
-    /// What a client sees who types the request by hand.
+    /// Sends a raw request, and returns the whole response in lower case.
     fn ask(server: &Server, request: &str) -> String {
-        let mut line = TcpStream::connect(server.address).expect("a connection");
-        write!(line, "{request}").expect("a request");
+        let mut stream = TcpStream::connect(server.address).expect("a connection");
+        write!(stream, "{request}").expect("a request");
         let mut answer = String::new();
-        line.read_to_string(&mut answer).expect("an answer");
+        stream.read_to_string(&mut answer).expect("an answer");
         answer.to_lowercase()
     }
 
@@ -287,9 +285,9 @@ mod tests {
         let server = Server::listen(0).expect("a port");
         thread::scope(|scope| {
             scope.spawn(|| {
-                server.run(|call| match (call.method, call.path.as_str()) {
-                    (Method::Post, "take") => Reply::Json(format!("{:?}", call.body)),
-                    _ => file_of(&site, call),
+                server.run(|request| match (request.method, request.path.as_str()) {
+                    (Method::Post, "take") => Reply::Json(format!("{:?}", request.body)),
+                    _ => file_of(&site, request),
                 });
             });
             let get =
@@ -309,19 +307,19 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_sent_alone_and_heads_without_bodies() {
+    fn ranges_are_sent_and_heads_have_no_body() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("file"), "0123456789").expect("a file");
         let server = Server::listen(0).expect("a port");
         thread::scope(|scope| {
-            scope.spawn(|| server.run(|call| file_of(folder.path(), call)));
+            scope.spawn(|| server.run(|request| file_of(folder.path(), request)));
             let get = |method: &str, range: &str| {
                 ask(
                     &server,
                     &format!("{method} /file HTTP/1.1\r\nHost: a\r\nRange: {range}\r\nConnection: close\r\n\r\n"),
                 )
             };
-            // What is asked for, then status, range and body that it gets.
+            // The requested range, then the expected status, header and body.
             let cases = [
                 ("bytes=2-4", "206", "content-range: bytes 2-4/10", "234"),
                 ("bytes=7-", "206", "content-range: bytes 7-9/10", "789"),

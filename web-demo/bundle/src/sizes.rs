@@ -1,4 +1,4 @@
-//! What the files of a folder weigh, on disk and on the wire.
+//! Sizes of the files of a folder, before and after gzip.
 
 use std::{
     fs, io,
@@ -9,37 +9,37 @@ use flate2::{Compression, write::GzEncoder};
 
 use crate::BundleError;
 
-/// Bytes after gzip that everything but weights is meant to stay within: who only tries the page should not wait for it.
+/// Intended limit after gzip, without weights, in bytes: the page should open quickly.
 pub const MOST: u64 = 4_000_000;
 
-/// What one file weighs.
+/// The size of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Its path in the folder.
+    /// Path in the folder.
     pub file: PathBuf,
-    /// Its bytes.
+    /// Bytes.
     pub raw: u64,
-    /// Its bytes after gzip, as most hosts send it.
+    /// Bytes after gzip, as most hosts send it.
     pub gzipped: u64,
 }
 
 impl Size {
-    /// Whether it is a model's weights.
+    /// Whether the file contains a model's weights.
     pub fn is_weights(&self) -> bool {
         self.file.extension().is_some_and(|e| e == "safetensors")
     }
 }
 
-/// What these files weigh together, under a name for them.
+/// The sum of these sizes, with `name` in place of the path.
 pub fn total<'a>(name: &str, files: impl IntoIterator<Item = &'a Size>) -> Size {
     let zero = Size { file: name.into(), raw: 0, gzipped: 0 };
     files.into_iter().fold(zero, |sum, s| Size { raw: sum.raw + s.raw, gzipped: sum.gzipped + s.gzipped, ..sum })
 }
 
-/// The files of a folder and of those in it, by name.
+/// The sizes of all files of a folder and its subfolders, sorted by path.
 ///
 /// # Errors
-/// Where one can't be read.
+/// [`BundleError::File`] if one can't be read.
 pub fn sizes(folder: &Path) -> Result<Vec<Size>, BundleError> {
     let mut found = Vec::new();
     walk(folder, Path::new(""), &mut found)?;
@@ -68,7 +68,7 @@ fn weigh(path: &Path) -> io::Result<(u64, u64)> {
     Ok((raw, gzip.finish()?.0))
 }
 
-/// Counts what is written to it, and keeps nothing.
+/// Counts the bytes that are written to it.
 struct Count(u64);
 
 impl io::Write for Count {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zeros_are_light_on_the_wire() -> Result<(), Box<dyn std::error::Error>> {
+    fn zeros_compress_well() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         fs::create_dir(folder.path().join("pkg"))?;
         fs::write(folder.path().join("pkg/zeros"), [0; 100_000])?;
@@ -99,7 +99,7 @@ mod tests {
             names,
             [(Path::new("a.safetensors"), 10), (Path::new("empty"), 0), (Path::new("pkg/zeros"), 100_000)]
         );
-        // A thousandth is the best that deflate can; header and trailer of gzip are 18 bytes.
+        // Deflate reaches at best about 1:1000; gzip's header and trailer have 18 bytes.
         assert!((100..200).contains(&sizes[2].gzipped), "expected about 115 bytes, got {}", sizes[2].gzipped);
         let rest = total("the rest", sizes.iter().filter(|s| !s.is_weights()));
         assert_eq!((rest.raw, rest.gzipped), (100_000, sizes[1].gzipped + sizes[2].gzipped));

@@ -1,5 +1,5 @@
-// Put before the engine's worker by `bench.mjs`: counts what the engine asks of WebGPU. Every event that the worker tells
-// has a key more, `counted`: the counts so far.
+// Counts the engine's WebGPU calls. `bench.mjs` puts this before the engine's worker. Every event of the worker gets another
+// key, `counted`, with the counts so far.
 
 const counted = { shaders: 0, pipelines: 0, buffers: 0, groups: 0, writes: 0, passes: 0, dispatches: 0, submits: 0, reads: 0, waited: 0 };
 
@@ -24,7 +24,7 @@ counts('GPUComputePassEncoder', 'dispatchWorkgroups', 'dispatches');
 counts('GPUComputePassEncoder', 'dispatchWorkgroupsIndirect', 'dispatches');
 counts('GPUBuffer', 'mapAsync', 'reads');
 
-// How long results were waited for, in milliseconds.
+// Time that read-backs took, in milliseconds.
 if (globalThis.GPUBuffer) {
   const map = GPUBuffer.prototype.mapAsync;
   GPUBuffer.prototype.mapAsync = async function (...given) {
@@ -34,8 +34,8 @@ if (globalThis.GPUBuffer) {
   };
 }
 
-const tell = self.postMessage.bind(self);
+const post = self.postMessage.bind(self);
 self.postMessage = (message, ...rest) => {
   if (message.event) message.event.counted = { ...counted };
-  tell(message, ...rest);
+  post(message, ...rest);
 };

@@ -1,5 +1,5 @@
-// The browser's side of `bench.mjs`: asks, and posts how long it took. The address tells what: `picture`, `question`,
-// `repeat`, and `on`, the devices.
+// The browser's part of `bench.mjs`: asks questions and posts the measured times. Parameters of the address: `picture`,
+// `question`, `repeat`, and `on`, the devices.
 
 import { Fovea } from './fovea.js';
 
@@ -9,13 +9,13 @@ const picture = await (await fetch(given.get('picture'))).blob();
 
 const post = (to, what) => fetch(to, { method: 'POST', body: JSON.stringify(what) });
 
-// How long one answer takes: to its first token as the page sees it, its tokens by the second, and what was asked of WebGPU
-// up to the first token and for each after it.
+// Measures one answer: time to the first token as the page sees it, tokens per second, and WebGPU calls up to the first token
+// and per token after it.
 async function time(sight) {
   const started = performance.now();
   const tokens = [];
   let done;
-  // The first event comes as the question has become tokens: next to nothing was counted before.
+  // The first event comes after tokenization; almost nothing is counted before.
   let begun;
   for await (const event of sight.ask(question)) {
     begun ??= event.counted;
@@ -45,7 +45,7 @@ async function measure(cpu) {
   const first = await time(sight);
   const later = [];
   for (let i = 0; i < Number(given.get('repeat')); i += 1) later.push(await time(sight));
-  // Everything is computed anew, and no pipeline is.
+  // Everything is computed again, but all pipelines exist.
   const again = await time(await engine.lookAt(picture));
   engine.dispose();
   const other = await Fovea.create({ cpu, dtype: 'f32' });

@@ -1,4 +1,4 @@
-//! What the engine's thread does with a command.
+//! The engine's thread: executes commands and sends updates.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -9,30 +9,30 @@ use std::{
     },
 };
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event as Answering, Model, Plan, demo};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event, Model, Plan, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice, device::adapters, memory, source::Source};
 use futures_util::StreamExt;
 
-use super::{About, Command, Event, ModelAt, Planned, RunId, Wanted};
+use super::{About, Command, ModelAt, Planned, RunId, Update, Wanted};
 use crate::problem::Problem;
 
-/// Called after every event.
+/// Called after every update.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// What the thread holds.
+/// The thread's state.
 struct Work<'a> {
-    events: &'a Sender<Event>,
+    updates: &'a Sender<Update>,
     wake: &'a Wake,
-    /// The open device, and what was wanted. It outlives its models: CubeCL never drops a device's pipelines, so one opened
-    /// for every model would take more memory each time.
+    /// The open device and its setting. It stays open when a model is closed: CubeCL never frees a device's pipelines,
+    /// so opening a device for every model would leak memory each time.
     device: Option<(Wanted, OpenDevice)>,
     model: Option<Arc<Model>>,
     conversation: Option<Conversation>,
 }
 
-/// Does one command after another until the window is gone.
-pub fn serve(commands: &Receiver<(Command, Cancel)>, events: &Sender<Event>, wake: &Wake) {
-    let mut work = Work { events, wake, device: None, model: None, conversation: None };
+/// Executes commands until the window has closed.
+pub fn serve(commands: &Receiver<(Command, Cancel)>, updates: &Sender<Update>, wake: &Wake) {
+    let mut work = Work { updates, wake, device: None, model: None, conversation: None };
     while let Ok((command, cancel)) = commands.recv() {
         let doing = command.doing();
         let done = catch_unwind(AssertUnwindSafe(|| pollster::block_on(work.run(command, &cancel))));
@@ -42,21 +42,21 @@ pub fn serve(commands: &Receiver<(Command, Cancel)>, events: &Sender<Event>, wak
             Err(panic) => Problem::panicked(panic.as_ref()),
         };
         if problem.ends_engine() {
-            work.give_up();
+            work.drop_all();
         }
-        work.tell(Event::Failed { doing, problem });
+        work.send(Update::Failed { doing, problem });
     }
-    work.give_up();
+    work.drop_all();
 }
 
 impl Work<'_> {
-    fn tell(&self, event: Event) {
-        // A window that has closed hears nothing more.
-        let _ = self.events.send(event);
+    fn send(&self, update: Update) {
+        // An error means that the window has closed.
+        let _ = self.updates.send(update);
         (self.wake)();
     }
 
-    /// Drops the model, and gives back what it took of the device.
+    /// Drops the model and frees its device memory.
     fn drop_model(&mut self) {
         self.conversation = None;
         if self.model.take().is_some()
@@ -66,15 +66,16 @@ impl Work<'_> {
         }
     }
 
-    /// Drops everything. A broken device may panic once more.
-    fn give_up(&mut self) {
+    /// Drops model and device. A lost device may panic here again.
+    fn drop_all(&mut self) {
         (self.conversation, self.model) = (None, None);
         if let Some((_, device)) = self.device.take() {
             let _ = catch_unwind(AssertUnwindSafe(|| device.close()));
         }
     }
 
-    /// The wanted device, and what was wanted where that is not there: the one that is open, or another in its place.
+    /// Opens the device of a setting, or reuses the open one. If the setting's device was not found, the second value
+    /// is the setting.
     async fn open(&mut self, wanted: Wanted) -> Result<(OpenDevice, Option<Wanted>), Error> {
         if let Some((open, device)) = &self.device
             && *open == wanted
@@ -82,10 +83,10 @@ impl Work<'_> {
         {
             return Ok((device.clone(), None));
         }
-        self.give_up();
-        let (choice, instead_of) = found(&wanted).await;
+        self.drop_all();
+        let (choice, instead_of) = choose(&wanted).await;
         let device = OpenDevice::open(&choice).await?;
-        // What is there instead is looked for anew the next time.
+        // A replacement is stored as `Auto`: the next load then searches for the wanted device again.
         let opened_as = if instead_of.is_some() { Wanted::Auto } else { wanted };
         self.device = Some((opened_as, device.clone()));
         Ok((device, instead_of))
@@ -94,20 +95,20 @@ impl Work<'_> {
     async fn run(&mut self, command: Command, cancel: &Cancel) -> Result<(), Error> {
         let with = |options: AskOptions| AskOptions { cancel: cancel.clone(), ..options };
         match command {
-            Command::Adapters => self.tell(Event::Adapters(adapters().await)),
+            Command::Adapters => self.send(Update::Adapters(adapters().await)),
             Command::Plan(model) => {
                 let checkpoint = Checkpoint::open(source(&model)?).await?;
                 let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
                 let planned = Planned { model, f32, f16, host_available: memory::host_available() };
-                self.tell(Event::Planned(Box::new(planned)));
+                self.send(Update::Planned(Box::new(planned)));
             }
             Command::Load { model, device, precision } => {
                 self.drop_model();
                 let checkpoint = Checkpoint::open(source(&model)?).await?;
                 let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
                 let (device, instead_of) = self.open(device).await?;
-                let tell = |progress| self.tell(Event::Loading(progress));
-                let loaded = Model::load(checkpoint, device.clone(), precision, cancel, tell).await;
+                let report = |progress| self.send(Update::Loading(progress));
+                let loaded = Model::load(checkpoint, device.clone(), precision, cancel, report).await;
                 let loaded = loaded.inspect_err(|_| device.release_unused())?;
                 let plan = if loaded.dtype_name() == "f16" { f16 } else { f32 };
                 let about = About {
@@ -124,56 +125,47 @@ impl Work<'_> {
                     instead_of,
                 };
                 self.model = Some(loaded);
-                self.tell(Event::Loaded(Box::new(about)));
+                self.send(Update::Loaded(Box::new(about)));
             }
             Command::Close => {
                 self.drop_model();
-                self.tell(Event::Closed);
+                self.send(Update::Closed);
             }
             Command::Look { picture, options } => {
-                let model = self.model.as_ref().ok_or_else(nothing)?;
-                let conversation = self.conversation.insert(model.look_at((*picture).clone()));
+                let model = self.model.as_ref().ok_or_else(nothing_to_ask)?;
+                let conversation = self.conversation.insert(Conversation::new(model, (*picture).clone()));
                 conversation.prepare(&with(options)).await?;
-                self.tell(Event::Prepared);
+                self.send(Update::Prepared);
             }
             Command::Ask { run, question, options } => self.ask(run, &question, &with(options)).await?,
-            Command::Explain { run, question, options } => self.explain(run, &question, &with(options)).await?,
+            Command::Explain { run, question, options } => {
+                let conversation = self.conversation.as_mut().ok_or_else(nothing_to_ask)?;
+                let looked = conversation.explain(&question, &with(options)).await?;
+                self.send(Update::Explained { run, looked });
+            }
         }
         Ok(())
     }
 
     async fn ask(&mut self, run: RunId, question: &str, options: &AskOptions) -> Result<(), Error> {
-        let Self { events, wake, model: Some(model), conversation: Some(conversation), .. } = self else {
-            return Err(nothing());
+        let Self { updates, wake, model: Some(model), conversation: Some(conversation), .. } = self else {
+            return Err(nothing_to_ask());
         };
         let mut answer = pin!(conversation.ask(question, options));
         while let Some(event) = answer.next().await {
             let event = event?;
             let (report, device_memory) = match &event {
-                Answering::Done(turn) => (Some(model.report(question, turn)?), model.device().memory_in_use()),
+                Event::Done(turn) => (Some(model.report(question, turn)), model.device().memory_in_use()),
                 _ => (None, None),
             };
-            let _ = events.send(Event::Answering { run, event, report, device_memory });
+            let _ = updates.send(Update::Answering { run, event, report, device_memory });
             wake();
-        }
-        Ok(())
-    }
-
-    async fn explain(&mut self, run: RunId, question: &str, options: &AskOptions) -> Result<(), Error> {
-        let Self { events, wake, conversation: Some(conversation), .. } = self else { return Err(nothing()) };
-        let mut answer = pin!(conversation.ask(question, options));
-        while let Some(event) = answer.next().await {
-            if let Answering::Looked(looked) = event? {
-                let _ = events.send(Event::Explained { run, looked });
-                wake();
-                break;
-            }
         }
         Ok(())
     }
 }
 
-fn nothing() -> Error {
+fn nothing_to_ask() -> Error {
     Error::Option { option: "question", expected: "a model and a picture".into(), got: "none".into() }
 }
 
@@ -184,8 +176,8 @@ fn source(model: &ModelAt) -> Result<Source, Error> {
     })
 }
 
-/// The device to open, and what was wanted where that is not there.
-async fn found(wanted: &Wanted) -> (DeviceChoice, Option<Wanted>) {
+/// The device to open for a setting. If the setting's adapter was not found: `Auto`, and the setting.
+async fn choose(wanted: &Wanted) -> (DeviceChoice, Option<Wanted>) {
     match wanted {
         Wanted::Auto => (DeviceChoice::Auto, None),
         Wanted::Cpu => (DeviceChoice::Cpu, None),
@@ -202,29 +194,32 @@ mod tests {
     use crate::engine::{Doing, Engine};
 
     #[test]
-    fn an_adapter_that_is_gone_gives_way_to_the_best_there_is() {
+    fn a_missing_adapter_is_replaced_by_the_best_available() {
         let gone = Wanted::Adapter { name: "Voodoo 2".into(), backend: "glide".into() };
-        assert_eq!(pollster::block_on(found(&gone)), (DeviceChoice::Auto, Some(gone.clone())));
-        assert_eq!(pollster::block_on(found(&Wanted::Cpu)), (DeviceChoice::Cpu, None));
+        assert_eq!(pollster::block_on(choose(&gone)), (DeviceChoice::Auto, Some(gone.clone())));
+        assert_eq!(pollster::block_on(choose(&Wanted::Cpu)), (DeviceChoice::Cpu, None));
     }
 
     #[test]
-    fn a_question_without_a_picture_is_an_error_and_not_the_end() {
-        let (engine, commands, events) = Engine::wired();
+    fn a_question_without_a_picture_is_an_error_and_the_engine_continues() {
+        let (engine, commands, updates) = Engine::wired();
         let wake: Wake = Arc::new(|| {});
         let run = RunId { turn: 0, full: false };
         engine.send(Command::Ask { run, question: "?".into(), options: AskOptions::default() }).expect("sent");
         engine.send(Command::Plan(ModelAt::Demo)).expect("sent");
-        let worker = std::thread::spawn(move || serve(&commands, &events, &wake));
-        let mut heard = Vec::new();
-        while heard.len() < 2 {
-            heard.extend(engine.heard());
+        let worker = std::thread::spawn(move || serve(&commands, &updates, &wake));
+        let mut received = Vec::new();
+        while received.len() < 2 {
+            received.extend(engine.updates());
             std::thread::yield_now();
         }
         let doing = Doing::Answering(run);
-        assert!(matches!(&heard[0], Event::Failed { doing: d, .. } if *d == doing), "got {heard:?}");
-        assert!(matches!(&heard[1], Event::Planned(p) if p.f32.weight_bytes > p.f16.weight_bytes), "got {heard:?}");
+        assert!(matches!(&received[0], Update::Failed { doing: d, .. } if *d == doing), "got {received:?}");
+        assert!(
+            matches!(&received[1], Update::Planned(p) if p.f32.weight_bytes > p.f16.weight_bytes),
+            "got {received:?}"
+        );
         drop(engine);
-        worker.join().expect("a worker that ends with its window");
+        worker.join().expect("the worker ends with its window");
     }
 }

@@ -1,7 +1,8 @@
-//! The bar: picture, model, device, and how loading stands.
+//! The menu bar, and the state of the model.
 
 use eframe::egui::{Align, Button, Layout, ProgressBar, RichText, Ui};
-use fovea_model::{LoadProgress, Precision, words};
+use fovea_model::Precision;
+use fovea_overlay::words;
 use fovea_runtime::{DeviceInfo, device::DeviceClass};
 
 use crate::{
@@ -32,12 +33,12 @@ impl App {
             ui.close();
         }
         let saved =
-            ui.add_enabled(self.looked.is_some(), Button::new("Save what it looked at...").shortcut_text("Ctrl+S"));
+            ui.add_enabled(self.canvas.looked.is_some(), Button::new("Save with overlay...").shortcut_text("Ctrl+S"));
         if saved.clicked() {
             self.dialogs.png(ui.ctx());
             ui.close();
         }
-        if ui.add_enabled(self.numbers_json().is_some(), Button::new("Save the numbers as JSON...")).clicked() {
+        if ui.add_enabled(self.numbers_json().is_some(), Button::new("Save numbers as JSON...")).clicked() {
             self.dialogs.json(ui.ctx());
             ui.close();
         }
@@ -78,7 +79,7 @@ impl App {
             ui.close();
         }
         ui.separator();
-        ui.label("Matrices in");
+        ui.label("Matrix precision");
         for (precision, name) in [(Precision::Auto, "automatic"), (Precision::F32, "f32"), (Precision::F16, "f16")] {
             if ui.radio(self.precision == precision, name).clicked() {
                 self.precision = precision;
@@ -90,12 +91,14 @@ impl App {
 
     fn devices(&mut self, ui: &mut Ui) {
         let current = self.settings.device.clone();
-        let mut choices =
-            vec![(Wanted::Auto, "the best GPU, else the CPU".to_owned()), (Wanted::Cpu, "works everywhere".to_owned())];
+        let mut choices = vec![
+            (Wanted::Auto, "the best GPU, or the CPU if there is none".to_owned()),
+            (Wanted::Cpu, "works everywhere".to_owned()),
+        ];
         match &self.session.adapters {
             Some(adapters) => choices.extend(adapters.iter().map(|info| (Wanted::of(info), can(info)))),
             None => {
-                ui.label("Looking for adapters...");
+                ui.label("Searching for adapters...");
             }
         }
         for (wanted, can) in choices {
@@ -108,26 +111,26 @@ impl App {
     }
 
     fn themes(&mut self, ui: &mut Ui) {
-        for (theme, name) in [(Theme::System, "As the system"), (Theme::Light, "Light"), (Theme::Dark, "Dark")] {
+        for (theme, name) in [(Theme::System, "System"), (Theme::Light, "Light"), (Theme::Dark, "Dark")] {
             if ui.radio(self.settings.theme == theme, name).clicked() {
                 self.set_theme(ui.ctx(), theme);
                 ui.close();
             }
         }
         ui.separator();
-        let answer = Button::new("Copy the answer").shortcut_text("Ctrl+Shift+A");
+        let answer = Button::new("Copy answer").shortcut_text("Ctrl+Shift+A");
         if ui.add_enabled(!self.session.turns.is_empty(), answer).clicked() {
             self.copy_answer(ui.ctx());
             ui.close();
         }
-        let report = ui.add(Button::new("Copy a report").shortcut_text("Ctrl+Shift+R"));
-        if report.on_hover_text("Adapter, versions, error codes; no picture, no question").clicked() {
+        let report = ui.add(Button::new("Copy report").shortcut_text("Ctrl+Shift+R"));
+        if report.on_hover_text("Adapters, versions, error codes; no picture, no question").clicked() {
             self.copy_report(ui.ctx());
             ui.close();
         }
     }
 
-    /// What is loaded, or how far loading is.
+    /// The loaded model, or the progress of loading.
     fn state(&mut self, ui: &mut Ui) {
         match &self.session.model {
             ModelState::None => {
@@ -136,8 +139,7 @@ impl App {
             ModelState::Loading { model, progress } => {
                 let (stage, share) = match progress {
                     None => ("opening", 0.0),
-                    Some(LoadProgress::Checking { done, total }) => ("checking", *done as f32 / (*total).max(1) as f32),
-                    Some(LoadProgress::Loading { done, total }) => ("loading", *done as f32 / (*total).max(1) as f32),
+                    Some(at) => (at.stage.name(), at.done as f32 / at.total.max(1) as f32),
                 };
                 ui.label(format!("{model}: {stage}"));
                 ui.add(ProgressBar::new(share).desired_width(120.0).show_percentage());
@@ -157,13 +159,13 @@ impl App {
     }
 }
 
-/// What an adapter is and can.
+/// An adapter's class and capabilities.
 fn can(info: &DeviceInfo) -> String {
     let class = match info.class {
         DeviceClass::Discrete => "GPU",
         DeviceClass::Integrated => "integrated GPU",
         DeviceClass::Virtual => "virtual GPU",
-        DeviceClass::Software => "software, slower than the CPU itself",
+        DeviceClass::Software => "software GPU; the CPU device is faster",
         DeviceClass::Cpu => "CPU",
         DeviceClass::Other => "adapter",
     };

@@ -1,7 +1,7 @@
-//! The numbers of the selected answer: tokens, share, time by stage, speed, memory planned and used.
+//! The numbers of the selected answer: tokens, share of work, time per stage, speed, planned and used memory.
 
 use eframe::egui::{RichText, ScrollArea, Ui};
-use fovea_model::words;
+use fovea_overlay::words;
 
 use crate::{app::App, session::Run};
 
@@ -11,7 +11,7 @@ impl App {
         let run = self.session.selected.and_then(|id| self.session.run(id));
         let Some(run) = run else {
             let text =
-                if self.session.preparing { "Looking at the picture..." } else { "Ask a question to see numbers." };
+                if self.session.preparing { "Encoding the picture..." } else { "Ask a question to see numbers." };
             ui.label(RichText::new(text).weak());
             return;
         };
@@ -35,22 +35,24 @@ impl App {
             let share = 100.0 * s.equivalent_share;
             rows.push((
                 "Visual tokens",
-                format!("{} -> {} -> {} ({share:.1} % equivalent)", t.stock, t.vision, t.text),
+                format!(
+                    "{} -> {} -> {}, {share:.1} % of the work",
+                    t.all, t.after_vision_sampler, t.after_text_sampler
+                ),
             ));
         }
-        // What the sliders would keep, where they were moved since.
-        if let (Some(shown), Some(own)) = (&self.looked, &run.looked)
+        // The selection at the sliders' positions, if they were moved after the answer.
+        if let (Some(shown), Some(own)) = (&self.canvas.looked, &run.looked)
             && let Some(s) = &run.statistics
-            && (shown.kept.len() != s.tokens.text || own.kept.len() != s.tokens.text)
+            && (shown.kept.len() != s.tokens.after_text_sampler || own.kept.len() != s.tokens.after_text_sampler)
         {
-            let of = shown.thumbnail + shown.boxes.len();
-            rows.push(("Shown now", format!("{} of {of} kept", shown.kept.len())));
+            rows.push(("Shown now", format!("{} of {} kept", shown.kept.len(), shown.token_count())));
         }
     }
 
     fn memory(&self, run: &Run, rows: &mut Vec<(&'static str, String)>) {
         if let Some(about) = self.session.about() {
-            rows.push(("Memory planned", format!("at most {}", words::bytes(about.planned))));
+            rows.push(("Planned memory", format!("at most {}", words::bytes(about.planned))));
         }
         let Some(s) = &run.statistics else { return };
         let mut used = format!("weights {}, KV {}", words::bytes(s.memory.weights), words::bytes(s.memory.kv_cache));
@@ -60,7 +62,7 @@ impl App {
         if let Some(peak) = s.memory.host_peak {
             used += &format!(", host peak {}", words::bytes(peak));
         }
-        rows.push(("Memory used", used));
+        rows.push(("Used memory", used));
     }
 }
 
@@ -75,6 +77,6 @@ fn times(run: &Run, rows: &mut Vec<(&'static str, String)>) {
         .map(|(stage, ms)| format!("{} {}", stage.name().replace('_', " "), words::duration(*ms)))
         .collect();
     if !stages.is_empty() {
-        rows.push(("By stage", stages.join(", ")));
+        rows.push(("Time per stage", stages.join(", ")));
     }
 }

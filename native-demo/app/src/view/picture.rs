@@ -1,4 +1,4 @@
-//! The picture with the drawing over it: zoom, pan, and what is known of the token under the pointer.
+//! The picture and its overlay: zoom, pan, and the data of the token under the pointer.
 
 use eframe::egui::{
     Color32, CornerRadius, Event as Input, EventFilter, Id, Key, PointerButton, Rect, Response, Role, Sense, Stroke,
@@ -7,35 +7,36 @@ use eframe::egui::{
 
 use crate::{app::App, token::Token};
 
-/// Points that an arrow key moves the picture by.
+/// Points by which an arrow key moves the picture.
 const STEP: f32 = 48.0;
 
 impl App {
     pub(super) fn picture(&mut self, ui: &mut Ui) {
-        let Some(plain) = &self.plain else { return };
-        let texture = match &self.drawn {
+        let Some(plain) = &self.canvas.plain else { return };
+        let texture = match &self.canvas.drawn {
             Some(drawn) if self.overlay => drawn.id(),
             _ => plain.id(),
         };
         let size = plain.size_vec2();
         let (_, place) = ui.allocate_space(ui.available_size());
-        // An id of its own: one by its place would lose the keyboard when a notice appears above.
+        // A fixed id keeps the keyboard focus when a notification appears above; an automatic id changes with the
+        // position.
         let response = ui.interact(place, Id::unique("picture"), Sense::click_and_drag());
         let window = response.rect;
         self.move_lens(ui, &response, size);
-        let at = self.lens.rect(window, size);
+        let at = self.canvas.lens.rect(window, size);
         let painter = ui.painter().with_clip_rect(window);
         painter.image(texture, at, Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0)), Color32::WHITE);
 
-        let hovered = response.hover_pos().and_then(|p| self.token_at(self.lens.point(window, size, p)));
+        let hovered = response.hover_pos().and_then(|p| self.token_at(self.canvas.lens.point(window, size, p)));
         let token = hovered.clone().or_else(|| self.token_under_keyboard(&response));
         let name = self.session.picture.as_ref().map_or("", |shown| &shown.name);
         let words = token.as_ref().map_or_else(String::new, Token::words);
-        let told = format!("Picture {name}. {words}");
-        response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &told));
+        let label = format!("Picture {name}. {words}");
+        response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &label));
         let Some(token) = token else { return };
         if let Some(part) = self.part(&token) {
-            let rect = self.lens.part(window, size, part);
+            let rect = self.canvas.lens.part(window, size, part);
             painter.rect_stroke(rect, CornerRadius::ZERO, Stroke::new(3.0, Color32::BLACK), StrokeKind::Outside);
             painter.rect_stroke(rect, CornerRadius::ZERO, Stroke::new(1.5, Color32::WHITE), StrokeKind::Outside);
             let tooltip =
@@ -44,14 +45,14 @@ impl App {
         }
     }
 
-    /// Wheel and pinch magnify, dragging moves, a double click shows all; with the keyboard + - 0 and the arrows.
+    /// Wheel and pinch zoom, dragging moves, a double click resets. Keys: + - 0 and the arrows.
     fn move_lens(&mut self, ui: &Ui, response: &Response, size: Vec2) {
         let window = response.rect;
         if response.dragged_by(PointerButton::Primary) || response.dragged_by(PointerButton::Middle) {
-            self.lens.pan(window, size, response.drag_delta());
+            self.canvas.lens.pan(window, size, response.drag_delta());
         }
         if response.double_clicked() {
-            self.lens = Default::default();
+            self.canvas.lens = Default::default();
         }
         if response.clicked() {
             response.request_focus();
@@ -60,7 +61,7 @@ impl App {
             let (pinch, wheel) = ui.input(|input| (input.zoom_delta(), input.smooth_scroll_delta().y));
             let factor = pinch * (wheel / 240.0).exp();
             if factor != 1.0 {
-                self.lens.magnify(window, size, pointer, factor);
+                self.canvas.lens.magnify(window, size, pointer, factor);
             }
         }
         if !response.has_focus() {
@@ -77,41 +78,41 @@ impl App {
         });
         for key in keys {
             match key {
-                Key::Plus | Key::Equals => self.lens.magnify(window, size, window.center(), 1.25),
-                Key::Minus => self.lens.magnify(window, size, window.center(), 0.8),
-                Key::Num0 => self.lens = Default::default(),
-                Key::ArrowLeft => self.lens.pan(window, size, vec2(STEP, 0.0)),
-                Key::ArrowRight => self.lens.pan(window, size, vec2(-STEP, 0.0)),
-                Key::ArrowUp => self.lens.pan(window, size, vec2(0.0, STEP)),
-                Key::ArrowDown => self.lens.pan(window, size, vec2(0.0, -STEP)),
+                Key::Plus | Key::Equals => self.canvas.lens.magnify(window, size, window.center(), 1.25),
+                Key::Minus => self.canvas.lens.magnify(window, size, window.center(), 0.8),
+                Key::Num0 => self.canvas.lens = Default::default(),
+                Key::ArrowLeft => self.canvas.lens.pan(window, size, vec2(STEP, 0.0)),
+                Key::ArrowRight => self.canvas.lens.pan(window, size, vec2(-STEP, 0.0)),
+                Key::ArrowUp => self.canvas.lens.pan(window, size, vec2(0.0, STEP)),
+                Key::ArrowDown => self.canvas.lens.pan(window, size, vec2(0.0, -STEP)),
                 Key::Period | Key::Comma => self.step_token(key == Key::Comma),
                 _ => {}
             }
         }
     }
 
-    /// The picture's size in its own pixels.
+    /// The picture's size in pixels, (width, height).
     fn pixels(&self) -> Option<(usize, usize)> {
         self.session.picture.as_ref().map(|shown| (shown.picture.width(), shown.picture.height()))
     }
 
     fn token_at(&self, point: Vec2) -> Option<Token> {
         let (width, height) = self.pixels()?;
-        Token::under(self.looked.as_ref()?, (width, height), [point.x * width as f32, point.y * height as f32])
+        Token::under(self.canvas.looked.as_ref()?, (width, height), [point.x * width as f32, point.y * height as f32])
     }
 
-    /// With full stop and comma the keyboard goes from token to token.
+    /// The keys full stop and comma select the next and the previous token.
     fn step_token(&mut self, back: bool) {
-        let (Some(looked), Some(size)) = (&self.looked, self.pixels()) else { return };
-        self.token = Token::next(looked, size, self.token, back).map(|token| token.index);
+        let (Some(looked), Some(size)) = (&self.canvas.looked, self.pixels()) else { return };
+        self.canvas.token = Token::next(looked, size, self.canvas.token, back).map(|token| token.index);
     }
 
     fn token_under_keyboard(&self, response: &Response) -> Option<Token> {
-        let index = self.token.filter(|_| response.has_focus())?;
-        Token::at(self.looked.as_ref()?, self.pixels()?, index)
+        let index = self.canvas.token.filter(|_| response.has_focus())?;
+        Token::at(self.canvas.looked.as_ref()?, self.pixels()?, index)
     }
 
-    /// A token's edges, 0 to 1 along the picture's sides.
+    /// A token's rectangle: left, top, right, bottom, each 0 to 1 along the picture's side.
     fn part(&self, token: &Token) -> Option<[f32; 4]> {
         let (width, height) = self.pixels()?;
         let [left, top, right, bottom] = token.pixels;

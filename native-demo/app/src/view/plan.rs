@@ -1,7 +1,8 @@
-//! Before a model is loaded: what it takes, whether it fits, and if not, what would.
+//! The memory plan of a model before it is loaded: what it needs, and whether it fits.
 
 use eframe::egui::{Context, Grid, Id, Modal, RichText};
-use fovea_model::{Precision, words};
+use fovea_model::Precision;
+use fovea_overlay::words;
 
 use crate::{app::App, engine::Planned};
 
@@ -21,16 +22,16 @@ impl App {
                     ui.end_row();
                 };
                 row("Weights", &|plan| plan.weight_bytes);
-                row("Vision tower at work", &|plan| plan.vision_activations);
-                row("KV cache, every token", &|plan| plan.full.kv_cache);
+                row("Vision tower activations", &|plan| plan.vision_activations);
+                row("KV cache, all tokens", &|plan| plan.full.kv_cache);
                 row("KV cache, both samplers", &|plan| plan.compressed.kv_cache);
-                row("At most at once", &fovea_model::Plan::peak_bytes);
+                row("Peak", &fovea_model::Plan::peak_bytes);
             });
-            ui.label(RichText::new("Left with matrices in f32, right in f16.").weak());
+            ui.label(RichText::new("Left: matrices in f32. Right: matrices in f16.").weak());
             ui.add_space(8.0);
             let (fits, verdict) = verdict(planned);
-            let colour = if fits { ui.visuals().text_color() } else { ui.visuals().error_fg_color };
-            ui.label(RichText::new(verdict).color(colour));
+            let color = if fits { ui.visuals().text_color() } else { ui.visuals().error_fg_color };
+            ui.label(RichText::new(verdict).color(color));
             ui.add_space(10.0);
             ui.horizontal(|ui| {
                 if ui.button("Load").clicked() {
@@ -52,21 +53,26 @@ impl App {
     }
 }
 
-/// Whether the plan fits into what the host has free, and a sentence. What a GPU has free, wgpu does not tell.
+/// Whether the plan fits into the available host memory, and a sentence. wgpu does not report a GPU's free memory.
 fn verdict(planned: &Planned) -> (bool, String) {
     let Some(have) = planned.host_available else {
-        return (true, "This system does not tell how much memory is free.".into());
+        return (true, "This system does not report its free memory.".into());
     };
     let (f32, f16) = (planned.f32.peak_bytes(), planned.f16.peak_bytes());
     let free = words::bytes(have);
     match () {
         () if f32 <= have => {
-            (true, format!("It fits: {free} are free on this machine. A GPU does not tell what it has."))
+            (true, format!("It fits: this machine has {free} of free memory. The free memory of a GPU is unknown."))
         }
         () if f16 <= have => {
-            (false, format!("Too large with matrices in f32: {free} are free on this machine. In f16 it fits."))
+            (false, format!("Too large in f32: this machine has {free} of free memory. It fits in f16."))
         }
-        () => (false, format!("Too large: {free} are free. A smaller model would fit, or a machine with more memory.")),
+        () => (
+            false,
+            format!(
+                "Too large: this machine has {free} of free memory. Use a smaller model or a machine with more memory."
+            ),
+        ),
     }
 }
 
@@ -78,16 +84,16 @@ mod tests {
     use crate::engine::ModelAt;
 
     #[test]
-    fn a_verdict_tells_whether_it_fits_and_what_would() {
+    fn a_verdict_states_whether_the_model_fits() {
         let checkpoint = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo");
         let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
         let (large, small) = (f32.peak_bytes(), f16.peak_bytes());
         let mut planned = Planned { model: ModelAt::Demo, f32, f16, host_available: None };
         for (have, fits, part) in [
-            (None, true, "does not tell"),
+            (None, true, "does not report"),
             (Some(large), true, "It fits"),
-            (Some(large - 1), false, "In f16"),
-            (Some(small - 1), false, "A smaller model"),
+            (Some(large - 1), false, "fits in f16"),
+            (Some(small - 1), false, "a smaller model"),
         ] {
             planned.host_available = have;
             let (got, text) = verdict(&planned);

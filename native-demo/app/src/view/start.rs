@@ -1,4 +1,4 @@
-//! Before there is a picture: how to give one, and some to try.
+//! The start page: how to open a picture, and example pictures.
 
 use eframe::egui::{Button, Image, RichText, Ui, vec2};
 
@@ -10,17 +10,19 @@ impl App {
             ui.add_space((ui.available_height() * 0.14).min(110.0));
             ui.heading(RichText::new("Drop a picture here").size(30.0));
             ui.add_space(6.0);
-            ui.label("or paste one, or a model folder. Ask about it, and see which parts the model looked at.");
+            ui.label(
+                "or paste one. Ask a question, and see which parts the model used. You can also drop a model folder.",
+            );
             ui.add_space(14.0);
             if ui.add(Button::new(RichText::new("Open picture...").size(17.0)).min_size(vec2(180.0, 38.0))).clicked() {
                 self.dialogs.picture(ui.ctx());
             }
             ui.add_space(30.0);
-            ui.label("Or try one of these with the demo checkpoint, which knows drawn scenes alone:");
+            ui.label("Or try an example. The demo checkpoint understands only drawn scenes like these:");
             ui.add_space(8.0);
         });
         let mut chosen = None;
-        // Centred by hand: wrapped rows are laid out from the left.
+        // Centred with a space: egui lays out wrapped rows from the left.
         let width: f32 = self.examples.iter().map(|(_, small)| 12.0 + small.size_vec2().x * 0.6).sum();
         ui.horizontal_wrapped(|ui| {
             ui.add_space(((ui.available_width() - width) / 2.0).max(0.0));

@@ -1,15 +1,16 @@
-//! Questions and answers, and the field for the next question.
+//! The conversation: questions, answers, and the field for the next question.
 
 use eframe::egui::{CentralPanel, Color32, Frame, Id, Key, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui};
-use fovea_model::{Stage, words};
+use fovea_model::Stage;
+use fovea_overlay::words;
 
 use crate::{
     app::App,
     engine::RunId,
-    session::{Progress, Run},
+    session::{Run, RunState},
 };
 
-/// What is clicked in the list of answers.
+/// A click in the list of answers.
 enum Act {
     Select(RunId),
     Copy(RunId),
@@ -33,7 +34,8 @@ impl App {
             () => "Ask about the picture",
         };
         let label = ui.label("Question");
-        // An id of its own: one by its place would lose the keyboard when a notice appears above.
+        // A fixed id keeps the keyboard focus when a notification appears above; an automatic id changes with the
+        // position.
         let edit = TextEdit::singleline(&mut self.question).id(Id::unique("typed question")).hint_text(hint);
         let edit = edit.desired_width(f32::INFINITY);
         let field = ui.add(edit).labelled_by(label.id);
@@ -67,15 +69,15 @@ impl App {
             match &turn.full {
                 None => self.answer(ui, focused, &turn.focused, None, &mut act),
                 Some(other) => ui.columns(2, |columns| {
-                    self.answer(&mut columns[0], focused, &turn.focused, Some("With the samplers"), &mut act);
-                    self.answer(&mut columns[1], full, other, Some("With every token"), &mut act);
+                    self.answer(&mut columns[0], focused, &turn.focused, Some("With samplers"), &mut act);
+                    self.answer(&mut columns[1], full, other, Some("With all tokens"), &mut act);
                 }),
             }
         }
         match act {
             Some(Act::Select(run)) => {
                 self.session.selected = Some(run);
-                self.token = None;
+                self.canvas.token = None;
             }
             Some(Act::Copy(run)) => {
                 self.session.selected = Some(run);
@@ -95,8 +97,8 @@ impl App {
             if let Some(title) = title {
                 ui.label(RichText::new(title).weak());
             }
-            match &run.progress {
-                Progress::Running if run.text.is_empty() => {
+            match &run.state {
+                RunState::Running if run.text.is_empty() => {
                     let name = |stage: Stage| stage.name().replace('_', " ");
                     let at = match (run.under_way, run.stages.last()) {
                         (Some(now), _) => format!("{} {} %", name(now.stage), 100 * now.done / now.total.max(1)),
@@ -105,7 +107,7 @@ impl App {
                     };
                     ui.label(RichText::new(format!("... {at}")).weak());
                 }
-                Progress::Failed(problem) => {
+                RunState::Failed(problem) => {
                     ui.label(RichText::new(&problem.what).color(ui.visuals().error_fg_color));
                     ui.label(problem.then);
                 }
@@ -113,15 +115,15 @@ impl App {
                     ui.label(RichText::new(run.text.trim()).size(18.0).strong());
                 }
             }
-            if run.progress == Progress::Stopped {
+            if run.state == RunState::Stopped {
                 ui.label(RichText::new("Stopped.").weak());
             }
             if let Some(s) = &run.statistics {
                 let (t, first) = (s.tokens, words::duration(s.first_token_ms));
                 let text = format!(
-                    "{} -> {} tokens, {:.0} %, first after {first}",
-                    t.stock,
-                    t.text,
+                    "{} -> {} visual tokens, {:.0} % of the work, first token after {first}",
+                    t.all,
+                    t.after_text_sampler,
                     100.0 * s.equivalent_share
                 );
                 ui.label(RichText::new(text).weak());
@@ -130,10 +132,10 @@ impl App {
                 if ui.small_button("Copy").clicked() {
                     *act = Some(Act::Copy(id));
                 }
-                let comparable = !id.full && title.is_none() && run.progress == Progress::Done;
+                let comparable = !id.full && title.is_none() && run.state == RunState::Done;
                 if comparable {
                     let can = self.session.can_ask();
-                    if ui.add_enabled_ui(can, |ui| ui.small_button("Compare with every token")).inner.clicked() {
+                    if ui.add_enabled_ui(can, |ui| ui.small_button("Compare with all tokens")).inner.clicked() {
                         *act = Some(Act::Compare(id.turn));
                     }
                 }

@@ -1,5 +1,5 @@
-//! Every panel and state of the window, without a window: what can be clicked does what it says, and looks as it did when
-//! it was looked at (`native-demo/app/tests/snapshots`; `UPDATE_SNAPSHOTS=1` draws them anew).
+//! All panels and states of the window, without a display: buttons do what their labels say, and the pictures equal the
+//! snapshots in `native-demo/app/tests/snapshots` (`UPDATE_SNAPSHOTS=1` regenerates them).
 
 mod played;
 mod states;

@@ -1,6 +1,7 @@
-//! A window whose engine the test plays.
+//! A window with a simulated engine.
 
 use std::{
+    io::Write,
     sync::{Arc, mpsc::Receiver, mpsc::Sender},
     time::{Duration, Instant},
 };
@@ -8,25 +9,26 @@ use std::{
 use egui_kittest::{Harness, HarnessBuilder, SnapshotOptions};
 use fovea_app::{
     App, Parts, Session, Settings, Theme,
-    engine::{About, Command, Engine, Event, ModelAt},
+    engine::{About, Command, Engine, ModelAt, Update},
 };
 use fovea_model::{Cancel, FocusConfig, Grid, Looked};
-use fovea_runtime::{DeviceInfo, Scale, compact, device::DeviceClass};
+use fovea_runtime::{DeviceInfo, Scale, device::DeviceClass};
+use fovea_shaders::compact;
 
-/// The window's state in a harness: an app as soon as there is a context.
+/// The window's state in a harness. The app is created in the first frame, because it needs egui's context.
 pub struct Window {
     parts: Option<Parts>,
     app: Option<App>,
 }
 
-/// A harness, and the engine's ends.
+/// A harness, and the engine's ends of the channels.
 pub struct Played {
     pub harness: Harness<'static, Window>,
     pub commands: Receiver<(Command, Cancel)>,
-    pub events: Sender<Event>,
+    pub updates: Sender<Update>,
 }
 
-/// Whether there is an adapter to draw on. `FOVEA_REQUIRE_ADAPTER` makes a missing one a failure.
+/// Whether there is an adapter to draw on. Without one: fails if `FOVEA_REQUIRE_ADAPTER` is set.
 pub fn can_draw() -> bool {
     let there = !pollster::block_on(fovea_runtime::device::adapters()).is_empty();
     assert!(there || std::env::var_os("FOVEA_REQUIRE_ADAPTER").is_none(), "expected an adapter to draw on, found none");
@@ -36,7 +38,7 @@ pub fn can_draw() -> bool {
 impl Played {
     /// A window of 1180 x 800 points.
     pub fn new(theme: Theme) -> Self {
-        let (engine, commands, events) = Engine::wired();
+        let (engine, commands, updates) = Engine::wired();
         let parts = Parts { engine, settings: Settings { theme, ..Settings::default() } };
         let builder = Harness::builder().with_size([1180.0, 800.0]).with_max_steps(64).with_render_cursor(false);
         let builder: HarnessBuilder<Window> = if can_draw() { builder.wgpu() } else { builder };
@@ -47,13 +49,13 @@ impl Played {
                     app.begin(None, None);
                 }
                 if let Some(app) = &mut window.app {
-                    app.take_in(ui.ctx());
+                    app.receive(ui.ctx());
                     app.show(ui);
                 }
             },
             Window { parts: Some(parts), app: None },
         );
-        Self { harness, commands, events }
+        Self { harness, commands, updates }
     }
 
     /// The app.
@@ -61,12 +63,12 @@ impl Played {
         self.harness.state_mut().app.as_mut().expect("an app after the first frame")
     }
 
-    /// What it shows.
+    /// The data that the window shows.
     pub fn session(&mut self) -> &mut Session {
         self.app().session_mut()
     }
 
-    /// Draws frames until `there`, which threads may have to bring about.
+    /// Draws frames until `there` returns true.
     pub fn until(&mut self, what: &str, mut there: impl FnMut(&mut Self) -> bool) {
         let begin = Instant::now();
         while !there(self) {
@@ -77,7 +79,7 @@ impl Played {
         self.harness.run_steps(3);
     }
 
-    /// The next command that is neither a list of adapters nor a plan.
+    /// The next command other than `Adapters` and `Plan`.
     pub fn command(&mut self) -> (Command, Cancel) {
         let mut found = None;
         self.until("a command", |window| {
@@ -87,29 +89,29 @@ impl Played {
         found.expect("a command")
     }
 
-    /// The engine tells something, and the window shows it.
-    pub fn hear(&mut self, event: Event) {
-        self.events.send(event).expect("a window that listens");
+    /// Sends an update to the window, and draws some frames.
+    pub fn receive(&mut self, update: Update) {
+        self.updates.send(update).expect("the window's receiver");
         self.harness.run_steps(4);
     }
 
-    /// The model is there.
+    /// Completes the loading of the model.
     pub fn load(&mut self) {
         let (command, _) = self.command();
         assert!(matches!(command, Command::Load { .. }), "expected Load first, got {command:?}");
-        self.hear(Event::Adapters(vec![gpu(), software()]));
-        self.hear(Event::Loaded(Box::new(about())));
+        self.receive(Update::Adapters(vec![gpu(), software()]));
+        self.receive(Update::Loaded(Box::new(about())));
     }
 
-    /// A picture is there, and the engine was told to look at it.
+    /// Opens a picture, and expects the command to look at it.
     pub fn open_plates(&mut self) {
         self.open_plates_unseen();
         let (command, _) = self.command();
         assert!(matches!(command, Command::Look { .. }), "expected Look, got {command:?}");
-        self.hear(Event::Prepared);
+        self.receive(Update::Prepared);
     }
 
-    /// The same while no model is there to look.
+    /// Opens a picture while there is no model.
     pub fn open_plates_unseen(&mut self) {
         let mut bytes = std::io::Cursor::new(Vec::new());
         plates().write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
@@ -118,24 +120,25 @@ impl Played {
         self.until("a picture", |window| window.session().picture.is_some());
     }
 
-    /// Whether what was looked at is drawn.
+    /// Whether the overlay is drawn.
     pub fn is_drawn(&mut self) -> bool {
         self.app().is_drawn()
     }
 
-    /// Compares the window with its picture of old. Where there is nothing to draw on it says so.
+    /// Compares the window with its snapshot. Without an adapter it prints a line.
     pub fn snapshot(&mut self, name: &str) {
         if !can_draw() {
-            println!("SKIP snapshot {name}: no adapter");
+            // Not `println!`: the test harness hides its output if the test passes.
+            writeln!(std::io::stderr(), "SKIP snapshot {name}: no adapter").ok();
             return;
         }
-        // Spinners and cursors stand still at a given time; drivers round a few pixels along edges differently.
+        // Drivers round a few pixels along edges differently.
         let options = SnapshotOptions::new().max_failed_pixels(40);
         self.harness.snapshot_options(name, &options);
     }
 }
 
-/// Plates of flat colours on a wall: small as a snapshot.
+/// Plates of flat colors on a wall, so that the snapshots compress well.
 fn plates() -> image::RgbImage {
     let plates =
         [([30, 40, 110, 60], [214, 60, 52]), ([170, 90, 70, 110], [52, 98, 210]), ([50, 210, 90, 70], [60, 160, 84])];
@@ -163,7 +166,7 @@ fn adapter(name: &str, class: DeviceClass, f16: bool) -> DeviceInfo {
     }
 }
 
-/// A GPU as this machine may have none.
+/// An invented GPU.
 pub fn gpu() -> DeviceInfo {
     adapter("Example GPU", DeviceClass::Discrete, true)
 }
@@ -172,7 +175,7 @@ fn software() -> DeviceInfo {
     adapter("llvmpipe", DeviceClass::Software, false)
 }
 
-/// A loaded demo checkpoint.
+/// The loaded demo checkpoint.
 pub fn about() -> About {
     About {
         model: ModelAt::Demo,
@@ -196,7 +199,7 @@ pub fn about() -> About {
     }
 }
 
-/// What might be looked at in a picture of 280 x 326 pixels: regions at all three scales, importance rising along the map.
+/// A token selection for a picture of 280 x 326 pixels: regions at all three scales, importance rising along the map.
 pub fn looked(text: bool) -> Looked {
     let pinpoints = [(128, 128), (64, 128), (128, 64), (64, 192), (192, 64)];
     let grid = Grid::of(326, 280, &pinpoints, 64, 8);

@@ -1,21 +1,21 @@
-//! Start, loading, planning, and everything that can go wrong.
+//! Start, loading, planning, and errors.
 
 use egui_kittest::kittest::Queryable;
 use fovea_app::{
     ModelState, Origin, Problem, Theme,
-    engine::{Command, Doing, Event, ModelAt, Planned, Wanted},
+    engine::{Command, Doing, ModelAt, Planned, Update, Wanted},
 };
-use fovea_model::{Checkpoint, Error, LoadProgress, Plan, demo};
+use fovea_model::{Checkpoint, Error, LoadProgress, LoadStage, Plan, demo};
 use fovea_runtime::Error as RuntimeError;
 
 use super::played::{Played, about};
 
-fn failed(doing: Doing, error: impl Into<Error>) -> Event {
-    Event::Failed { doing, problem: Problem::of(&error.into()) }
+fn failed(doing: Doing, error: impl Into<Error>) -> Update {
+    Update::Failed { doing, problem: Problem::of(&error.into()) }
 }
 
 #[test]
-fn it_starts_with_examples_while_the_model_loads() {
+fn examples_are_shown_while_the_model_loads() {
     let mut window = Played::new(Theme::Dark);
     window.until("five examples", |window| window.app().examples_shown() == 5);
     let (command, cancel) = window.command();
@@ -23,31 +23,31 @@ fn it_starts_with_examples_while_the_model_loads() {
         matches!(&command, Command::Load { model: ModelAt::Demo, device: Wanted::Auto, .. }),
         "expected the demo checkpoint first, got {command:?}"
     );
-    window.hear(Event::Loading(LoadProgress::Loading { done: 40, total: 100 }));
+    window.receive(Update::Loading(LoadProgress { stage: LoadStage::Loading, done: 40, total: 100 }));
     window.snapshot("start");
     window.harness.get_by_label("Cancel").click();
     window.harness.run_steps(2);
     assert!(cancel.is_cancelled(), "expected Cancel to stop loading");
-    window.hear(failed(Doing::Loading, Error::Cancelled));
+    window.receive(failed(Doing::Loading, Error::Cancelled));
     assert!(matches!(window.session().model, ModelState::None));
-    // An example brings its question along.
+    // An example fills in its question.
     window.harness.get_by_label("What word is on the blue sign?").click();
     window.until("a picture", |window| window.session().picture.is_some());
     assert_eq!(window.harness.get_by_label("Question").value().as_deref(), Some("What word is on the blue sign?"));
 }
 
 #[test]
-fn a_lost_device_leaves_the_window_and_can_be_opened_again() {
+fn the_window_stays_open_when_the_device_is_lost() {
     let mut window = Played::new(Theme::Dark);
     window.load();
     window.open_plates();
-    window.hear(failed(Doing::Preparing, RuntimeError::DeviceLost("Unknown: device removed".into())));
+    window.receive(failed(Doing::Preparing, RuntimeError::DeviceLost("Unknown: device removed".into())));
     assert!(matches!(&window.session().model, ModelState::Broken { problem, .. } if problem.code == "device-lost"));
     window.snapshot("lost");
-    window.harness.get_by_label("Open it again").click();
+    window.harness.get_by_label("Reload model").click();
     let (command, _) = window.command();
     assert!(matches!(command, Command::Load { model: ModelAt::Demo, .. }), "expected Load, got {command:?}");
-    window.hear(Event::Loaded(Box::new(about())));
+    window.receive(Update::Loaded(Box::new(about())));
     let (command, _) = window.command();
     assert!(matches!(command, Command::Look { .. }), "expected Look at the same picture, got {command:?}");
 }
@@ -58,37 +58,39 @@ fn without_an_adapter_the_cpu_is_offered() {
     window.command();
     window.open_plates_unseen();
     let none = RuntimeError::NoAdapter { asked: "wgpu".into(), found: "none".into() };
-    window.hear(failed(Doing::Loading, none));
+    window.receive(failed(Doing::Loading, none));
     window.snapshot("no_adapter");
-    window.harness.get_by_label("Open it on the CPU").click();
+    window.harness.get_by_label("Load on the CPU").click();
     let (command, _) = window.command();
     assert!(matches!(command, Command::Load { device: Wanted::Cpu, .. }), "expected Load on the CPU, got {command:?}");
 }
 
 #[test]
-fn a_broken_model_says_which_file_and_what_to_do() {
+fn a_broken_model_names_the_file_and_gives_advice() {
     let mut window = Played::new(Theme::Dark);
     window.command();
     window.open_plates_unseen();
     let why = "expected a whole number above 0, got -3".to_owned();
-    window
-        .hear(failed(Doing::Loading, Error::Config { key: "config.json: text_config.num_hidden_layers".into(), why }));
+    window.receive(failed(
+        Doing::Loading,
+        Error::Config { key: "config.json: text_config.num_hidden_layers".into(), why },
+    ));
     window.snapshot("broken_model");
     assert!(window.harness.query_by_label_contains("num_hidden_layers").is_some());
 }
 
 #[test]
-fn before_loading_it_tells_whether_it_fits() {
+fn the_plan_states_whether_the_model_fits() {
     let mut window = Played::new(Theme::Dark);
     window.load();
     let checkpoint = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo");
     let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
     let model = ModelAt::Folder("/models/llava-next-8b".into());
-    window.hear(Event::Planned(Box::new(Planned { model, f32, f16, host_available: Some(1 << 20) })));
+    window.receive(Update::Planned(Box::new(Planned { model, f32, f16, host_available: Some(1 << 20) })));
     window.until("five examples", |window| window.app().examples_shown() == 5);
     window.harness.run_steps(30); // the dialog has faded in
     window.snapshot("plan");
-    assert!(window.harness.query_by_label_contains("Too large: 1.0 MiB are free").is_some());
+    assert!(window.harness.query_by_label_contains("Too large: this machine has 1.0 MiB of free memory").is_some());
     window.harness.get_by_label("Load").click();
     let (command, _) = window.command();
     assert!(matches!(&command, Command::Load { model: ModelAt::Folder(_), .. }), "expected Load, got {command:?}");
@@ -110,6 +112,6 @@ fn a_huge_picture_is_shown_small_and_one_too_large_is_refused() {
     window.app().open(Origin::Bytes { name: "needle.bmp".into(), bytes: bmp.into_inner().into() });
     window.until("a notice", |window| !window.session().notices.is_empty());
     let words = window.harness.query_all_by_label_contains("16384").count();
-    assert!(words > 0, "expected the limit in words");
+    assert!(words > 0, "expected the size limit in the notification");
     assert!(window.session().picture.as_ref().is_some_and(|shown| shown.name == "panorama.png"));
 }

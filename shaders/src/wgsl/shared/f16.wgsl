@@ -1,5 +1,5 @@
 // Storage in f16.
 enable f16;
 alias Elem = f16;
-// The least number: wins no maximum. Finite, because WGSL may assume that infinities do not exist.
+// The smallest finite number: it never wins a maximum. WGSL may assume that there are no infinities.
 const LOWEST: Elem = -65504.0h;

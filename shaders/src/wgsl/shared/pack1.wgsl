@@ -1,4 +1,4 @@
-// One element at a time: rows of any length.
+// Packs of one element: for rows of any length.
 alias Pack = Elem;
 alias Wide = f32;
 

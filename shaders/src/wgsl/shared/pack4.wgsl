@@ -1,4 +1,4 @@
-// Four elements at a time: rows whose length is a multiple of four.
+// Packs of four elements: for rows whose length is a multiple of four.
 alias Pack = vec4<Elem>;
 alias Wide = vec4<f32>;
 

@@ -5,33 +5,32 @@ use std::fmt;
 use burn::tensor::Transaction;
 use fovea_runtime::{
     Error, Scale,
-    device::{into_f32, into_indices, read_all},
-    regions,
+    read::{into_f32, into_indices, read_all},
     sampler_ops::{compact, region_pool},
 };
-use fovea_shaders::{Cell, MAX_SCALES, MAX_WINDOW};
+use fovea_shaders::{Cell, MAX_SCALES, MAX_WINDOW, regions};
 
 use super::{Operation, Outputs, Planned, REFUSED, SEVEN, Scales, output, refusal, twenty, whole};
 use crate::{
     bed::Bed,
-    bound::{Bound, Held},
+    bound::{Bound, Comparison},
     numbers::{Numbers, stored, wide},
 };
 
-/// What regions choose.
+/// The scale choices of the regions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Choices {
-    /// These, by hand.
+    /// A given choice per region.
     Hand(&'static [usize]),
-    /// All the same.
+    /// The same choice for all regions.
     All(usize),
-    /// Any.
+    /// Random choices.
     Drawn,
-    /// Any, but the last region has none: what `scale_select` gives where a logit is not finite.
+    /// Random choices, but none for the last region, as `scale_select` returns if a logit is not finite.
     Missing,
 }
 
-/// A map, scales, and a choice for every region.
+/// A feature map, scales, and a choice for every region.
 #[derive(Clone, Debug)]
 pub(crate) struct Compact {
     /// Height, width, channels.
@@ -58,7 +57,7 @@ impl fmt::Display for Compact {
 const DROP: Scale = Scale::new(0, 0);
 const KEEP: Scale = Scale::new(1, 1);
 
-/// Shapes with their reasons.
+/// Shapes and their purposes.
 pub(crate) fn cases() -> Vec<Planned<Compact>> {
     let case = |why, map, window, scales: &[Scale], choices| {
         Planned::new(why, Compact { map, window, scales: scales.to_vec(), choices })
@@ -66,16 +65,16 @@ pub(crate) fn cases() -> Vec<Planned<Compact>> {
     let three = &SEVEN[..3];
     let drawn = Choices::Drawn;
     vec![
-        // Regions [[1x1, 2x2], [4x4, 2x2]]: 16 + 4 + 1 + 2 tokens; rows 0 to 4 hold one.
-        case("23 tokens and 5 newlines, worked out by hand", [6, 8, 4], 4, three, Choices::Hand(&[2, 1, 0, 1])),
+        // Regions [[1x1, 2x2], [4x4, 2x2]]: 16 + 4 + 1 + 2 tokens; rows 0 to 4 contain tokens.
+        case("23 tokens and 5 newlines, computed by hand", [6, 8, 4], 4, three, Choices::Hand(&[2, 1, 0, 1])),
         case("one patch", [1, 1, 1], 4, three, Choices::All(0)),
-        case("every patch a token: raster order and newlines", [7, 11, 8], 4, three, Choices::All(2)),
-        case("every region one token", [24, 24, 64], 4, three, Choices::All(0)),
+        case("every patch is a token: raster order and newlines", [7, 11, 8], 4, three, Choices::All(2)),
+        case("one token per region", [24, 24, 64], 4, three, Choices::All(0)),
         case("everything dropped: no token, no newline", [5, 6, 4], 1, &[DROP, KEEP], Choices::All(0)),
         case("drop or keep, patch by patch", [24, 24, 64], 1, &[DROP, KEEP], drawn),
-        case("rows that hold nothing get no newline", [16, 4, 8], 4, &[DROP, Scale::new(4, 4), KEEP], drawn),
+        case("rows without tokens get no newline", [16, 4, 8], 4, &[DROP, Scale::new(4, 4), KEEP], drawn),
         case("the paper's seven scales, a large canvas", [48, 48, 64], 4, &SEVEN, drawn),
-        case("partial regions, seven scales, channels one by one", [7, 11, 5], 4, &SEVEN, drawn),
+        case("partial regions, seven scales, channels read one by one", [7, 11, 5], 4, &SEVEN, drawn),
         case("a window that no scale divides", [10, 8, 12], 3, &SEVEN, drawn),
         case("a larger window", [25, 13, 16], 12, &SEVEN, drawn),
         case("the largest window", [18, 33, 4], MAX_WINDOW, &SEVEN, drawn),
@@ -83,7 +82,7 @@ pub(crate) fn cases() -> Vec<Planned<Compact>> {
         case("a block of the prefix sum", [256, 3, 4], 4, three, drawn),
         case("one row more", [257, 3, 4], 4, three, drawn),
         case("three blocks of rows, some without a token", [600, 3, 1], 2, &[DROP, Scale::new(2, 2), KEEP], drawn),
-        case("one region down, wider than high", [3, 300, 4], 4, three, drawn),
+        case("one row of regions, wider than high", [3, 300, 4], 4, three, drawn),
         case("a prime number of channels", [12, 12, 3], 4, three, drawn),
         case("one channel more than a workgroup has lanes", [12, 12, 65], 4, three, drawn),
         case("one pack more than a workgroup has lanes", [9, 6, 260], 4, three, drawn),
@@ -124,7 +123,7 @@ impl Compact {
         Inputs { map, newline, choice }
     }
 
-    /// What is pooled: the whole region, and every scale that pools.
+    /// The pooled scales: the whole region, and every scale that pools.
     fn pooled_at(&self) -> Vec<Scale> {
         let mut at = vec![Scale::new(self.window, self.window)];
         for &scale in self.scales.iter().filter(|s| !s.drops() && **s != KEEP) {
@@ -140,7 +139,8 @@ impl Operation for Compact {
     const NAME: &'static str = "compact";
 
     fn tolerance(&self, _half: bool) -> String {
-        "exact: copies, whole numbers and counts".into()
+        "exact: copies, integers and counts. On the CPU and CUDA the host computes the order with the twin itself"
+            .into()
     }
 
     fn has_kernel(&self) -> bool {
@@ -169,7 +169,7 @@ impl Operation for Compact {
         Ok(Outputs::from([("tokens", tokens), ("boxes", boxes), ("counts", whole(counts)), (REFUSED, vec![0.0])]))
     }
 
-    fn hold(&self, half: bool, got: &Outputs) -> Vec<Held> {
+    fn check(&self, half: bool, got: &Outputs) -> Vec<Comparison> {
         let refused = refusal(got, self.choices == Choices::Missing);
         if self.choices == Choices::Missing {
             return vec![refused];
@@ -193,9 +193,9 @@ impl Operation for Compact {
         let newlines = cells.iter().filter(|(_, cell)| *cell == Cell::Newline).count();
         vec![
             refused,
-            Bound::Exact.hold("counts", &whole([cells.len(), newlines]), output(got, "counts")),
-            Bound::Exact.hold("boxes", &boxes, output(got, "boxes")),
-            Bound::Exact.hold("tokens", &tokens, output(got, "tokens")),
+            Bound::Exact.check("counts", &whole([cells.len(), newlines]), output(got, "counts")),
+            Bound::Exact.check("boxes", &boxes, output(got, "boxes")),
+            Bound::Exact.check("tokens", &tokens, output(got, "tokens")),
         ]
     }
 }

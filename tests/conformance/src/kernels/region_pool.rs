@@ -1,18 +1,18 @@
-//! `region_pool`: every region of a map at every scale.
+//! `region_pool`: all regions of a feature map at all scales.
 
 use std::fmt;
 
-use fovea_runtime::{Error, Scale, device::read_f32, sampler_ops::region_pool};
+use fovea_runtime::{Error, Scale, read::read_f32, sampler_ops::region_pool};
 use fovea_shaders::{MAX_WINDOW, PoolLayout};
 
 use super::{Operation, Outputs, Planned, SEVEN, Scales, output, twenty};
 use crate::{
     bed::Bed,
-    bound::{Bound, Held},
+    bound::{Bound, Comparison},
     numbers::{Numbers, stored, wide},
 };
 
-/// What the map holds.
+/// The values of the map.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Values {
     /// Numbers around zero.
@@ -21,7 +21,7 @@ pub(crate) enum Values {
     Negative,
 }
 
-/// A map, a window and scales.
+/// A feature map, a window and scales.
 #[derive(Clone, Debug)]
 pub(crate) struct RegionPool {
     /// Height, width, channels.
@@ -42,7 +42,7 @@ impl fmt::Display for RegionPool {
     }
 }
 
-/// Shapes with their reasons.
+/// Shapes and their purposes.
 pub(crate) fn cases() -> Vec<Planned<RegionPool>> {
     let case = |why, map, window, scales: &[Scale]| {
         Planned::new(why, RegionPool { map, window, scales: scales.to_vec(), values: Values::Spread })
@@ -123,12 +123,12 @@ impl Operation for RegionPool {
         Ok(Outputs::from([("rows", read_f32(pooled.rows).await?)]))
     }
 
-    fn hold(&self, half: bool, got: &Outputs) -> Vec<Held> {
+    fn check(&self, half: bool, got: &Outputs) -> Vec<Comparison> {
         let ([height, width, c], map) = (self.map, wide(&self.input(half)));
         let layout = PoolLayout::new((height, width), self.window, &self.scales);
         let rows = output(got, "rows");
         if rows.len() != layout.rows * c {
-            return vec![Bound::Exact.hold("rows", &vec![0.0; layout.rows * c], rows)];
+            return vec![Bound::Exact.check("rows", &vec![0.0; layout.rows * c], rows)];
         }
         let (mut inside, mut outside) = ((Vec::new(), Vec::new()), Vec::new());
         for (index, &scale) in self.scales.iter().enumerate() {
@@ -146,9 +146,9 @@ impl Operation for RegionPool {
                 }
             }
         }
-        // Nothing is there: the type's least number, which is finite and wins no maximum.
+        // Outside the map: the type's least finite number, which wins no maximum.
         let least = if half { half::f16::MIN.to_f64() } else { f64::from(f32::MIN) };
         let nothing = vec![least; outside.len()];
-        vec![Bound::Exact.hold("tokens", &inside.0, &inside.1), Bound::Exact.hold("outside", &nothing, &outside)]
+        vec![Bound::Exact.check("tokens", &inside.0, &inside.1), Bound::Exact.check("outside", &nothing, &outside)]
     }
 }

@@ -2,21 +2,21 @@
 
 use std::fmt;
 
-use fovea_runtime::{Error, device::read_f32, sampler_ops::row_gather};
+use fovea_runtime::{Error, read::read_f32, sampler_ops::row_gather};
 
 use super::{Operation, Outputs, Planned, output};
 use crate::{
     bed::Bed,
-    bound::{Bound, Held},
+    bound::{Bound, Comparison},
     numbers::{Numbers, stored},
 };
 
-/// Which rows are picked.
+/// The indices of the rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Indices {
-    /// About a third of them, rising, none twice: what `top_k` keeps.
+    /// About a third of all rows, ascending, without repetition, as `top_k` keeps them.
     Rising,
-    /// More than there are, in any order, some twice.
+    /// More indices than rows, in random order, some twice.
     Drawn,
     /// The last and the first.
     Ends,
@@ -39,7 +39,7 @@ impl fmt::Display for RowGather {
     }
 }
 
-/// Shapes with their reasons: batches, rows, width.
+/// Shapes (batches, rows, width) and their purposes.
 pub(crate) fn cases() -> Vec<Planned<RowGather>> {
     let case = |why, [batches, rows, width]: [usize; 3], indices| {
         Planned::new(why, RowGather { batches, rows, width, indices })
@@ -47,7 +47,7 @@ pub(crate) fn cases() -> Vec<Planned<RowGather>> {
     let mut all = vec![
         case("one number", [1, 1, 1], Indices::Ends),
         case("a prime number of rows, one by one", [1, 7, 3], Indices::Drawn),
-        case("one pack a row", [1, 257, 4], Indices::Drawn),
+        case("one pack per row", [1, 257, 4], Indices::Drawn),
         case("hidden states of the fixtures", [1, 64, 64], Indices::Rising),
         case("rotary tables", [1, 2988, 64], Indices::Rising),
         case("hidden states of a decoder of 7 billion", [1, 97, 4096], Indices::Drawn),
@@ -68,7 +68,7 @@ impl RowGather {
         let mut numbers = Numbers::of(&self.to_string());
         let values = stored(numbers.floats(batches * rows * width, 8.0), half);
         let at = match indices {
-            // The last one in any case: there is always one.
+            // Always contains the last row, so that the list is not empty.
             Indices::Rising => (0..rows).filter(|&i| i + 1 == rows || numbers.below(3) == 0).collect(),
             Indices::Drawn => (0..rows + rows / 2 + 1).map(|_| numbers.below(rows)).collect(),
             Indices::Ends => vec![rows - 1, 0],
@@ -91,9 +91,9 @@ impl Operation for RowGather {
         Ok(Outputs::from([("picked", read_f32(picked).await?)]))
     }
 
-    fn hold(&self, half: bool, got: &Outputs) -> Vec<Held> {
+    fn check(&self, half: bool, got: &Outputs) -> Vec<Comparison> {
         let (values, at) = self.inputs(half);
         let twin = fovea_shaders::row_gather(&values, [self.batches, self.rows, self.width], &at);
-        vec![Bound::Exact.hold("picked", &twin, output(got, "picked"))]
+        vec![Bound::Exact.check("picked", &twin, output(got, "picked"))]
     }
 }

@@ -1,36 +1,37 @@
-//! `scale_select`: the logits of every region, and the scale that it takes.
+//! `scale_select`: logits and chosen scale of every region.
 
 use std::fmt;
 
 use burn::tensor::Transaction;
 use fovea_runtime::{
     Error,
-    device::{into_f32, into_indices, read_all},
+    read::{into_f32, into_indices, read_all},
     sampler_ops::scale_select,
 };
 
 use super::{Operation, Outputs, Planned, output, whole};
 use crate::{
     bed::Bed,
-    bound::{Bound, Held},
+    bound::{Bound, Comparison},
     numbers::{Numbers, stored, wide},
 };
 
-/// Below this margin between the best two logits the twin's choice is not asked for: sums in another order may flip it.
+/// Below this margin between the best two logits, another choice than the twin's is accepted: a different order of
+/// summation can change it.
 const MARGIN: f64 = 1e-4;
 
-/// What the inputs hold.
+/// The values of the inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Values {
     /// Numbers around zero.
     Spread,
-    /// Small whole numbers, and every scale twice: sums are exact in any order, and every region has a tie.
+    /// Small integers, and every scale twice: sums are exact in any order, and every region has a tie.
     Ties,
-    /// As spread, and every third region holds one NaN.
+    /// As `Spread`, but every third region contains one NaN.
     Nan,
 }
 
-/// (regions, C) against (context, C), into scales.
+/// Pooled regions (regions, C), thumbnail (context, C), and the number of scales.
 #[derive(Clone, Debug)]
 pub(crate) struct ScaleSelect {
     regions: usize,
@@ -52,7 +53,7 @@ impl fmt::Display for ScaleSelect {
     }
 }
 
-/// Shapes with their reasons.
+/// Shapes and their purposes.
 pub(crate) fn cases() -> Vec<Planned<ScaleSelect>> {
     let case = |why, [regions, channels, context, scales]: [usize; 4], values| {
         Planned::new(why, ScaleSelect { regions, channels, context, scales, values })
@@ -75,11 +76,11 @@ pub(crate) fn cases() -> Vec<Planned<ScaleSelect>> {
     .into_iter()
     .map(|(why, shape)| case(why, shape, Values::Spread))
     .collect();
-    // C is a power of four: its root, and so every product and sum, is exact.
+    // C is a power of four, so its root and all products and sums are exact.
     all.push(case("equal logits take the first scale", [33, 64, 49, 6], Values::Ties));
     all.push(case("equal logits, one pack", [8, 4, 9, 16], Values::Ties));
-    all.push(case("a NaN is no choice", [10, 64, 49, 3], Values::Nan));
-    all.push(case("a NaN is no choice, one by one", [10, 3, 9, 1], Values::Nan));
+    all.push(case("NaN logits give no choice", [10, 64, 49, 3], Values::Nan));
+    all.push(case("NaN logits give no choice, channels read one by one", [10, 3, 9, 1], Values::Nan));
     let [regions, channels, context, scales] = [144, 4096, 576, 3];
     let real = ScaleSelect { regions, channels, context, scales, values: Values::Spread };
     all.push(Planned::large("LLaVA-NeXT 7B's largest canvas", real));
@@ -106,7 +107,7 @@ impl ScaleSelect {
         match self.values {
             Values::Spread => {}
             Values::Ties => {
-                // The second half of the scales is the first again.
+                // The second half of the scales repeats the first half.
                 weight.truncate(scales / 2 * context);
                 weight.extend_from_within(..);
                 bias.truncate(scales / 2);
@@ -121,18 +122,18 @@ impl ScaleSelect {
         Inputs { pooled, thumbnail, weight, bias }
     }
 
-    /// Whether a region's logits are numbers.
+    /// Whether a region's logits are finite.
     fn is_finite(&self, region: usize) -> bool {
         self.values != Values::Nan || !region.is_multiple_of(3)
     }
 }
 
-/// The first of the largest.
+/// The first index of the largest value.
 fn first_best<T: PartialOrd>(logits: &[T]) -> usize {
     (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
-/// The distance between the largest and the second largest; endless where there is one.
+/// The difference between the two largest values; infinite if there is only one.
 fn margin(logits: &[f64]) -> f64 {
     let best = first_best(logits);
     let others = logits.iter().enumerate().filter(|(i, _)| *i != best);
@@ -145,8 +146,8 @@ impl Operation for ScaleSelect {
     fn tolerance(&self, half: bool) -> String {
         let bound = logits_bound(half);
         format!(
-            "logits {bound}: f32 sums of some thousand terms give 1e-14; choices exact where the margin exceeds {MARGIN:e}, \
-             and always the first of the device's own largest logits"
+            "logits {bound}: f32 sums of some thousand terms give 1e-14; choices exact if the margin exceeds \
+             {MARGIN:e}, and always the first of the device's own largest logits"
         )
     }
 
@@ -165,15 +166,15 @@ impl Operation for ScaleSelect {
         Ok(Outputs::from([("logits", logits), ("choice", choice)]))
     }
 
-    fn hold(&self, half: bool, got: &Outputs) -> Vec<Held> {
+    fn check(&self, half: bool, got: &Outputs) -> Vec<Comparison> {
         let inputs = self.inputs(half);
         let [pooled, thumbnail, weight, bias] =
             [&inputs.pooled, &inputs.thumbnail, &inputs.weight, &inputs.bias].map(|values| wide(values));
         let twin = fovea_shaders::scale_select(&pooled, &thumbnail, &weight, &bias, self.channels);
         let (logits, choice) = (output(got, "logits"), output(got, "choice"));
         if (logits.len(), choice.len()) != (twin.logits.len(), self.regions) {
-            let held = Bound::Exact.hold("choice", &whole(twin.choice), choice);
-            return vec![Bound::Exact.hold("logits", &twin.logits, logits), held];
+            let checked = Bound::Exact.check("choice", &whole(twin.choice), choice);
+            return vec![Bound::Exact.check("logits", &twin.logits, logits), checked];
         }
         let mut finite = (Vec::new(), Vec::new());
         let (mut by_twin, mut by_own, mut flips) = (Vec::new(), Vec::new(), 0);
@@ -189,16 +190,16 @@ impl Operation for ScaleSelect {
             finite.1.extend_from_slice(own);
             by_own.push(first_best(own));
             let flipped = by_own[region] != twin.choice[region];
-            let bears_it = flipped && self.values != Values::Ties && margin(expected) <= MARGIN;
-            flips += usize::from(bears_it);
-            by_twin.push(if bears_it { by_own[region] } else { twin.choice[region] });
+            let accepted = flipped && self.values != Values::Ties && margin(expected) <= MARGIN;
+            flips += usize::from(accepted);
+            by_twin.push(if accepted { by_own[region] } else { twin.choice[region] });
         }
-        let mut held = Bound::Exact.hold("choice", &whole(by_twin), choice);
-        held.flips = flips;
+        let mut checked = Bound::Exact.check("choice", &whole(by_twin), choice);
+        checked.flips = flips;
         vec![
-            logits_bound(half).hold("logits", &finite.0, &finite.1),
-            held,
-            Bound::Exact.hold("choice, by the device's own logits", &whole(by_own), choice),
+            logits_bound(half).check("logits", &finite.0, &finite.1),
+            checked,
+            Bound::Exact.check("choice, by the device's own logits", &whole(by_own), choice),
         ]
     }
 }
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flip_is_borne_only_under_the_margin() {
+    fn a_flip_is_accepted_only_below_the_margin() {
         assert_eq!((first_best(&[1.0, 2.0, 2.0]), margin(&[1.0, 2.0, 1.5])), (1, 0.5));
         assert_eq!(margin(&[1.0]), f64::INFINITY);
         let op = ScaleSelect { regions: 4, channels: 64, context: 9, scales: 4, values: Values::Ties };
@@ -221,14 +222,14 @@ mod tests {
             [&inputs.pooled, &inputs.thumbnail, &inputs.weight, &inputs.bias].map(|values| wide(values));
         let twin = fovea_shaders::scale_select(&pooled, &thumbnail, &weight, &bias, 64);
         let logits: Vec<f32> = twin.logits.iter().map(|&z| z as f32).collect();
-        let held = |choice: Vec<usize>| {
+        let checked = |choice: Vec<usize>| {
             let got = Outputs::from([("logits", logits.clone()), ("choice", whole(choice))]);
-            op.hold(false, &got).into_iter().find_map(|held| held.fault)
+            op.check(false, &got).into_iter().find_map(|checked| checked.fault)
         };
-        assert_eq!(held(twin.choice.clone()), None);
-        // The other of two equal scales.
+        assert_eq!(checked(twin.choice.clone()), None);
+        // The second of two equal scales.
         let mut other = twin.choice.clone();
         other[2] += 2;
-        assert!(held(other).is_some_and(|(bad, _)| bad.index == 2));
+        assert!(checked(other).is_some_and(|(bad, _)| bad.index == 2));
     }
 }

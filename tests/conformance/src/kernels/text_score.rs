@@ -1,30 +1,30 @@
-//! `text_score`: the importance of every visual token to the text.
+//! `text_score`: the importance of every visual token for the text.
 
 use std::fmt;
 
-use fovea_runtime::{Error, device::read_f32, sampler_ops::text_score};
+use fovea_runtime::{Error, read::read_f32, sampler_ops::text_score};
 
 use super::{Operation, Outputs, Planned, output};
 use crate::{
     bed::Bed,
-    bound::{Bound, Held},
+    bound::{Bound, Comparison},
     numbers::{Numbers, stored, wide},
 };
 
-/// What queries and keys hold.
+/// The values of queries and keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Values {
     /// Numbers around zero.
     Spread,
-    /// Whole scores up to 96 and down to -96: without the maximum taken off, their exponentials are infinite.
+    /// Integer scores from -96 to 96: unless the maximum is subtracted, their exponentials overflow.
     Steep,
-    /// All zero: every token is as important as every other.
+    /// All zero: all tokens are equally important.
     Flat,
-    /// Two heads, three tokens: softmax(ln p) = p, and the better head counts: .5, .7, .2.
+    /// Two heads, three tokens: softmax(ln p) = p, and the maximum over heads is .5, .7, .2.
     Hand,
 }
 
-/// (heads, T, d) against (kv, N, d).
+/// Queries (heads, T, d) and keys (kv, N, d).
 #[derive(Clone, Debug)]
 pub(crate) struct TextScore {
     heads: usize,
@@ -52,16 +52,16 @@ fn op([heads, kv, text, visual, width]: [usize; 5], values: Values) -> TextScore
     TextScore { heads, kv, text, visual, width, values }
 }
 
-/// Shapes with their reasons: heads, key heads, T, N, d.
+/// Shapes (heads, key heads, T, N, d) and their purposes.
 pub(crate) fn cases() -> Vec<Planned<TextScore>> {
     let mut all: Vec<Planned<TextScore>> = [
         ("one of each, one pack", [1, 1, 1, 1, 4]),
         ("no kernel: a head's width is no multiple of four", [4, 2, 7, 13, 6]),
         ("one visual token", [8, 2, 7, 1, 64]),
-        ("a query head a key head", [4, 4, 31, 64, 64]),
-        ("two query heads a key head", [4, 2, 11, 97, 64]),
-        ("four query heads a key head", [8, 2, 11, 97, 64]),
-        ("eight query heads a key head", [8, 1, 11, 97, 64]),
+        ("one query head per key head", [4, 4, 31, 64, 64]),
+        ("two query heads per key head", [4, 2, 11, 97, 64]),
+        ("four query heads per key head", [8, 2, 11, 97, 64]),
+        ("eight query heads per key head", [8, 1, 11, 97, 64]),
         ("the smallest width", [8, 2, 33, 70, 4]),
         ("width 80", [4, 2, 9, 67, 80]),
         ("width 96", [4, 2, 9, 67, 96]),
@@ -83,10 +83,10 @@ pub(crate) fn cases() -> Vec<Planned<TextScore>> {
     ]
     .map(|(why, shape)| Planned::new(why, op(shape, Values::Spread)))
     .into();
-    all.push(Planned::new("worked out by hand", op([2, 2, 1, 3, 4], Values::Hand)));
+    all.push(Planned::new("computed by hand", op([2, 2, 1, 3, 4], Values::Hand)));
     all.push(Planned::new("scores whose exponentials overflow", op([4, 2, 33, 97, 64], Values::Steep)));
     all.push(Planned::new("scores whose exponentials overflow, one pack", op([2, 1, 3, 40, 4], Values::Steep)));
-    all.push(Planned::new("equal scores share alike", op([8, 2, 7, 100, 64], Values::Flat)));
+    all.push(Planned::new("equal scores have equal shares", op([8, 2, 7, 100, 64], Values::Flat)));
     let real = op([32, 8, 60, 2928, 128], Values::Spread);
     all.push(Planned::large("Llama 3 8B on LLaVA-NeXT's largest canvas", real));
     let long = op([8, 2, 3, 32768, 64], Values::Spread);
@@ -103,7 +103,7 @@ impl TextScore {
         let (query, key) = match values {
             Values::Spread => (numbers.floats(queries, 2.0), numbers.floats(keys, 2.0)),
             Values::Flat => (vec![0.0; queries], numbers.floats(keys, 2.0)),
-            // One channel alone: widths are powers of four here, so that root, product and score are whole.
+            // Only one channel. Widths are powers of four here, so that roots, products and scores are integers.
             Values::Steep => {
                 let root = (width as f32).sqrt();
                 let signs: Vec<f32> =
@@ -138,7 +138,7 @@ impl Operation for TextScore {
 
     fn tolerance(&self, half: bool) -> String {
         format!(
-            "{}: products and exponentials in f32 give 1e-13, and sums of some thousand terms little more",
+            "{}: products and exponentials in f32 have an NMSE of 1e-13, and sums of some thousand terms little more",
             bound(half)
         )
     }
@@ -154,16 +154,16 @@ impl Operation for TextScore {
         Ok(Outputs::from([("importance", read_f32(importance).await?)]))
     }
 
-    fn hold(&self, half: bool, got: &Outputs) -> Vec<Held> {
+    fn check(&self, half: bool, got: &Outputs) -> Vec<Comparison> {
         let Self { heads, kv, text, visual, width, .. } = *self;
         let (query, key) = self.inputs(half);
         let twin = fovea_shaders::text_score(&wide(&query), &wide(&key), [heads, kv, text, visual, width]);
         let importance = output(got, "importance");
-        let mut held = vec![bound(half).hold("importance", &twin, importance)];
+        let mut checked = vec![bound(half).check("importance", &twin, importance)];
         if matches!(self.values, Values::Hand) && !half {
-            held.push(Bound::Abs(1e-6).hold("importance, by hand", &[0.5, 0.7, 0.2], importance));
+            checked.push(Bound::Abs(1e-6).check("importance, by hand", &[0.5, 0.7, 0.2], importance));
         }
-        held
+        checked
     }
 }
 
@@ -172,18 +172,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_cases_go_block_by_block_over_the_text() {
+    fn some_cases_process_the_text_in_blocks() {
         let blocks = |op: &TextScore| op.text.div_ceil(fovea_shaders::text_block(op.heads, op.text, op.visual));
         let quick = cases().into_iter().filter(|case| !case.large);
         assert_eq!(quick.filter(|case| blocks(&case.op) == 3).count(), 2, "cases of three blocks (got, expected)");
     }
 
     #[test]
-    fn a_score_that_is_off_is_a_fault() {
+    fn a_wrong_score_is_a_fault() {
         let op = op([2, 2, 1, 3, 4], Values::Hand);
         let fault = |values: &[f32]| {
             let got = Outputs::from([("importance", values.to_vec())]);
-            op.hold(false, &got).into_iter().find_map(|held| held.fault)
+            op.check(false, &got).into_iter().find_map(|checked| checked.fault)
         };
         assert_eq!(fault(&[0.5, 0.7, 0.2]), None);
         assert!(fault(&[0.5, 0.7001, 0.2]).is_some());

@@ -1,38 +1,39 @@
-//! `top_k`: the visual tokens that stay.
+//! `top_k`: the kept visual tokens.
 
 use std::fmt;
 
-use fovea_runtime::{Error, Keep, device::read_indices, sampler_ops::top_k};
+use fovea_runtime::{Error, Keep, read::read_indices, sampler_ops::top_k};
 use fovea_shaders::MAX_SCORES;
 
 use super::{Operation, Outputs, Planned, REFUSED, output, refusal, whole};
 use crate::{
     bed::Bed,
-    bound::{Bound, Held},
+    bound::{Bound, Comparison},
     numbers::Numbers,
 };
 
-/// How far every cumulated share stays from gamma, where numbers are drawn: no order of a sum tips the cut.
+/// Minimum distance of every cumulative share from gamma for random scores, so that no order of summation changes the
+/// cut.
 const CLEAR: f64 = 1e-5;
 
-/// What the scores are.
+/// The scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scores {
-    /// Many small and few large, as importance is.
+    /// Many small and few large scores, like real importance.
     Steep,
-    /// The same, falling.
+    /// The same, in descending order.
     Falling,
-    /// The same, rising.
+    /// The same, in ascending order.
     Rising,
     /// Quarters, halves and ones: sums are exact, and the cut goes through equal scores.
     Ties,
-    /// All the same.
+    /// All equal.
     Equal,
-    /// All zero: no share is defined, and all stay under gamma.
+    /// All zero: shares are undefined, and a gamma budget keeps all.
     Zero,
-    /// Below the least normal number: a device that flushes them sees zeros.
+    /// Subnormal: a device that flushes subnormals computes with zeros.
     Denormal,
-    /// One that outweighs all others.
+    /// One score is larger than the sum of all others.
     Dominating,
     /// One is NaN.
     Nan,
@@ -60,44 +61,54 @@ impl fmt::Display for TopK {
     }
 }
 
-/// Shapes with their reasons.
+/// Shapes and their purposes.
 pub(crate) fn cases() -> Vec<Planned<TopK>> {
     let case = |why, count, keep, scores| Planned::new(why, TopK { count, keep, scores });
     let mut all = Vec::new();
     for (count, why) in [
-        (1, "one score: it stays"),
+        (1, "one score: it is kept"),
         (2, "two scores"),
         (255, "one score less than a workgroup has lanes"),
         (256, "a workgroup's lanes"),
         (257, "one score more"),
         (2928, "LLaVA-NeXT's largest canvas"),
-        (MAX_SCORES, "the most of one launch"),
+        (MAX_SCORES, "the most that one launch supports"),
     ] {
         all.push(case(why, count, Keep::Gamma(0.85), Scores::Steep));
         all.push(case(why, count, Keep::Ratio(0.3), Scores::Steep));
     }
     for gamma in [0.7, 0.95, 1e-9, 0.99, 1.0, 1.5] {
-        all.push(case("thresholds, also those that none and all exceed", 2928, Keep::Gamma(gamma), Scores::Steep));
+        all.push(case(
+            "thresholds, including those that no sum and every sum exceeds",
+            2928,
+            Keep::Gamma(gamma),
+            Scores::Steep,
+        ));
     }
     for count in [0, 1, 7, 2928, 2929] {
-        all.push(case("budgets by count: one stays at least, all at most", 2928, Keep::Count(count), Scores::Steep));
+        all.push(case("budgets by count: keeps at least one, at most all", 2928, Keep::Count(count), Scores::Steep));
     }
     for ratio in [1e-9, 0.07, 1.0] {
         all.push(case("budgets by ratio, rounded up", 100, Keep::Ratio(ratio), Scores::Steep));
     }
     for scores in [Scores::Falling, Scores::Rising, Scores::Ties, Scores::Equal, Scores::Zero, Scores::Denormal] {
         for keep in [Keep::Gamma(0.85), Keep::Count(100)] {
-            all.push(case("scores that order badly", 257, keep, scores));
-            all.push(case("scores that order badly, more than one a lane", 2928, keep, scores));
+            all.push(case("scores that are hard to order", 257, keep, scores));
+            all.push(case("scores that are hard to order, more than one per lane", 2928, keep, scores));
         }
     }
-    all.push(case("equal scores to the last place of one launch", MAX_SCORES, Keep::Gamma(0.85), Scores::Equal));
-    all.push(case("one holds the whole share", 2928, Keep::Gamma(0.85), Scores::Dominating));
-    all.push(case("one holds the share, and others are asked for", 2928, Keep::Count(10), Scores::Dominating));
-    all.push(case("no kernel: more scores than one launch takes", MAX_SCORES + 1, Keep::Ratio(0.5), Scores::Steep));
+    all.push(case("equal scores, the most that one launch supports", MAX_SCORES, Keep::Gamma(0.85), Scores::Equal));
+    all.push(case("one score has almost the whole share", 2928, Keep::Gamma(0.85), Scores::Dominating));
+    all.push(case(
+        "one score has almost the whole share, and ten are requested",
+        2928,
+        Keep::Count(10),
+        Scores::Dominating,
+    ));
+    all.push(case("no kernel: more scores than one launch supports", MAX_SCORES + 1, Keep::Ratio(0.5), Scores::Steep));
     for scores in [Scores::Nan, Scores::Infinite] {
-        all.push(case("a score that is no number is an error", 257, Keep::Gamma(0.85), scores));
-        all.push(case("a score that is no number is an error, also by count", 2928, Keep::Count(5), scores));
+        all.push(case("a score that is not finite is an error", 257, Keep::Gamma(0.85), scores));
+        all.push(case("a score that is not finite is an error, also with a count", 2928, Keep::Count(5), scores));
     }
     all
 }
@@ -105,7 +116,7 @@ pub(crate) fn cases() -> Vec<Planned<TopK>> {
 impl TopK {
     fn input(&self) -> Vec<f32> {
         let mut numbers = Numbers::of(&self.to_string());
-        // Drawn again until the cut is clear; nearly always at once. Where equal scores leave no choice, sums are exact.
+        // Repeats until the cut is clear, which nearly always succeeds at once. With equal scores, sums are exact.
         let mut scores = self.draw(&mut numbers);
         for _ in 0..64 {
             if self.clearance(&scores) > CLEAR {
@@ -118,7 +129,7 @@ impl TopK {
 
     fn draw(&self, numbers: &mut Numbers) -> Vec<f32> {
         let steep = |numbers: &mut Numbers| {
-            // To the 32nd, by squares: the same on every machine.
+            // The 32nd power by squaring: equal on every machine.
             let square = |v: f32| v * v;
             let spread = numbers.floats(self.count, 1.0).into_iter().map(|v| (v + 1.0) * 0.5);
             spread.map(|v| (0..5).fold(v, |v, _| square(v)) + 1e-6).collect::<Vec<f32>>()
@@ -151,7 +162,7 @@ impl TopK {
         }
     }
 
-    /// The least distance of a cumulated share from gamma; endless where the budget is no share.
+    /// The smallest distance of a cumulative share from gamma; infinite if the budget is not a gamma.
     fn clearance(&self, scores: &[f32]) -> f64 {
         let Keep::Gamma(gamma) = self.keep else { return f64::INFINITY };
         let mut sorted = scores.to_vec();
@@ -174,7 +185,10 @@ impl Operation for TopK {
     const NAME: &'static str = "top_k";
 
     fn tolerance(&self, _half: bool) -> String {
-        format!("exact: scores are ordered by their bits, and no cumulated share is within {CLEAR:e} of gamma")
+        format!(
+            "exact: scores are ordered by their bits, and no cumulative share is within {CLEAR:e} of gamma. On the CPU and \
+             CUDA the host ranks the scores with the twin itself"
+        )
     }
 
     fn has_kernel(&self) -> bool {
@@ -189,13 +203,13 @@ impl Operation for TopK {
         }
     }
 
-    fn hold(&self, _half: bool, got: &Outputs) -> Vec<Held> {
+    fn check(&self, _half: bool, got: &Outputs) -> Vec<Comparison> {
         let refused = refusal(got, self.is_refused());
         if self.is_refused() {
             return vec![refused];
         }
         let kept = whole(fovea_shaders::top_k(&self.input(), self.keep));
-        vec![refused, Bound::Exact.hold("kept", &kept, output(got, "kept"))]
+        vec![refused, Bound::Exact.check("kept", &kept, output(got, "kept"))]
     }
 }
 
@@ -204,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_drawn_cut_is_too_close_to_call() {
+    fn random_cuts_are_clear() {
         for Planned { op, .. } in cases() {
             let drawn = matches!(op.scores, Scores::Steep | Scores::Falling | Scores::Rising | Scores::Dominating);
             if let (true, Keep::Gamma(gamma)) = (drawn, op.keep)
@@ -218,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn one_kept_too_many_is_a_fault() {
+    fn a_wrong_kept_set_is_a_fault() {
         let op = TopK { count: 4, keep: Keep::Count(2), scores: Scores::Equal };
         let fault = |kept: &[f32]| {
             let got = Outputs::from([("kept", kept.to_vec()), (REFUSED, vec![0.0])]);
-            op.hold(false, &got).into_iter().find_map(|held| held.fault)
+            op.check(false, &got).into_iter().find_map(|checked| checked.fault)
         };
         assert_eq!(fault(&[0.0, 1.0]), None);
         assert!(fault(&[0.0, 1.0, 2.0]).is_some() && fault(&[0.0, 2.0]).is_some());
-        assert!(op.hold(false, &Outputs::from([(REFUSED, vec![1.0])])).iter().any(|held| held.fault.is_some()));
+        assert!(op.check(false, &Outputs::from([(REFUSED, vec![1.0])])).iter().any(|checked| checked.fault.is_some()));
     }
 }

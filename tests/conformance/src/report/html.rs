@@ -1,4 +1,4 @@
-//! The report as one HTML file that needs nothing else: no script, no font, no network.
+//! The report as one self-contained HTML file, without scripts, fonts and network access.
 
 use std::fmt::{self, Write};
 
@@ -22,7 +22,7 @@ code { font: .8125rem ui-monospace, monospace; }
 summary { cursor: pointer; margin: 1rem 0; }
 ";
 
-/// A text that means itself in HTML.
+/// A text, escaped for HTML.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -42,10 +42,10 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The whole file.
+/// The HTML file.
 pub fn html(report: &Report) -> String {
     let mut to = String::new();
-    // A String takes any text.
+    // Writing to a String cannot fail.
     write(report, &mut to).unwrap_or_default();
     to
 }
@@ -80,12 +80,12 @@ fn write(report: &Report, to: &mut String) -> fmt::Result {
     }
     end(to)?;
     list(to, "Failures", &report.verdict.failures)?;
-    list(to, "To be taken off the known issues", &report.verdict.no_longer_seen)?;
-    worst(to, "Operations against their twins", "operation", &by_operation(report))?;
-    worst(to, "Stages against PyTorch", "stage", &by_stage(report))?;
+    list(to, "Known issues that are no longer seen", &report.verdict.no_longer_seen)?;
+    worst(to, "Operations, compared with their f64 twins", "operation", &by_operation(report))?;
+    worst(to, "Stages, compared with PyTorch", "stage", &by_stage(report))?;
     let (agree, steps) = report.agreement();
     if steps > 0 {
-        writeln!(to, "<p>Forced decoding: {agree} of {steps} most likely tokens are the reference's.</p>")?;
+        writeln!(to, "<p>Forced decoding: {agree} of {steps} most likely tokens equal the reference's.</p>")?;
     }
     kernels(report, to)?;
     stages(report, to)?;
@@ -108,7 +108,7 @@ fn worst(to: &mut String, title: &str, what: &str, rows: &[Worst<'_>]) -> fmt::R
         return Ok(());
     }
     writeln!(to, "<h2>{}</h2>", Escaped(title))?;
-    begin(to, &[what, "passed", "failed", "known", "skipped", "worst NMSE", "max abs", "in"])?;
+    begin(to, &[what, "passed", "failed", "known", "skipped", "worst NMSE", "max abs", "worst case"])?;
     for Worst { name, counts, nmse, max_abs, case } in rows {
         let numbers = [counts.passed, counts.failed, counts.known, counts.skipped].map(|count| count.to_string());
         let [passed, failed, known, skipped] = &numbers;
@@ -124,13 +124,13 @@ fn kernels(report: &Report, to: &mut String) -> fmt::Result {
     if report.kernels.is_empty() {
         return Ok(());
     }
-    writeln!(to, "<details>\n<summary>All {} cases of operations</summary>", report.kernels.len())?;
-    let heads = ["case", "why", "path", "outcome", "NMSE", "max abs", "guarded", "same twice", "ms", "tolerance"];
+    writeln!(to, "<details>\n<summary>All {} operation cases</summary>", report.kernels.len())?;
+    let heads = ["case", "purpose", "path", "outcome", "NMSE", "max abs", "guarded", "equal runs", "ms", "tolerance"];
     begin(to, &heads)?;
     for row in &report.kernels {
         let numbers = [format!("{:.1e}", row.nmse), format!("{:.1e}", row.max_abs), row.buffers_guarded.to_string()];
         let (twice, ms) = (if row.bit_identical { "yes" } else { "no" }, format!("{:.0}", row.milliseconds));
-        let outcome = said(&row.outcome);
+        let outcome = describe(&row.outcome);
         let [nmse, max_abs, guarded] = &numbers;
         let all = [&row.case, &row.why, &row.path, &outcome, nmse, max_abs, guarded, twice, &ms, &row.tolerance];
         cells(to, row.outcome.word(), &all)?;
@@ -143,18 +143,18 @@ fn stages(report: &Report, to: &mut String) -> fmt::Result {
     if report.stages.is_empty() {
         return Ok(());
     }
-    writeln!(to, "<details>\n<summary>All {} stages of runs</summary>", report.stages.len())?;
+    writeln!(to, "<details>\n<summary>All {} stages of whole runs</summary>", report.stages.len())?;
     begin(to, &["case", "checkpoint", "stage", "outcome", "NMSE", "max abs", "tolerance"])?;
     for row in &report.stages {
         let (nmse, max_abs, outcome) =
-            (format!("{:.1e}", row.nmse), format!("{:.1e}", row.max_abs), said(&row.outcome));
+            (format!("{:.1e}", row.nmse), format!("{:.1e}", row.max_abs), describe(&row.outcome));
         cells(to, row.outcome.word(), &[&row.case, &row.model, &row.stage, &outcome, &nmse, &max_abs, &row.tolerance])?;
     }
     end(to)?;
     writeln!(to, "</details>")
 }
 
-fn said(outcome: &Outcome) -> String {
+fn describe(outcome: &Outcome) -> String {
     format!("{} {}", outcome.word(), super::short(outcome.sentence()))
 }
 
@@ -188,7 +188,7 @@ mod tests {
     use crate::report::tests::report;
 
     #[test]
-    fn everything_from_outside_is_escaped() {
+    fn all_external_text_is_escaped() {
         let html =
             html(&report(&[("top_k", "<script>alert('1')</script> & \"more\"", Outcome::Fail { why: "<b>".into() })]));
         assert!(!html.contains("<script") && !html.contains("<b>") && !html.contains("<LLVM>"), "{html}");

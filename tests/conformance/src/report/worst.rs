@@ -1,4 +1,4 @@
-//! Rows of one operation or stage together: the worst of them.
+//! The worst errors per operation or stage.
 
 use crate::{
     report::{Counts, Report},
@@ -6,11 +6,11 @@ use crate::{
     stages::STAGES,
 };
 
-/// The rows of one operation in one type, or of one stage.
+/// The worst errors of one operation in one type, or of one stage.
 pub(super) struct Worst<'a> {
-    /// What they are rows of.
+    /// The operation and type, or the stage.
     pub name: String,
-    /// How many ended how.
+    /// Number of rows per outcome.
     pub counts: Counts,
     /// The worst NMSE.
     pub nmse: f64,
@@ -21,7 +21,7 @@ pub(super) struct Worst<'a> {
 }
 
 impl Worst<'_> {
-    /// The worst error in a few characters.
+    /// The worst error as a short text.
     pub fn error(&self) -> String {
         let Counts { passed, failed, known, .. } = self.counts;
         match (passed + failed + known, self.max_abs == 0.0) {
@@ -31,7 +31,7 @@ impl Worst<'_> {
         }
     }
 
-    /// The same, and how many failed where any did.
+    /// The same, with the number of failures and known failures if there are any.
     pub fn cell(&self) -> String {
         let Counts { failed, known, .. } = self.counts;
         let mut cell = self.error();
@@ -44,7 +44,7 @@ impl Worst<'_> {
     }
 }
 
-/// The worst of the rows given as (case, NMSE, absolute error, outcome); None where there are none.
+/// The worst of the rows (case, NMSE, absolute error, outcome); None if there are no rows.
 fn worst<'a>(name: &str, rows: impl Iterator<Item = (&'a str, f64, f64, &'a Outcome)>) -> Option<Worst<'a>> {
     let rows: Vec<_> = rows.collect();
     let counts = Counts::of(rows.iter().map(|row| row.3));
@@ -54,7 +54,7 @@ fn worst<'a>(name: &str, rows: impl Iterator<Item = (&'a str, f64, f64, &'a Outc
     Some(Worst { name: name.to_owned(), counts, nmse: top.1, max_abs, case: top.0 })
 }
 
-/// Every operation in every type, in the order of the data.
+/// All operations in all types, in data flow order.
 pub(super) fn by_operation(report: &Report) -> Vec<Worst<'_>> {
     let mut names: Vec<(&str, &str)> = Vec::new();
     for row in &report.kernels {
@@ -70,7 +70,7 @@ pub(super) fn by_operation(report: &Report) -> Vec<Worst<'_>> {
     names.into_iter().filter_map(of).collect()
 }
 
-/// Every stage, in the order of the data, and runs that gave none.
+/// All stages in data flow order, and runs without a trace.
 pub(super) fn by_stage(report: &Report) -> Vec<Worst<'_>> {
     let of = |stage: &str| {
         let rows = report.stages.iter().filter(|row| row.stage == stage);

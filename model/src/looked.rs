@@ -1,0 +1,201 @@
+//! The attention of a model to one picture: which visual tokens both samplers made, and which of them they kept.
+//!
+//! Input: the output of both samplers. Output: the data of every overlay, and one [`VisualToken`] per visual token.
+
+use std::sync::Arc;
+
+use fovea_runtime::{Scale, TokenBox};
+use serde::{Serialize, Serializer};
+
+use crate::grid::Grid;
+
+/// What an overlay needs to show, besides the picture.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// Position of the feature map on the tiles of the picture.
+    pub grid: Grid,
+    /// Side of a region in patches.
+    pub window: usize,
+    /// The scales that each region can have.
+    pub scales: Arc<Vec<Scale>>,
+    /// One index into `scales` per region, in raster order; empty without the vision-guided sampler.
+    pub choice: Arc<Vec<usize>>,
+    /// Number of tokens of the thumbnail. They are the first visual tokens.
+    pub thumbnail: usize,
+    /// The patches of each visual token after the thumbnail. The patches of a newline are right of the map.
+    pub boxes: Arc<Vec<TokenBox>>,
+    /// Importance of each visual token (Eq. 8); empty without the text-guided sampler.
+    pub importance: Vec<f32>,
+    /// Indices of the visual tokens that the text-guided sampler kept, in rising order. Without it: all.
+    pub kept: Vec<usize>,
+}
+
+/// The part of the visual sequence that a token belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The downscaled whole picture. Its tokens come first.
+    Thumbnail,
+    /// The map: the patches of the high-resolution tiles.
+    Map,
+    /// The end of a row of the map.
+    Newline,
+}
+
+/// The facts about one visual token.
+///
+/// As JSON, `patches` has the key `box`, `share` has the key `importance`, and `scale` is a string such as `"4x4"`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct VisualToken {
+    /// Its index among all visual tokens, from 0.
+    pub index: usize,
+    /// The part that it belongs to.
+    pub part: Part,
+    /// The patches of the map that it represents; `None` for a token of the thumbnail.
+    #[serde(rename = "box")]
+    pub patches: Option<TokenBox>,
+    /// The scale of its region; `None` outside the map and without the vision-guided sampler.
+    #[serde(serialize_with = "scale_name")]
+    pub scale: Option<Scale>,
+    /// Its importance divided by the sum over all visual tokens, 0 to 1; `None` without the text-guided sampler.
+    #[serde(rename = "importance")]
+    pub share: Option<f32>,
+    /// Its rank by importance among all visual tokens: 1 is the most important. Of equal tokens, the earlier one comes
+    /// first. `None` without the text-guided sampler.
+    pub rank: Option<usize>,
+    /// Whether the text-guided sampler kept it; true without that sampler.
+    pub kept: bool,
+}
+
+fn scale_name<S: Serializer>(scale: &Option<Scale>, to: S) -> Result<S::Ok, S::Error> {
+    scale.map(|scale| scale.to_string()).serialize(to)
+}
+
+impl Looked {
+    /// Number of visual tokens before the text-guided sampler.
+    #[must_use]
+    pub fn token_count(&self) -> usize {
+        self.thumbnail + self.boxes.len()
+    }
+
+    /// All visual tokens, in the order of the sequence.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<VisualToken> {
+        let count = self.token_count();
+        let mut order: Vec<usize> = (0..self.importance.len().min(count)).collect();
+        // A stable sort: of equal tokens the earlier one comes first, as in the sampler.
+        order.sort_by(|&a, &b| self.importance[b].total_cmp(&self.importance[a]));
+        let mut ranks = vec![None; count];
+        for (rank, index) in (1..).zip(order) {
+            ranks[index] = Some(rank);
+        }
+        let sum = self.importance.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+        let parts = std::iter::repeat_n(None, self.thumbnail).chain(self.boxes.iter().copied().map(Some));
+        let token = |(index, (patches, rank)): (usize, (Option<TokenBox>, Option<usize>))| {
+            let part = match patches {
+                None => Part::Thumbnail,
+                Some([_, left, _, right]) if left == right => Part::Newline,
+                Some(_) => Part::Map,
+            };
+            VisualToken {
+                index,
+                part,
+                patches,
+                scale: patches.filter(|_| part == Part::Map).and_then(|[y, x, ..]| self.scale_at(y, x)),
+                share: self.importance.get(index).map(|own| own / sum),
+                rank,
+                kept: self.kept.binary_search(&index).is_ok(),
+            }
+        };
+        parts.zip(ranks).enumerate().map(token).collect()
+    }
+
+    /// The scale of the region that contains the patch in row `y` and column `x` of the map.
+    fn scale_at(&self, y: usize, x: usize) -> Option<Scale> {
+        let window = self.window.max(1);
+        let region = y / window * self.grid.width.div_ceil(window) + x / window;
+        self.scales.get(*self.choice.get(region)?).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fovea_shaders::compact;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A map of 8 x 8 patches after a thumbnail of 16 tokens: the first region at 2x2, the others at 4x4.
+    fn looked() -> Looked {
+        let scales = [Scale::new(4, 4), Scale::new(2, 2)];
+        let choice = vec![1, 0, 0, 0];
+        let boxes: Vec<_> = compact(8, 8, 4, &scales, &choice).into_iter().map(|(b, _)| b).collect();
+        let count = 16 + boxes.len();
+        Looked {
+            grid: Grid { rows: 2, cols: 2, patches: 4, top: 0, left: 0, height: 8, width: 8 },
+            window: 4,
+            scales: Arc::new(scales.to_vec()),
+            choice: Arc::new(choice),
+            thumbnail: 16,
+            boxes: Arc::new(boxes),
+            importance: (0..count).map(|i| i as f32).collect(),
+            kept: vec![0, 16, 18],
+        }
+    }
+
+    #[test]
+    fn a_token_has_its_part_patches_scale_share_and_rank() {
+        let looked = looked();
+        let tokens = looked.tokens();
+        let count = tokens.len();
+        assert_eq!((count, looked.token_count()), (26, 26), "16 of the thumbnail, 4 + 3 of the map, 3 newlines");
+        let parts = [Part::Thumbnail, Part::Map, Part::Newline].map(|p| tokens.iter().filter(|t| t.part == p).count());
+        assert_eq!(parts, [16, 7, 3], "tokens per part (got, expected)");
+        // Scanline order: two fine tokens, the coarse one beside them, a newline.
+        let shown: Vec<_> = tokens[15..20].iter().map(|t| (t.index, t.patches, t.scale, t.kept)).collect();
+        let expected = [
+            (15, None, None, false),
+            (16, Some([0, 0, 2, 2]), Some(Scale::new(2, 2)), true),
+            (17, Some([0, 2, 2, 4]), Some(Scale::new(2, 2)), false),
+            (18, Some([0, 4, 4, 8]), Some(Scale::new(4, 4)), true),
+            (19, Some([0, 8, 1, 8]), None, false),
+        ];
+        assert_eq!(shown, expected, "(got, expected)");
+        // The importance here is the index.
+        let sum = (count * (count - 1) / 2) as f32;
+        for token in &tokens {
+            assert_eq!(token.rank, Some(count - token.index), "{token:?}");
+            assert!(token.share.is_some_and(|own| (own - token.index as f32 / sum).abs() < 1e-6), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn of_equal_tokens_the_earlier_one_ranks_first() {
+        let mut looked = looked();
+        looked.importance = vec![1.0; 26];
+        looked.importance[20] = 2.0;
+        let ranks: Vec<_> = looked.tokens().iter().filter_map(|token| token.rank).collect();
+        assert_eq!((ranks[20], ranks[0], ranks[19], ranks[21]), (1, 2, 21, 22), "(got, expected)");
+    }
+
+    #[test]
+    fn without_samplers_there_is_no_scale_share_or_rank() {
+        let mut looked = looked();
+        (looked.choice, looked.importance, looked.kept) = (Arc::default(), Vec::new(), (0..26).collect());
+        for token in looked.tokens() {
+            assert_eq!((token.scale, token.share, token.rank, token.kept), (None, None, None, true), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_as_json() {
+        let tokens = serde_json::to_value(looked().tokens()).expect("JSON");
+        let expected = json!({
+            "index": 18, "part": "map", "box": [0, 4, 4, 8], "scale": "4x4", "rank": 8, "kept": true,
+            "importance": tokens[18]["importance"],
+        });
+        assert_eq!(tokens[18], expected, "(got, expected)");
+        assert_eq!((&tokens[0]["part"], &tokens[0]["box"]), (&json!("thumbnail"), &json!(null)));
+    }
+}

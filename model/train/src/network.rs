@@ -1,0 +1,317 @@
+//! The model as one module with gradients: the modules of inference, and the heads of the dense labels. It loads and stores their
+//! weights under the names of the hub.
+
+use std::{borrow::Cow, cell::Cell};
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::nn::LayerNorm;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use fovea_model::{
+    Cancel, Config, Error, Names,
+    parts::{Decoder, Linear, Loader, Projector, SELECTOR, ScaleSelector, VisionTower},
+};
+use fovea_runtime::{source::Source, weights::Weights};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::labels::HEAD;
+
+/// All parameters of a run.
+#[derive(Module, Debug)]
+pub(crate) struct Network {
+    /// The vision tower.
+    pub tower: VisionTower,
+    /// From the vision tower's width to the text model's.
+    pub projector: Projector,
+    /// The newline token after every row of the map, (d_model).
+    pub newline: Param<Tensor<1>>,
+    /// Chooses a scale per region (Eq. 1).
+    pub selector: ScaleSelector,
+    /// The text model.
+    pub decoder: Decoder,
+    /// The heads of the dense labels.
+    pub heads: DenseHeads,
+}
+
+/// Predicts the dense labels from the vision tower's features. Only training has it.
+#[derive(Module, Debug)]
+pub(crate) struct DenseHeads {
+    /// Normalises the features.
+    pub norm: LayerNorm,
+    /// From the vision tower's width to [`HEAD`] logits.
+    pub linear: Linear,
+}
+
+/// Prefix of the dense heads' names.
+const HEADS: &str = "dense_heads";
+
+/// A tensor of a checkpoint, on the host.
+pub(crate) struct Stored {
+    /// Its name in the hub's layout.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values, flat.
+    pub values: Vec<f32>,
+}
+
+impl Network {
+    /// Loads a network for training on `device`. The ids of its parameters are their numbers.
+    ///
+    /// # Errors
+    /// Those of [`Loader`] and [`Names::detect`].
+    pub async fn load(weights: &Weights, config: &Config, device: &Device) -> Result<Self, Error> {
+        let names = Names::detect(weights, config.text.tied)?;
+        let cancel = Cancel::default();
+        let load = Loader {
+            weights,
+            device,
+            dtype: DType::F32,
+            done: Cell::new(0),
+            total: 0,
+            progress: &|_, _| {},
+            cancel: &cancel,
+        };
+        let d = config.vision.d_model;
+        let network = Self {
+            tower: VisionTower::load(&load, &names, config).await?,
+            projector: Projector::load(&load, &names, config).await?,
+            newline: load.vector(names.newline, config.text.d_model).await?,
+            selector: ScaleSelector::load(&load, config).await?,
+            decoder: Decoder::load(&load, &names, config).await?,
+            heads: DenseHeads {
+                norm: load.layer_norm(&format!("{HEADS}.norm"), d, config.vision.epsilon).await?,
+                linear: load.linear(&format!("{HEADS}.linear"), HEAD, d, true).await?,
+            },
+        };
+        Ok(network.map(&mut Numbered { next: 0 }))
+    }
+
+    /// All tensors with their names in the hub's layout, in f32. Blocks until they are copied from the device.
+    pub fn stored(&self, config: &Config) -> Vec<Stored> {
+        let mut all = Collected { path: Vec::new(), found: Vec::new() };
+        self.visit(&mut all);
+        let names = Names::hub();
+        all.found
+            .into_iter()
+            .map(|(path, mut shape, values)| {
+                let name = checkpoint_name(&path, &names);
+                if name == names.vision("embeddings.patch_embedding.weight") {
+                    shape = vec![config.vision.d_model, 3, config.vision.patch, config.vision.patch];
+                }
+                Stored { name, shape, values }
+            })
+            .collect()
+    }
+}
+
+/// Whether a tensor is used in training only.
+pub(crate) fn only_for_training(name: &str) -> bool {
+    name.starts_with(HEADS)
+}
+
+/// Random weights to start from: normally distributed matrices that keep the size of activations, scales of norms 1, biases 0.
+pub(crate) fn first_weights(config: &Config, seed: u64) -> Vec<Stored> {
+    let names = Names::hub();
+    let d = config.vision.d_model;
+    let mut needed = names.needed(config, true);
+    needed.push((format!("{HEADS}.norm.weight"), vec![d]));
+    needed.push((format!("{HEADS}.norm.bias"), vec![d]));
+    needed.push((format!("{HEADS}.linear.weight"), vec![HEAD, d]));
+    needed.push((format!("{HEADS}.linear.bias"), vec![HEAD]));
+    let depth = (2.0 * config.text.n_layers as f64).sqrt();
+    let tower_depth = (2.0 * config.vision.n_used as f64).sqrt();
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    needed
+        .into_iter()
+        .map(|(name, shape)| {
+            if name.ends_with("position_embedding.weight") {
+                return Stored { values: waves(config.vision.patches(), d), name, shape };
+            }
+            let fan_in: usize = shape[1..].iter().product();
+            let plain = (fan_in as f64).powf(-0.5);
+            let ends = |end: &str| name.ends_with(end);
+            let spread = match shape.len() {
+                1 if name == names.newline || ends("class_embedding") => 0.02,
+                1 => 0.0,
+                // Small, so that every scale is chosen at first.
+                _ if name.starts_with(SELECTOR) => 1e-3,
+                _ if ends("embed_tokens.weight") => 0.1,
+                // Matrices that add to the residual stream start smaller in a deeper stack (as in GPT-2).
+                _ if ends("o_proj.weight") || ends("down_proj.weight") => plain / depth,
+                _ if ends("out_proj.weight") || ends("fc2.weight") => plain / tower_depth,
+                _ => plain,
+            };
+            let norm = shape.len() == 1 && ["norm.weight", "norm1.weight", "norm2.weight"].iter().any(|e| ends(e));
+            let level = if norm { 1.0 } else { 0.0 };
+            let count = shape.iter().product();
+            let values = (0..count).map(|_| (level + spread * normal(&mut random)) as f32).collect();
+            Stored { name, shape, values }
+        })
+        .collect()
+}
+
+/// Position embeddings to start from: sines and cosines of a patch's row and column at falling frequencies, zeros for the class
+/// token. With them the tower learns quickly which patches are neighbours (as in MAE, arXiv 2111.06377; amplitude and frequencies
+/// are our choice).
+fn waves(patches: usize, d: usize) -> Vec<f32> {
+    let mut values = vec![0.0; d];
+    let quarter = (d / 4).max(1);
+    for at in 0..patches * patches {
+        values.extend((0..d).map(|i| {
+            let along = if i < 2 * quarter { at / patches } else { at % patches };
+            let angle = along as f64 * (patches as f64 * 4.0).powf(-((i % quarter) as f64) / quarter as f64);
+            0.5 * (if (i / quarter).is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
+        }));
+    }
+    values
+}
+
+/// A random number with the standard normal distribution (Box and Muller).
+fn normal(random: &mut impl Rng) -> f64 {
+    let uniform = |r: &mut dyn FnMut() -> u64| (r() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut next = || random.next_u64();
+    let (a, b) = (1.0 - uniform(&mut next), uniform(&mut next));
+    (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+}
+
+/// Completes a file of weights, in f32, and returns how many tensors start at random: those that the file does not have or has in
+/// another shape, and those whose names start with one of `random`. So a finished checkpoint, which has no dense heads, can be
+/// trained further, and a part can be trained from scratch.
+///
+/// # Errors
+/// [`Error::Training`] if the file is broken, if no tensor has a name and shape of the model, or if an entry of `random` fits no
+/// name.
+pub(crate) fn completed(
+    bytes: Vec<u8>,
+    config: &Config,
+    seed: u64,
+    random: &[String],
+) -> Result<(Vec<u8>, usize), Error> {
+    let broken = |why: String| Error::Training(format!("the weights to start from: {why}"));
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
+    let mut all = first_weights(config, seed);
+    if let Some(none) = random.iter().find(|a| !all.iter().any(|t| t.name.starts_with(a.as_str()))) {
+        return Err(broken(format!("expected entries of `random` that start the name of a tensor, got {none:?}")));
+    }
+    let (mut left, needed) = (all.len(), all.len());
+    for tensor in all.iter_mut().filter(|t| !random.iter().any(|a| t.name.starts_with(a.as_str()))) {
+        let Ok(view) = file.tensor(&tensor.name) else { continue };
+        if view.shape() != tensor.shape {
+            continue;
+        }
+        left -= 1;
+        let name = &tensor.name;
+        tensor.values = match view.dtype() {
+            Dtype::F32 => view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::F16 => view.data().as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::BF16 => view.data().as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            other => return Err(broken(format!("expected floats in `{name}`, got {other:?}"))),
+        };
+    }
+    if left == needed {
+        return Err(broken("expected tensors of this model with the names of the hub, got none".into()));
+    }
+    Ok((safetensors(&all, false)?, left))
+}
+
+/// A safetensors file of `tensors`, in f16 if `half`, else in f32.
+pub(crate) fn safetensors(tensors: &[Stored], half: bool) -> Result<Vec<u8>, Error> {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|t| match half {
+            true => t.values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            false => t.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        })
+        .collect();
+    let dtype = if half { Dtype::F16 } else { Dtype::F32 };
+    let failed = |e: safetensors::SafeTensorError| Error::Training(format!("the weights cannot be written: {e}"));
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|(t, b)| Ok((t.name.clone(), TensorView::new(dtype, t.shape.clone(), b)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(failed)?;
+    safetensors::serialize(views, None).map_err(failed)
+}
+
+/// Opens the `bytes` of a safetensors file.
+pub(crate) async fn open(bytes: Vec<u8>) -> Result<Weights, Error> {
+    let file = ("model.safetensors".to_owned(), Cow::Owned(bytes));
+    Ok(Weights::open(Source::memory("the weights in training", [file])).await?)
+}
+
+/// A parameter's path in [`Network`], such as `tower.layers.0.q_proj.weight`, to its name in a checkpoint.
+fn checkpoint_name(path: &str, names: &Names) -> String {
+    let (part, rest) = path.split_once('.').unwrap_or((path, ""));
+    // Norms have gamma and beta in burn, weight and bias in checkpoints.
+    let rest = rest.replace(".gamma", ".weight").replace(".beta", ".bias");
+    let layer = rest.strip_prefix("layers.").and_then(|r| r.split_once('.')).map(|(i, r)| (i.to_owned(), r.to_owned()));
+    let attention = |r: &str| ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj"].iter().any(|p| r.starts_with(p));
+    let feed_forward = |r: &str| ["gate_proj", "up_proj", "down_proj", "fc1", "fc2"].iter().any(|p| r.starts_with(p));
+    let within = |r: &str| match () {
+        () if attention(r) => format!("self_attn.{r}"),
+        () if feed_forward(r) => format!("mlp.{r}"),
+        () => r.to_owned(),
+    };
+    match (part, layer) {
+        ("tower", Some((i, r))) => names.vision(&format!("encoder.layers.{i}.{}", within(&r))),
+        ("tower", None) => match rest.as_str() {
+            "class_embedding" => names.vision("embeddings.class_embedding"),
+            "patch_embedding" => names.vision("embeddings.patch_embedding.weight"),
+            "position_embedding" => names.vision("embeddings.position_embedding.weight"),
+            other => names.vision(other),
+        },
+        ("projector", _) => format!("multi_modal_projector.{rest}"),
+        ("newline", _) => names.newline.to_owned(),
+        ("selector", _) => format!("{SELECTOR}.{rest}"),
+        ("decoder", Some((i, r))) => names.text(&format!("layers.{i}.{}", within(&r))),
+        ("decoder", None) => match rest.as_str() {
+            "embed_tokens" => names.embedding(),
+            "lm_head" => names.head(),
+            other => names.text(other),
+        },
+        _ => format!("{HEADS}.{rest}"),
+    }
+}
+
+/// Gives parameters ids that are the same in every run, so that an optimiser's saved moments fit their parameters.
+struct Numbered {
+    next: u64,
+}
+
+impl ModuleMapper for Numbered {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (_, tensor, mapper) = param.consume();
+        self.next += 1;
+        let param = Param::from_mapped_value(ParamId::from(self.next), tensor, mapper);
+        param.set_require_grad(true)
+    }
+}
+
+/// Collects path, shape and values of every parameter.
+struct Collected {
+    path: Vec<String>,
+    found: Vec<(String, Vec<usize>, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Collected {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let shape = tensor.dims().to_vec();
+        let data: TensorData = tensor.into_data();
+        // In training every parameter is f32.
+        self.found.push((self.path.join("."), shape, data.try_into_vec().unwrap_or_default()));
+    }
+}

@@ -1,0 +1,411 @@
+//! Compares training with inference, with calculations by hand, and a resumed run with one that was not stopped.
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{Device, Tensor};
+use fovea_model::{
+    AskOptions, Blueprint, Cancel, Checkpoint, Config, Conversation, Error, Event, Model, Picture, Precision,
+    parts::Rope,
+};
+use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
+use fovea_scenes::{Scene, Split};
+use fovea_shaders::Keep;
+use futures_util::{StreamExt, pin_mut};
+
+use crate::{
+    Rates, Stage, Step, Task, TextPruning, TrainConfig, Trainer, Vision,
+    batch::{Asked, Maker, dice},
+    forward::gate,
+    losses,
+    network::{Network, Stored, completed, first_weights, open, safetensors},
+    sequence::{Aims, arrange, regions},
+};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn recipe() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo")
+}
+
+fn stage(task: Task, steps: usize, batch: usize) -> Stage {
+    Stage {
+        name: "test".into(),
+        task,
+        steps,
+        batch,
+        rates: Rates { tower: 1e-3, text: 1e-3, selector: 1e-3 },
+        warmup: 1,
+        end: 0.1,
+        questions: 3,
+        list: false,
+        vision: Vision::Selected,
+        text: None,
+        frozen: false,
+        dense: 0.2,
+        balance: 0.1,
+        hint: 0.1,
+        look: if task == Task::Drill { 0.0 } else { 0.1 },
+    }
+}
+
+/// Weights with which regions choose different scales: the part of the logits that all regions have in common cancels out.
+fn weights(config: &Config) -> Result<Vec<u8>> {
+    let mut all = first_weights(config, 7);
+    for tensor in all.iter_mut().filter(|t| t.name == "scale_selector.weight") {
+        for row in tensor.values.chunks_exact_mut(config.vision.patches().pow(2)) {
+            let mean = row.iter().sum::<f32>() / row.len() as f32;
+            row.iter_mut().for_each(|v| *v -= mean);
+        }
+    }
+    Ok(safetensors(&all, false)?)
+}
+
+/// The forward pass over a batch gives the same logits, token after token, as inference over single questions.
+#[test]
+fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
+    pollster::block_on(async {
+        let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        let bytes = weights(&blueprint.config)?;
+        let device = Device::flex().autodiff();
+        let network = Network::load(&open(bytes.clone()).await?, &blueprint.config, &device).await?;
+        let patches = blueprint.config.vision.patches();
+        let maker = Maker { tiles: &blueprint.tiles, prompter: &blueprint.prompter, patches };
+        let rope = Rope::new(&blueprint.config.text);
+
+        let mut files = vec![("model.safetensors".to_owned(), Cow::Owned(bytes))];
+        for name in
+            ["config.json", "tokenizer.json", "chat_template.jinja", "processor_config.json", "generation_config.json"]
+        {
+            files.push((name.to_owned(), Cow::Owned(std::fs::read(recipe().join(name))?)));
+        }
+        let checkpoint = Checkpoint::open(Source::memory("test", files)).await?;
+        let cpu = OpenDevice::open(&DeviceChoice::Cpu).await?;
+        let model = Model::load(checkpoint, cpu, Precision::F32, &Cancel::default(), |_| {}).await?;
+
+        for (vision, layer) in [(Vision::Selected, None), (Vision::Full, None), (Vision::Selected, Some(2))] {
+            let text = layer.map(|layer| TextPruning { layers: [layer, layer], gamma: [0.6, 0.6] });
+            let stage = Stage { vision, text, ..stage(Task::Scenes, 1, 3) };
+            let batch = maker.scenes(&stage, 40)?;
+            let passed = network.pass(&batch, &stage, &blueprint.config, &rope, &mut dice(1, 0), &device).await?;
+            let (logits, s) = (passed.logits.ok_or("no logits")?.inner(), passed.sequences.ok_or("no sequences")?);
+            let [_, vocabulary] = logits.dims();
+            let logits: Vec<f32> = logits.into_data().try_into_vec()?;
+            if vision == Vision::Selected {
+                let mut seen = passed.choice.clone();
+                seen.sort_unstable();
+                seen.dedup();
+                assert!(seen.len() > 1, "expected regions at several scales, got {seen:?}");
+            }
+            for (b, asked) in batch.asked.iter().enumerate() {
+                let scene = Scene::new(Split::Train, 40 + b as u64);
+                let image = scene.picture();
+                let picture =
+                    Picture::from_rgb(image.width() as usize, image.height() as usize, image.as_raw().clone())?;
+                let mut conversation = Conversation::new(&model, picture);
+                for (q, asked) in asked.iter().enumerate() {
+                    let options = AskOptions {
+                        vision: Some(vision == Vision::Selected),
+                        text: Some(layer.is_some()),
+                        layer,
+                        keep: Some(Keep::Gamma(0.6)),
+                        keep_logits: true,
+                        forced: asked.answer.clone(),
+                        max_new_tokens: asked.answer.len(),
+                        ..AskOptions::default()
+                    };
+                    let question = scene_question(&scene, &blueprint, asked)?;
+                    let events = conversation.ask(&question, &options);
+                    pin_mut!(events);
+                    let (mut steps, mut stays) = (Vec::new(), Vec::new());
+                    while let Some(event) = events.next().await {
+                        if let Event::Done(turn) = event? {
+                            steps = turn.step_logits;
+                            stays = turn.looked.kept.clone();
+                        }
+                    }
+                    if let Some(kept) = &passed.kept {
+                        let kept: Vec<usize> = (0..kept[b][q].len()).filter(|&i| kept[b][q][i]).collect();
+                        assert_eq!(kept, stays, "scene {b}, question {q}: survivors (got, expected)");
+                        // From this layer on training masks the tokens that inference drops: logits differ by design.
+                        continue;
+                    }
+                    let rows: Vec<usize> = (0..s.owners.len()).filter(|&i| s.owners[i] == (b, q)).collect();
+                    assert_eq!(rows.len(), steps.len());
+                    for (row, expected) in rows.iter().zip(&steps) {
+                        let got = &logits[row * vocabulary..][..vocabulary];
+                        let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                        let size = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                        assert!(worst < 1e-4 * size, "{vision:?}, scene {b}, question {q}: off by {worst} of {size}");
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The question with these ids.
+fn scene_question(scene: &Scene, blueprint: &Blueprint, asked: &Asked) -> Result<String> {
+    for question in scene.questions().into_iter().chain(scene.questions_to_practise()) {
+        let ids = blueprint.prompter.encode(&question.question)?;
+        if ids.after() == &asked.ids[..asked.prompt] {
+            return Ok(question.question);
+        }
+    }
+    Err("no question has these ids".into())
+}
+
+/// Sec. 3.2 with three scales and alpha 0.1: 0.0333 if all scales have the same share, 0.1 if one scale has all regions.
+#[test]
+fn the_balance_loss_is_the_papers() -> Result {
+    let device = Device::flex().autodiff();
+    let even = Tensor::<2>::zeros([3, 3], &device);
+    let loss: Vec<f32> = losses::balance(&even, &[0, 1, 2], &device).inner().into_data().try_into_vec()?;
+    assert!((loss[0] * 0.1 - 1.0 / 30.0).abs() < 1e-6);
+    let one = Tensor::<2>::from_data([[50.0, 0.0, 0.0], [50.0, 0.0, 0.0]], &device);
+    let loss: Vec<f32> = losses::balance(&one, &[0, 0], &device).inner().into_data().try_into_vec()?;
+    assert!((loss[0] * 0.1 - 0.1).abs() < 1e-6);
+    Ok(())
+}
+
+/// Eq. 2 by hand: p / stop_gradient(p) is 1, and its gradient to the logits is `onehot - p`: for logits (0, ln 3) and the
+/// second scale, p = (1/4, 3/4), so (-1/4, 1/4).
+#[test]
+fn the_gate_is_one_and_has_the_gradient_of_log_p() -> Result {
+    let device = Device::flex().autodiff();
+    let logits = Tensor::<2>::from_data([[0.0, 3f32.ln()]], &device).require_grad();
+    let chosen = Tensor::<2, burn::tensor::Int>::from_data([[1]], &device);
+    let gate = gate(logits.clone(), chosen);
+    let value: Vec<f32> = gate.clone().inner().into_data().try_into_vec()?;
+    assert_eq!(value, [1.0]);
+    let gradient = logits.grad(&gate.sum().backward()).ok_or("no gradient")?;
+    let gradient: Vec<f32> = gradient.into_data().try_into_vec()?;
+    assert!((gradient[0] + 0.25).abs() < 1e-6 && (gradient[1] - 0.25).abs() < 1e-6, "got {gradient:?}");
+    Ok(())
+}
+
+/// The attention hint by hand: importance (1, 1, 2) of three tokens, of which the last two are wanted. So the shares are 1/4, 1/4,
+/// 1/2, and U is 0, 1/2, 1/2: KL = ln(2) / 2. A quarter is on another object, times 4.
+#[test]
+fn the_attention_hint_is_a_divergence_and_the_share_of_other_objects() -> Result {
+    let device = Device::flex().autodiff();
+    let importance = Tensor::<3>::from_data([[[1.0f32, 1.0, 2.0], [1.0, 1.0, 2.0]]], &device);
+    let aims = Aims {
+        wanted: vec![0.0, 0.5, 0.5, 0.0, 0.0, 0.0],
+        others: vec![1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        entropy: 2f64.ln(),
+        count: 1,
+    };
+    let loss = losses::look(&importance, aims, &device).ok_or("no loss")?;
+    let loss: Vec<f32> = loss.inner().into_data().try_into_vec()?;
+    let expected = 2f32.ln() / 2.0 + 1.0;
+    assert!((loss[0] - expected).abs() < 1e-5, "expected {expected}, got {}", loss[0]);
+    Ok(())
+}
+
+/// The attention hint's targets: every token with a patch of the question's objects, in equal shares, and no other token.
+#[test]
+fn aims_are_the_tokens_of_the_questions_objects() -> Result {
+    pollster::block_on(async {
+        let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        let (tiles, prompter) = (&blueprint.tiles, &blueprint.prompter);
+        let maker = Maker { tiles, prompter, patches: blueprint.config.vision.patches() };
+        let batch = maker.scenes(&Stage { questions: 12, ..stage(Task::Scenes, 1, 2) }, 8)?;
+        let focus = &blueprint.config.focus;
+        let regions = batch.shown.iter().map(|s| regions(s.grid.height, s.grid.width, focus.window).len());
+        // Every region at its finest scale: the map's tokens are patches with a newline after each row.
+        let choice = vec![2; regions.sum()];
+        let s = arrange(&batch, maker.patches, focus.window, &focus.scales, &choice, false);
+        let aims = s.aims(&batch);
+        let (visual, mut aimed) = (s.prefix - s.before, 0);
+        for (b, (shown, asked)) in batch.shown.iter().zip(&batch.asked).enumerate() {
+            for (q, asked) in asked.iter().enumerate() {
+                let about = |owner: &Option<usize>| owner.is_some_and(|o| asked.about.contains(&o));
+                let rows = shown.owners.chunks(shown.grid.width);
+                let map = rows.flat_map(|row| row.iter().map(about).chain([false]));
+                let wanted: Vec<bool> = shown.thumbnail.iter().map(about).chain(map).collect();
+                let count = wanted.iter().filter(|w| **w).count();
+                let got = &aims.wanted[(b * s.questions() + q) * visual..][..visual];
+                for (i, got) in got.iter().enumerate() {
+                    let wanted = wanted.get(i).copied().unwrap_or(false);
+                    let expected = if wanted { 1.0 / count as f32 } else { 0.0 };
+                    assert_eq!(*got, expected, "scene {b}, question {q}, token {i}");
+                }
+                aimed += usize::from(count > 0);
+            }
+        }
+        assert!(
+            aimed > 10 && aimed == aims.count,
+            "expected {aimed} questions with an aim, more than 10, got {}",
+            aims.count
+        );
+        Ok(())
+    })
+}
+
+/// -log softmax by hand: logits (0, ln 3), targets 0 and 1: (ln 4 + ln 4/3) / 2.
+#[test]
+fn cross_entropy_is_the_mean_over_rows() -> Result {
+    let device = Device::flex().autodiff();
+    let third = 3f32.ln();
+    let logits = Tensor::<2>::from_data([[0.0, third], [0.0, third]], &device);
+    let loss: Vec<f32> = losses::cross_entropy(logits, &[0, 1], &device).inner().into_data().try_into_vec()?;
+    let expected = (4f32.ln() + (4f32 / 3.0).ln()) / 2.0;
+    assert!((loss[0] - expected).abs() < 1e-6, "expected {expected}, got {}", loss[0]);
+    Ok(())
+}
+
+async fn steps(config: &TrainConfig, dir: &Path, most: usize) -> Result<Vec<Step>> {
+    let mut trainer = Trainer::open(config.clone(), dir, Device::flex()).await?;
+    let mut reports = Vec::new();
+    while reports.len() < most {
+        let Some(step) = trainer.step().await? else { break };
+        reports.push(step);
+    }
+    trainer.save()?;
+    trainer.export(&dir.join("out")).await?;
+    Ok(reports)
+}
+
+/// A resumed run and one without a stop write the same bytes, and the loader of inference reads them.
+#[test]
+fn a_resumed_run_equals_one_without_a_stop() -> Result {
+    pollster::block_on(async {
+        let text = TextPruning { layers: [2, 6], gamma: [0.7, 0.95] };
+        let config = TrainConfig {
+            model: recipe(),
+            start: None,
+            random: Vec::new(),
+            scales: None,
+            first: 0,
+            seed: 3,
+            stages: vec![
+                stage(Task::Drill, 2, 4),
+                Stage { name: "more".into(), list: true, text: Some(text), ..stage(Task::Scenes, 2, 2) },
+            ],
+        };
+        let whole = tempfile::tempdir()?;
+        let reports = steps(&config, whole.path(), usize::MAX).await?;
+        assert_eq!(reports.len(), 4);
+        assert!(reports[3].answers.is_some_and(f64::is_finite) && reports[3].kept.is_some_and(|k| k > 0.0 && k < 1.0));
+        let halves = tempfile::tempdir()?;
+        for _ in 0..4 {
+            steps(&config, halves.path(), 1).await?;
+        }
+        for file in ["at-4/weights.safetensors", "out/model.safetensors"] {
+            assert!(std::fs::read(whole.path().join(file))? == std::fs::read(halves.path().join(file))?, "{file}");
+        }
+        let out = Checkpoint::open(Source::directory(whole.path().join("out"))?).await?;
+        assert!(out.selector);
+        // The written checkpoint can be trained further.
+        let start = Some(whole.path().join("out/model.safetensors"));
+        let scales = vec![(4, 4), (2, 1), (1, 1), (1, 2)];
+        let further = TrainConfig { start, first: 100, scales: Some(scales.clone()), ..config };
+        let other = tempfile::tempdir()?;
+        assert_eq!(steps(&further, other.path(), 1).await?.len(), 1);
+        let out = Checkpoint::open(Source::directory(other.path().join("out"))?).await?;
+        let named: Vec<_> = out.config.focus.scales.iter().map(|s| (s.rows, s.cols)).collect();
+        assert_eq!(named, scales);
+        // With a scale that drops its region only the thumbnail can be trained.
+        let alone = |vision| TrainConfig {
+            scales: Some(vec![(0, 0)]),
+            stages: vec![Stage { vision, ..stage(Task::Scenes, 1, 2) }],
+            ..further.clone()
+        };
+        let refused = Trainer::open(alone(Vision::Selected), other.path(), Device::flex()).await;
+        assert!(matches!(refused, Err(Error::Config { key, .. }) if key == "config.json: focus.scales"));
+        let thumbnail = tempfile::tempdir()?;
+        assert_eq!(steps(&alone(Vision::Thumbnail), thumbnail.path(), 1).await?.len(), 1);
+        let out = Checkpoint::open(Source::directory(thumbnail.path().join("out"))?).await?;
+        assert!(out.selector && out.config.focus.scales.iter().all(|s| s.drops()));
+        Ok(())
+    })
+}
+
+/// Tensors that a file of weights does not have, has in another shape, or that `random` names, start at random; all others are the
+/// file's.
+#[test]
+fn weights_to_start_from_are_completed() -> Result {
+    pollster::block_on(async {
+        let config = Blueprint::open(&Source::directory(recipe())?).await?.config;
+        let mut file = first_weights(&config, 7);
+        let (last, fresh) = (file.len() - 1, first_weights(&config, 8));
+        file.remove(last);
+        let head: usize = file[0].shape[1..].iter().product();
+        file[0].shape[0] -= 1;
+        let short = file[0].values.len() - head;
+        file[0].values.truncate(short);
+        let random = "scale_selector.weight".to_owned();
+        let (bytes, at_random) = completed(safetensors(&file, false)?, &config, 8, std::slice::from_ref(&random))?;
+        assert_eq!(at_random, 3);
+        let got = safetensors::SafeTensors::deserialize(&bytes)?;
+        for (i, new) in fresh.iter().enumerate() {
+            let expected = if i == 0 || i == last || new.name == random { new } else { &file[i] };
+            let view = got.tensor(&expected.name)?;
+            let bytes: Vec<u8> = expected.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            assert!(view.shape() == expected.shape && view.data() == bytes, "{}", expected.name);
+        }
+        Ok(())
+    })
+}
+
+/// Weights of another model, and an attention hint in a stage without questions.
+#[test]
+fn runs_that_do_not_fit_the_model_are_refused() -> Result {
+    pollster::block_on(async {
+        let model = Blueprint::open(&Source::directory(recipe())?).await?.config;
+        let named = |name: &str| Stored { name: name.into(), shape: vec![1], values: vec![0.0] };
+        let refused = completed(safetensors(&[named("model.norm.weight")], false)?, &model, 1, &[]);
+        assert!(matches!(refused, Err(Error::Training(why)) if why.contains("names of the hub")));
+        let refused = completed(safetensors(&first_weights(&model, 1), false)?, &model, 1, &["selecter".into()]);
+        assert!(matches!(refused, Err(Error::Training(why)) if why.contains("selecter")));
+
+        let stages = vec![Stage { look: 0.1, ..stage(Task::Drill, 1, 1) }];
+        let config =
+            TrainConfig { model: recipe(), start: None, random: Vec::new(), scales: None, first: 0, seed: 1, stages };
+        let refused = Trainer::open(config, tempfile::tempdir()?.path(), Device::flex()).await;
+        assert!(matches!(refused, Err(Error::Config { key, .. }) if key == "stage test: look"));
+        Ok(())
+    })
+}
+
+/// The demo's vocabulary has every word of the generator's questions and answers, and answers decode to the same text.
+#[test]
+fn the_vocabulary_holds_every_question_and_answer() -> Result {
+    pollster::block_on(async {
+        let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        for index in 0..40 {
+            let scene = Scene::new(Split::Train, index);
+            for q in scene.questions().into_iter().chain(scene.questions_to_practise()) {
+                let prompt = blueprint.prompter.encode(&q.question)?;
+                assert!(!prompt.ids.contains(&0), "an unknown token in {:?}", q.question);
+                assert_eq!(blueprint.prompter.decode(&blueprint.prompter.answer_ids(&q.answer)?)?, q.answer);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Values out of range are refused.
+#[test]
+fn absurd_runs_are_refused() -> Result {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("run.json");
+    let good = r#"{"model": ".", "seed": 1, "stages": [{"name": "a", "task": "drill", "steps": 1, "batch": 1, "rates": {"tower": 0.1}}]}"#;
+    for (from, to) in [
+        ("\"steps\": 1", "\"steps\": 0"),
+        ("\"batch\": 1", "\"batch\": 5000"),
+        ("0.1", "-1"),
+        ("[{", "[], \"x\": [{"),
+        ("drill", "drills"),
+    ] {
+        std::fs::write(&file, good.replace(from, to))?;
+        assert!(matches!(TrainConfig::read(&file), Err(Error::Config { .. })), "{to}");
+    }
+    std::fs::write(&file, good)?;
+    assert_eq!(TrainConfig::read(&file)?.stages.len(), 1);
+    Ok(())
+}

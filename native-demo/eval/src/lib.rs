@@ -1,0 +1,201 @@
+//! `fovea eval DIR`: how many answers are right, for how many tokens and at what speed, with each sampler on and off.
+//!
+//! Data flow: [`samples`] (pictures, questions, right answers) → [`modes`] (every question in every mode) →
+//! [`score`] (which answers are right) → [`page`] (the table as text). `fovea-lab` uses the same parts for the paper's
+//! studies.
+
+pub mod samples;
+pub mod modes;
+pub mod score;
+pub mod page;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use fovea_model::{AskOptions, Cancel, Model};
+use fovea_runtime::{DeviceChoice, hub_cache};
+use fovea_terminal::{
+    failure::Failure,
+    load,
+    options::{self, Dtype},
+    output::{self, Output},
+    text,
+};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde_json::json;
+
+use modes::{Answer, Mode, Row};
+use page::About;
+use samples::Sample;
+use score::Compare;
+
+/// `fovea eval`.
+#[derive(Args)]
+pub struct EvalArgs {
+    /// A folder with pictures and a `questions.jsonl`, one {"image", "question", "answer", "kind"} per line.
+    pub dir: PathBuf,
+    /// Model, device and output.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Arguments of every evaluation.
+#[derive(Args)]
+pub struct Settings {
+    /// A LLaVA-NeXT checkpoint: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME); without it the
+    /// embedded demo checkpoint.
+    #[arg(long, short, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// auto, cpu, wgpu, wgpu:N, wgpu:NAME, cuda or cuda:N.
+    #[arg(long, default_value = "auto", value_parser = options::device)]
+    pub device: DeviceChoice,
+    /// The data type of the weight matrices.
+    #[arg(long, value_enum, default_value = "auto", ignore_case = true)]
+    pub dtype: Dtype,
+    /// Number of pictures on which the speed is measured; each is answered again in every mode.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = options::count, allow_negative_numbers = true)]
+    pub timed: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Compare answers letter by letter. Without it case, articles, punctuation and number words do not count, as in
+    /// VQA's metric.
+    #[arg(long)]
+    pub exact: bool,
+    /// Also write the wrong answers with both samplers on, as tab-separated values.
+    #[arg(long, value_name = "FILE.tsv")]
+    pub wrong: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Files that an evaluation reads: those of `dir` and of the checkpoint. No output may replace them.
+    pub fn read_files(&self, dir: Option<&Path>) -> Vec<PathBuf> {
+        let checkpoint = self.model.as_deref().and_then(|model| hub_cache::locate(model).ok());
+        output::files_of(&[dir, checkpoint.as_deref()])
+    }
+
+    /// The file of `--wrong`, opened before any work begins.
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub fn wrong_file(&self, read: &[PathBuf]) -> Result<Option<Output>, Failure> {
+        self.wrong.as_deref().map(|file| Output::new(file, read)).transpose()
+    }
+}
+
+/// Evaluates a folder, and prints the table.
+///
+/// # Errors
+/// [`Failure::Questions`] for a broken folder, and what loading and answering report.
+pub async fn run(args: EvalArgs) -> Result<(), Failure> {
+    let wrong = args.settings.wrong_file(&args.settings.read_files(Some(&args.dir)))?;
+    let samples = samples::folder(&args.dir)?;
+    let evaluation = Evaluation::open(&args.settings, samples, &args.dir.display().to_string()).await?;
+    let (rows, answers) = evaluation.answer(&evaluation.four_modes()).await?;
+    evaluation.write_wrong(wrong, &answers)?;
+    evaluation.print_table(None, &rows, &[])
+}
+
+/// A loaded model, and what it is asked.
+pub struct Evaluation {
+    /// The model.
+    pub model: Arc<Model>,
+    /// Pictures and questions.
+    pub samples: Vec<Sample>,
+    /// How answers are compared.
+    pub compare: Compare,
+    /// Ctrl-C cancels it.
+    pub cancel: Cancel,
+    timed: usize,
+    json: bool,
+    about: About,
+    bar: ProgressBar,
+}
+
+impl Evaluation {
+    /// Loads the model. `source` names where the questions come from.
+    ///
+    /// # Errors
+    /// As [`load::model`].
+    pub async fn open(settings: &Settings, samples: Vec<Sample>, source: &str) -> Result<Self, Failure> {
+        let cancel = load::interruptible();
+        let options = AskOptions { cancel: cancel.clone(), ..AskOptions::default() };
+        let model = load::model(settings.model.as_deref(), &settings.device, settings.dtype.into(), &options).await?;
+        let bar = text::progress_bar("{bar:40} {pos}/{len} {eta}");
+        let compare = if settings.exact { Compare::Literally } else { Compare::Vqa };
+        let about = About::new(settings.model.as_deref(), &model, &samples, source, compare);
+        Ok(Self { model, samples, compare, cancel, timed: settings.timed, json: settings.json, about, bar })
+    }
+
+    /// Shows that `done` of `all` steps are complete.
+    pub fn progress(&self, done: usize, all: usize) {
+        self.bar.set_length(all as u64);
+        self.bar.set_position(done as u64);
+    }
+
+    /// Options that have room for every right answer of the samples, and that Ctrl-C cancels.
+    pub fn options(&self) -> AskOptions {
+        let max_new_tokens = modes::longest(&self.samples, self.compare);
+        AskOptions { max_new_tokens, cancel: self.cancel.clone(), ..AskOptions::default() }
+    }
+
+    /// The four rows of the paper's Table 2.
+    pub fn four_modes(&self) -> Vec<Mode> {
+        let pairs = [("none", false, false), ("vision", true, false), ("text", false, true), ("both", true, true)];
+        let mode = |(name, vision, text): (&str, bool, bool)| Mode {
+            name: name.to_owned(),
+            options: AskOptions { vision: Some(vision), text: Some(text), ..self.options() },
+        };
+        pairs.map(mode).to_vec()
+    }
+
+    /// Asks every question in every mode: one row and the answers of each mode.
+    ///
+    /// # Errors
+    /// What the pictures and the device report; [`fovea_model::Error::Cancelled`] after Ctrl-C.
+    pub async fn answer(&self, modes: &[Mode]) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
+        modes::run(self, modes, self.timed).await
+    }
+
+    /// Writes what was answered wrong in the last mode, if a file is given.
+    ///
+    /// # Errors
+    /// [`Failure::Write`].
+    pub fn write_wrong(&self, file: Option<Output>, answers: &[Vec<Answer>]) -> Result<(), Failure> {
+        let Some(file) = file else { return Ok(()) };
+        file.write(page::wrong(&self.samples, answers).as_bytes())
+    }
+
+    /// Prints rows with tokens, speed and right answers. `study` is their study's name, `notes` are lines below the table.
+    ///
+    /// # Errors
+    /// [`Failure::Write`].
+    pub fn print_table(&self, study: Option<&str>, rows: &[Row], notes: &[String]) -> Result<(), Failure> {
+        self.print(study, rows, || page::table(&self.about, &self.samples, rows, notes))
+    }
+
+    /// Prints rows as JSON, or with `body` as the text below the first lines. `study` is their study's name.
+    ///
+    /// # Errors
+    /// [`Failure::Write`].
+    pub fn print(
+        &self,
+        study: Option<&str>,
+        rows: &(impl Serialize + ?Sized),
+        body: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        self.bar.finish_and_clear();
+        if !self.json {
+            return text::out(|to| write!(to, "{}\n{}", self.about.lines(), body()));
+        }
+        let mut report = json!({ "about": self.about, "rows": rows });
+        if let Some(study) = study {
+            report["study"] = json!(study);
+        }
+        text::out(|to| writeln!(to, "{report}"))
+    }
+}

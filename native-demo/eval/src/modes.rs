@@ -1,0 +1,161 @@
+//! Input: samples and modes. Output: for each mode its tokens, speed and right answers, and every single answer: the rows
+//! of the paper's Table 2.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use fovea_model::{AskOptions, Conversation, Turn};
+use fovea_terminal::failure::Failure;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{Evaluation, samples::Sample, score::Compare};
+
+/// Tokens that answers may have: one more than the longest right one has characters, and some for articles and
+/// punctuation where these do not count. A longer answer is wrong.
+pub fn longest(samples: &[Sample], compare: Compare) -> usize {
+    let characters = samples.iter().flat_map(|s| &s.asked).map(|a| a.answer.chars().count());
+    let more = if compare == Compare::Literally { 2 } else { 8 };
+    characters.max().unwrap_or(0) + more
+}
+
+/// Right answers of some questions.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Score {
+    /// Share of the answers that are right.
+    pub right: f64,
+    /// Its standard error, `sqrt(p (1 - p) / n)`, as if questions about one picture were independent.
+    pub standard_error: f64,
+    /// Number of questions.
+    pub questions: usize,
+}
+
+impl Score {
+    fn of(right: &[bool]) -> Self {
+        let n = right.len();
+        if n == 0 {
+            return Self::default();
+        }
+        let p = right.iter().filter(|r| **r).count() as f64 / n as f64;
+        Self { right: p, standard_error: (p * (1.0 - p) / n as f64).sqrt(), questions: n }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Its mode.
+    pub mode: String,
+    /// Visual tokens that enter the text model, and those that leave the text-guided sampler: means.
+    pub tokens: [f64; 2],
+    /// Mean of the visual tokens that a layer reads, as a share of LLaVA-NeXT's own.
+    pub equivalent_share: f64,
+    /// Pictures per second, each with one question and in a new conversation.
+    pub samples_per_s: f64,
+    /// All questions.
+    #[serde(flatten)]
+    pub all: Score,
+    /// By kind.
+    pub kinds: BTreeMap<String, Score>,
+    /// More keys of the JSON row, which the caller adds.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// A row's name and settings.
+#[derive(Clone)]
+pub struct Mode {
+    /// Its name.
+    pub name: String,
+    /// How questions are asked.
+    pub options: AskOptions,
+}
+
+impl Mode {
+    /// The options for the picture of this index. Random scales differ from picture to picture: pictures of one size would
+    /// otherwise share one draw.
+    fn on(&self, index: usize) -> AskOptions {
+        let random_scales = self.options.random_scales.map(|seed| (seed << 32) | index as u64);
+        AskOptions { random_scales, ..self.options.clone() }
+    }
+}
+
+/// The answer to one question.
+pub struct Answer {
+    /// Index of its sample.
+    pub sample: usize,
+    /// Index of its question within the sample.
+    pub question: usize,
+    /// Whether it is right.
+    pub right: bool,
+    /// The answer and its statistics.
+    pub turn: Box<Turn>,
+}
+
+/// Asks every question in every mode. Then `timed` questions measure the speed, each in a new conversation: the modes take
+/// turns, and each time another mode is first, so that other load on the machine and the cost of a first run affect all
+/// modes equally.
+pub(crate) async fn run(
+    evaluation: &Evaluation,
+    modes: &[Mode],
+    timed: usize,
+) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
+    let Evaluation { model, samples, compare, .. } = evaluation;
+    let steps = (samples.len() + timed) * modes.len();
+    let mut done = 0;
+    let mut all = Vec::new();
+    for mode in modes {
+        let mut answers = Vec::new();
+        for (index, sample) in samples.iter().enumerate() {
+            let mut conversation = Conversation::new(model, sample.picture()?);
+            let options = mode.on(index);
+            for (question, asked) in sample.asked.iter().enumerate() {
+                let turn = conversation.answer(&asked.question, &options).await?;
+                let right = compare.is_right(&turn.text, &asked.answer);
+                answers.push(Answer { sample: index, question, right, turn });
+            }
+            done += 1;
+            evaluation.progress(done, steps);
+        }
+        all.push(answers);
+    }
+    let mut seconds = vec![0.0; modes.len()];
+    for (i, sample) in samples.iter().cycle().take(timed).enumerate() {
+        let Some(asked) = sample.asked.get(i % sample.asked.len().max(1)) else { continue };
+        for turn in 0..modes.len() {
+            let at = (i + turn) % modes.len();
+            let options = modes[at].on(i % samples.len());
+            let picture = sample.picture()?;
+            let start = Instant::now();
+            Conversation::new(model, picture).answer(&asked.question, &options).await?;
+            seconds[at] += start.elapsed().as_secs_f64();
+            done += 1;
+            evaluation.progress(done, steps);
+        }
+    }
+    let row = |((mode, answers), seconds): ((&Mode, &Vec<Answer>), f64)| {
+        row(&mode.name, answers, samples, timed as f64 / seconds)
+    };
+    Ok((modes.iter().zip(&all).zip(seconds).map(row).collect(), all))
+}
+
+fn row(mode: &str, answers: &[Answer], samples: &[Sample], samples_per_s: f64) -> Row {
+    let n = answers.len().max(1) as f64;
+    let mean = |of: &dyn Fn(&Turn) -> f64| answers.iter().map(|a| of(&a.turn)).sum::<f64>() / n;
+    let mut kinds: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    for answer in answers {
+        let kind = &samples[answer.sample].asked[answer.question].kind;
+        kinds.entry(kind.clone()).or_default().push(answer.right);
+    }
+    Row {
+        mode: mode.to_owned(),
+        tokens: [
+            mean(&|turn| turn.statistics.tokens.after_vision_sampler as f64),
+            mean(&|turn| turn.statistics.tokens.after_text_sampler as f64),
+        ],
+        equivalent_share: mean(&|turn| turn.statistics.equivalent_share),
+        samples_per_s,
+        all: Score::of(&answers.iter().map(|a| a.right).collect::<Vec<_>>()),
+        kinds: kinds.into_iter().map(|(kind, right)| (kind, Score::of(&right))).collect(),
+        more: Map::new(),
+    }
+}

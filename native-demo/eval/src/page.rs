@@ -1,0 +1,151 @@
+//! Input: rows. Output: text of at most 80 columns, if names are not too long.
+
+use std::path::Path;
+
+use fovea_model::Model;
+use fovea_terminal::text;
+use serde::Serialize;
+
+use crate::{
+    modes::{Answer, Row},
+    samples::Sample,
+    score::Compare,
+};
+
+/// The model, the questions and the device.
+#[derive(Clone, Debug, Serialize)]
+pub struct About {
+    /// The checkpoint.
+    pub model: String,
+    /// The questions and their source.
+    pub questions: String,
+    /// The device.
+    pub device: String,
+    /// Data type of the matrices.
+    pub dtype: String,
+    /// How answers are compared.
+    pub compared: &'static str,
+}
+
+impl About {
+    pub(crate) fn new(dir: Option<&Path>, model: &Model, samples: &[Sample], source: &str, compare: Compare) -> Self {
+        let questions: usize = samples.iter().map(|s| s.asked.len()).sum();
+        Self {
+            model: dir.map_or("the demo checkpoint".to_owned(), |dir| dir.display().to_string()),
+            questions: format!(
+                "{} about {}: {source}",
+                text::counted(questions, "question"),
+                text::counted(samples.len(), "picture")
+            ),
+            device: model.device().info.to_string(),
+            dtype: model.dtype_name(),
+            compared: compare.sentence(),
+        }
+    }
+
+    /// One line for the model, the questions and the device each.
+    pub(crate) fn lines(&self) -> String {
+        let Self { model, questions, device, dtype, .. } = self;
+        [model, questions, &format!("{device}, {dtype}")].map(|line| text::line(line) + "\n").concat()
+    }
+}
+
+/// A share in per cent.
+pub fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+/// The table as text: tokens, speed and right answers, and below them the right answers by kind (if questions have
+/// kinds), in the order in which kinds first occur.
+pub(crate) fn table(about: &About, samples: &[Sample], rows: &[Row], notes: &[String]) -> String {
+    let slowest = rows.first().map_or(1.0, |r| r.samples_per_s);
+    let cells = |r: &Row| {
+        vec![
+            r.mode.clone(),
+            format!("{:.0}", r.tokens[0]),
+            format!("{:.0}", r.tokens[1]),
+            percent(r.equivalent_share),
+            format!("{:.1}", r.samples_per_s),
+            format!("{:.2}x", r.samples_per_s / slowest),
+            format!("{} ± {}", percent(r.all.right), percent(r.all.standard_error)),
+        ]
+    };
+    let header = ["samplers", "tokens", "after text", "equivalent %", "samples/s", "speed", "right %"];
+    let header = header.map(str::to_owned).to_vec();
+    let all = columns(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+
+    let mut kinds: Vec<String> = Vec::new();
+    for asked in samples.iter().flat_map(|s| &s.asked) {
+        if !kinds.contains(&asked.kind) {
+            kinds.push(asked.kind.clone());
+        }
+    }
+    let share = |r: &Row, kind: &String| r.kinds.get(kind).map_or("-".to_owned(), |s| percent(s.right));
+    let cells = |r: &Row| -> Vec<String> {
+        [r.mode.clone()].into_iter().chain(kinds.iter().map(|kind| share(r, kind))).collect()
+    };
+    let header: Vec<String> = ["right %".to_owned()].into_iter().chain(kinds.iter().cloned()).collect();
+    let mut by_kind = String::new();
+    if kinds.iter().any(|kind| !kind.is_empty()) {
+        by_kind = columns(&header, &rows.iter().map(cells).collect::<Vec<_>>()) + "\n";
+    }
+
+    let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
+    format!("{all}\n{by_kind}{notes}{}\n", about.compared)
+}
+
+/// Columns padded with spaces, the first one to the left. What does not fit into 80 characters is put below, with the first
+/// column again.
+pub fn columns(header: &[String], body: &[Vec<String>]) -> String {
+    let lines = || std::iter::once(header).chain(body.iter().map(Vec::as_slice));
+    let width = |i: usize| lines().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let mut blocks: Vec<Vec<usize>> = Vec::new();
+    let mut used = text::COLUMNS;
+    for i in 1..header.len() {
+        if used + 2 + width(i) > text::COLUMNS {
+            blocks.push(vec![0]);
+            used = width(0);
+        }
+        used += 2 + width(i);
+        blocks.last_mut().into_iter().for_each(|block| block.push(i));
+    }
+    let cell = |row: &[String], i: usize| match i {
+        0 => format!("{:<1$}", row[0], width(0)),
+        _ => format!("  {:>1$}", row[i], width(i)),
+    };
+    let line = |row: &[String], block: &[usize]| {
+        block.iter().map(|i| cell(row, *i)).collect::<String>().trim_end().to_owned() + "\n"
+    };
+    let blocks: Vec<String> = blocks.iter().map(|block| lines().map(|row| line(row, block)).collect()).collect();
+    blocks.join("\n")
+}
+
+/// The names of the columns, then one line per wrong answer of the last mode.
+pub(crate) fn wrong(samples: &[Sample], answers: &[Vec<Answer>]) -> String {
+    let wrong = answers.last().into_iter().flatten().filter(|answer| !answer.right);
+    let line = |answer: &Answer| {
+        let sample = &samples[answer.sample];
+        let asked = &sample.asked[answer.question];
+        let cells = [&sample.name, &asked.kind, &asked.question, &asked.answer, &answer.turn.text];
+        cells.map(|t| text::line(t.trim())).join("\t") + "\n"
+    };
+    "image\tkind\tquestion\texpected\tgot\n".to_owned() + &wrong.map(line).collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_do_not_fit_are_put_below() {
+        let row = |first: &str, cell: &str| [vec![first.to_owned()], vec![cell.to_owned(); 9]].concat();
+        let text = columns(&row("mode", "a long name"), &[row("none", "1"), row("vision", "100.0 ± 0.0")]);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= text::COLUMNS),
+            "expected lines of 80 at most, got:\n{text}"
+        );
+        let firsts: Vec<&str> = text.lines().map(|line| line.split_whitespace().next().unwrap_or("")).collect();
+        assert_eq!(firsts, ["mode", "none", "vision", "", "mode", "none", "vision"], "first words (got, expected)");
+        assert_eq!(text.matches("a long name").count(), 9, "columns (got, expected)");
+    }
+}

@@ -1,0 +1,178 @@
+//! Input: answers about drawn scenes, which know where their objects are. Output: what each token shows, the share of the
+//! queried object's tokens that was kept, and the scales of regions with text.
+
+use std::collections::{BTreeMap, HashSet};
+
+use fovea_eval::{
+    modes::{Answer, Mode, Row},
+    page::percent,
+};
+use fovea_model::{Looked, Part, VisualToken};
+use fovea_runtime::TokenBox;
+use fovea_scenes::Scene;
+use serde_json::json;
+
+use crate::scenes::Drawn;
+
+/// What a visual token shows, for a question about one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// The queried object, perhaps with others.
+    Queried,
+    /// Another object.
+    Others,
+    /// No object.
+    Background,
+    /// A part of the whole picture: a token of the thumbnail.
+    Thumbnail,
+    /// Nothing: the newline after a row.
+    Newline,
+}
+
+impl On {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [Self::Queried, Self::Others, Self::Background, Self::Thumbnail, Self::Newline];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queried => "queried",
+            Self::Others => "others",
+            Self::Background => "background",
+            Self::Thumbnail => "thumbnail",
+            Self::Newline => "newlines",
+        }
+    }
+}
+
+/// The owner of each patch of a scene's canvas; None if the model puts pictures on other canvases than those of scenes.
+fn owners(scene: &Scene, looked: &Looked) -> Option<Vec<Option<usize>>> {
+    let owners = scene.patch_owners();
+    let grid = looked.grid;
+    (owners.len() == grid.rows * grid.cols * grid.patches * grid.patches).then_some(owners)
+}
+
+/// The objects on some patches of the map, each once.
+fn objects(owners: &[Option<usize>], looked: &Looked, [y0, x0, y1, x1]: TokenBox) -> Vec<usize> {
+    let grid = looked.grid;
+    let width = grid.cols * grid.patches;
+    let mut objects = Vec::new();
+    for y in y0..y1 {
+        for x in x0..x1 {
+            let owner = owners.get((y + grid.top) * width + x + grid.left).copied().flatten();
+            objects.extend(owner.filter(|o| !objects.contains(o)));
+        }
+    }
+    objects
+}
+
+/// What each visual token shows; `map` decides for tokens of the map.
+fn shows(looked: &Looked, map: impl Fn(TokenBox) -> On) -> Vec<On> {
+    let on = |token: VisualToken| match (token.part, token.patches) {
+        (Part::Map, Some(patches)) => map(patches),
+        (Part::Newline, _) => On::Newline,
+        _ => On::Thumbnail,
+    };
+    looked.tokens().into_iter().map(on).collect()
+}
+
+/// The part of the sequence that each visual token belongs to; the whole map as [`On::Background`].
+pub fn parts(looked: &Looked) -> Vec<On> {
+    shows(looked, |_| On::Background)
+}
+
+/// What each visual token shows of a scene; None if the model puts pictures on other canvases than those of scenes.
+pub fn tokens(scene: &Scene, target: usize, looked: &Looked) -> Option<Vec<On>> {
+    let owners = owners(scene, looked)?;
+    let map = |patches| match objects(&owners, looked, patches) {
+        found if found.contains(&target) => On::Queried,
+        found if !found.is_empty() => On::Others,
+        _ => On::Background,
+    };
+    Some(shows(looked, map))
+}
+
+/// Adds to the JSON of rows what only scenes have: `kept` with the text-guided sampler, `scales` with the vision-guided
+/// one. Returns the same as lines of text.
+pub fn add(rows: &mut [Row], modes: &[Mode], answers: &[Vec<Answer>], drawn: &[Drawn]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut of_scales = None;
+    for ((row, mode), answers) in rows.iter_mut().zip(modes).zip(answers) {
+        if mode.options.text == Some(true)
+            && let Some([queried, others, background]) = kept(answers, drawn)
+        {
+            let [q, o, b] = [queried, others, background].map(percent);
+            notes.push(format!("{}: kept of the queried object {q} %, of others {o} %, of background {b} %", row.mode));
+            let kept = json!({ "queried": queried, "others": others, "background": background });
+            row.more.insert("kept".to_owned(), kept);
+        }
+        if mode.options.vision == Some(true)
+            && let Some(scales) = scales(answers, drawn)
+        {
+            row.more.insert("scales".to_owned(), json!(scales));
+            of_scales.get_or_insert((row.mode.clone(), scales));
+        }
+    }
+    if let Some((mode, scales)) = of_scales {
+        notes.push(format!("{mode}: regions at each scale, in the order of the config, %:"));
+        let shares = |shares: Vec<f64>| shares.into_iter().map(percent).collect::<Vec<_>>().join(" / ");
+        notes.extend(scales.into_iter().map(|(on, found)| format!("  {on}: {}", shares(found))));
+    }
+    notes
+}
+
+/// Shares of the map's tokens that the text-guided sampler kept, over all questions about one object: on the queried
+/// object, on others, on no object. A token on the queried object and on another counts as the queried one's. None without
+/// scenes.
+fn kept(answers: &[Answer], drawn: &[Drawn]) -> Option<[f64; 3]> {
+    // (kept, all) of queried, others, background
+    let mut counts = [(0usize, 0usize); 3];
+    for answer in answers {
+        let Some(Drawn { scene, targets }) = drawn.get(answer.sample) else { continue };
+        let looked = &answer.turn.looked;
+        let Some(on) = targets[answer.question].and_then(|target| tokens(scene, target, looked)) else { continue };
+        for (token, on) in looked.tokens().iter().zip(on) {
+            if let Some(group) = On::ALL[..3].iter().position(|group| *group == on) {
+                counts[group].0 += usize::from(token.kept);
+                counts[group].1 += 1;
+            }
+        }
+    }
+    (counts[0].1 > 0).then(|| counts.map(|(kept, all)| kept as f64 / all.max(1) as f64))
+}
+
+/// Shares of the regions at each scale, in the order of the config, by what is in them: `background`, `shapes`, `one text`,
+/// `several texts`. None without scenes.
+fn scales(answers: &[Answer], drawn: &[Drawn]) -> Option<BTreeMap<&'static str, Vec<f64>>> {
+    let mut counts: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
+    let mut seen = HashSet::new();
+    for answer in answers {
+        let Some(Drawn { scene, .. }) = drawn.get(answer.sample) else { continue };
+        // The scales depend only on the picture.
+        if !seen.insert(answer.sample) {
+            continue;
+        }
+        let looked = &answer.turn.looked;
+        let Some(owners) = owners(scene, looked) else { continue };
+        let (height, width, window) = (looked.grid.height, looked.grid.width, looked.window);
+        let across = width.div_ceil(window).max(1);
+        for (i, &choice) in looked.choice.iter().enumerate() {
+            let (y, x) = (i / across * window, i % across * window);
+            let objects = objects(&owners, looked, [y, x, (y + window).min(height), (x + window).min(width)]);
+            let texts = objects.iter().filter(|&&o| scene.objects()[o].kind.has_text()).count();
+            let group = match texts {
+                0 if objects.is_empty() => "background",
+                0 => "shapes",
+                1 => "one text",
+                _ => "several texts",
+            };
+            let counts = counts.entry(group).or_insert_with(|| vec![0; looked.scales.len()]);
+            counts[choice] += 1;
+        }
+    }
+    let shares = |counts: Vec<usize>| {
+        let all = counts.iter().sum::<usize>().max(1) as f64;
+        counts.into_iter().map(|c| c as f64 / all).collect()
+    };
+    (!counts.is_empty()).then(|| counts.into_iter().map(|(group, c)| (group, shares(c))).collect())
+}

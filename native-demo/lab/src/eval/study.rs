@@ -1,0 +1,67 @@
+//! The names of the studies, and the rows that most of them print.
+
+use clap::ValueEnum;
+use fovea_eval::page;
+use serde::Serialize;
+
+/// The setting that is varied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Study {
+    /// The text-guided sampler's threshold.
+    Gamma,
+    /// The layer whose input the text-guided sampler prunes: Fig. 2.
+    Layers,
+    /// A fixed share of the visual tokens instead of the threshold: 100, 80, 60, 40, 20 %.
+    ///
+    /// The paper's Table 7 sets its budgets by a heuristic that its supplement describes (Sec. 6). That text was not
+    /// available. These are fixed shares of the vision-guided sampler's output; the most important tokens are kept.
+    Budget,
+    /// The scales that the vision-guided sampler selects, picture by picture: Fig. 3.
+    Scales,
+    /// Random scales from three seeds, selected scales, and every token: Table 6. The text-guided sampler is off.
+    Sampler,
+    /// The importance of the tokens at each layer, and heat maps of the first picture: Fig. 5 and 10.
+    Maps,
+}
+
+impl Study {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gamma => "gamma",
+            Self::Layers => "layers",
+            Self::Budget => "budget",
+            Self::Scales => "scales",
+            Self::Sampler => "sampler",
+            Self::Maps => "maps",
+        }
+    }
+}
+
+/// The numbers of one setting.
+#[derive(Clone, Debug, Serialize)]
+pub struct Found {
+    /// The setting.
+    pub setting: String,
+    /// Names and values.
+    pub values: Vec<(String, f64)>,
+}
+
+/// Rows as text, shares in percent. All rows have the same names.
+pub fn page(rows: &[Found]) -> String {
+    let column = |(name, _): &(String, f64)| match name.as_str() {
+        "samples_per_s" => "samples/s".to_owned(),
+        "equivalent_share" => "equivalent %".to_owned(),
+        "standard_error" => "error %".to_owned(),
+        share => format!("{share} %"),
+    };
+    let value = |(name, value): &(String, f64)| match name.as_str() {
+        "samples_per_s" => format!("{value:.1}"),
+        _ => page::percent(*value),
+    };
+    let names = rows.first().into_iter().flat_map(|r| &r.values).map(column);
+    let header: Vec<String> = ["setting".to_owned()].into_iter().chain(names).collect();
+    let cells =
+        |r: &Found| -> Vec<String> { [r.setting.clone()].into_iter().chain(r.values.iter().map(value)).collect() };
+    page::columns(&header, &rows.iter().map(cells).collect::<Vec<_>>())
+}

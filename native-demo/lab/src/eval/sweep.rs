@@ -1,0 +1,115 @@
+//! Input: samples. Output: rows and a figure for one setting that is varied: the paper's Fig. 2 and 3, Tables 6 and 7.
+
+use fovea_eval::{
+    Evaluation,
+    modes::{Mode, Row},
+};
+use fovea_model::{AskOptions, Conversation, Error};
+use fovea_runtime::{Keep, Scale};
+use fovea_terminal::failure::Failure;
+
+use super::study::Found;
+use crate::chart::{self, Panel, Series, Style};
+
+/// Most pictures in the figure of [`scales`].
+const PICTURES: usize = 24;
+
+/// The text-guided sampler's threshold.
+pub async fn gamma(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Failure> {
+    let all = [0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0];
+    sweep(evaluation, "gamma", all.map(|g| (g, Some(Keep::Gamma(g)), None)).to_vec()).await
+}
+
+/// The layer whose input is pruned.
+pub async fn layers(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Failure> {
+    let all = 0..evaluation.model.config().text.n_layers;
+    sweep(evaluation, "layer", all.map(|layer| (layer as f64, None, Some(layer))).collect()).await
+}
+
+/// The share of the visual tokens that is kept.
+pub async fn budget(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Failure> {
+    let all = [1.0, 0.8, 0.6, 0.4, 0.2];
+    sweep(evaluation, "share kept", all.map(|share| (share, Some(Keep::Ratio(share)), None)).to_vec()).await
+}
+
+/// One row per value of a setting; the figure has the values on its x axis.
+async fn sweep(
+    evaluation: &Evaluation,
+    label: &str,
+    settings: Vec<(f64, Option<Keep>, Option<usize>)>,
+) -> Result<(Vec<Found>, String), Failure> {
+    let mode = |&(x, keep, layer): &(f64, Option<Keep>, Option<usize>)| Mode {
+        name: format!("{label} {x}"),
+        options: AskOptions { text: Some(true), keep, layer, ..evaluation.options() },
+    };
+    let (rows, _) = evaluation.answer(&settings.iter().map(mode).collect::<Vec<_>>()).await?;
+    let series = |name: &str, of: &dyn Fn(&Row) -> f64| {
+        let mut points: Vec<(f64, f64)> = settings.iter().zip(&rows).map(|((x, ..), row)| (*x, of(row))).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Series { name: name.to_owned(), points }
+    };
+    let panel = |title: String, series| Panel { title, x_label: label.to_owned(), style: Style::Lines, series };
+    let right = series("right answers, %", &|r| 100.0 * r.all.right);
+    let tokens = series("equivalent tokens, %", &|r| 100.0 * r.equivalent_share);
+    let svg = chart::svg(&[
+        panel(format!("Right answers and tokens by {label}"), vec![right, tokens]),
+        panel(format!("Speed by {label}"), vec![series("samples/s", &|r| r.samples_per_s)]),
+    ])?;
+    let found = rows.iter().map(|r| Found {
+        setting: r.mode.clone(),
+        values: vec![
+            ("right".into(), r.all.right),
+            ("standard_error".into(), r.all.standard_error),
+            ("equivalent_share".into(), r.equivalent_share),
+            ("samples_per_s".into(), r.samples_per_s),
+        ],
+    });
+    Ok((found.collect(), svg))
+}
+
+/// The share of the regions at each scale, picture by picture. The text-guided sampler is off: it has no influence.
+pub async fn scales(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Failure> {
+    let scales = &evaluation.model.config().focus.scales;
+    let mut rows = Vec::new();
+    for (index, sample) in evaluation.samples.iter().enumerate() {
+        let Some(asked) = sample.asked.first() else { continue };
+        let options = AskOptions { text: Some(false), ..evaluation.options() };
+        let mut conversation = Conversation::new(&evaluation.model, sample.picture()?);
+        let choice = conversation.explain(&asked.question, &options).await?.choice.clone();
+        let share = |i| choice.iter().filter(|&&c| c == i).count() as f64 / choice.len().max(1) as f64;
+        let values = scales.iter().enumerate().map(|(i, scale)| (scale.to_string(), share(i))).collect();
+        rows.push(Found { setting: index.to_string(), values });
+        evaluation.progress(index + 1, evaluation.samples.len());
+    }
+    let shown = &rows[..rows.len().min(PICTURES)];
+    let series = |(i, scale): (usize, &Scale)| Series {
+        name: scale.to_string(),
+        points: shown.iter().enumerate().map(|(x, row): (usize, &Found)| (x as f64, row.values[i].1)).collect(),
+    };
+    let panel = Panel {
+        title: "Share of the regions at each scale".into(),
+        x_label: "picture".into(),
+        style: Style::Bars,
+        series: scales.iter().enumerate().map(series).collect(),
+    };
+    let svg = chart::svg(&[panel])?;
+    Ok((rows, svg))
+}
+
+/// The rows of Table 6: every token, selected scales, and random scales from three seeds. The text-guided sampler is off, so
+/// that nothing else differs.
+///
+/// # Errors
+/// [`Error::Option`] for a checkpoint without a scale selector.
+pub fn choosers(evaluation: &Evaluation) -> Result<Vec<Mode>, Failure> {
+    if !evaluation.model.has_selector() {
+        let expected = "a checkpoint with a scale selector for `sampler`".to_owned();
+        return Err(Error::Option { option: "study", expected, got: "one without".into() }.into());
+    }
+    let mode = |name: String, vision, random_scales| Mode {
+        name,
+        options: AskOptions { vision: Some(vision), random_scales, text: Some(false), ..evaluation.options() },
+    };
+    let chosen = [mode("every token".to_owned(), false, None), mode("selected".to_owned(), true, None)];
+    Ok(chosen.into_iter().chain((0..3).map(|seed| mode(format!("random {seed}"), true, Some(seed)))).collect())
+}

@@ -1,0 +1,78 @@
+//! `fovea eval`: right answers counted on a folder of pictures.
+
+use std::fs;
+
+use crate::program::{fovea, on_cpu, repository};
+
+/// The answers in `native-demo/pictures/questions.jsonl` were read off the pictures by eye.
+#[test]
+fn the_example_pictures_are_asked_in_every_mode() {
+    let pictures = repository().join("native-demo/pictures");
+    let pictures = pictures.to_str().expect("a path in UTF-8");
+    let report = on_cpu(&["eval", pictures, "--timed", "2", "--json"]).json();
+    let rows = report["rows"].as_array().expect("rows");
+    let modes: Vec<&str> = rows.iter().map(|r| r["mode"].as_str().expect("a mode")).collect();
+    assert_eq!(modes, ["none", "vision", "text", "both"], "modes (got, expected)");
+    for row in rows {
+        let right = row["right"].as_f64().expect("a share");
+        assert!(right >= 0.8, "{}: expected 12 of 15 right at least, got {row:#}", row["mode"]);
+        assert!(row["samples_per_s"].as_f64().is_some_and(|s| s > 0.0), "expected a speed, got {row:#}");
+        assert_eq!(row["kinds"].as_object().expect("kinds").len(), 7, "kinds (got, expected)");
+        assert!(row["kept"].is_null() && row["scales"].is_null(), "expected no keys of scenes, got {row:#}");
+    }
+    let share = |i: usize| rows[i]["equivalent_share"].as_f64().expect("a share");
+    assert_eq!(share(0), 1.0, "share without samplers (got, expected)");
+    assert!(
+        share(3) < 0.4 && share(3) < share(1) && share(3) < share(2),
+        "expected fewer tokens with both: {report:#}"
+    );
+}
+
+#[test]
+fn the_table_fits_a_terminal_and_wrong_answers_are_listed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::copy(repository().join("native-demo/pictures/shirts.jpg"), folder.path().join("a.jpg")).expect("a copy");
+    let line =
+        r#"{"image": "a.jpg", "question": "how many circles are there?", "answer": "seventeen", "kind": "count"}"#;
+    let line_without_kind = r#"{"image": "a.jpg", "question": "how many circles are there?", "answer": "seventeen"}"#;
+    fs::write(folder.path().join("questions.jsonl"), line).expect("a list");
+    let wrong = folder.path().join("wrong.tsv");
+    let (dir, file) = (folder.path().to_str().expect("a path"), wrong.to_str().expect("a path"));
+    let ran = on_cpu(&["eval", dir, "--timed", "1", "--wrong", file]);
+    let lines: Vec<&str> = ran.stdout().lines().collect();
+    assert!(lines[1].contains("1 question about 1 picture: "), "expected the number of questions, got {}", lines[1]);
+    for mode in ["none", "vision", "text", "both"] {
+        let rows = lines.iter().filter(|line| line.split_whitespace().next() == Some(mode)).count();
+        assert_eq!(rows, 2, "rows of `{mode}`: numbers, and right answers by kind (got, expected): {}", ran.stdout());
+    }
+    let table = lines.iter().skip(3);
+    assert!(table.clone().all(|line| line.chars().count() <= 80), "expected 80 columns, got {}", ran.stdout());
+    let wrong = fs::read_to_string(wrong).expect("a list");
+    let lines: Vec<&str> = wrong.lines().collect();
+    let [head, line] = lines.as_slice() else { panic!("expected a header and one wrong answer, got {wrong}") };
+    assert_eq!(*head, "image\tkind\tquestion\texpected\tgot", "header (got, expected)");
+    assert!(line.starts_with("a.jpg\tcount\thow many circles are there?\tseventeen\t"), "got {line}");
+    // Without kinds there is no table by kind.
+    fs::write(folder.path().join("questions.jsonl"), line_without_kind).expect("a list");
+    let ran = on_cpu(&["eval", dir, "--timed", "1", "--dtype", "F32"]);
+    let rows = ran.stdout().lines().filter(|line| line.starts_with("vision")).count();
+    assert_eq!(rows, 1, "rows of `vision` (got, expected): {}", ran.stdout());
+}
+
+#[test]
+fn broken_questions_give_4_and_say_where() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("questions.jsonl");
+    let eval = || fovea(&["eval", dir.path().to_str().expect("a path in UTF-8"), "--device", "cpu"]);
+    eval().expect_error(4, &["questions.jsonl", "expected a folder with pictures"]);
+    for (line, words) in [
+        ("", vec!["at least one question"]),
+        ("{\"image\": 3}", vec!["line 1"]),
+        (r#"{"image": "../a.png", "question": "?", "answer": "1"}"#, vec!["line 1", "within the folder"]),
+        (r#"{"image": "/etc/passwd", "question": "?", "answer": "1"}"#, vec!["line 1", "within the folder"]),
+        (r#"{"image": "none.png", "question": "?", "answer": "1"}"#, vec!["none.png"]),
+    ] {
+        fs::write(&file, line).expect("a file");
+        eval().expect_error(4, &words);
+    }
+}
