@@ -164,6 +164,7 @@ pub struct Turn {
 
 /// An event while a question is answered: ends of stages, progress of a long stage, the attention overlay after both
 /// samplers, tokens, and the complete answer as the last event.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A stage has ended.

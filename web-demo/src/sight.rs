@@ -131,6 +131,7 @@ impl Sight {
                 Event::Looked(looked) => json!({ "looked": described(self.looked.insert(looked), sides) }),
                 Event::Token { id, text } => json!({ "token": { "id": id, "text": text } }),
                 Event::Done(turn) => json!({ "done": self.model.report(question, &turn) }),
+                _ => continue,
             };
             report(on_event, &message);
         }

@@ -296,6 +296,7 @@ impl Session {
                         (answer.report, answer.device_memory) = (report, device_memory);
                         self.end(Doing::Answering(run));
                     }
+                    _ => {}
                 }
             }
             Update::Explained { run, looked } => {

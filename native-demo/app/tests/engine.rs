@@ -68,7 +68,7 @@ fn answer(engine: &Engine) -> (String, Vec<&'static str>) {
                 assert_eq!(report.as_ref().and_then(|r| r["answer"].as_str()), Some(text.trim()));
                 return Some(());
             }
-            Event::Looked(_) | Event::Progress(_) => {}
+            _ => {}
         }
         None
     });
