@@ -159,7 +159,7 @@ fn unusual_pictures_are_answered() {
             .unwrap_or_else(|e| panic!("{file}: got {e}"));
         let finite = turn.step_logits.iter().flatten().all(|l| l.is_finite());
         assert!(finite && !turn.answer_ids.is_empty(), "{file}: expected finite logits and an answer");
-        assert!(!turn.looked.kept.is_empty(), "{file}: expected at least one visual token");
+        assert!(!turn.looked[0].kept.is_empty(), "{file}: expected at least one visual token");
     }
 }
 
@@ -182,7 +182,7 @@ fn a_picture_so_wide_or_tall_that_no_map_remains_is_answered_by_its_thumbnail() 
             plain.statistics.tokens.after_vision_sampler, stock,
             "{width}x{height}: stock tokens (got, expected)"
         );
-        assert_eq!(plain.looked.boxes.len(), stock - 64, "{width}x{height}: boxes (got, expected)");
+        assert_eq!(plain.looked[0].boxes.len(), stock - 64, "{width}x{height}: boxes (got, expected)");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use fovea_model::{Error, Grid, Picture, best_resolution, bicubic};
+use fovea_model::{Error, Grid, Picture, TileConfig, best_resolution, bicubic};
 use fovea_tests::golden::{count, fixtures, json, rows, text};
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
@@ -16,7 +16,7 @@ fn token_counts_of_every_size_are_the_reference_s() {
     let rows = rows("token_counts.json");
     assert!(rows.len() >= 1500, "expected at least 1500 sizes, got {}", rows.len());
     for row in &rows {
-        let grid = Grid::of(count(row, "h"), count(row, "w"), &PUBLISHED, 336, 24);
+        let grid = Grid::of(count(row, "h"), count(row, "w"), &TileConfig::anyres(336, PUBLISHED.to_vec()), 24);
         let got = (grid.height, grid.width, grid.stock_tokens());
         let expected = (count(row, "map_h"), count(row, "map_w"), count(row, "stock"));
         assert_eq!(got, expected, "{row}: map and tokens (got, expected)");
@@ -96,7 +96,7 @@ proptest! {
         let size = (height as i64, width as i64);
         let canvas = best_resolution(height, width, &pinpoints);
         prop_assert_eq!((canvas.0 as i64, canvas.1 as i64), select_best_resolution(size, &signed));
-        let grid = Grid::of(height, width, &pinpoints, side, patches);
+        let grid = Grid::of(height, width, &TileConfig::anyres(side, pinpoints), patches);
         let expected = number_of_features(size, &signed, side as i64, patches as i64);
         prop_assert_eq!(grid.stock_tokens() as i64, expected, "map {}x{}", grid.height, grid.width);
     }

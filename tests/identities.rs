@@ -36,9 +36,9 @@ fn fresh(model: &Arc<Model>, picture: &Picture, question: &str, options: &AskOpt
 /// Checks for equal decisions and close logits.
 fn agree(what: &str, expected: &Turn, got: &Turn) {
     assert_eq!(got.answer_ids, expected.answer_ids, "{what}: answer (got, expected)");
-    assert_eq!(got.looked.kept, expected.looked.kept, "{what}: kept tokens (got, expected)");
-    assert_eq!(got.looked.choice, expected.looked.choice, "{what}: scales (got, expected)");
-    assert_eq!(got.looked.boxes, expected.looked.boxes, "{what}: boxes (got, expected)");
+    assert_eq!(got.looked[0].kept, expected.looked[0].kept, "{what}: kept tokens (got, expected)");
+    assert_eq!(got.looked[0].choice, expected.looked[0].choice, "{what}: scales (got, expected)");
+    assert_eq!(got.looked[0].boxes, expected.looked[0].boxes, "{what}: boxes (got, expected)");
     assert_eq!(got.statistics.tokens, expected.statistics.tokens, "{what}: counts (got, expected)");
     compare(what, &expected.step_logits.concat(), &got.step_logits.concat()).nmse_within(SAME).unwrap();
 }
@@ -116,7 +116,7 @@ fn gamma_1_is_the_text_sampler_off() {
         for keep in [Keep::Gamma(1.0), Keep::Ratio(1.0), Keep::Count(100_000)] {
             let all = fresh(&model, &picture(file), SHIRT, &AskOptions { keep: Some(keep), ..options(6) });
             agree(&format!("{file}: {keep:?}"), &off, &all);
-            assert_eq!(all.looked.importance.len(), all.looked.kept.len(), "{file}: scores and kept tokens");
+            assert_eq!(all.looked[0].importance.len(), all.looked[0].kept.len(), "{file}: scores and kept tokens");
         }
     }
 }
@@ -125,7 +125,8 @@ fn gamma_1_is_the_text_sampler_off() {
 fn budgets_keep_the_requested_number_of_tokens() {
     let model = fixture("tiny-0", cpu());
     let image = picture("200x200-0.png");
-    let keep = |keep| fresh(&model, &image, SHIRT, &AskOptions { keep: Some(keep), ..options(2) }).looked.kept.clone();
+    let keep =
+        |keep| fresh(&model, &image, SHIRT, &AskOptions { keep: Some(keep), ..options(2) }).looked[0].kept.clone();
     // 133 visual tokens (the trace of tiny-both).
     for (budget, expected) in [
         (Keep::Count(1), 1),
@@ -212,7 +213,7 @@ fn random_scales_depend_only_on_the_seed() {
         let seventh = AskOptions { random_scales: Some(7), ..options(2) };
         agree("a fresh run of a seed", &drawn[7], &fresh(&model, &image, SHIRT, &seventh));
         agree("the selector again", &before, &run(None));
-        let choices: Vec<_> = drawn.iter().map(|turn| turn.looked.choice.clone()).collect();
+        let choices: Vec<_> = drawn.iter().map(|turn| turn.looked[0].choice.clone()).collect();
         assert!(choices.windows(2).all(|two| two[0] != two[1]), "expected a different draw for every seed");
         // 16 regions per run, 384 in total: a third is 128, with a standard deviation of 9.
         for scale in 0..3 {
@@ -221,9 +222,9 @@ fn random_scales_depend_only_on_the_seed() {
         }
         // The emitted tokens have the drawn scales.
         for turn in &drawn {
-            let (choice, scales) = (&turn.looked.choice, &turn.looked.scales);
+            let (choice, scales) = (&turn.looked[0].choice, &turn.looked[0].scales);
             let boxes: Vec<TokenBox> = compact(16, 16, 4, scales, choice).into_iter().map(|(b, _)| b).collect();
-            assert_eq!(*turn.looked.boxes, boxes, "tokens at the drawn scales (got, expected)");
+            assert_eq!(*turn.looked[0].boxes, boxes, "tokens at the drawn scales (got, expected)");
             assert!(!turn.answer_ids.is_empty(), "expected an answer");
         }
         everywhere.push(choices);
@@ -395,6 +396,7 @@ fn renamed(name: &str, naming: Naming, flat: bool) -> String {
             ("model.language_model.", "lm_head.", "model.vision_tower.", "model.multi_modal_projector.", "model.")
         }
         Naming::Original => ("model.", "lm_head.", "model.vision_tower.vision_tower.", "model.mm_projector.", "model."),
+        other => panic!("expected a layout of LLaVA-NeXT, got {other:?}"),
     };
     if let Some(name) = name.strip_prefix("language_model.model.") {
         format!("{text}{name}")

@@ -136,7 +136,7 @@ fn a_compaction_of_other_maps_scales_or_regions_is_a_typed_error() {
         ("a choice too few", map.clone(), 2, 3, vec![whole]),
         ("a scale that was not pooled", map.clone(), 2, 4, vec![whole, halves]),
     ] {
-        let got = block_on(compact(map, &pooled, zeros([newline]), choices(regions), &scales)).map(|_| ());
+        let got = block_on(compact(map, &pooled, Some(zeros([newline])), choices(regions), &scales)).map(|_| ());
         assert!(matches!(got, Err(Error::Shape { .. })), "{what}: expected a typed error, got {got:?}");
     }
 }

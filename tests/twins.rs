@@ -4,14 +4,17 @@
 //! Maxima and copies are exact. The bound for products is NMSE 1e-9: PyTorch computes them in f32, with a relative
 //! error of about 1e-7 per number (NMSE 1e-14), and sums of some thousand terms add to it.
 
+use fovea_model::{Grid, Outline, Thumbnail};
 use fovea_runtime::{Keep, Scale};
 use fovea_shaders::{Cell, compact, region_pool, scale_select, text_score, top_k};
 use fovea_tests::{
-    checkpoint::Files,
+    checkpoint::{Files, Stored},
     closeness::{compare, same_bits},
     golden::{Case, Trace, cases, count, floats, indices, json, reference},
     numbers::wide,
+    run::picture,
 };
+use pollster::block_on;
 
 /// Bound for products, which the reference computes in f32.
 const PRODUCT: f64 = 1e-9;
@@ -37,38 +40,56 @@ fn check_vision(case: &Case, trace: &Trace) -> Result<(), String> {
     let (window, scales, _) = focus(&case.model);
     let files = Files::fixture(&case.model);
     let tensors = files.tensors();
-    let named = |end: &str| tensors.iter().find(|t| t.name.ends_with(end)).expect("a tensor of the samplers").floats();
-    let (weight, bias) = (named("scale_selector.weight"), named("scale_selector.bias"));
+    let named = |end: &str| tensors.iter().find(|t| t.name.ends_with(end)).map(Stored::floats);
+    let layer = |end: &str| wide(&named(end).expect("a tensor of the sampler"));
+    let (weight, bias) = (layer("scale_selector.weight"), layer("scale_selector.bias"));
     let newline = named("image_newline");
     let (shape, map) = floats(trace, "feature_map");
     let &[height, width, c] = shape else { return Err(format!("{shape:?}: expected a map of three dimensions")) };
     let (_, thumbnail) = floats(trace, "thumbnail");
-
-    let whole = region_pool(&wide(map), [height, width, c], window, Scale::new(window, window));
-    let pooled: Vec<f64> = whole.into_iter().flat_map(|(_, values)| values).collect();
-    let chosen = scale_select(&pooled, &wide(thumbnail), &wide(&weight), &wide(&bias), c);
-    compare("scale_logits", floats(trace, "scale_logits").1, &chosen.logits).nmse_within(PRODUCT)?;
-    if chosen.choice != indices(trace, "scale_choice") {
-        return Err(format!("scale_choice: expected {:?}, got {:?}", trace["scale_choice"], chosen.choice));
+    let outline = block_on(Outline::open(&files.source())).map_err(|e| e.to_string())?;
+    let image = picture(&case.picture);
+    let grid = Grid::of(image.height(), image.width(), &outline.tiles, outline.config.vision.tokens());
+    if (grid.height, grid.width) != (height, width) {
+        return Err(format!("expected a map of {height}x{width}, got {}x{}", grid.height, grid.width));
     }
 
-    let cells = compact(height, width, window, &scales, &chosen.choice);
-    let boxes: Vec<usize> = cells.iter().flat_map(|(b, _)| *b).collect();
+    let (mut logits, mut choice, mut boxes, mut tokens) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for [top, left, bottom, right] in grid.blocks() {
+        let (rows, cols) = (bottom - top, right - left);
+        let block: Vec<f32> =
+            (top..bottom).flat_map(|y| &map[(y * width + left) * c..(y * width + right) * c]).copied().collect();
+        let at = |scale| region_pool(&wide(&block), [rows, cols, c], window, scale);
+        let pooled: Vec<f64> = at(Scale::new(window, window)).into_iter().flat_map(|(_, values)| values).collect();
+        let chosen = scale_select(&pooled, &wide(thumbnail), &weight, &bias, c);
+        let at_scale: Vec<_> = scales.iter().map(|&scale| at(scale)).collect();
+        for ([y0, x0, y1, x1], cell) in compact(rows, cols, window, &scales, &chosen.choice) {
+            match (cell, &newline) {
+                (Cell::Newline, None) => continue,
+                (Cell::Newline, Some(newline)) => tokens.extend_from_slice(newline),
+                (Cell::Pooled { region, row, col }, _) => {
+                    let ((_, cols), values) = &at_scale[chosen.choice[region]][region];
+                    // A maximum of f32 numbers is one of them, so this conversion is exact.
+                    tokens.extend(values[(row * cols + col) * c..][..c].iter().map(|&v| v as f32));
+                }
+            }
+            boxes.extend([top + y0, left + x0, top + y1, left + x1]);
+        }
+        logits.extend(chosen.logits);
+        choice.extend(chosen.choice);
+    }
+    compare("scale_logits", floats(trace, "scale_logits").1, &logits).nmse_within(PRODUCT)?;
+    if choice != indices(trace, "scale_choice") {
+        return Err(format!("scale_choice: expected {:?}, got {choice:?}", trace["scale_choice"]));
+    }
     if boxes != indices(trace, "token_boxes") {
         return Err(format!("token_boxes: expected {:?}, got {boxes:?}", trace["token_boxes"]));
     }
-    let at_scale: Vec<_> = scales.iter().map(|&s| region_pool(&wide(map), [height, width, c], window, s)).collect();
-    let mut tokens = thumbnail.to_vec();
-    for (_, cell) in &cells {
-        match *cell {
-            Cell::Newline => tokens.extend_from_slice(&newline),
-            Cell::Pooled { region, row, col } => {
-                let ((_, cols), values) = &at_scale[chosen.choice[region]][region];
-                // A maximum of f32 numbers is one of them, so this conversion is exact.
-                tokens.extend(values[(row * cols + col) * c..][..c].iter().map(|&v| v as f32));
-            }
-        }
-    }
+    let tokens = match grid.thumbnail {
+        Thumbnail::First => [thumbnail, tokens.as_slice()].concat(),
+        Thumbnail::Last => [tokens.as_slice(), thumbnail].concat(),
+        Thumbnail::Own => tokens,
+    };
     same_bits("visual_tokens", floats(trace, "visual_tokens").1, &tokens)
 }
 

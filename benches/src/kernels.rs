@@ -106,7 +106,7 @@ pub async fn run(device: &str, json: bool) -> Result<(), Box<dyn Error>> {
         both(device, async || Ok(scale_select(pooled.scale(0), thumbnail.clone(), weight.clone(), bias.clone())?.0));
     row("scale_select", format!("{regions} regions, {CONTEXT} context tokens"), time.await?, CONTEXT * WIDTH);
     let time = both(device, async || {
-        let compacted = compact(map.clone(), &pooled, newline.clone(), choice.clone(), &scales).await?;
+        let compacted = compact(map.clone(), &pooled, Some(newline.clone()), choice.clone(), &scales).await?;
         Ok(compacted.map_or_else(|| pooled.scale(0), |compacted| compacted.tokens))
     });
     let size = format!("{regions} regions, a third at each scale");

@@ -119,7 +119,7 @@ pub struct MemoryBytes {
 pub struct Statistics {
     /// Visual tokens.
     pub tokens: TokenCounts,
-    /// Visual tokens per layer, averaged over the layers, relative to LLaVA-NeXT (Sec. 4.4):
+    /// Visual tokens per layer, averaged over the layers, relative to all tokens of the family (Sec. 4.4):
     /// `(n - (n - k)(1 - layer / layers)) / stock`.
     pub equivalent_share: f64,
     /// Milliseconds per stage. A stage that was reused from an earlier question is absent.
@@ -148,8 +148,8 @@ pub enum FinishReason {
 pub struct Turn {
     /// The question as tokens.
     pub prompt: Prompt,
-    /// The data of the attention overlay.
-    pub looked: Arc<Looked>,
+    /// The data of the attention overlay, one per picture.
+    pub looked: Vec<Arc<Looked>>,
     /// The answer, without special tokens.
     pub text: String,
     /// The ids of the answer, including a stop id.
@@ -176,7 +176,7 @@ pub enum Event {
     },
     /// Progress of a long stage; at most a few times per second.
     Progress(Progress),
-    /// Both samplers have finished.
+    /// Both samplers have finished: the data of the attention overlay, one event per picture.
     Looked(Arc<Looked>),
     /// One more token.
     Token {

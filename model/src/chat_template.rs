@@ -33,7 +33,7 @@ pub(crate) fn special_names(tokenizer_config: &Value, special_tokens: &Value) ->
     found
 }
 
-/// The chat template from the first of these places: the key in processor_config.json, chat_template.json,
+/// The chat template, and the file that has it, from the first of these places: the key in processor_config.json, chat_template.json,
 /// chat_template.jinja, the template `default` in additional_chat_templates, the key in tokenizer_config.json.
 ///
 /// # Errors
@@ -42,22 +42,24 @@ pub(crate) async fn read_template(
     source: &Source,
     processor: &Value,
     tokenizer_config: &Value,
-) -> Result<String, Error> {
+) -> Result<(String, String), Error> {
     let own = read_optional_json(source, "chat_template.json").await?;
-    for settings in [processor, &own] {
+    for (file, settings) in [("processor_config.json", processor), ("chat_template.json", &own)] {
         if let Some(template) = template_of(settings)? {
-            return Ok(template);
+            return Ok((template, file.to_owned()));
         }
     }
     let default = format!("{TEMPLATES}/default.jinja");
     for file in ["chat_template.jinja", &default] {
         if source.contains(file) {
             let bytes = source.read(file, MAX_CONFIG).await?;
-            return String::from_utf8(bytes).map_err(|_| wrong("expected UTF-8, got other bytes".to_owned()));
+            let template = String::from_utf8(bytes);
+            let template = template.map_err(|_| wrong("expected UTF-8, got other bytes".to_owned()))?;
+            return Ok((template, file.to_owned()));
         }
     }
     if let Some(template) = template_of(tokenizer_config)? {
-        return Ok(template);
+        return Ok((template, "tokenizer_config.json".to_owned()));
     }
     let folder = format!("{TEMPLATES}/");
     let others: Vec<&str> = source.files().filter_map(|file| file.strip_prefix(&folder)).collect();

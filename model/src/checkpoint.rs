@@ -3,21 +3,45 @@
 //! It reads configs, tokenizer, template and the headers of the weights, and checks that they match. It allocates no tensor.
 
 use fovea_runtime::{source::Source, weights::Weights};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     cancel::Cancel,
     chat_template::{read_template, special_names},
-    config::{Config, TileConfig},
+    config::{Config, ProjectorKind, TileConfig},
+    conversations,
     error::Error,
     json_files::{read_json, read_optional_json},
+    load::Parameter,
     names::{Names, SELECTOR},
+    network::Network,
+    original,
     prompt::Prompter,
     quantised,
 };
 
 /// Largest tokenizer.json, in bytes.
 const MAX_TOKENIZER: u64 = 128 << 20;
+
+/// What config.json and the settings of the image processor say.
+pub struct Outline {
+    /// Architecture and sampler settings.
+    pub config: Config,
+    /// How pictures are cut.
+    pub tiles: TileConfig,
+    /// The conversation's template, if the layout of config.json determines it.
+    template: Option<&'static str>,
+    /// Notes for the user, one sentence each.
+    pub notes: Vec<String>,
+    /// config.json, translated if it is in the original layout.
+    json: Value,
+    /// processor_config.json.
+    processor: Value,
+    /// Names of the tensors: those of the family on the Hugging Face hub, until the weights are opened.
+    pub(crate) names: Names,
+    /// Whether the weights, if they are open, have a scale selector.
+    pub(crate) selector: bool,
+}
 
 /// A checkpoint without its weights.
 pub struct Blueprint {
@@ -27,6 +51,8 @@ pub struct Blueprint {
     pub tiles: TileConfig,
     /// Tokenizer, chat template and stop ids.
     pub prompter: Prompter,
+    /// Notes for the user, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// A checkpoint that has been read but not loaded.
@@ -43,6 +69,98 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// Whether it has a scale selector. Without one the vision-guided sampler is off.
     pub selector: bool,
+    /// Notes for the user, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Outline {
+    /// Reads and checks config.json, and the settings of the image processor if they are there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with file and key, expected and found value; an I/O error.
+    pub async fn open(source: &Source) -> Result<Self, Error> {
+        let mut json = read_json(source, "config.json").await?;
+        let own = [
+            ("quantize_config.json", read_optional_json(source, "quantize_config.json").await?),
+            ("quant_config.json", read_optional_json(source, "quant_config.json").await?),
+            ("hf_quant_config.json", read_optional_json(source, "hf_quant_config.json").await?),
+        ];
+        quantised::refuse(&json, &own)?;
+        let processor = read_optional_json(source, "processor_config.json").await?;
+        let (mut template, mut notes) = (None, Vec::new());
+        // transformers 5 writes the settings into the processor's file; the older separate file may still be there, and is
+        // then ignored.
+        let (mut file, mut image) = match processor.get("image_processor").filter(|v| !v.is_null()) {
+            Some(nested) => ("processor_config.json: image_processor", nested.clone()),
+            None => ("preprocessor_config.json", read_optional_json(source, "preprocessor_config.json").await?),
+        };
+        if let Some(translated) = original::translated(&json)? {
+            (json, file, image) = (translated.config, "config.json", translated.image);
+            template = Some(translated.conversation);
+        }
+        let mut config = match template {
+            None => Config::from_json(&json)?,
+            Some(_) => Config::from_json(&json).map_err(original::by_its_own_key)?,
+        };
+        if template.is_some() {
+            config.image_token = None;
+        }
+        if image.is_null() {
+            image = TileConfig::usual(&config);
+            let name = config.family;
+            notes.push(format!("no preprocessor_config.json: the usual image settings of {name} are assumed"));
+        }
+        // The processor's canvases pad a picture and the model's canvases unpad it: it is an error if they differ.
+        let tiles = TileConfig::from_json(file, &image, &config.layout, config.vision.side)?;
+        let names = Names::of_family(config.projector == ProjectorKind::Shuffle);
+        Ok(Self { config, tiles, template, notes, json, processor, names, selector: false })
+    }
+
+    /// Every tensor that the model needs; before the weights are opened without a scale selector, by the names of the family on
+    /// the Hugging Face hub.
+    pub fn needed(&self) -> Vec<Parameter> {
+        Network::parameters(&self.names, &self.config, self.selector)
+    }
+
+    /// Whether config.json has the layout of the original LLaVA.
+    pub(crate) fn is_original(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Tokenizer, chat template and stop ids; and where the template is from.
+    pub(crate) async fn prompter(&self, source: &Source) -> Result<(Prompter, String), Error> {
+        let tokenizer_config = read_optional_json(source, "tokenizer_config.json").await?;
+        let special_tokens = read_optional_json(source, "special_tokens_map.json").await?;
+        let generation = read_optional_json(source, "generation_config.json").await?;
+        let (template, from) = match self.template {
+            Some(template) => (template.to_owned(), built_in(template)),
+            None => read_template(source, &self.processor, &tokenizer_config).await?,
+        };
+        if !source.contains("tokenizer.json") && source.contains("tokenizer.model") {
+            return Err(original::without_tokenizer_json());
+        }
+        let tokenizer = source.read("tokenizer.json", MAX_TOKENIZER).await?;
+        let special = special_names(&tokenizer_config, &special_tokens);
+        let prompter = Prompter::new(&tokenizer, template, special, [&generation, &self.json], &self.config)?;
+        Ok((prompter, from))
+    }
+
+    /// Opens the weights, and finds the names of the tensors, the output head and the scale selector in them.
+    pub(crate) async fn open_weights(&mut self, source: Source) -> Result<Weights, Error> {
+        let weights = Weights::open(source).await?;
+        self.names = Names::detect(&weights, self.config.text.tied)?;
+        // Like Hugging Face (transformers 5.24, `tie_weights`): a head in the file is used, even if the config ties it.
+        self.config.text.tied &= self.names.head_is_embedding() || !weights.entries().contains_key(&self.names.head());
+        self.selector = weights.entries().contains_key(&format!("{SELECTOR}.weight"));
+        Ok(weights)
+    }
+}
+
+/// The name of a built-in conversation, for users.
+fn built_in(template: &str) -> String {
+    let names = conversations::names();
+    let name = names.split(" or ").find(|name| conversations::conversation(name) == Some(template));
+    format!("built in: LLaVA's conversation {}", name.unwrap_or_default())
 }
 
 impl Blueprint {
@@ -51,33 +169,18 @@ impl Blueprint {
     /// # Errors
     /// [`Error::Config`] or [`Error::Tokenizer`] with file and key, expected and found value; an I/O error.
     pub async fn open(source: &Source) -> Result<Self, Error> {
-        let config_json = read_json(source, "config.json").await?;
-        let own = [
-            ("quantize_config.json", read_optional_json(source, "quantize_config.json").await?),
-            ("quant_config.json", read_optional_json(source, "quant_config.json").await?),
-            ("hf_quant_config.json", read_optional_json(source, "hf_quant_config.json").await?),
-        ];
-        quantised::refuse(&config_json, &own)?;
-        let config = Config::from_json(&config_json)?;
-        let tokenizer_config = read_optional_json(source, "tokenizer_config.json").await?;
-        let special_tokens = read_optional_json(source, "special_tokens_map.json").await?;
-        let processor = read_optional_json(source, "processor_config.json").await?;
-        let generation = read_optional_json(source, "generation_config.json").await?;
-        // transformers 5 writes it into the processor's file; the older separate file may still be there, and is then
-        // ignored. Without both: defaults.
-        let (file, image) = match processor.get("image_processor").filter(|v| !v.is_null()) {
-            Some(nested) => ("processor_config.json: image_processor", nested.clone()),
-            None => ("preprocessor_config.json", read_optional_json(source, "preprocessor_config.json").await?),
-        };
-        let image = if image.is_null() { Value::Object(Map::new()) } else { image };
-        // The processor's canvases pad a picture and the model's canvases unpad it: it is an error if they differ.
-        let tiles = TileConfig::from_json(file, &image, config.pinpoints.clone(), config.vision.side)?;
-        let template = read_template(source, &processor, &tokenizer_config).await?;
-        let tokenizer = source.read("tokenizer.json", MAX_TOKENIZER).await?;
-        let special = special_names(&tokenizer_config, &special_tokens);
-        let prompter = Prompter::new(&tokenizer, template, special, [&generation, &config_json], &config)?;
-        Ok(Self { config, tiles, prompter })
+        let outline = Outline::open(source).await?;
+        let (prompter, _) = outline.prompter(source).await?;
+        let Outline { config, tiles, notes, .. } = outline;
+        Ok(Self { config, tiles, prompter, notes })
     }
+}
+
+/// The error for weights whose names show a method of quantisation. Without it, tensors would only look wrong.
+pub(crate) fn quantised_weights(weights: &Weights) -> Option<Error> {
+    let method = quantised::by_tensors(weights.entries().keys().map(String::as_str))?;
+    let file = weights.files().first().cloned().unwrap_or_default();
+    Some(fovea_runtime::Error::WeightFile { file, why: quantised::sentence(method) }.into())
 }
 
 impl Checkpoint {
@@ -87,53 +190,32 @@ impl Checkpoint {
     /// Those of [`Blueprint::open`]; [`fovea_runtime::Error::Tensor`] or [`fovea_runtime::Error::WeightFile`] with file and
     /// tensor, expected and found value.
     pub async fn open(source: Source) -> Result<Self, Error> {
-        let checkpoint = Self::read(source).await?;
-        for (name, shape) in checkpoint.needed() {
-            checkpoint.weights.check(&name, &shape).map_err(|wrong| checkpoint.why(wrong))?;
+        let mut outline = Outline::open(&source).await?;
+        let (prompter, _) = outline.prompter(&source).await?;
+        let weights = outline.open_weights(source).await?;
+        for Parameter { name, shape, .. } in outline.needed() {
+            weights
+                .check(&name, &shape)
+                .map_err(|wrong| quantised_weights(&weights).unwrap_or_else(|| wrong.into()))?;
         }
-        Ok(checkpoint)
-    }
-
-    /// Like [`Checkpoint::open`], but does not check that the tensors are those that the model needs. For
-    /// [`crate::inspect`], which lists missing tensors.
-    ///
-    /// # Errors
-    /// Those of [`Checkpoint::open`].
-    pub async fn read(source: Source) -> Result<Self, Error> {
-        let Blueprint { mut config, tiles, prompter } = Blueprint::open(&source).await?;
-        let weights = Weights::open(source).await?;
-        let names = Names::detect(&weights, config.text.tied)?;
-        // Like Hugging Face (transformers 5.24, `tie_weights`): a head in the file is used, even if the config ties it.
-        config.text.tied &= names.head_is_embedding() || !weights.entries().contains_key(&names.head());
-        let selector = weights.entries().contains_key(&format!("{SELECTOR}.weight"));
-        Ok(Self { config, tiles, prompter, names, weights, selector })
-    }
-
-    /// The error for a tensor that is not as the model needs it; the method of quantisation if the names show one.
-    fn why(&self, wrong: fovea_runtime::Error) -> Error {
-        match quantised::by_tensors(self.weights.entries().keys().map(String::as_str)) {
-            None => wrong.into(),
-            Some(method) => {
-                let file = self.weights.files().first().cloned().unwrap_or_default();
-                fovea_runtime::Error::WeightFile { file, why: quantised::sentence(method) }.into()
-            }
-        }
+        let Outline { config, tiles, notes, names, selector, .. } = outline;
+        Ok(Self { config, tiles, prompter, names, weights, selector, notes })
     }
 
     /// Whether most bytes of the needed tensors are stored in 16 bits.
     pub fn mostly_16_bit(&self) -> bool {
         let (mut half, mut all) = (0, 0);
-        for (name, _) in self.needed() {
-            let Some(entry) = self.weights.entries().get(&name) else { continue };
+        for parameter in self.needed() {
+            let Some(entry) = self.weights.entries().get(&parameter.name) else { continue };
             all += entry.bytes();
             half += if entry.dtype.as_ref().is_ok_and(|d| d.size() == 2) { entry.bytes() } else { 0 };
         }
         2 * half > all
     }
 
-    /// Every tensor that the model needs, with its shape.
-    pub fn needed(&self) -> Vec<(String, Vec<usize>)> {
-        self.names.needed(&self.config, self.selector)
+    /// Every tensor that the model needs.
+    pub fn needed(&self) -> Vec<Parameter> {
+        Network::parameters(&self.names, &self.config, self.selector)
     }
 
     /// Reads every needed value once, to refuse NaN and infinities before anything is allocated.
@@ -145,9 +227,9 @@ impl Checkpoint {
     pub async fn verify(&self, cancel: &Cancel, mut progress: impl FnMut(u64, u64)) -> Result<(), Error> {
         let needed = self.needed();
         let bytes = |name: &String| self.weights.entries().get(name).map_or(0, |e| e.bytes());
-        let total = needed.iter().map(|(name, _)| bytes(name)).sum();
+        let total = needed.iter().map(|parameter| bytes(&parameter.name)).sum();
         let mut done = 0;
-        for (name, _) in &needed {
+        for Parameter { name, .. } in &needed {
             cancel.check().await?;
             if let Some((index, value)) = self.weights.first_non_finite(name).await? {
                 let entry = &self.weights.entries()[name];

@@ -10,6 +10,7 @@ use crate::error::Error;
 
 mod keys;
 mod activation;
+mod family;
 mod vision;
 mod text;
 mod focus;
@@ -17,16 +18,21 @@ mod image;
 
 use activation::ACTIVATIONS;
 pub use activation::Activation;
+use family::Family;
+pub use family::{Layout, ProjectorKind};
 pub use focus::FocusConfig;
-pub use image::TileConfig;
+pub use image::{Cut, TileConfig};
 pub(crate) use keys::Keys;
-use keys::LONGEST_SIDE;
-pub use text::{RopeScaling, TextConfig};
+pub use text::{Multipliers, RopeScaling, TextConfig};
 pub use vision::VisionConfig;
 
 /// All of `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
+    /// `model_type`, such as `llava_next`.
+    pub model_type: &'static str,
+    /// The name of the family, such as `LLaVA-NeXT`.
+    pub family: &'static str,
     /// The vision tower.
     pub vision: VisionConfig,
     /// The text model.
@@ -36,20 +42,19 @@ pub struct Config {
     /// Whether the file has the object `focus`. With it the checkpoint was trained with the samplers, and they are on by
     /// default. Without it the checkpoint is a stock one, and they are off by default.
     pub has_focus: bool,
+    /// The layers of the projector.
+    pub projector: ProjectorKind,
     /// Nonlinearity between the projector's two layers.
     pub projector_activation: Activation,
     /// Whether the projector's layers have biases.
     pub projector_bias: bool,
-    /// The id of the picture in a prompt.
-    pub image_token: usize,
-    /// Allowed canvases, (height, width) in pixels.
-    pub pinpoints: Vec<(usize, usize)>,
+    /// The id of the picture in a prompt. None in the original layout, whose tokenizers have no token for the picture.
+    pub image_token: Option<u32>,
+    /// How the tiles of a picture are arranged in the prompt.
+    pub layout: Layout,
+    /// Whether the checkpoint has the newline embedding.
+    pub newline: bool,
 }
-
-/// The canvases of LLaVA-NeXT's class default.
-const PINPOINTS: [(usize, usize); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
-/// Most tiles of a canvas. LLaVA-NeXT has at most 4, related models 36.
-const MOST_TILES: usize = 100;
 
 impl Config {
     /// Reads and checks `config.json`.
@@ -58,27 +63,13 @@ impl Config {
     /// [`Error::Config`] with the key, the expected and the found value.
     pub fn from_json(json: &Value) -> Result<Self, Error> {
         let keys = Keys::new("config.json", json)?;
-        keys.one_of("model_type", (), &[("llava_next", ())])?;
+        let family = Family::from_keys(&keys)?;
         let tied = keys.flag("tie_word_embeddings", false)?;
-        let vision = VisionConfig::from_keys(&keys)?;
-        let text = TextConfig::from_keys(&keys.object("text_config")?, tied)?;
+        let vision = VisionConfig::from_keys(&keys, family.vision, family.shuffle(&keys)?)?;
+        let text = TextConfig::from_keys(&keys.object("text_config")?, family.text, tied)?;
         let focus = FocusConfig::from_keys(&keys.object("focus")?, text.n_layers)?;
-        let pinpoints = keys.pairs("image_grid_pinpoints", 1, LONGEST_SIDE)?.unwrap_or(PINPOINTS.to_vec());
-        if let Some((h, w)) = pinpoints.iter().find(|(h, w)| h % vision.side != 0 || w % vision.side != 0) {
-            return Err(Error::Config {
-                key: "config.json: image_grid_pinpoints".into(),
-                why: format!("expected multiples of the tile's side {}, got [{h}, {w}]", vision.side),
-            });
-        }
-        if let Some((h, w)) = pinpoints.iter().find(|(h, w)| (h / vision.side) * (w / vision.side) > MOST_TILES) {
-            return Err(Error::Config {
-                key: "config.json: image_grid_pinpoints".into(),
-                why: format!("expected canvases of at most {MOST_TILES} tiles, got [{h}, {w}]"),
-            });
-        }
-        keys.one_of("vision_feature_select_strategy", (), &[("default", ())])?;
         // Before transformers 4.50 the key was `image_token_index`.
-        let older = keys.count_in("image_token_index", 32000, 0, usize::MAX)?;
+        let older = keys.count_in("image_token_index", family.image_token, 0, usize::MAX)?;
         let image_token = keys.count_in("image_token_id", older, 0, usize::MAX)?;
         if image_token >= text.vocab {
             return Err(Error::Config {
@@ -86,11 +77,16 @@ impl Config {
                 why: format!("expected an id below the vocabulary's {}, got {image_token}", text.vocab),
             });
         }
+        let shuffles = family.projector == ProjectorKind::Shuffle;
         Ok(Self {
+            model_type: family.model_type,
+            family: family.name,
+            projector: family.projector,
             projector_activation: keys.one_of("projector_hidden_act", Activation::Gelu, &ACTIVATIONS)?,
-            projector_bias: keys.flag("multimodal_projector_bias", true)?,
-            image_token,
-            pinpoints,
+            projector_bias: !shuffles && keys.flag("multimodal_projector_bias", true)?,
+            image_token: u32::try_from(image_token).ok(),
+            layout: family.layout(&keys, vision.side)?,
+            newline: family.newline,
             vision,
             text,
             has_focus: keys.get("focus").is_some(),

@@ -1,7 +1,7 @@
-//! Answers questions about one picture. Input: a picture and questions. Output: a stream of events per question.
+//! Answers questions about one or more pictures. Input: pictures and questions. Output: a stream of events per question.
 //!
 //! Results that do not depend on the question are computed once and kept: features, visual tokens, and the prefix (the
-//! picture after the layers below the text-guided sampler). A question that is stopped or dropped leaves them consistent,
+//! pictures after the layers below the text-guided sampler). A question that is stopped or dropped leaves them consistent,
 //! so the next question has the same answer as in a new conversation.
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, task::Poll, time::Duration};
@@ -19,9 +19,10 @@ use web_time::Instant;
 
 use crate::{
     answer::{AskOptions, Event, FinishReason, MemoryBytes, Statistics, TokenCounts, Turn},
+    config::TileConfig,
     error::Error,
     focus::{Features, Prefix, Visual},
-    grid::Grid,
+    grid::{Grid, Thumbnail},
     looked::Looked,
     model::Model,
     pace::Pace,
@@ -35,28 +36,34 @@ use crate::{
     vision_sampler::Chooser,
 };
 
-/// A conversation on one picture.
+/// A conversation on one or more pictures.
 pub struct Conversation {
     pub(crate) model: Arc<Model>,
-    picture: Picture,
-    pub(crate) grid: Grid,
-    /// Input of the vision tower, until it has run.
+    pictures: Vec<Picture>,
+    /// How the pictures are cut.
+    cut: TileConfig,
+    /// One per picture.
+    grids: Vec<Grid>,
+    /// Input of the vision tower for the next picture, until it has run.
     tiles: Option<Tiles>,
-    pub(crate) features: Option<Features>,
-    /// How the scales were chosen, and the visual tokens.
-    pub(crate) visual: Option<(Chooser, Visual)>,
-    /// The ids before the picture, and the prefix of both.
+    /// One per picture that has passed the vision tower.
+    pub(crate) features: Vec<Features>,
+    /// How the scales were chosen, and the visual tokens of each picture.
+    pub(crate) visual: Option<(Chooser, Vec<Visual>)>,
+    /// The ids up to the last picture, and the prefix of text and pictures.
     prefix: Option<(Vec<u32>, Prefix)>,
 }
 
-/// What a question needs of the picture.
+/// Most pictures of a conversation.
+const MOST_PICTURES: usize = 64;
+
+/// What a question needs of the pictures.
 struct Needs<'a> {
-    /// Ids before the picture.
-    before: &'a [u32],
-    /// Number of tokens of prompt and answer, without those of the picture.
+    prompt: &'a Prompt,
+    /// Number of tokens of prompt and answer, without those of the pictures.
     around: usize,
     chooser: Chooser,
-    /// Number of layers that the picture passes without the question.
+    /// Number of layers that the pictures pass without the question.
     depth: usize,
     pace: &'a Pace,
 }
@@ -106,37 +113,63 @@ struct Request {
 impl Request {
     fn needs<'a>(&'a self, pace: &'a Pace) -> Needs<'a> {
         let Self { around, chooser, depth, .. } = *self;
-        Needs { before: self.prompt.before(), around, chooser, depth, pace }
+        Needs { prompt: &self.prompt, around, chooser, depth, pace }
     }
 }
 
 impl Conversation {
     /// A conversation on one picture. Nothing is computed before the first question.
     pub fn new(model: &Arc<Model>, picture: Picture) -> Self {
+        Self::of(model, vec![picture])
+    }
+
+    /// A conversation on several pictures, which come before the question in this order. Nothing is computed before the first
+    /// question. A family may cut several pictures differently from one: LLaVA-OneVision reads one tile of each.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if there is no picture, or if there are more than 64.
+    pub fn about(model: &Arc<Model>, pictures: Vec<Picture>) -> Result<Self, Error> {
+        if !(1..=MOST_PICTURES).contains(&pictures.len()) {
+            let expected = format!("1 to {MOST_PICTURES}");
+            return Err(Error::Option { option: "the number of pictures", expected, got: pictures.len().to_string() });
+        }
+        Ok(Self::of(model, pictures))
+    }
+
+    fn of(model: &Arc<Model>, pictures: Vec<Picture>) -> Self {
         let model = model.clone();
-        let patches = model.config.vision.patches();
-        // The list of the model. That of the processor is equal, else the checkpoint was refused.
-        let pinpoints = &model.config.pinpoints;
-        let grid = Grid::of(picture.height(), picture.width(), pinpoints, model.config.vision.side, patches);
-        Self { model, picture, grid, tiles: None, features: None, visual: None, prefix: None }
+        let cut = if pictures.len() > 1 { model.tiles.with_several() } else { model.tiles.clone() };
+        let patches = model.config.vision.tokens();
+        let grids = pictures.iter().map(|picture| Grid::of(picture.height(), picture.width(), &cut, patches)).collect();
+        Self { model, pictures, cut, grids, tiles: None, features: Vec::new(), visual: None, prefix: None }
     }
 
-    /// The picture.
+    /// The pictures; at least one.
+    pub fn pictures(&self) -> &[Picture] {
+        &self.pictures
+    }
+
+    /// The first picture.
     pub fn picture(&self) -> &Picture {
-        &self.picture
+        &self.pictures[0]
     }
 
-    /// The geometry of its tiles and feature map.
+    /// The geometry of the first picture's tiles and feature map.
     pub fn grid(&self) -> Grid {
-        self.grid
+        self.grids[0]
     }
 
-    /// The tiles that the vision tower reads.
+    /// The tiles of the first picture, as the vision tower reads them.
     ///
     /// # Errors
     /// [`Error::Picture`] if it cannot be resized.
     pub fn tiles(&self) -> Result<Tiles, Error> {
-        tiles(&self.picture, &self.model.tiles)
+        tiles(self.picture(), &self.cut)
+    }
+
+    /// The number of visual tokens of all pictures without any sampler.
+    fn stock_tokens(&self) -> usize {
+        self.grids.iter().map(Grid::stock_tokens).sum()
     }
 
     /// Answers `question`, and returns the answer with its statistics. `options.cancel` stops the run.
@@ -153,7 +186,7 @@ impl Conversation {
         Err(Error::Internal("the events of an answer ended before it was complete"))
     }
 
-    /// Runs both samplers for `question` without an answer, and returns the data of the attention overlay.
+    /// Runs both samplers for `question` without an answer, and returns the data of the attention overlay of the first picture.
     ///
     /// # Errors
     /// Those of [`Conversation::ask`].
@@ -169,8 +202,8 @@ impl Conversation {
 
     /// Answers `question` as a stream of events. Dropping the stream stops the run; so does `options.cancel`.
     ///
-    /// The stream yields [`Event::Stage`] at the end of each stage, [`Event::Progress`] in a long stage, [`Event::Looked`] once,
-    /// [`Event::Token`]s, and ends with [`Event::Done`] or an error.
+    /// The stream yields [`Event::Stage`] at the end of each stage, [`Event::Progress`] in a long stage, [`Event::Looked`] once per
+    /// picture, [`Event::Token`]s, and ends with [`Event::Done`] or an error.
     ///
     /// # Errors
     /// [`Error::Option`] for options out of range, [`Error::TooLong`] if the question does not fit into the context,
@@ -205,32 +238,34 @@ impl Conversation {
                 yield clock.end(stage);
                 clock.resume();
             }
-            let (visual, prefix) = match (&self.visual, &self.prefix) {
-                (Some((_, visual)), Some((_, prefix))) => Ok((visual, prefix)),
+            let (visuals, prefix) = match (&self.visual, &self.prefix) {
+                (Some((_, visuals)), Some((_, prefix))) => Ok((visuals, prefix)),
                 _ => Err(Error::Internal("the picture has not passed its last stage")),
             }?;
             let prompt = &request.prompt;
-            let n = visual.tokens.dims()[0];
+            let n: usize = visuals.iter().map(|visual| visual.tokens.dims()[0]).sum();
 
             let asked = model.run(pace, model.question_prefill(prefix, prompt.after(), pace)).await?;
             let kept = match request.layer {
                 Some(_) => {
                     let keep = options.keep.unwrap_or(model.config.focus.keep());
-                    Some(model.run(pace, model.rank_visual(prefix, prompt.image_at, &asked, keep)).await?)
+                    Some(model.run(pace, model.rank_visual(prefix, &asked, keep)).await?)
                 }
                 None => None,
             };
-            let looked = Arc::new(model.run(pace, looked(&model, self.grid, visual, kept.as_ref())).await?);
+            let looked = model.run(pace, looked(&model, &self.grids, visuals, kept.as_ref())).await?;
             if kept.is_some() {
                 yield clock.end(Stage::TextSampler);
                 clock.resume();
             }
-            yield Event::Looked(looked.clone());
+            for one in &looked.pictures {
+                yield Event::Looked(one.clone());
+            }
             clock.resume();
 
-            let visual_kept = kept.as_ref().map(|kept| &kept.visual);
+            let visual_kept = kept.is_some().then_some(looked.kept.as_slice());
             let first = async {
-                let (cache, logits) = model.prefill(prefix, prompt.image_at, visual_kept, asked, pace).await?;
+                let (cache, logits) = model.prefill(prefix, visual_kept, asked, pace).await?;
                 Ok((cache, finite(read_f32(logits).await?)?))
             };
             let (mut cache, mut logits) = model.run(pace, first).await?;
@@ -239,7 +274,7 @@ impl Conversation {
             let first_token_ms = clock.stages.values().sum();
 
             let mut answer = Answer::new(&model, prompt, options);
-            let after = prompt.ids.len() - 1 + n;
+            let after = prompt.text_tokens() + n;
             loop {
                 let next = answer.take(&mut logits)?;
                 let last = answer.is_complete();
@@ -257,7 +292,7 @@ impl Conversation {
 
             let dropped = (n - looked.kept.len()) as f64 * (1.0 - request.depth as f64 / model.config.text.n_layers as f64);
             let tokens = TokenCounts {
-                all: self.grid.stock_tokens(),
+                all: self.stock_tokens(),
                 after_vision_sampler: n,
                 after_text_sampler: looked.kept.len(),
             };
@@ -274,7 +309,7 @@ impl Conversation {
                     host_peak: memory::host_peak(),
                 },
             };
-            let turn = answer.turn(request.prompt.clone(), looked, statistics)?;
+            let turn = answer.turn(request.prompt.clone(), looked.pictures, statistics)?;
             yield Event::Done(Box::new(turn));
         }
     }
@@ -288,8 +323,8 @@ impl Conversation {
             return Err(Error::Option { option: "forced", expected, got: bad.to_string() });
         }
         let (chooser, layer) = (self.chooser(options), self.pruned_layer(options));
-        let prompt = self.model.prompter.encode(question)?;
-        let around = (prompt.ids.len() - 1).saturating_add(options.max_new_tokens);
+        let prompt = self.prompt(question)?;
+        let around = prompt.text_tokens().saturating_add(options.max_new_tokens);
         self.check_least(around, chooser)?;
         Ok(Request { prompt, around, chooser, layer, depth: layer.unwrap_or(text.n_layers) })
     }
@@ -300,7 +335,7 @@ impl Conversation {
     /// # Errors
     /// Those of [`Conversation::ask`].
     pub async fn prepare(&mut self, options: &AskOptions) -> Result<(), Error> {
-        // Any question is suitable: the template determines the text before the picture.
+        // Any question is suitable: the template determines the text up to the last picture.
         let request = self.request("?", options)?;
         let pace = Pace::new(&options.cancel);
         let needs = request.needs(&pace);
@@ -311,28 +346,32 @@ impl Conversation {
     /// Computes the next stage that depends on the picture only, and returns it; None if all are done.
     async fn advance(&mut self, needs: &Needs<'_>) -> Result<Option<Stage>, Error> {
         let model = self.model.clone();
-        if self.features.is_none() {
+        let next = self.features.len();
+        if let (Some(picture), Some(&grid)) = (self.pictures.get(next), self.grids.get(next)) {
             // Taken, not borrowed: tiles are large, and not needed after the features.
             let Some(tiles) = self.tiles.take() else {
-                self.tiles = Some(self.tiles()?);
+                self.tiles = Some(tiles(picture, &self.cut)?);
                 return Ok(Some(Stage::Tiles));
             };
-            self.features = Some(model.run(needs.pace, model.encode(tiles, self.grid, needs.pace)).await?);
+            self.features.push(model.run(needs.pace, model.encode(tiles, grid, needs.pace)).await?);
             return Ok(Some(Stage::VisionTower));
         }
-        if let Some(features) = self.features.as_ref()
-            && self.visual.as_ref().is_none_or(|(by, _)| *by != needs.chooser)
-        {
-            let visual = model.run(needs.pace, model.compress(features, needs.chooser)).await?;
+        if self.visual.as_ref().is_none_or(|(by, _)| *by != needs.chooser) {
+            let mut visuals = Vec::with_capacity(self.features.len());
+            for features in &self.features {
+                visuals.push(model.run(needs.pace, model.compress(features, needs.chooser)).await?);
+            }
             self.prefix = None;
-            self.visual = Some((needs.chooser, visual));
+            self.visual = Some((needs.chooser, visuals));
             return Ok(Some(Stage::VisionSampler));
         }
-        let Some((_, visual)) = &self.visual else { return Ok(None) };
-        self.check_length(needs.around.saturating_add(visual.tokens.dims()[0]))?;
+        let Some((_, visuals)) = &self.visual else { return Ok(None) };
+        let tokens: usize = visuals.iter().map(|visual| visual.tokens.dims()[0]).sum();
+        self.check_length(needs.around.saturating_add(tokens))?;
+        let lead = needs.prompt.lead();
         // A smaller depth than that of the prefix needs the input of an earlier layer, which is not kept: start again.
-        self.prefix.take_if(|(before, p)| before != needs.before || p.depth > needs.depth);
-        let fresh = || (needs.before.to_vec(), model.prefix(needs.before, visual));
+        self.prefix.take_if(|(own, p)| own != lead || p.depth > needs.depth);
+        let fresh = || (lead.to_vec(), model.prefix(lead, &needs.prompt.places, visuals));
         let (_, prefix) = self.prefix.get_or_insert_with(fresh);
         if prefix.depth < needs.depth {
             model.run(needs.pace, model.image_prefill(prefix, needs.depth, needs.pace)).await?;
@@ -358,11 +397,12 @@ impl Conversation {
     /// Checks the context before anything is computed, for the least number of visual tokens: all without the sampler, those
     /// of the thumbnail with it.
     fn check_least(&self, around: usize, chooser: Chooser) -> Result<(), Error> {
-        let least = match (self.model.config.focus.thumbnail, chooser.samples()) {
-            (true, false) => self.grid.stock_tokens(),
-            (true, true) => self.grid.patches * self.grid.patches,
-            (false, _) => 1,
+        let of = |grid: &Grid| match (self.model.config.focus.thumbnail, chooser.samples()) {
+            (true, false) => grid.stock_tokens(),
+            (true, true) if grid.thumbnail != Thumbnail::Own => grid.patches * grid.patches,
+            _ => 1,
         };
+        let least = self.grids.iter().map(of).sum();
         self.check_length(around.saturating_add(least))
     }
 
@@ -372,7 +412,7 @@ impl Conversation {
         let have = if model.device.info.class == DeviceClass::Cpu { memory::host_available() } else { None };
         let Some(have) = have else { return Ok(()) };
         let config = &model.config;
-        let tokens = around.saturating_add(self.grid.stock_tokens()).min(config.text.context);
+        let tokens = around.saturating_add(self.stock_tokens()).min(config.text.context);
         let rows = model.steps.rows(config.text.layer_work(), config.text.widest());
         let need = Plan::question_bytes(config, tokens, rows, model.dtype.size() as u64);
         if need <= have {
@@ -393,7 +433,7 @@ impl Conversation {
     /// # Errors
     /// Those of [`crate::prompt::Prompter::encode`].
     pub fn prompt(&self, question: &str) -> Result<Prompt, Error> {
-        self.model.prompter.encode(question)
+        self.model.prompter.encode(question, &self.grids)
     }
 }
 
@@ -431,26 +471,42 @@ fn finite(logits: Vec<f32>) -> Result<Vec<f32>, Error> {
     if logits.iter().all(|l| l.is_finite()) { Ok(logits) } else { Err(Error::NotFinite { stage: "the logits" }) }
 }
 
+/// What the text-guided sampler kept of all pictures, and of each.
+struct Outcome {
+    /// Indices of the kept tokens among those of all pictures, rising.
+    kept: Vec<usize>,
+    pictures: Vec<Arc<Looked>>,
+}
+
 /// Reads importance and kept tokens in one round trip. Without `kept` all tokens are kept.
-async fn looked(model: &Model, grid: Grid, visual: &Visual, kept: Option<&Kept>) -> Result<Looked, Error> {
+async fn looked(model: &Model, grids: &[Grid], visuals: &[Visual], kept: Option<&Kept>) -> Result<Outcome, Error> {
+    let counts = visuals.iter().map(|visual| visual.tokens.dims()[0]);
     let (importance, kept) = match kept {
-        None => (Vec::new(), (0..visual.tokens.dims()[0]).collect()),
+        None => (Vec::new(), (0..counts.clone().sum()).collect()),
         Some(Kept { importance, visual }) => {
             let reads = Transaction::default().register(importance.clone()).register(visual.clone());
             let mut read = read_all(reads).await?.into_iter();
             (read.next().map_or_else(Vec::new, into_f32), read.next().map_or_else(Vec::new, into_indices))
         }
     };
-    Ok(Looked {
-        grid,
-        window: model.config.focus.window,
-        scales: Arc::new(model.config.focus.scales.clone()),
-        choice: visual.choice.clone(),
-        thumbnail: visual.thumbnail,
-        boxes: visual.boxes.clone(),
-        importance,
-        kept,
-    })
+    let scales = Arc::new(model.config.focus.scales.clone());
+    let mut first = 0;
+    let mut pictures = Vec::with_capacity(visuals.len());
+    for ((&grid, visual), count) in grids.iter().zip(visuals).zip(counts) {
+        let own = first..first + count;
+        pictures.push(Arc::new(Looked {
+            grid,
+            window: model.config.focus.window,
+            scales: scales.clone(),
+            choice: visual.choice.clone(),
+            thumbnail: visual.thumbnail,
+            boxes: visual.boxes.clone(),
+            importance: importance.get(own.clone()).unwrap_or_default().to_vec(),
+            kept: kept.iter().filter(|index| own.contains(index)).map(|index| index - first).collect(),
+        }));
+        first += count;
+    }
+    Ok(Outcome { kept, pictures })
 }
 
 /// An answer while its tokens are chosen.
@@ -506,7 +562,7 @@ impl<'a> Answer<'a> {
         (self.ids.last().copied().unwrap_or_default(), after + self.ids.len() - 1)
     }
 
-    fn turn(self, prompt: Prompt, looked: Arc<Looked>, statistics: Statistics) -> Result<Turn, Error> {
+    fn turn(self, prompt: Prompt, looked: Vec<Arc<Looked>>, statistics: Statistics) -> Result<Turn, Error> {
         let finish_reason = if self.is_stopped() { FinishReason::Stop } else { FinishReason::Length };
         let text = self.model.decode(&self.ids)?;
         Ok(Turn {

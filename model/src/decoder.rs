@@ -1,4 +1,4 @@
-//! The text model (Llama, Vicuna, Mistral). Input: embeddings. Output: hidden states and logits.
+//! The text model (Llama, Vicuna, Mistral, Qwen2, Granite). Input: embeddings. Output: hidden states and logits.
 //!
 //! One `forward` of a layer serves prefill and decoding: cache and positions are arguments. Training calls the same parts of a
 //! layer, [`DecoderLayer::project`] and [`DecoderLayer::after_attention`], around its own attention over a batch.
@@ -52,28 +52,25 @@ impl Decoder {
     pub async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
         let t = &config.text;
         let (c, q, kv) = (t.d_model, t.n_heads * t.d_head, t.n_kv_heads * t.d_head);
+        let embed_tokens = load.matrix(&names.embedding(), [t.vocab, c]).await?;
         let mut layers = Vec::with_capacity(t.n_layers);
         for layer in 0..t.n_layers {
             let name = |rest: &str| names.text_layer(layer, rest);
             layers.push(DecoderLayer {
                 input_layernorm: load.rms_norm(&name("input_layernorm.weight"), c, t.epsilon).await?,
-                q_proj: load.linear(&name("self_attn.q_proj"), q, c, t.attention_bias).await?,
-                k_proj: load.linear(&name("self_attn.k_proj"), kv, c, t.attention_bias).await?,
-                v_proj: load.linear(&name("self_attn.v_proj"), kv, c, t.attention_bias).await?,
-                o_proj: load.linear(&name("self_attn.o_proj"), c, q, t.attention_bias).await?,
+                q_proj: load.linear(&name("self_attn.q_proj"), q, c, t.qkv_bias).await?,
+                k_proj: load.linear(&name("self_attn.k_proj"), kv, c, t.qkv_bias).await?,
+                v_proj: load.linear(&name("self_attn.v_proj"), kv, c, t.qkv_bias).await?,
+                o_proj: load.linear(&name("self_attn.o_proj"), c, q, t.output_bias).await?,
                 post_attention_layernorm: load.rms_norm(&name("post_attention_layernorm.weight"), c, t.epsilon).await?,
                 gate_proj: load.linear(&name("mlp.gate_proj"), t.d_ff, c, t.mlp_bias).await?,
                 up_proj: load.linear(&name("mlp.up_proj"), t.d_ff, c, t.mlp_bias).await?,
                 down_proj: load.linear(&name("mlp.down_proj"), c, t.d_ff, t.mlp_bias).await?,
             });
         }
+        let norm = load.rms_norm(&names.text("norm.weight"), c, t.epsilon).await?;
         let lm_head = if t.tied { None } else { Some(load.matrix(&names.head(), [t.vocab, c]).await?) };
-        Ok(Self {
-            embed_tokens: load.matrix(&names.embedding(), [t.vocab, c]).await?,
-            layers,
-            norm: load.rms_norm(&names.text("norm.weight"), c, t.epsilon).await?,
-            lm_head,
-        })
+        Ok(Self { embed_tokens, layers, norm, lm_head })
     }
 
     /// Embeddings of `ids`: (ids, C), f32. The prompter has checked that the ids are below the vocabulary.
@@ -84,6 +81,11 @@ impl Decoder {
         table.select(0, at).cast(DType::F32)
     }
 
+    /// Embeddings of text and visual tokens as the first layer reads them.
+    pub(crate) fn enter(&self, embedded: Tensor<2>, config: &TextConfig) -> Tensor<2> {
+        scaled(embedded, config.multipliers.map(|m| m.embedding))
+    }
+
     /// Logits of the next token after the last row of `hidden` (tokens, C): (1, vocab), f32.
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let [tokens, c] = hidden.dims();
@@ -92,12 +94,21 @@ impl Decoder {
 
     /// Logits of the next token after each row of `hidden` (tokens, C): (tokens, vocab), f32.
     pub fn logits_of(&self, hidden: Tensor<2>) -> Tensor<2> {
-        product(self.norm.forward(hidden), self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val())
+        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
+        product(self.norm.forward(hidden), head.val())
     }
 
     /// The embedding of every token, (vocab, C).
     pub fn embeddings(&self) -> Tensor<2> {
         self.embed_tokens.val()
+    }
+}
+
+/// `factor x`; None: `x`.
+fn scaled<const D: usize>(x: Tensor<D>, factor: Option<f64>) -> Tensor<D> {
+    match factor {
+        Some(factor) => x * factor,
+        None => x,
     }
 }
 
@@ -147,6 +158,8 @@ impl DecoderLayer {
     pub fn project(&self, hidden: Tensor<2>, rotation: &Rotation, config: &TextConfig) -> [Tensor<3>; 3] {
         let x = self.input_layernorm.forward(hidden);
         let query = rotation.apply(split(self.q_proj.forward(x.clone()), config.n_heads));
+        // The attention divides the scores by sqrt(d_head); Granite has its own factor.
+        let query = scaled(query, config.multipliers.map(|m| m.attention * (config.d_head as f64).sqrt()));
         let key = rotation.apply(split(self.k_proj.forward(x.clone()), config.n_kv_heads));
         [query, key, split(self.v_proj.forward(x), config.n_kv_heads)]
     }
@@ -165,7 +178,8 @@ impl DecoderLayer {
         config: &TextConfig,
         (steps, pace): (Steps, &Pace),
     ) -> Result<Tensor<2>, Error> {
-        let hidden = hidden + self.o_proj.forward(seen);
+        let residual = config.multipliers.map(|m| m.residual);
+        let hidden = hidden + scaled(self.o_proj.forward(seen), residual);
         let x = self.post_attention_layernorm.forward(hidden.clone());
         pace.between(steps).await?;
         let gate = self.gate_proj.forward(x.clone());
@@ -173,7 +187,7 @@ impl DecoderLayer {
         let up = self.up_proj.forward(x);
         pace.between(steps).await?;
         let gated = config.activation.gate(gate, up)?;
-        Ok(hidden + self.down_proj.forward(gated))
+        Ok(hidden + scaled(self.down_proj.forward(gated), residual))
     }
 
     /// Queries of the text-guided sampler (Eq. 6): this layer's norm and `W_q`; rotary positions only if `rotation` is given.

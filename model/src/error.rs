@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The question does not fit into the context of the model.
     #[error(
-        "the question is too long: {need} tokens with the picture and the answer, the model takes {have}; ask a shorter question, or allow fewer new tokens"
+        "the question is too long: {need} tokens with the picture and the answer, the model takes {have}; ask a shorter question, allow fewer new tokens, or use a smaller picture"
     )]
     TooLong {
         /// Number of tokens of picture, prompt and answer.

@@ -25,8 +25,9 @@ use fovea_runtime::{
 use crate::{
     decoder::DecoderLayer,
     error::Error,
-    grid::Grid,
+    grid::{Grid, Newline, Thumbnail},
     model::Model,
+    network::Network,
     pace::{Pace, Progress},
     rope::Rotation,
     stage::Stage,
@@ -38,7 +39,7 @@ use crate::{
 /// The vision tower's output for a picture, independent of every setting.
 #[derive(Clone, Debug)]
 pub(crate) struct Features {
-    /// (P*P, C), f32.
+    /// (P*P, C), f32: what the regions are compared with.
     pub thumbnail: Tensor<2>,
     /// (Hx, Wx, C), f32; None if nothing remains without the padding.
     pub map: Option<Tensor<3>>,
@@ -46,28 +47,32 @@ pub(crate) struct Features {
     pub grid: Grid,
 }
 
-/// The visual tokens, in the order in which the text model sees them.
+/// The visual tokens of a picture, in the order in which the text model sees them.
 #[derive(Clone, Debug)]
 pub(crate) struct Visual {
-    /// (N, C), f32: first those of the thumbnail, then those of the map with newlines.
+    /// (N, C), f32.
     pub tokens: Tensor<2>,
+    /// Number of tokens in each place that the picture has in the prompt.
+    pub places: Vec<usize>,
     /// Number of tokens of the thumbnail.
     pub thumbnail: usize,
-    /// Z, (regions, scales); empty without the sampler.
+    /// Z, (regions, scales), block by block; empty without the sampler.
     pub scale_logits: Vec<f32>,
-    /// Index of every region's scale; empty without the sampler.
+    /// Index of every region's scale, block by block; empty without the sampler.
     pub choice: Arc<Vec<usize>>,
-    /// The patches of every token after the thumbnail's.
+    /// The patches of every token that is not the thumbnail's.
     pub boxes: Arc<Vec<TokenBox>>,
 }
 
-/// Text before the picture and all visual tokens after the first `depth` layers.
+/// The text before the last picture's end and all visual tokens after the first `depth` layers.
 #[derive(Clone, Debug)]
 pub(crate) struct Prefix {
     /// Number of layers that they have passed.
     pub depth: usize,
-    /// The input of layer `depth`, (before + N, C).
+    /// The input of layer `depth`, (text + N, C).
     pub hidden: Tensor<2>,
+    /// The rows of the visual tokens, rising. All other rows are text, which is never pruned.
+    visual: Vec<usize>,
     /// Positions of its tokens: from 0.
     rotation: Rotation,
     /// The caches of the passed layers.
@@ -86,68 +91,144 @@ pub(crate) struct Question {
 }
 
 impl Model {
-    /// Tiles -> features. `pixel_values` (tiles, 3, S, S), thumbnail first.
+    /// Tiles -> features. `pixel_values` (tiles, 3, S, S), in the order of [`Tiles`].
     pub(crate) async fn encode(&self, tiles: Tiles, grid: Grid, pace: &Pace) -> Result<Features, Error> {
         let shape = [tiles.count, 3, tiles.side, tiles.side];
         let pixels = TensorData::new(tiles.pixel_values, shape);
         let pixels = Tensor::from_data(pixels, (&self.device.device, DType::F32));
-        let features = self.tower.forward(pixels, &self.config.vision, self.steps, pace).await?;
-        let features = self.projector.forward(features, &self.config, self.steps, pace).await?; // (tiles, P*P, C)
+        let Network { tower, projector, .. } = &self.network;
+        let features = tower.forward(pixels, &self.config.vision, self.steps, pace).await?;
+        let features = projector.forward(features, &self.config, self.steps, pace).await?; // (tiles, P*P, C)
         let (p, c) = (grid.patches, self.config.text.d_model);
-        let thumbnail = features.clone().narrow(0, 0, 1).reshape([p * p, c]);
+        let (thumbnail, first) = match grid.thumbnail {
+            Thumbnail::First => (0, 1),
+            Thumbnail::Last => (tiles.count - 1, 0),
+            Thumbnail::Own => (0, 0),
+        };
+        let thumbnail = features.clone().narrow(0, thumbnail, 1).reshape([p * p, c]);
         let map = (grid.height > 0 && grid.width > 0).then(|| {
-            let tiles = features.narrow(0, 1, grid.rows * grid.cols);
+            let tiles = features.narrow(0, first, grid.rows * grid.cols);
             let canvas = tiles.reshape([grid.rows, grid.cols, p, p, c]).permute([0, 2, 1, 3, 4]);
             let canvas = canvas.reshape([grid.rows * p, grid.cols * p, c]);
-            canvas.narrow(0, grid.top, grid.height).narrow(1, grid.left, grid.width)
+            let (height, width) = grid.cut;
+            shrunk(canvas.narrow(0, grid.top, height).narrow(1, grid.left, width), [grid.height, grid.width])
         });
         settle(map.as_ref().map_or(&thumbnail.clone().unsqueeze::<3>(), |map| map)).await?;
         Ok(Features { thumbnail, map, grid })
     }
 
-    /// Features -> visual tokens: with the vision-guided sampler, or every token as in LLaVA-NeXT.
+    /// Features -> visual tokens: with the vision-guided sampler, or every token as in the family's own sequence.
+    ///
+    /// Each block of the map has its own regions and its own place in the prompt.
     pub(crate) async fn compress(&self, features: &Features, chooser: Chooser) -> Result<Visual, Error> {
-        let (newline, grid) = (self.newline.clone(), features.grid);
+        let grid = features.grid;
+        let newline = self.network.newline.as_ref().map(|newline| newline.val());
+        let row_end = newline.clone().filter(|_| grid.newline == Newline::Rows);
+        let selector = self.network.selector.as_ref();
         let (selector, random) = match chooser {
             Chooser::Off => (None, None),
-            Chooser::Selector => (self.selector.as_ref(), None),
-            Chooser::Random(seed) => (self.selector.as_ref(), Some(seed)),
+            Chooser::Selector => (selector, None),
+            Chooser::Random(seed) => (selector, Some(seed)),
         };
-        let (high, reads, boxes) = match (selector, &features.map) {
-            (Some(selector), Some(map)) => {
-                let s = vision_guided(map, &features.thumbnail, newline, selector, &self.config.focus, random).await?;
-                let reads = Transaction::default().register(s.logits).register(s.choice);
-                (s.tokens, Some(s.boxes.into_iter().fold(reads, Transaction::register)), Vec::new())
-            }
-            (Some(_), None) => (None, None, Vec::new()),
-            (None, map) => (every_token(map.as_ref(), grid.height, newline), None, every_box(grid.height, grid.width)),
-        };
-        // If only the thumbnail remains it is kept, even if the config drops it.
-        let thumbnail = (self.config.focus.thumbnail || high.is_none()).then(|| features.thumbnail.clone());
-        let thumbnail_tokens = thumbnail.as_ref().map_or(0, |t| t.dims()[0]);
-        let tokens = Tensor::cat(thumbnail.into_iter().chain(high).collect(), 0);
-        // The choices are read for display once per picture, in one round trip; no computation depends on them.
-        let mut read = match reads {
-            Some(reads) => read_all(reads).await?,
-            None => {
-                settle(&tokens).await?;
-                Vec::new()
-            }
+        let (mut parts, mut boxes, mut sampled) = (Vec::new(), Vec::new(), Vec::new());
+        for [y0, x0, y1, x1] in grid.blocks() {
+            let (height, width) = (y1 - y0, x1 - x0);
+            let map = features.map.as_ref().map(|map| map.clone().narrow(0, y0, height).narrow(1, x0, width));
+            parts.push(match (selector, map) {
+                (Some(selector), Some(map)) => {
+                    let (thumbnail, focus) = (&features.thumbnail, &self.config.focus);
+                    let s = vision_guided(&map, thumbnail, row_end.clone(), selector, focus, random).await?;
+                    sampled.push((s.logits, s.choice, s.boxes, [y0, x0]));
+                    s.tokens
+                }
+                (Some(_), None) => None,
+                (None, map) => {
+                    let moved = |[top, left, bottom, right]: TokenBox| [top + y0, left + x0, bottom + y0, right + x0];
+                    boxes.extend(every_box(height, width, row_end.is_some()).into_iter().map(moved));
+                    every_token(map.as_ref(), height, row_end.clone())
+                }
+            });
         }
-        .into_iter();
-        let scale_logits = read.next().map_or_else(Vec::new, into_f32);
-        let choice = Arc::new(read.next().map_or_else(Vec::new, into_indices));
-        let sampled_boxes = read.next().map(|data| into_indices(data).as_chunks::<4>().0.to_vec());
-        let boxes = Arc::new(sampled_boxes.unwrap_or(boxes));
-        Ok(Visual { tokens, thumbnail: thumbnail_tokens, scale_logits, choice, boxes })
+        let mut places: Vec<usize> =
+            parts.iter().map(|part| part.as_ref().map_or(0, |tokens| tokens.dims()[0])).collect();
+        let mut parts: Vec<Tensor<2>> = parts.into_iter().flatten().collect();
+        if let Some(newline) = newline.filter(|_| grid.newline == Newline::End)
+            && let Some(last) = places.last_mut()
+        {
+            *last += 1;
+            parts.push(newline.unsqueeze());
+        }
+        // If only the thumbnail remains it is kept, even if the config drops it, or if it is the map's own.
+        let alone = parts.is_empty();
+        let sent = alone || self.config.focus.thumbnail && grid.thumbnail != Thumbnail::Own;
+        let thumbnail = if sent { features.thumbnail.dims()[0] } else { 0 };
+        match grid.thumbnail {
+            Thumbnail::Last => places.push(thumbnail),
+            Thumbnail::First | Thumbnail::Own => places.iter_mut().take(1).for_each(|first| *first += thumbnail),
+        }
+        if sent {
+            let at = if grid.thumbnail == Thumbnail::Last { parts.len() } else { 0 };
+            parts.insert(at, features.thumbnail.clone());
+        }
+        let tokens = Tensor::cat(parts, 0);
+        let sampled = self.read_choices(&tokens, sampled).await?;
+        let ends =
+            (grid.newline == Newline::End).then_some([grid.height.max(1) - 1, grid.width, grid.height, grid.width]);
+        let boxes = sampled.boxes.unwrap_or(boxes).into_iter().chain(ends).collect();
+        let (scale_logits, choice) = (sampled.logits, Arc::new(sampled.choice));
+        Ok(Visual { tokens, places, thumbnail, scale_logits, choice, boxes: Arc::new(boxes) })
     }
 
-    /// Text before the picture and visual tokens as embeddings: a prefix that has passed no layer.
-    pub(crate) fn prefix(&self, before: &[u32], visual: &Visual) -> Prefix {
-        let parts = (!before.is_empty()).then(|| self.decoder.embed(before)).into_iter();
-        let hidden = Tensor::cat(parts.chain([visual.tokens.clone()]).collect(), 0);
-        let positions: Vec<usize> = (0..hidden.dims()[0]).collect();
-        Prefix { depth: 0, rotation: self.rope.at(&positions, &self.device.device), hidden, cache: KvCache::default() }
+    /// Reads what the sampler chose in each block, in one round trip; without blocks it waits for `tokens`.
+    ///
+    /// The choices are for display only; no computation depends on them.
+    async fn read_choices(&self, tokens: &Tensor<2>, blocks: Vec<Block>) -> Result<Choices, Error> {
+        if blocks.is_empty() {
+            settle(tokens).await?;
+            return Ok(Choices { logits: Vec::new(), choice: Vec::new(), boxes: None });
+        }
+        let mut reads = Transaction::default();
+        for (logits, choice, boxes, _) in &blocks {
+            reads = reads.register(logits.clone()).register(choice.clone());
+            reads = boxes.iter().cloned().fold(reads, Transaction::register);
+        }
+        let mut read = read_all(reads).await?.into_iter();
+        let (mut logits, mut choice, mut boxes) = (Vec::new(), Vec::new(), Vec::new());
+        for (_, _, has_boxes, [y0, x0]) in &blocks {
+            logits.extend(read.next().map_or_else(Vec::new, into_f32));
+            choice.extend(read.next().map_or_else(Vec::new, into_indices));
+            let own = if has_boxes.is_some() { read.next().map_or_else(Vec::new, into_indices) } else { Vec::new() };
+            let (own, _) = own.as_chunks::<4>();
+            boxes.extend(own.iter().map(|[top, left, bottom, right]| [top + y0, left + x0, bottom + y0, right + x0]));
+        }
+        Ok(Choices { logits, choice, boxes: Some(boxes) })
+    }
+
+    /// Text and visual tokens up to the end of the last picture, as embeddings: a prefix that has passed no layer.
+    ///
+    /// `lead` are the ids up to the last place of a picture, `at` the indices of all places, and `visuals` the pictures.
+    pub(crate) fn prefix(&self, lead: &[u32], at: &[usize], visuals: &[Visual]) -> Prefix {
+        let mut counts = visuals.iter().flat_map(|visual| visual.places.iter().copied());
+        let (mut parts, mut visual) = (Vec::new(), Vec::new());
+        let (mut from, mut row) = (0, 0);
+        let tokens = Tensor::cat(visuals.iter().map(|visual| visual.tokens.clone()).collect(), 0);
+        let mut taken = 0;
+        for &place in at {
+            if place > from {
+                parts.push(self.decoder().embed(&lead[from..place]));
+                row += place - from;
+            }
+            let count = counts.next().unwrap_or(0);
+            if count > 0 {
+                parts.push(tokens.clone().narrow(0, taken, count));
+                visual.extend(row..row + count);
+            }
+            (from, row, taken) = (place + 1, row + count, taken + count);
+        }
+        let hidden = self.decoder().enter(Tensor::cat(parts, 0), &self.config.text);
+        let positions: Vec<usize> = (0..row).collect();
+        let rotation = self.rope.at(&positions, &self.device.device);
+        Prefix { depth: 0, rotation, hidden, visual, cache: KvCache::default() }
     }
 
     /// Runs `prefix` through the layers up to `depth`.
@@ -156,7 +237,7 @@ impl Model {
     pub(crate) async fn image_prefill(&self, prefix: &mut Prefix, depth: usize, pace: &Pace) -> Result<(), Error> {
         let from = prefix.depth;
         while prefix.depth < depth {
-            let layer = &self.decoder.layers[prefix.depth];
+            let layer = &self.decoder().layers[prefix.depth];
             let at = At { stage: Stage::ImagePrefill, layer: prefix.depth - from, layers: depth - from };
             let (hidden, cache) = self.through(layer, prefix.hidden.clone(), &prefix.rotation, None, at, pace).await?;
             prefix.cache.layers.push(cache);
@@ -179,10 +260,10 @@ impl Model {
         let start = prefix.hidden.dims()[0];
         let positions: Vec<usize> = (start..start + after.len()).collect();
         let rotation = self.rope.at(&positions, &self.device.device);
-        let mut hidden = self.decoder.embed(after);
+        let mut hidden = self.decoder().enter(self.decoder().embed(after), &self.config.text);
         let mut cache = KvCache::default();
         let layers = prefix.cache.layers.len();
-        for (i, (layer, held)) in self.decoder.layers.iter().zip(&prefix.cache.layers).enumerate() {
+        for (i, (layer, held)) in self.decoder().layers.iter().zip(&prefix.cache.layers).enumerate() {
             let at = At { stage: Stage::TextSampler, layer: i, layers };
             let (out, grown) = self.through(layer, hidden, &rotation, Some(held.clone()), at, pace).await?;
             cache.layers.push(grown);
@@ -192,53 +273,53 @@ impl Model {
     }
 
     /// Importance of the visual tokens for the question, and the tokens to keep.
-    pub(crate) async fn rank_visual(
-        &self,
-        prefix: &Prefix,
-        image_at: usize,
-        question: &Question,
-        keep: Keep,
-    ) -> Result<Kept, Error> {
-        let layer = &self.decoder.layers[prefix.depth];
-        let count = prefix.hidden.dims()[0] - image_at;
-        let visual = prefix.hidden.clone().narrow(0, image_at, count);
+    pub(crate) async fn rank_visual(&self, prefix: &Prefix, question: &Question, keep: Keep) -> Result<Kept, Error> {
+        let layer = &self.decoder().layers[prefix.depth];
+        let (visual, positions) = self.rows(prefix, &prefix.visual)?;
         let (rope, config) = (self.config.focus.score_rope, &self.config.text);
         let query = layer.score_query(question.hidden.clone(), rope.then_some(&question.rotation), config);
-        let at = rope.then(|| prefix.rotation.narrow(image_at, count));
-        let key = layer.score_key(visual, at.as_ref(), config);
+        let key = layer.score_key(visual, rope.then_some(&positions), config);
         text_guided(query, key, keep).await
+    }
+
+    /// Some rows of the prefix, with their positions. `at` rises.
+    fn rows(&self, prefix: &Prefix, at: &[usize]) -> Result<(Tensor<2>, Rotation), Error> {
+        let count = prefix.hidden.dims()[0];
+        let first = at.first().copied().unwrap_or(0);
+        if at.last().is_some_and(|last| last - first + 1 == at.len()) {
+            return Ok((prefix.hidden.clone().narrow(0, first, at.len()), prefix.rotation.narrow(first, at.len())));
+        }
+        let at = indices(at, count, &self.device.device)?;
+        let rows = row_gather(prefix.hidden.clone().unsqueeze::<3>(), at.clone())?;
+        Ok((rows.squeeze_dim(0), prefix.rotation.pick(&at)?))
     }
 
     /// Runs kept tokens and question through the layers after `depth`: the caches of all layers, and logits (1, vocab).
     ///
-    /// `kept` are the indices of the kept visual tokens; None: all. They keep their order and their original positions.
+    /// `kept` are the indices of the kept visual tokens, rising; None: all. They keep their order and their original positions.
     pub(crate) async fn prefill(
         &self,
         prefix: &Prefix,
-        image_at: usize,
-        kept: Option<&Tensor<1, Int>>,
+        kept: Option<&[usize]>,
         question: Question,
         pace: &Pace,
     ) -> Result<(KvCache, Tensor<2>), Error> {
         let Question { mut hidden, rotation, mut cache } = question;
-        if prefix.depth < self.decoder.layers.len() {
+        if prefix.depth < self.decoder().layers.len() {
             let (picture, positions) = match kept {
                 None => (prefix.hidden.clone(), prefix.rotation.clone()),
                 Some(kept) => {
-                    // The text before the picture is not pruned.
-                    let before: Vec<usize> = (0..image_at).collect();
-                    let mut at = vec![kept.clone() + image_at as i64];
-                    if image_at > 0 {
-                        at.insert(0, indices(&before, image_at, &self.device.device)?);
-                    }
-                    let at = Tensor::cat(at, 0);
-                    let rows = row_gather(prefix.hidden.clone().unsqueeze::<3>(), at.clone())?;
-                    (rows.squeeze_dim(0), prefix.rotation.pick(&at)?)
+                    // Text is not pruned.
+                    let mut stays = vec![true; prefix.hidden.dims()[0]];
+                    prefix.visual.iter().for_each(|&row| stays[row] = false);
+                    kept.iter().filter_map(|&index| prefix.visual.get(index)).for_each(|&row| stays[row] = true);
+                    let at: Vec<usize> = (0..stays.len()).filter(|&row| stays[row]).collect();
+                    self.rows(prefix, &at)?
                 }
             };
             hidden = Tensor::cat(vec![picture, hidden], 0);
             let rotation = positions.then(&rotation);
-            let upper = &self.decoder.layers[prefix.depth..];
+            let upper = &self.decoder().layers[prefix.depth..];
             for (i, layer) in upper.iter().enumerate() {
                 let at = At { stage: Stage::Prefill, layer: i, layers: upper.len() };
                 let (out, grown) = self.through(layer, hidden, &rotation, None, at, pace).await?;
@@ -246,7 +327,7 @@ impl Model {
                 hidden = out;
             }
         }
-        Ok((cache, self.decoder.logits(hidden)))
+        Ok((cache, self.decoder().logits(hidden)))
     }
 
     /// Runs one more token through all layers: logits (1, vocab) of the next token.
@@ -258,16 +339,16 @@ impl Model {
         pace: &Pace,
     ) -> Result<Tensor<2>, Error> {
         let rotation = self.rope.at(&[position], &self.device.device);
-        let mut hidden = self.decoder.embed(&[token]);
+        let mut hidden = self.decoder().enter(self.decoder().embed(&[token]), &self.config.text);
         pace.check().await?;
         // Move each cache in and out, so that it has one owner and is written in place.
         let caches = std::mem::take(&mut cache.layers);
-        for (layer, held) in self.decoder.layers.iter().zip(caches) {
+        for (layer, held) in self.decoder().layers.iter().zip(caches) {
             let (out, grown) = self.layer(layer, hidden, &rotation, Some(held), pace).await?;
             cache.layers.push(grown);
             hidden = out;
         }
-        Ok(self.decoder.logits(hidden))
+        Ok(self.decoder().logits(hidden))
     }
 
     async fn layer(
@@ -322,6 +403,48 @@ impl Model {
     }
 }
 
+/// What the vision-guided sampler made of one block of the map, on the device, and the block's first row and column.
+type Block = (Tensor<2>, Tensor<1, Int>, Option<Tensor<2, Int>>, [usize; 2]);
+
+/// What the vision-guided sampler chose in all blocks, on the host.
+struct Choices {
+    logits: Vec<f32>,
+    choice: Vec<usize>,
+    /// None without the sampler.
+    boxes: Option<Vec<TokenBox>>,
+}
+
+/// A map of another size: bilinear, not antialiased, pixel centres at half (`torch.nn.functional.interpolate`). LLaVA-OneVision
+/// shrinks large maps so: `image_newline` and samplers come after it. Source: `pack_image_features` in Hugging Face's
+/// `models/llava_onevision/modeling_llava_onevision.py`.
+///
+/// Row y of the result is at `max((y + 0.5) H / H' - 0.5, 0)` of the source, between two rows; columns are similar.
+///
+/// # Shapes
+/// (H, W, C) -> (H', W', C).
+fn shrunk(map: Tensor<3>, to: [usize; 2]) -> Tensor<3> {
+    let [height, width, _] = map.dims();
+    if [height, width] == to {
+        return map;
+    }
+    let axis = |map: Tensor<3>, dim: usize, from: usize, to: usize| {
+        let at = |i: usize| ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+        let low: Vec<usize> = (0..to).map(|i| (at(i) as usize).min(from - 1)).collect();
+        let share: Vec<f32> = (0..to).map(|i| (at(i) - low[i] as f64) as f32).collect();
+        let pick = |rows: Vec<usize>| {
+            let rows: Vec<i32> = rows.into_iter().map(|row| row as i32).collect();
+            map.clone().select(dim, Tensor::from_data(rows.as_slice(), &map.device()))
+        };
+        let (above, below) = (pick(low.clone()), pick(low.iter().map(|row| (row + 1).min(from - 1)).collect()));
+        let mut shape = [1; 3];
+        shape[dim] = to;
+        let share = Tensor::<1>::from_data(share.as_slice(), &map.device()).reshape(shape);
+        above.clone() + (below - above) * share
+    };
+    let [rows, cols] = to;
+    axis(axis(map, 0, height, rows), 1, width, cols)
+}
+
 /// Which layer of a stage is running.
 #[derive(Clone, Copy)]
 struct At {
@@ -370,7 +493,7 @@ mod tests {
     fn narrow_and_wide_steps_give_equal_results() {
         let whole = run(None);
         let config = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo checkpoint").config;
-        let tokens = config.vision.patches().pow(2) + 1;
+        let tokens = config.vision.places();
         let widest = config.vision.d_ff.max(config.vision.n_heads * tokens) as u64;
         // Two tiles at a time, seven rows of a tile, and one row of everything.
         for values in [2 * tokens as u64 * widest, 7 * widest, 1] {

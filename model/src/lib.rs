@@ -1,4 +1,4 @@
-//! LLaVA-NeXT with FocusLLaVA's two token samplers: from a checkpoint and a picture to an answer.
+//! Models of the LLaVA family with FocusLLaVA's two token samplers: from a checkpoint and pictures to an answer.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), fovea_model::Error> {
@@ -24,6 +24,8 @@ mod error;
 mod json_files;
 mod quantised;
 mod config;
+mod conversations;
+mod original;
 mod generation;
 mod chat_template;
 mod quiet;
@@ -57,6 +59,7 @@ mod vision_sampler;
 mod rope;
 mod decoder;
 mod text_sampler;
+mod network;
 mod focus;
 
 // A question to an answer.
@@ -68,22 +71,26 @@ pub mod trace;
 
 pub use answer::{AskOptions, Event, FinishReason, MemoryBytes, Statistics, TokenCounts, Turn};
 pub use cancel::Cancel;
-pub use checkpoint::{Blueprint, Checkpoint};
-pub use config::{Activation, Config, FocusConfig, RopeScaling, TextConfig, TileConfig, VisionConfig};
+pub use checkpoint::{Blueprint, Checkpoint, Outline};
+pub use config::{
+    Activation, Config, Cut, FocusConfig, Layout, Multipliers, ProjectorKind, RopeScaling, TextConfig, TileConfig,
+    VisionConfig,
+};
 pub use conversation::Conversation;
 pub use error::{Error, ErrorKind};
 pub use generation::Generation;
-pub use grid::Grid;
+pub use grid::{Blocks, Fit, Grid, Newline, Thumbnail};
 pub use inspect::{Inspection, NotUsed, inspect};
+pub use load::Parameter;
 pub use looked::{Looked, Part, VisualToken};
 pub use model::{LoadProgress, LoadStage, Model, Precision};
 pub use names::{Names, Naming};
 pub use pace::Progress;
 pub use pick::Pick;
 pub use picture::Picture;
-pub use plan::{Cost, Plan};
+pub use plan::{Cost, Plan, Stored};
 pub use prompt::{Prompt, Prompter};
-pub use resize::bicubic;
+pub use resize::{Kernel, bicubic, resize, resize_part};
 pub use stage::Stage;
 pub use tiles::{Tiles, best_resolution, tiles};
 
@@ -95,6 +102,7 @@ pub mod parts {
         linear::Linear,
         load::Loader,
         names::SELECTOR,
+        network::Network,
         pace::{Pace, Steps},
         projector::Projector,
         rope::{Rope, Rotation},

@@ -49,6 +49,7 @@ impl Activation {
         match self {
             Self::QuickGelu => quick_gelu(x),
             Self::Gelu => burn::tensor::activation::gelu(x),
+            Self::GeluTanh => burn::tensor::activation::gelu_approximate(x),
             Self::Silu => burn::tensor::activation::silu(x),
         }
     }

@@ -1,55 +1,115 @@
 //! Loads tensors by name, one at a time. Input: an open checkpoint. Output: parameters of modules on a device.
+//!
+//! The `load` of a module is the only declaration of its tensors. A dry run of it lists them: [`Loader::listing`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use burn::module::Param;
 use burn::nn::{LayerNorm, LayerNormConfig, RmsNorm};
 use burn::tensor::{DType, Device, Tensor};
 use fovea_runtime::weights::Weights;
 
-use crate::{cancel::Cancel, error::Error, linear::Linear, names::SELECTOR};
+use crate::{cancel::Cancel, error::Error, linear::Linear};
 
-/// Whether a tensor is loaded in the dtype of the matrices; all others are loaded in f32.
-///
-/// Position embeddings and the scale selector stay exact: the first are added to activations, the second decides.
-pub(crate) fn is_matrix(name: &str, shape: &[usize]) -> bool {
-    shape.len() >= 2 && !name.ends_with("position_embedding.weight") && !name.starts_with(SELECTOR)
+/// A tensor that a model needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// Its shape in the checkpoint.
+    pub shape: Vec<usize>,
+    /// Whether it is loaded in the dtype of the matrices; all others are loaded in f32.
+    ///
+    /// Position embeddings and the scale selector stay exact: the first are added to activations, the second decides.
+    pub is_matrix: bool,
 }
 
-/// Loads tensors and counts the bytes read.
+impl Parameter {
+    /// Number of values.
+    pub fn values(&self) -> u64 {
+        self.shape.iter().map(|&d| d as u64).fold(1, u64::saturating_mul)
+    }
+}
+
+/// Loads tensors, or lists them.
 ///
 /// # Errors
 /// Every method returns [`Error::Cancelled`], or an error that names file and tensor if the tensor is missing, cannot be read, or
 /// has another shape or dtype.
 pub struct Loader<'a> {
-    /// The open checkpoint.
-    pub weights: &'a Weights,
-    /// Where tensors are loaded.
-    pub device: &'a Device,
-    /// Dtype of the matrices; vectors are always f32.
-    pub dtype: DType,
-    /// Bytes read.
-    pub done: Cell<u64>,
-    /// Bytes in all.
-    pub total: u64,
-    /// Called after every tensor with the bytes read and the bytes in all.
-    pub progress: &'a dyn Fn(u64, u64),
-    /// Stops loading.
-    pub cancel: &'a Cancel,
+    /// None: the tensors are listed, not loaded.
+    from: Option<From<'a>>,
+    device: Device,
+    dtype: DType,
+    listed: RefCell<Vec<Parameter>>,
 }
 
-impl Loader<'_> {
-    async fn tensor<const D: usize>(&self, name: &str, shape: [usize; D], dtype: DType) -> Result<Tensor<D>, Error> {
-        self.cancel.check().await?;
-        let tensor = self.weights.load(name, shape, dtype, self.device).await?;
-        self.done.set(self.done.get() + self.weights.entries().get(name).map_or(0, |e| e.bytes()));
-        (self.progress)(self.done.get(), self.total);
+/// The source of the tensors.
+struct From<'a> {
+    weights: &'a Weights,
+    done: Cell<u64>,
+    progress: &'a dyn Fn(u64),
+    cancel: &'a Cancel,
+}
+
+impl<'a> Loader<'a> {
+    /// Loads the tensors of `weights` to `device`, matrices in `dtype` and all others in f32. `progress` receives the number of
+    /// bytes read after each tensor.
+    pub fn new(
+        weights: &'a Weights,
+        device: &Device,
+        dtype: DType,
+        cancel: &'a Cancel,
+        progress: &'a dyn Fn(u64),
+    ) -> Self {
+        let from = From { weights, done: Cell::new(0), progress, cancel };
+        Self { from: Some(from), device: device.clone(), dtype, listed: RefCell::default() }
+    }
+
+    /// A dry run: every tensor is a single zero, and only its name and shape count.
+    pub fn listing() -> Self {
+        Self { from: None, device: Device::flex(), dtype: DType::F32, listed: RefCell::default() }
+    }
+
+    /// The tensors that were asked for, in the order of the modules' fields.
+    pub fn listed(self) -> Vec<Parameter> {
+        self.listed.into_inner()
+    }
+
+    async fn tensor<const D: usize>(
+        &self,
+        name: &str,
+        stored: &[usize],
+        shape: [usize; D],
+        is_matrix: bool,
+    ) -> Result<Tensor<D>, Error> {
+        let Some(from) = &self.from else {
+            let shape = stored.to_vec();
+            self.listed.borrow_mut().push(Parameter { name: name.to_owned(), shape, is_matrix });
+            return Ok(Tensor::zeros([1; D], (&self.device, DType::F32)));
+        };
+        from.cancel.check().await?;
+        let dtype = if is_matrix { self.dtype } else { DType::F32 };
+        let tensor = from.weights.load(name, stored, shape, dtype, &self.device).await?;
+        from.done.set(from.done.get() + from.weights.entries().get(name).map_or(0, |e| e.bytes()));
+        (from.progress)(from.done.get());
         Ok(tensor)
     }
 
     /// A matrix, in the dtype of the matrices.
     pub(crate) async fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>, Error> {
-        Ok(Param::from_tensor(self.tensor(name, shape, self.dtype).await?))
+        Ok(Param::from_tensor(self.tensor(name, &shape, shape, true).await?))
+    }
+
+    /// The kernel of a convolution (out, channels, rows, columns) as a matrix (out, the product of the others).
+    pub(crate) async fn convolution(&self, name: &str, stored: [usize; 4]) -> Result<Param<Tensor<2>>, Error> {
+        let [out, inner @ ..] = stored;
+        Ok(Param::from_tensor(self.tensor(name, &stored, [out, inner.iter().product()], true).await?))
+    }
+
+    /// A matrix, in f32.
+    pub(crate) async fn exact(&self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>, Error> {
+        Ok(Param::from_tensor(self.tensor(name, &shape, shape, false).await?))
     }
 
     /// A vector of `n` values, in f32.
@@ -57,12 +117,7 @@ impl Loader<'_> {
     /// # Errors
     /// See [`Loader`].
     pub async fn vector(&self, name: &str, n: usize) -> Result<Param<Tensor<1>>, Error> {
-        Ok(Param::from_tensor(self.tensor(name, [n], DType::F32).await?))
-    }
-
-    /// Any tensor, in f32.
-    pub(crate) async fn f32<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, Error> {
-        self.tensor(name, shape, DType::F32).await
+        Ok(Param::from_tensor(self.tensor(name, &[n], [n], false).await?))
     }
 
     /// `{name}.weight` (out, inputs) and, if `bias` is set, `{name}.bias` (out).
@@ -80,7 +135,7 @@ impl Loader<'_> {
     /// # Errors
     /// See [`Loader`].
     pub async fn layer_norm(&self, name: &str, n: usize, epsilon: f64) -> Result<LayerNorm, Error> {
-        let mut norm = LayerNormConfig::new(n).with_epsilon(epsilon).init(self.device);
+        let mut norm = LayerNormConfig::new(n).with_epsilon(epsilon).init(&self.device);
         norm.gamma = self.vector(&format!("{name}.weight"), n).await?;
         norm.beta = Some(self.vector(&format!("{name}.bias"), n).await?);
         Ok(norm)

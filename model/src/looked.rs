@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use fovea_runtime::{Scale, TokenBox};
+use fovea_shaders::regions;
 use serde::{Serialize, Serializer};
 
-use crate::grid::Grid;
+use crate::grid::{Grid, Thumbnail};
 
 /// What an overlay needs to show, besides the picture.
 #[derive(Clone, Debug)]
@@ -18,11 +19,11 @@ pub struct Looked {
     pub window: usize,
     /// The scales that each region can have.
     pub scales: Arc<Vec<Scale>>,
-    /// One index into `scales` per region, in raster order; empty without the vision-guided sampler.
+    /// One index into `scales` per region, block by block in raster order; empty without the vision-guided sampler.
     pub choice: Arc<Vec<usize>>,
-    /// Number of tokens of the thumbnail. They are the first visual tokens.
+    /// Number of tokens of the thumbnail. They are before those of the map, or after them, as `grid.thumbnail` says.
     pub thumbnail: usize,
-    /// The patches of each visual token after the thumbnail. The patches of a newline are right of the map.
+    /// The patches of each visual token of the map. The patches of a newline are right of the map.
     pub boxes: Arc<Vec<TokenBox>>,
     /// Importance of each visual token (Eq. 8); empty without the text-guided sampler.
     pub importance: Vec<f32>,
@@ -34,7 +35,7 @@ pub struct Looked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// The downscaled whole picture. Its tokens come first.
+    /// The downscaled whole picture.
     Thumbnail,
     /// The map: the patches of the high-resolution tiles.
     Map,
@@ -79,6 +80,46 @@ impl Looked {
         self.thumbnail + self.boxes.len()
     }
 
+    /// The index of the first token of the map among all visual tokens.
+    #[must_use]
+    pub fn map_at(&self) -> usize {
+        if self.grid.thumbnail == Thumbnail::Last { 0 } else { self.thumbnail }
+    }
+
+    /// The index of the first token of the thumbnail among all visual tokens.
+    #[must_use]
+    pub fn thumbnail_at(&self) -> usize {
+        if self.grid.thumbnail == Thumbnail::Last { self.boxes.len() } else { 0 }
+    }
+
+    /// The region of a patch of the map as an index into `choice`; `None` outside the map.
+    #[must_use]
+    pub fn region_at(&self, y: usize, x: usize) -> Option<usize> {
+        let window = self.window.max(1);
+        let mut before = 0;
+        for [top, left, bottom, right] in self.grid.blocks() {
+            let across = (right - left).div_ceil(window);
+            if (top..bottom).contains(&y) && (left..right).contains(&x) {
+                return Some(before + (y - top) / window * across + (x - left) / window);
+            }
+            before += (bottom - top).div_ceil(window) * across;
+        }
+        None
+    }
+
+    /// The corners of every region, (y0, x0, y1, x1), in the order of `choice`.
+    #[must_use]
+    pub fn regions(&self) -> Vec<[usize; 4]> {
+        let window = self.window.max(1);
+        let of = |[top, left, bottom, right]: [usize; 4]| {
+            regions(bottom - top, right - left, window).into_iter().map(move |(y, x)| {
+                let (y, x) = (top + y, left + x);
+                [y, x, (y + window).min(bottom), (x + window).min(right)]
+            })
+        };
+        self.grid.blocks().into_iter().flat_map(of).collect()
+    }
+
     /// All visual tokens, in the order of the sequence.
     #[must_use]
     pub fn tokens(&self) -> Vec<VisualToken> {
@@ -91,7 +132,9 @@ impl Looked {
             ranks[index] = Some(rank);
         }
         let sum = self.importance.iter().sum::<f32>().max(f32::MIN_POSITIVE);
-        let parts = std::iter::repeat_n(None, self.thumbnail).chain(self.boxes.iter().copied().map(Some));
+        let mut parts: Vec<Option<TokenBox>> = self.boxes.iter().copied().map(Some).collect();
+        let at = self.thumbnail_at();
+        parts.splice(at..at, std::iter::repeat_n(None, self.thumbnail));
         let token = |(index, (patches, rank)): (usize, (Option<TokenBox>, Option<usize>))| {
             let part = match patches {
                 None => Part::Thumbnail,
@@ -108,14 +151,12 @@ impl Looked {
                 kept: self.kept.binary_search(&index).is_ok(),
             }
         };
-        parts.zip(ranks).enumerate().map(token).collect()
+        parts.into_iter().zip(ranks).enumerate().map(token).collect()
     }
 
     /// The scale of the region that contains the patch in row `y` and column `x` of the map.
     fn scale_at(&self, y: usize, x: usize) -> Option<Scale> {
-        let window = self.window.max(1);
-        let region = y / window * self.grid.width.div_ceil(window) + x / window;
-        self.scales.get(*self.choice.get(region)?).copied()
+        self.scales.get(*self.choice.get(self.region_at(y, x)?)?).copied()
     }
 }
 
@@ -133,7 +174,7 @@ mod tests {
         let boxes: Vec<_> = compact(8, 8, 4, &scales, &choice).into_iter().map(|(b, _)| b).collect();
         let count = 16 + boxes.len();
         Looked {
-            grid: Grid { rows: 2, cols: 2, patches: 4, top: 0, left: 0, height: 8, width: 8 },
+            grid: Grid { rows: 2, cols: 2, patches: 4, side: 4, cut: (8, 8), height: 8, width: 8, ..Grid::default() },
             window: 4,
             scales: Arc::new(scales.to_vec()),
             choice: Arc::new(choice),

@@ -1,8 +1,8 @@
 //! Loads a checkpoint. Input: an open checkpoint and a device. Output: a model that can answer questions about pictures.
 
-use std::{cell::Cell, sync::Arc};
+use std::sync::Arc;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
 use fovea_runtime::{Error as RuntimeError, OpenDevice, memory};
 use serde_json::{Value, json};
 
@@ -14,14 +14,12 @@ use crate::{
     decoder::Decoder,
     error::Error,
     load::Loader,
+    network::Network,
     pace::Steps,
     picture::Picture,
-    plan::Plan,
-    projector::Projector,
+    plan::{Plan, Stored},
     prompt::Prompter,
     rope::Rope,
-    vision::VisionTower,
-    vision_sampler::ScaleSelector,
 };
 
 /// The dtype of the matrices on the device.
@@ -76,12 +74,7 @@ pub struct Model {
     pub(crate) prompter: Prompter,
     pub(crate) device: OpenDevice,
     pub(crate) dtype: DType,
-    pub(crate) tower: VisionTower,
-    pub(crate) projector: Projector,
-    pub(crate) selector: Option<ScaleSelector>,
-    /// The embedding after every row of the map, (C).
-    pub(crate) newline: Tensor<1>,
-    pub(crate) decoder: Decoder,
+    pub(crate) network: Network,
     pub(crate) rope: Rope,
     pub(crate) steps: Steps,
     notes: Vec<String>,
@@ -104,9 +97,10 @@ impl Model {
     ) -> Result<Arc<Self>, Error> {
         let have = if device.info.backend == "cpu" { memory::host_available() } else { None };
         let Fit { dtype, plan, note } = fit(&checkpoint, &device, precision, have)?;
-        let notes = checkpoint.prompter.generation().notes.iter().cloned().chain(note).collect();
-        for (name, shape) in checkpoint.needed() {
-            let need = shape.iter().map(|&d| d as u64).product::<u64>() * dtype.size() as u64;
+        let own = checkpoint.prompter.generation().notes.iter();
+        let notes = checkpoint.notes.iter().chain(own).cloned().chain(note).collect();
+        for parameter in checkpoint.needed() {
+            let (name, need) = (&parameter.name, parameter.values().saturating_mul(dtype.size() as u64));
             let have = device.info.max_binding_size.min(device.info.max_buffer_size);
             if need > have {
                 let what = format!(
@@ -122,27 +116,18 @@ impl Model {
         checkpoint.verify(cancel, report(LoadStage::Checking)).await?;
         let needed = checkpoint.needed();
         let entries = checkpoint.weights.entries();
-        let total = needed.iter().filter_map(|(name, _)| entries.get(name)).map(|e| e.bytes()).sum();
-        let load = Loader {
-            weights: &checkpoint.weights,
-            device: &device.device,
-            dtype,
-            done: Cell::new(0),
-            total,
-            progress: &report(LoadStage::Loading),
-            cancel,
-        };
+        let total = needed.iter().filter_map(|p| entries.get(&p.name)).map(|e| e.bytes()).sum();
+        let loaded = report(LoadStage::Loading);
+        let progress = |done| loaded(done, total);
+        let load = Loader::new(&checkpoint.weights, &device.device, dtype, cancel, &progress);
         let (names, config) = (&checkpoint.names, &checkpoint.config);
         let loading = async {
-            let tower = VisionTower::load(&load, names, config).await?;
-            let projector = Projector::load(&load, names, config).await?;
-            let selector = if checkpoint.selector { Some(ScaleSelector::load(&load, config).await?) } else { None };
-            let newline = load.f32(names.newline, [config.text.d_model]).await?;
-            let decoder = Decoder::load(&load, names, config).await?;
-            fovea_runtime::read::settle(&newline).await?;
-            Ok::<_, Error>((tower, projector, selector, newline, decoder))
+            let network = Network::load(&load, names, config, checkpoint.selector).await?;
+            // A small tensor that comes late: all copies before it are done.
+            fovea_runtime::read::settle(&network.decoder.embed(&[0])).await?;
+            Ok::<_, Error>(network)
         };
-        let (tower, projector, selector, newline, decoder) = device.guard(loading).await?;
+        let network = device.guard(loading).await?;
         Ok(Arc::new(Self {
             rope: Rope::new(&config.text),
             steps: Steps::of(&device.info),
@@ -153,12 +138,12 @@ impl Model {
             prompter: checkpoint.prompter,
             device,
             dtype,
-            tower,
-            projector,
-            selector,
-            newline,
-            decoder,
+            network,
         }))
+    }
+
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.network.decoder
     }
 
     /// Architecture and sampler settings.
@@ -213,7 +198,7 @@ impl Model {
         if self.config.has_focus {
             return None;
         }
-        let saved = Plan::halved(&self.config, picture.height(), picture.width());
+        let saved = Plan::halved(&self.config, &self.tiles, picture.height(), picture.width());
         let (tokens, what) = match saved {
             (tokens, Some((layer, share))) => {
                 let share = 100.0 * share;
@@ -230,9 +215,9 @@ impl Model {
         ))
     }
 
-    /// Whether it has a scale selector. A stock LLaVA-NeXT has none, so only the text-guided sampler can be on.
+    /// Whether it has a scale selector. A stock checkpoint has none, so only the text-guided sampler can be on.
     pub fn has_selector(&self) -> bool {
-        self.selector.is_some()
+        self.network.selector.is_some()
     }
 
     /// The dtype of the matrices.
@@ -264,7 +249,7 @@ struct Fit {
 /// # Errors
 /// [`RuntimeError::OutOfMemory`] if the model does not fit.
 fn fit(checkpoint: &Checkpoint, device: &OpenDevice, precision: Precision, have: Option<u64>) -> Result<Fit, Error> {
-    let of = |dtype: DType| Plan::new(checkpoint, None, dtype.size() as u64);
+    let of = |dtype: DType| Plan::new(checkpoint, None, Stored::of(dtype));
     let fits = |plan: &Plan| have.is_none_or(|have| plan.peak_bytes() <= have);
     let usual = match precision {
         Precision::F32 => DType::F32,

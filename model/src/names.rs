@@ -1,20 +1,18 @@
-//! Names of tensors. Three layouts of checkpoints have different names; [`Names`] gives the names of one of them.
+//! Names of tensors. The layouts of checkpoints have different names; [`Names`] gives the names of one of them.
 //!
 //! | layout | text model | vision tower | projector |
 //! |---|---|---|---|
 //! | hub | `language_model.model.*`, `language_model.lm_head` | `vision_tower.vision_model.*` | `multi_modal_projector.linear_{1,2}` |
 //! | transformers 5 | `model.language_model.*`, `lm_head` | `model.vision_tower.*` | `model.multi_modal_projector.linear_{1,2}` |
 //! | original LLaVA | `model.layers.*`, `lm_head` | `model.vision_tower.vision_tower.vision_model.*` | `model.mm_projector.{0,2}` |
+//! | Idefics3 | `model.text_model.*`, `lm_head` | `model.vision_model.*` | `model.connector.modality_projection.proj` |
 //!
-//! In each layout the level `vision_model.` may be absent. `scale_selector.*` is Fovea's own, and the same in all layouts.
+//! In the first three the level `vision_model.` may be absent. `scale_selector.*` is Fovea's own, and the same in all layouts.
 
 use fovea_runtime::{Error as RuntimeError, weights::Weights};
 use serde::Serialize;
 
-use crate::{
-    config::{Config, VisionConfig},
-    error::Error,
-};
+use crate::{config::Config, error::Error};
 
 /// The layout of a checkpoint's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +24,8 @@ pub enum Naming {
     Transformers,
     /// That of the original LLaVA code.
     Original,
+    /// That of Idefics3 and SmolVLM.
+    Idefics3,
 }
 
 /// The names of one checkpoint's tensors.
@@ -36,6 +36,8 @@ pub struct Names {
     text: &'static str,
     head: &'static str,
     vision: &'static str,
+    /// The same tower without the `vision_model.` level, if the layout allows it.
+    flat_vision: Option<&'static str>,
     projector: [&'static str; 2],
     /// The newline embedding (C).
     pub newline: &'static str,
@@ -47,12 +49,15 @@ pub struct Names {
 pub const SELECTOR: &str = "scale_selector";
 /// The norm before the first layer, in CLIP's spelling.
 const PRE_LAYER_NORM: &str = "pre_layrnorm";
+/// The norm after the last layer.
+const POST_LAYER_NORM: &str = "post_layernorm";
 
 const HUB: Names = Names {
     naming: Naming::Hub,
     text: "language_model.model.",
     head: "language_model.lm_head",
     vision: "vision_tower.vision_model.",
+    flat_vision: Some("vision_tower."),
     projector: ["multi_modal_projector.linear_1", "multi_modal_projector.linear_2"],
     newline: "image_newline",
     head_is_embedding: false,
@@ -62,6 +67,7 @@ const TRANSFORMERS: Names = Names {
     text: "model.language_model.",
     head: "lm_head",
     vision: "model.vision_tower.vision_model.",
+    flat_vision: Some("model.vision_tower."),
     projector: ["model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2"],
     newline: "model.image_newline",
     head_is_embedding: false,
@@ -69,14 +75,20 @@ const TRANSFORMERS: Names = Names {
 const ORIGINAL: Names = Names {
     naming: Naming::Original,
     text: "model.",
-    head: "lm_head",
     vision: "model.vision_tower.vision_tower.vision_model.",
+    flat_vision: Some("model.vision_tower.vision_tower."),
     projector: ["model.mm_projector.0", "model.mm_projector.2"],
-    newline: "model.image_newline",
-    head_is_embedding: false,
+    ..TRANSFORMERS
 };
-/// The same vision towers without the `vision_model.` level, in the order above.
-const FLAT_VISION: [&str; 3] = ["vision_tower.", "model.vision_tower.", "model.vision_tower.vision_tower."];
+const IDEFICS3: Names = Names {
+    naming: Naming::Idefics3,
+    text: "model.text_model.",
+    vision: "model.vision_model.",
+    flat_vision: None,
+    projector: ["model.connector.modality_projection.proj", ""],
+    ..TRANSFORMERS
+};
+const LAYOUTS: [Names; 4] = [HUB, TRANSFORMERS, ORIGINAL, IDEFICS3];
 
 impl Names {
     /// The names in the hub's layout, which Fovea itself writes.
@@ -91,11 +103,14 @@ impl Names {
     /// [`RuntimeError::Tensor`] if the embedding has none of the known names.
     pub fn detect(weights: &Weights, tied: bool) -> Result<Self, Error> {
         let has = |name: String| weights.entries().contains_key(&name);
-        for (mut names, flat) in [HUB, TRANSFORMERS, ORIGINAL].into_iter().zip(FLAT_VISION) {
+        for mut names in LAYOUTS {
             names.head_is_embedding =
                 tied && !has(names.embedding()) && has(names.head()) && has(names.text("norm.weight"));
             if has(names.embedding()) {
-                if !has(names.vision("embeddings.class_embedding")) && has(format!("{flat}embeddings.class_embedding"))
+                const PATCH: &str = "embeddings.patch_embedding.weight";
+                if let Some(flat) = names.flat_vision
+                    && !has(names.vision(PATCH))
+                    && has(format!("{flat}{PATCH}"))
                 {
                     names.vision = flat;
                 }
@@ -105,11 +120,17 @@ impl Names {
         Err(RuntimeError::Tensor {
             file: weights.files().first().cloned().unwrap_or_default(),
             tensor: HUB.embedding(),
-            expected: "the text model's embedding under a name of the hub's, transformers' or the original layout"
-                .into(),
+            expected:
+                "the text model's embedding under a name of the hub's, transformers', the original or Idefics3's layout"
+                    .into(),
             got: format!("{} tensors, none of these names", weights.entries().len()),
         }
         .into())
+    }
+
+    /// The layout of a checkpoint whose weights are not there: the hub's names of the family.
+    pub(crate) fn of_family(shuffles: bool) -> Self {
+        if shuffles { IDEFICS3 } else { HUB }
     }
 
     /// The embedding of the text model.
@@ -152,15 +173,31 @@ impl Names {
         format!("{}{PRE_LAYER_NORM}", self.vision)
     }
 
-    /// The pattern of a vision tensor after the feature layer, which the network does not use: a later layer, or the last norm.
-    /// None for every other tensor.
-    pub(crate) fn after_feature_layer(&self, tensor: &str, config: &VisionConfig) -> Option<String> {
+    /// The norm after the vision tower's last layer.
+    pub fn post_layer_norm(&self) -> String {
+        format!("{}{POST_LAYER_NORM}", self.vision)
+    }
+
+    /// The pattern of a tensor that published checkpoints have and the network does not use: a vision layer after the feature
+    /// layer, the last norm, SigLIP's head for classification, a buffer that is computed, or the newline where none is sent. None
+    /// for every other tensor.
+    pub(crate) fn not_used(&self, tensor: &str, config: &Config) -> Option<String> {
+        for buffer in [".rotary_emb.inv_freq", ".position_ids"] {
+            if tensor.ends_with(buffer) {
+                return Some(format!("*{buffer}"));
+            }
+        }
+        if !config.newline && tensor == self.newline {
+            return Some(tensor.to_owned());
+        }
         let rest = tensor.strip_prefix(self.vision)?;
-        if rest.starts_with("post_layernorm.") {
-            return Some(self.vision("post_layernorm.*"));
+        for unused in [POST_LAYER_NORM, "head"] {
+            if rest.starts_with(&format!("{unused}.")) {
+                return Some(self.vision(&format!("{unused}.*")));
+            }
         }
         let layer: usize = rest.strip_prefix("encoder.layers.")?.split('.').next()?.parse().ok()?;
-        (config.n_used..config.n_layers).contains(&layer).then(|| self.vision_layer(layer, "*"))
+        (config.vision.n_used..config.vision.n_layers).contains(&layer).then(|| self.vision_layer(layer, "*"))
     }
 
     /// A layer of the projector.
@@ -170,67 +207,6 @@ impl Names {
     pub fn projector(&self, layer: usize) -> &'static str {
         self.projector[layer]
     }
-
-    /// Every tensor that the model needs, with its shape: linear layers, then vectors, then embeddings. `selector` is whether the
-    /// checkpoint has a scale selector.
-    pub fn needed(&self, config: &Config, selector: bool) -> Vec<(String, Vec<usize>)> {
-        let mut all: Vec<(String, Vec<usize>)> = Vec::new();
-        let mut linear = |name: String, out: usize, inputs: usize, bias: bool| {
-            all.push((format!("{name}.weight"), vec![out, inputs]));
-            if bias {
-                all.push((format!("{name}.bias"), vec![out]));
-            }
-        };
-        let (v, t) = (&config.vision, &config.text);
-        for layer in 0..v.n_used {
-            for name in ["q_proj", "k_proj", "v_proj", "out_proj"] {
-                linear(self.vision_layer(layer, &format!("self_attn.{name}")), v.d_model, v.d_model, true);
-            }
-            linear(self.vision_layer(layer, "mlp.fc1"), v.d_ff, v.d_model, true);
-            linear(self.vision_layer(layer, "mlp.fc2"), v.d_model, v.d_ff, true);
-        }
-        linear(self.projector(0).to_owned(), t.d_model, v.d_model, config.projector_bias);
-        linear(self.projector(1).to_owned(), t.d_model, t.d_model, config.projector_bias);
-        if selector {
-            linear(SELECTOR.to_owned(), config.focus.scales.len(), v.patches() * v.patches(), true);
-        }
-        for layer in 0..t.n_layers {
-            let mut attention = |name: &str, out: usize, inputs: usize| {
-                linear(self.text_layer(layer, &format!("self_attn.{name}")), out, inputs, t.attention_bias);
-            };
-            attention("q_proj", t.n_heads * t.d_head, t.d_model);
-            attention("k_proj", t.n_kv_heads * t.d_head, t.d_model);
-            attention("v_proj", t.n_kv_heads * t.d_head, t.d_model);
-            attention("o_proj", t.d_model, t.n_heads * t.d_head);
-            linear(self.text_layer(layer, "mlp.gate_proj"), t.d_ff, t.d_model, t.mlp_bias);
-            linear(self.text_layer(layer, "mlp.up_proj"), t.d_ff, t.d_model, t.mlp_bias);
-            linear(self.text_layer(layer, "mlp.down_proj"), t.d_model, t.d_ff, t.mlp_bias);
-        }
-        if !t.tied {
-            linear(self.head.to_owned(), t.vocab, t.d_model, false);
-        }
-        let mut vector = |name: String, n: usize| all.push((name, vec![n]));
-        vector(self.vision("embeddings.class_embedding"), v.d_model);
-        let mut norms = vec![self.pre_layer_norm()];
-        for layer in 0..v.n_used {
-            norms.extend(["layer_norm1", "layer_norm2"].map(|n| self.vision_layer(layer, n)));
-        }
-        for norm in norms {
-            vector(format!("{norm}.weight"), v.d_model);
-            vector(format!("{norm}.bias"), v.d_model);
-        }
-        vector(self.newline.to_owned(), t.d_model);
-        for layer in 0..t.n_layers {
-            vector(self.text_layer(layer, "input_layernorm.weight"), t.d_model);
-            vector(self.text_layer(layer, "post_attention_layernorm.weight"), t.d_model);
-        }
-        vector(self.text("norm.weight"), t.d_model);
-        all.push((self.vision("embeddings.patch_embedding.weight"), vec![v.d_model, 3, v.patch, v.patch]));
-        let places = v.patches() * v.patches() + 1;
-        all.push((self.vision("embeddings.position_embedding.weight"), vec![places, v.d_model]));
-        all.push((self.embedding(), vec![t.vocab, t.d_model]));
-        all
-    }
 }
 
 #[cfg(test)]
@@ -238,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_vision_tensors_after_the_feature_layer_are_not_used() {
+    fn normal_leftovers_are_not_used() {
         let json = serde_json::json!({"model_type": "llava_next", "text_config": {"vocab_size": 32064}});
         let config = Config::from_json(&json).expect("a config");
         // Hidden state 23 of CLIP ViT-L's 24 layers, numbered from 0.
@@ -247,11 +223,19 @@ mod tests {
             ("encoder.layers.23.mlp.fc1.bias", Some("vision_tower.vision_model.encoder.layers.23.*")),
             ("encoder.layers.24.mlp.fc1.bias", None),
             ("post_layernorm.weight", Some("vision_tower.vision_model.post_layernorm.*")),
+            ("head.probe", Some("vision_tower.vision_model.head.*")),
+            ("embeddings.position_ids", Some("*.position_ids")),
             ("pre_layrnorm.weight", None),
         ] {
-            let got = HUB.after_feature_layer(&HUB.vision(tensor), &config.vision);
+            let got = HUB.not_used(&HUB.vision(tensor), &config);
             assert_eq!(got.as_deref(), expected, "{tensor} (got, expected)");
         }
-        assert_eq!(HUB.after_feature_layer("language_model.model.layers.23.mlp.up_proj.weight", &config.vision), None);
+        for (tensor, expected) in [
+            (HUB.text("layers.23.mlp.up_proj.weight"), None),
+            (HUB.text("layers.3.self_attn.rotary_emb.inv_freq"), Some("*.rotary_emb.inv_freq")),
+            (HUB.newline.to_owned(), None),
+        ] {
+            assert_eq!(HUB.not_used(&tensor, &config).as_deref(), expected, "{tensor} (got, expected)");
+        }
     }
 }

@@ -5,9 +5,15 @@
 
 use serde::Serialize;
 
-use crate::{checkpoint::Checkpoint, config::Config, grid::Grid, load::is_matrix};
+use crate::{
+    checkpoint::{Checkpoint, Outline},
+    config::{Config, TileConfig},
+    grid::{Grid, Newline, Thumbnail},
+    load::Parameter,
+};
+use burn::tensor::DType;
 use fovea_runtime::Scale;
-use fovea_shaders::{compact, regions};
+use fovea_shaders::{Cell, compact, regions};
 
 /// Number of tokens of question and answer in a plan.
 const TEXT_TOKENS: u64 = 192;
@@ -21,12 +27,57 @@ pub struct Cost {
     pub visual_tokens: u64,
     /// Visual tokens that the text-guided sampler keeps.
     pub kept_tokens: u64,
-    /// Mean number of visual tokens per decoder layer, relative to those of LLaVA-NeXT (Sec. 4.4).
+    /// Mean number of visual tokens per decoder layer, relative to all tokens of the family (Sec. 4.4).
     pub equivalent_share: f64,
     /// KV cache, in bytes.
     pub kv_cache: u64,
     /// Largest activations of one decoder layer with 192 tokens of text, in bytes.
     pub prefill_activations: u64,
+}
+
+/// How matrices are stored on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Blocks of 32 values: 8 bits each, and one 16-bit scale. For the plan only: it cannot be loaded yet.
+    Q8,
+    /// Blocks of 32 values: 4 bits each, and one 16-bit scale. For the plan only: it cannot be loaded yet.
+    Q4,
+}
+
+impl Stored {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
+        }
+    }
+
+    /// That of a dtype in which the matrices can be loaded.
+    pub(crate) fn of(dtype: DType) -> Self {
+        if dtype == DType::F16 { Self::F16 } else { Self::F32 }
+    }
+
+    /// Bytes of a matrix of `values` values.
+    fn matrix_bytes(self, values: u64) -> u64 {
+        match self {
+            Self::F32 => values.saturating_mul(4),
+            Self::F16 => values.saturating_mul(2),
+            Self::Q8 => values.saturating_add(values.div_ceil(32) * 2),
+            Self::Q4 => values.div_ceil(2) + values.div_ceil(32) * 2,
+        }
+    }
+
+    /// Bytes of one value of the KV cache. It is not quantised.
+    fn cache_bytes(self) -> u64 {
+        if self == Self::F32 { 4 } else { 2 }
+    }
 }
 
 /// The plan of one picture size and dtype.
@@ -49,37 +100,49 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for a `picture` (width, height) in pixels, with matrices of `value_bytes` per value.
-    pub fn new(checkpoint: &Checkpoint, picture: Option<(usize, usize)>, value_bytes: u64) -> Self {
-        let needed = checkpoint.needed();
-        let weight_bytes = needed
-            .iter()
-            .map(|(name, shape)| {
-                let values: u64 = shape.iter().map(|&d| d as u64).product();
-                values * if is_matrix(name, shape) { value_bytes } else { 4 }
-            })
-            .sum();
-        let config = &checkpoint.config;
+    /// The plan of `checkpoint` for a `picture` (width, height) in pixels, with matrices that are stored as `stored`.
+    pub fn new(checkpoint: &Checkpoint, picture: Option<(usize, usize)>, stored: Stored) -> Self {
+        let Checkpoint { config, tiles, selector, .. } = checkpoint;
+        Self::of(config, tiles, *selector, &checkpoint.needed(), picture, stored)
+    }
+
+    /// The plan of a checkpoint whose weights are not there.
+    pub fn without_weights(blueprint: &Outline, picture: Option<(usize, usize)>, stored: Stored) -> Self {
+        let Outline { config, tiles, .. } = blueprint;
+        Self::of(config, tiles, false, &blueprint.needed(), picture, stored)
+    }
+
+    fn of(
+        config: &Config,
+        cut: &TileConfig,
+        selector: bool,
+        needed: &[Parameter],
+        picture: Option<(usize, usize)>,
+        stored: Stored,
+    ) -> Self {
+        let bytes =
+            |p: &Parameter| if p.is_matrix { stored.matrix_bytes(p.values()) } else { p.values().saturating_mul(4) };
+        let weight_bytes = needed.iter().map(bytes).fold(0, u64::saturating_add);
         let (v, t) = (&config.vision, &config.text);
-        let largest = config.pinpoints.iter().max_by_key(|(h, w)| h * w).map_or((v.side, v.side), |&(h, w)| (w, h));
-        let (width, height) = picture.unwrap_or(largest);
-        let grid = Grid::of(height, width, &config.pinpoints, v.side, v.patches());
-        let tiles = 1 + (grid.rows * grid.cols) as u64;
-        let places = (v.patches() * v.patches() + 1) as u64;
+        let (width, height) = picture.unwrap_or_else(|| cut.largest());
+        let grid = Grid::of(height, width, cut, v.tokens());
+        let (tiles, places) = (grid.tiles() as u64, v.places() as u64);
         // The larger of: hidden state, its norm, two buffers of the feed-forward; five buffers and one tile's scores.
-        let rows = tiles * places;
-        let feed_forward = rows * (2 * v.d_model + 2 * v.d_ff) as u64;
-        let attention = rows * 5 * v.d_model as u64 + places * places * v.n_heads as u64;
+        let rows = tiles.saturating_mul(places);
+        let feed_forward = product(&[rows, 2 * (v.d_model + v.d_ff) as u64]);
+        let scores = product(&[places, places, v.n_heads as u64]);
+        let attention = product(&[rows, 5, v.d_model as u64]).saturating_add(scores);
         let stock = grid.stock_tokens() as u64;
-        let compressed = if checkpoint.selector { middle(config, &grid) } else { stock };
+        let compressed = if selector { middle(config, &grid) } else { stock };
         let kept =
             if config.focus.text_layer.is_some() { (compressed as f64 * KEPT).ceil() as u64 } else { compressed };
+        let value_bytes = stored.cache_bytes();
         Self {
             picture: (width, height),
             tiles,
             weight_bytes,
-            vision_activations: 4 * feed_forward.max(attention),
-            features: 4 * (grid.height * grid.width + grid.patches * grid.patches) as u64 * t.d_model as u64,
+            vision_activations: product(&[4, feed_forward.max(attention)]),
+            features: product(&[4, (grid.height * grid.width + grid.patches * grid.patches) as u64, t.d_model as u64]),
             full: cost(config, stock, stock, stock, value_bytes),
             compressed: cost(config, stock, compressed, kept, value_bytes),
         }
@@ -87,9 +150,13 @@ impl Plan {
 
     /// The number of visual tokens of a picture in a stock checkpoint; and, if the text-guided sampler has a layer, that layer
     /// and the share of the work that remains if the sampler keeps half of the tokens.
-    pub(crate) fn halved(config: &Config, height: usize, width: usize) -> (usize, Option<(usize, f64)>) {
-        let v = &config.vision;
-        let stock = Grid::of(height, width, &config.pinpoints, v.side, v.patches()).stock_tokens();
+    pub(crate) fn halved(
+        config: &Config,
+        cut: &TileConfig,
+        height: usize,
+        width: usize,
+    ) -> (usize, Option<(usize, f64)>) {
+        let stock = Grid::of(height, width, cut, config.vision.tokens()).stock_tokens();
         let kept = (stock as f64 * KEPT).ceil() as u64;
         let share = |layer| (layer, cost(config, stock as u64, stock as u64, kept, 4).equivalent_share);
         (stock, config.focus.text_layer.map(share))
@@ -100,19 +167,21 @@ impl Plan {
     pub(crate) fn question_bytes(config: &Config, tokens: usize, rows: usize, value_bytes: u64) -> u64 {
         let t = &config.text;
         let (tokens, rows) = (tokens as u64, rows.min(tokens) as u64);
-        let cache = 2 * (t.n_layers * t.n_kv_heads * t.d_head) as u64 * value_bytes * tokens;
+        let [layers, heads, kv_heads, d_head, d, d_ff] =
+            [t.n_layers, t.n_heads, t.n_kv_heads, t.d_head, t.d_model, t.d_ff].map(|n| n as u64);
+        let cache = product(&[2, layers, kv_heads, d_head, value_bytes, tokens]);
         // The caches of one layer in f32, as its attention reads them.
-        let read = 8 * (t.n_kv_heads * t.d_head) as u64 * tokens;
-        let hidden = 4 * 3 * t.d_model as u64 * tokens;
-        let feed_forward = 4 * rows * (2 * t.d_model + 3 * t.d_ff) as u64;
-        let scores = 8 * rows.min(512) * tokens * t.n_heads as u64;
-        cache + read + hidden + feed_forward.max(scores)
+        let read = product(&[8, kv_heads, d_head, tokens]);
+        let hidden = product(&[4, 3, d, tokens]);
+        let feed_forward = product(&[4, rows, 2 * d + 3 * d_ff]);
+        let scores = product(&[8, rows.min(512), tokens, heads]);
+        [cache, read, hidden, feed_forward.max(scores)].into_iter().fold(0, u64::saturating_add)
     }
 
     /// Peak memory in bytes: weights, features, and the larger of vision tower and prefill with every token.
     pub fn peak_bytes(&self) -> u64 {
-        let running = self.vision_activations.max(self.full.kv_cache + self.full.prefill_activations);
-        self.weight_bytes + self.features + running
+        let running = self.vision_activations.max(self.full.kv_cache.saturating_add(self.full.prefill_activations));
+        self.weight_bytes.saturating_add(self.features).saturating_add(running)
     }
 }
 
@@ -122,28 +191,43 @@ fn middle(config: &Config, grid: &Grid) -> u64 {
     let mut order: Vec<usize> = (0..config.focus.scales.len()).collect();
     let tokens = |scale: Scale| scale.tokens(window, window).0 * scale.tokens(window, window).1;
     order.sort_by_key(|&i| tokens(config.focus.scales[i]));
-    let choice = vec![order[order.len() / 2]; regions(grid.height, grid.width, window).len()];
-    let high = compact(grid.height, grid.width, window, &config.focus.scales, &choice).len();
-    let thumbnail = if config.focus.thumbnail { grid.patches * grid.patches } else { 0 };
-    (thumbnail + high).max(1) as u64
+    let chosen = order[order.len() / 2];
+    let newlines = grid.newline == Newline::Rows;
+    let tokens = |[top, left, bottom, right]: [usize; 4]| {
+        let (height, width) = (bottom - top, right - left);
+        let choice = vec![chosen; regions(height, width, window).len()];
+        let cells = compact(height, width, window, &config.focus.scales, &choice);
+        cells.iter().filter(|(_, cell)| newlines || *cell != Cell::Newline).count()
+    };
+    let high: usize = grid.blocks().into_iter().map(tokens).sum();
+    let end = usize::from(grid.newline == Newline::End);
+    let sent = config.focus.thumbnail && grid.thumbnail != Thumbnail::Own;
+    let thumbnail = if sent { grid.patches * grid.patches } else { 0 };
+    (thumbnail + high + end).max(1) as u64
+}
+
+/// The product of all factors, or the largest number: a config within its bounds can still need more bytes than that.
+fn product(factors: &[u64]) -> u64 {
+    factors.iter().copied().fold(1, u64::saturating_mul)
 }
 
 fn cost(config: &Config, stock: u64, visual: u64, kept: u64, value_bytes: u64) -> Cost {
     let t = &config.text;
     let below = config.focus.text_layer.unwrap_or(t.n_layers);
     let share = below as f64 / t.n_layers as f64;
-    let per_token = 2 * (t.n_kv_heads * t.d_head) as u64 * value_bytes;
+    let per_token = product(&[2, t.n_kv_heads as u64, t.d_head as u64, value_bytes]);
     let (lower, upper) = (below as u64, (t.n_layers - below) as u64);
     let rows = visual + TEXT_TOKENS;
     // The larger of: hidden state, its norm, three buffers of the feed-forward; query, key, value and a block's scores.
-    let feed_forward = rows * (2 * t.d_model + 3 * t.d_ff) as u64;
-    let attention = rows * (3 * t.d_model) as u64 + 512.min(rows) * rows * t.n_heads as u64;
+    let feed_forward = product(&[rows, 2 * t.d_model as u64 + 3 * t.d_ff as u64]);
+    let scores = product(&[512.min(rows), rows, t.n_heads as u64]);
+    let attention = product(&[rows, 3, t.d_model as u64]).saturating_add(scores);
     Cost {
         visual_tokens: visual,
         kept_tokens: kept,
         equivalent_share: (visual as f64 - (visual - kept) as f64 * (1.0 - share)) / stock as f64,
-        kv_cache: per_token * (lower * rows + upper * (kept + TEXT_TOKENS)),
-        prefill_activations: 4 * feed_forward.max(attention),
+        kv_cache: product(&[per_token, product(&[lower, rows]).saturating_add(product(&[upper, kept + TEXT_TOKENS]))]),
+        prefill_activations: product(&[4, feed_forward.max(attention)]),
     }
 }
 
@@ -164,5 +248,25 @@ mod tests {
         assert_eq!(Plan::question_bytes(&config, 10, 4, 2), 320 + 320 + 960 + 1024);
         // With 40 tokens the scores are larger.
         assert_eq!(Plan::question_bytes(&config, 40, 4, 2), 1280 + 1280 + 3840 + 2560);
+    }
+
+    #[test]
+    fn the_largest_config_within_the_bounds_is_planned() {
+        let json = serde_json::json!({
+            "model_type": "llava_next", "image_grid_pinpoints": [[2560, 2560]],
+            "vision_config": {"image_size": 256, "patch_size": 1, "hidden_size": 131072, "num_attention_heads": 131072},
+            "text_config": {
+                "hidden_size": 131072, "intermediate_size": 1 << 20, "num_hidden_layers": 1024, "vocab_size": 1 << 24,
+                "num_attention_heads": 131072, "num_key_value_heads": 131072, "head_dim": 4096
+            }
+        });
+        let config = Config::from_json(&json).expect("a config");
+        let tiles = TileConfig::anyres(256, vec![(2560, 2560)]);
+        let needed = [Parameter { name: "w".into(), shape: vec![1 << 24, 1 << 24, 1 << 24], is_matrix: true }];
+        let plan = Plan::of(&config, &tiles, false, &needed, None, Stored::F32);
+        assert_eq!((plan.weight_bytes, plan.peak_bytes()), (u64::MAX, u64::MAX), "bytes (got, expected)");
+        assert_eq!(plan.full.kv_cache, u64::MAX, "KV cache (got, expected)");
+        assert!(config.text.layer_work() > 1 << 47 && config.text.widest() == 131_072 * 4096);
+        assert_eq!(Plan::question_bytes(&config, usize::MAX, 512, 4), u64::MAX, "a question (got, expected)");
     }
 }

@@ -1,11 +1,13 @@
-//! The projector. Input: features of the vision tower. Output: embeddings in the width of the text model.
-//! Linear, activation (the exact GELU by default), Linear: `LlavaNextMultiModalProjector` in Hugging Face's transformers.
+//! The projector. Input: features of the vision tower. Output: visual tokens, embeddings in the width of the text model.
+//!
+//! - LLaVA: Linear, activation (the exact GELU by default), Linear (`LlavaNextMultiModalProjector` in Hugging Face's transformers).
+//! - SmolVLM: a square of patches becomes one token, then one Linear (`Idefics3Connector`).
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 
 use crate::{
-    config::Config,
+    config::{Config, ProjectorKind, VisionConfig},
     error::Error,
     linear::Linear,
     load::Loader,
@@ -13,11 +15,25 @@ use crate::{
     pace::{Pace, Steps},
 };
 
-/// LLaVA's two-layer projector.
+/// From features to visual tokens.
 #[derive(Module, Debug)]
 pub struct Projector {
     linear_1: Linear,
-    linear_2: Linear,
+    /// None in a projector of one layer.
+    linear_2: Option<Linear>,
+}
+
+/// `s` x `s` patches become one token: its features are those of the patches in raster order, side by side.
+///
+/// # Shapes
+/// (tiles, patches, d) -> (tiles, patches / s^2, s^2 d); both in raster order.
+fn shuffled(features: Tensor<3>, config: &VisionConfig) -> Tensor<3> {
+    let [tiles, _, d] = features.dims();
+    let (s, p) = (config.shuffle, config.tokens());
+    if s == 1 {
+        return features;
+    }
+    features.reshape([tiles, p, s, p, s, d]).permute([0, 1, 3, 2, 4, 5]).reshape([tiles, p * p, s * s * d])
 }
 
 impl Projector {
@@ -26,17 +42,21 @@ impl Projector {
     /// # Errors
     /// Those of [`Loader`].
     pub async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
-        let (d, c, bias) = (config.vision.d_model, config.text.d_model, config.projector_bias);
+        let v = &config.vision;
+        let (d, c, bias) = (v.shuffle * v.shuffle * v.d_features(), config.text.d_model, config.projector_bias);
         Ok(Self {
             linear_1: load.linear(names.projector(0), c, d, bias).await?,
-            linear_2: load.linear(names.projector(1), c, c, bias).await?,
+            linear_2: match config.projector {
+                ProjectorKind::Mlp => Some(load.linear(names.projector(1), c, c, bias).await?),
+                ProjectorKind::Shuffle => None,
+            },
         })
     }
 
-    /// `W_2 f(W_1 x + b_1) + b_2` for every patch; `steps` limits how many rows are computed at once.
+    /// `W_2 f(W_1 x + b_1) + b_2`, or `W_1 x`, for every token; `steps` limits how many rows are computed at once.
     ///
     /// # Shapes
-    /// `features` (tiles, P*P, d_vision), f32 -> (tiles, P*P, C), f32.
+    /// `features` (tiles, patches, d_features), f32 -> (tiles, P*P, C), f32.
     ///
     /// # Errors
     /// [`Error::Cancelled`].
@@ -47,6 +67,7 @@ impl Projector {
         steps: Steps,
         pace: &Pace,
     ) -> Result<Tensor<3>, Error> {
+        let features = shuffled(features, &config.vision);
         let [tiles, patches, d] = features.dims();
         let c = config.text.d_model;
         let most = steps.rows((c * (c + d)) as u64, c.max(d) as u64);
@@ -57,7 +78,10 @@ impl Projector {
                 pace.check().await?;
             }
             let x = self.linear_1.forward(rows);
-            parts.push(self.linear_2.forward(config.projector_activation.apply(x)));
+            parts.push(match &self.linear_2 {
+                Some(linear_2) => linear_2.forward(config.projector_activation.apply(x)),
+                None => x,
+            });
         }
         Ok(Tensor::cat(parts, 0).reshape([tiles, patches, c]))
     }

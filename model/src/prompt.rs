@@ -1,42 +1,76 @@
-//! Tokenizes questions and detokenizes answers. Input: a question. Output: the token ids around the picture.
+//! Tokenizes questions and detokenizes answers. Input: a question. Output: the token ids around the pictures.
 //! Source: `processing_utils.py` in Hugging Face's transformers 5.24.
 //!
 //! Template, special tokens and stop ids come from the checkpoint. The post-processor of the tokenizer adds its tokens,
 //! such as BOS, around the whole prompt, unless the prompt already starts with `bos_token`. The question is always text: a
 //! special token that is spelled in it never becomes that token.
 
-use std::{collections::HashSet, sync::OnceLock};
+use std::{borrow::Cow, collections::HashSet, sync::OnceLock};
 
 use fovea_templates::ChatTemplate;
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::{config::Config, error::Error, generation::Generation};
+use crate::{
+    config::{Config, Layout},
+    error::Error,
+    generation::Generation,
+    grid::{Grid, Thumbnail},
+};
 
 /// Longest question, in bytes. A longer one is an error before it is tokenized.
 const LONGEST_QUESTION: usize = 1 << 20;
 /// Replaces the question where it must be tokenized separately. A private-use character.
 const PLACEHOLDER: &str = "\u{e000}";
 
-/// Token ids of a question around the picture.
+/// Token ids of a question around the pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
-    /// Ids with the picture as one id.
+    /// Ids with each place of a picture as one id.
     pub ids: Vec<u32>,
-    /// Index of the picture in `ids`.
-    pub image_at: usize,
+    /// Indices of these places in `ids`, rising: one per picture, in SmolVLM one per tile. There is at least one.
+    pub places: Vec<usize>,
 }
 
 impl Prompt {
-    /// Ids before the picture.
-    pub fn before(&self) -> &[u32] {
-        &self.ids[..self.image_at]
+    /// Ids up to the last place, included: the text that cannot see all pictures.
+    pub fn lead(&self) -> &[u32] {
+        &self.ids[..self.text_at()]
     }
 
-    /// Ids after the picture: the text that can see it.
+    /// Ids after the last place: the text that can see all pictures.
     pub fn after(&self) -> &[u32] {
-        &self.ids[self.image_at + 1..]
+        &self.ids[self.text_at()..]
     }
+
+    /// Number of ids of text.
+    pub fn text_tokens(&self) -> usize {
+        self.ids.len() - self.places.len()
+    }
+
+    fn text_at(&self) -> usize {
+        self.places.last().map_or(0, |last| last + 1)
+    }
+}
+
+/// How a prompt refers to a picture.
+enum Marker {
+    /// By this token, and text around it that says which tile it is (SmolVLM) if `tiles`.
+    Token { spelling: String, tiles: bool },
+    /// By no token: the text is cut at [`IMAGE`], and each part is encoded separately (the original LLaVA's
+    /// `tokenizer_image_token` in `llava/mm_utils.py`).
+    Cut,
+}
+
+/// The spelling of a picture in the conversations of the original LLaVA.
+const IMAGE: &str = "<image>";
+
+/// A part of a prompt: text of the template, or the question.
+#[derive(Clone, Copy)]
+enum Piece<'a> {
+    Template(&'a str),
+    /// Special tokens that are spelled in it stay text.
+    Typed(&'a str),
 }
 
 /// Tokenizer, chat template and stop ids of one checkpoint.
@@ -52,6 +86,7 @@ pub struct Prompter {
     bos: Option<String>,
     generation: Generation,
     image_token: u32,
+    marker: Marker,
     allowed: Vec<bool>,
 }
 
@@ -84,15 +119,7 @@ impl Prompter {
         if !allowed.contains(&true) {
             return Err(wrong("expected a vocabulary, got an empty one".into()));
         }
-        let image_token =
-            u32::try_from(config.image_token).ok().filter(|&id| allowed[id as usize]).ok_or_else(|| {
-                let spelling =
-                    tokenizer.token_to_id("<image>").map_or(String::new(), |id| format!("; <image> is {id}"));
-                let id = config.image_token;
-                wrong(format!(
-                    "expected a token with the picture's id {id} (config.json: image_token_id), got none{spelling}"
-                ))
-            })?;
+        let (image_token, marker) = marker(&tokenizer, config, &allowed)?;
         let added_tokens = tokenizer.get_added_tokens_decoder();
         let left_out = added_tokens.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
         let added = added_tokens.into_values().map(|token| token.content).collect();
@@ -109,10 +136,11 @@ impl Prompter {
             bos,
             generation,
             image_token,
+            marker,
             allowed,
         };
         // Detects a template that cannot be rendered or has no picture now, and not at the first question.
-        prompter.encode("?")?;
+        prompter.encode("?", &[Grid::default()])?;
         Ok(prompter)
     }
 
@@ -126,20 +154,49 @@ impl Prompter {
         &self.generation
     }
 
+    /// The id of the picture's token and its spelling. None in the original LLaVA, which has no such token.
+    pub fn image_token(&self) -> Option<(u32, &str)> {
+        match &self.marker {
+            Marker::Token { spelling, .. } => Some((self.image_token, spelling.as_str())),
+            Marker::Cut => None,
+        }
+    }
+
+    /// The spelling of a token.
+    pub fn spelling(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// The token before every prompt, if there is one, and what adds it: `template` or `tokenizer`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the template or the tokenizer fails.
+    pub fn bos(&self) -> Result<Option<(u32, &'static str)>, Error> {
+        let text = self.render("?", 1)?;
+        if let Some(bos) = self.bos.as_ref().filter(|bos| text.starts_with(bos.as_str())) {
+            return Ok(self.tokenizer.token_to_id(bos).map(|id| (id, "template")));
+        }
+        let first = |post_process| -> Result<Option<u32>, Error> {
+            Ok(encoded(&self.tokenizer, &text, post_process)?.get_ids().first().copied())
+        };
+        let (plain, whole) = (first(false)?, first(true)?);
+        Ok(whole.filter(|_| whole != plain).map(|id| (id, "tokenizer")))
+    }
+
     /// Whether each row of the vocabulary has a token. A padded vocabulary has rows that must never be generated.
     pub fn allowed(&self) -> &[bool] {
         &self.allowed
     }
 
-    /// One user turn with one picture and `question`, ready to be answered.
+    /// One user turn with `pictures` and then `question`, ready to be answered.
     ///
     /// The rendered template is tokenized as a whole. A question that contains the spelling of an added token is tokenized
     /// separately, with special tokens read as text. The tokens of the post-processor are added once, around everything.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the template fails or does not contain the picture exactly once; [`Error::Option`] for a
+    /// [`Error::Tokenizer`] if the template fails or does not contain each picture exactly once; [`Error::Option`] for a
     /// question of more than 1 MiB.
-    pub fn encode(&self, question: &str) -> Result<Prompt, Error> {
+    pub fn encode(&self, question: &str, pictures: &[Grid]) -> Result<Prompt, Error> {
         if question.len() > LONGEST_QUESTION {
             return Err(Error::Option {
                 option: "the question",
@@ -147,49 +204,153 @@ impl Prompter {
                 got: question.len().to_string(),
             });
         }
-        let rendered = self.render(question)?;
+        let rendered = self.render(question, pictures.len())?;
         let post_process = !self.bos.as_ref().is_some_and(|bos| rendered.starts_with(bos.as_str()));
-        let ids = if self.added.iter().any(|token| question.contains(token.as_str())) {
-            let rendered = self.render(PLACEHOLDER)?;
-            let parts: Vec<&str> = rendered.split(PLACEHOLDER).collect();
-            let [before, after] = parts.as_slice() else {
-                return Err(template_error(format!("expected the question once, got it {} times", parts.len() - 1)));
-            };
-            let verbatim = self.verbatim.get_or_init(|| {
-                let mut tokenizer = self.tokenizer.clone();
-                tokenizer.set_encode_special_tokens(true);
-                Box::new(tokenizer)
-            });
-            let mut parts = vec![encoded(&self.tokenizer, before, false)?];
-            parts.extend(self.typed(verbatim, question)?);
-            parts.push(encoded(&self.tokenizer, after, false)?);
-            let whole = self.tokenizer.post_process(Encoding::merge(parts, false), None, post_process);
-            whole.map_err(|e| tokenizer_error(e.to_string()))?
-        } else {
-            encoded(&self.tokenizer, &rendered, post_process)?
+        let separate = self.added.iter().any(|token| question.contains(token.as_str()))
+            || matches!(self.marker, Marker::Cut) && question.contains(IMAGE);
+        let (template, question) = if separate { self.around(question, pictures.len())? } else { (rendered, question) };
+        let expanded = self.expanded(&template, pictures);
+        let pieces = match expanded.split_once(PLACEHOLDER).filter(|_| separate) {
+            _ if !separate => vec![Piece::Template(&expanded)],
+            Some((before, after)) if !after.contains(PLACEHOLDER) => {
+                vec![Piece::Template(before), Piece::Typed(question), Piece::Template(after)]
+            }
+            _ => {
+                let times = expanded.matches(PLACEHOLDER).count();
+                return Err(template_error(format!("expected the question once, got it {times} times")));
+            }
         };
-        let ids = ids.get_ids().to_vec();
+        let ids = match self.marker {
+            Marker::Token { .. } => self.ids(&pieces, post_process)?,
+            Marker::Cut => self.ids_of_parts(&pieces, post_process)?,
+        };
         let places: Vec<usize> = (0..ids.len()).filter(|&i| ids[i] == self.image_token).collect();
-        let [image_at] = places.as_slice() else {
-            return Err(template_error(self.not_once(places.len())));
-        };
-        let image_at = *image_at;
-        if image_at + 1 == ids.len() {
+        let expected: usize = pictures.iter().map(|grid| self.places_of(grid)).sum();
+        if places.len() != expected || expected == 0 {
+            return Err(template_error(self.wrong_count(expected, places.len())));
+        }
+        let prompt = Prompt { ids, places };
+        if prompt.after().is_empty() {
             return Err(template_error("expected text after the picture, got none".into()));
         }
-        Ok(Prompt { ids, image_at })
+        Ok(prompt)
     }
 
-    fn render(&self, question: &str) -> Result<String, Error> {
-        self.template.render(question).map_err(|why| template_error(why.to_string()))
+    /// The rendered template with the placeholder in place of the question, and the question as the template prints it: many
+    /// templates trim it.
+    fn around<'a>(&self, question: &'a str, pictures: usize) -> Result<(String, &'a str), Error> {
+        let template = self.render(PLACEHOLDER, pictures)?;
+        let trims = !self.render(&format!(" {PLACEHOLDER} "), pictures)?.contains(&format!(" {PLACEHOLDER} "));
+        Ok((template, if trims { question.trim() } else { question }))
     }
 
-    /// The reason of the error if the picture occurs `times` times, which is not 1.
-    fn not_once(&self, times: usize) -> String {
+    fn render(&self, question: &str, pictures: usize) -> Result<String, Error> {
+        self.template.render(question, pictures).map_err(|why| template_error(why.to_string()))
+    }
+
+    /// The number of places that a picture has in the prompt.
+    fn places_of(&self, grid: &Grid) -> usize {
+        let last = grid.thumbnail == Thumbnail::Last;
+        if matches!(self.marker, Marker::Token { tiles: true, .. }) {
+            grid.blocks().len() + usize::from(last)
+        } else {
+            1
+        }
+    }
+
+    /// The rendered template with the text around the tiles of each picture. Source: `get_image_prompt_string` in Hugging
+    /// Face's `models/idefics3/processing_idefics3.py`.
+    fn expanded<'a>(&self, template: &'a str, pictures: &[Grid]) -> Cow<'a, str> {
+        let Marker::Token { spelling, tiles: true } = &self.marker else { return template.into() };
+        const FAKE: &str = "<fake_token_around_image>";
+        let mut parts = template.split(spelling.as_str());
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        let mut grids = pictures.iter();
+        for part in parts {
+            match grids.next() {
+                Some(grid) if grid.thumbnail == Thumbnail::Last => {
+                    for row in 1..=grid.rows {
+                        for col in 1..=grid.cols {
+                            text += &format!("{FAKE}<row_{row}_col_{col}>{spelling}");
+                        }
+                        text += "\n";
+                    }
+                    text += &format!("\n{FAKE}<global-img>{spelling}{FAKE}");
+                }
+                Some(_) => text += &format!("{FAKE}<global-img>{spelling}{FAKE}"),
+                // More pictures in the template than in the question: the count of places reports it.
+                None => text += spelling,
+            }
+            text += part;
+        }
+        text.into()
+    }
+
+    /// The ids of the pieces as one text, with those of the post-processor if `post_process` is set.
+    fn ids(&self, pieces: &[Piece<'_>], post_process: bool) -> Result<Vec<u32>, Error> {
+        if let [Piece::Template(text)] = pieces {
+            return Ok(encoded(&self.tokenizer, text, post_process)?.get_ids().to_vec());
+        }
+        let mut parts = Vec::new();
+        for piece in pieces {
+            match piece {
+                Piece::Template(text) => parts.push(encoded(&self.tokenizer, text, false)?),
+                Piece::Typed(question) => parts.extend(self.typed(self.verbatim(), question)?),
+            }
+        }
+        let whole = self.tokenizer.post_process(Encoding::merge(parts, false), None, post_process);
+        Ok(whole.map_err(|e| tokenizer_error(e.to_string()))?.get_ids().to_vec())
+    }
+
+    /// The ids of the pieces, cut at each picture. Each part has the tokens of the post-processor; a BOS of all but the first
+    /// part is left out.
+    fn ids_of_parts(&self, pieces: &[Piece<'_>], post_process: bool) -> Result<Vec<u32>, Error> {
+        let mut parts: Vec<Vec<Piece<'_>>> = vec![Vec::new()];
+        for &piece in pieces {
+            let Piece::Template(text) = piece else {
+                parts.last_mut().into_iter().for_each(|part| part.push(piece));
+                continue;
+            };
+            for (i, text) in text.split(IMAGE).enumerate() {
+                if i > 0 {
+                    parts.push(Vec::new());
+                }
+                parts.last_mut().into_iter().for_each(|part| part.push(Piece::Template(text)));
+            }
+        }
+        let bos = self.bos.as_ref().and_then(|bos| self.tokenizer.token_to_id(bos));
+        let mut ids = Vec::new();
+        for (i, part) in parts.iter().enumerate() {
+            let mut own = self.ids(part, post_process)?;
+            if i > 0 {
+                ids.push(self.image_token);
+                if bos.is_some() && own.first().copied() == bos {
+                    own.remove(0);
+                }
+            }
+            ids.extend(own);
+        }
+        Ok(ids)
+    }
+
+    /// The tokenizer that reads special tokens as text.
+    fn verbatim(&self) -> &Tokenizer {
+        self.verbatim.get_or_init(|| {
+            let mut tokenizer = self.tokenizer.clone();
+            tokenizer.set_encode_special_tokens(true);
+            Box::new(tokenizer)
+        })
+    }
+
+    /// The reason of the error if the pictures have `got` places instead of `expected`.
+    fn wrong_count(&self, expected: usize, got: usize) -> String {
         let id = self.image_token;
-        let spelling = self.tokenizer.token_to_id("<image>").filter(|&other| other != id);
-        let other = spelling.map_or(String::new(), |other| format!("; the tokenizer's <image> is {other}"));
-        format!("expected the picture (token {id} in config.json) once, got it {times} times{other}")
+        let spelling = self.tokenizer.token_to_id(IMAGE).filter(|&other| other != id);
+        let other = spelling.map_or(String::new(), |other| {
+            format!("; the tokenizer's <image> is {other}: set image_token_id in config.json to {other} if the checkpoint was made so")
+        });
+        let times = if expected == 1 { "once".to_owned() } else { format!("{expected} times") };
+        format!("expected the picture (token {id} in config.json) {times}, got it {got} times{other}")
     }
 
     /// Tokens of a question that contains spellings of added tokens, in one or more pieces.
@@ -302,6 +463,27 @@ impl Detokenizer<'_> {
 
     fn window(&self) -> Result<String, Error> {
         self.prompter.decode(&self.ids[self.start..])
+    }
+}
+
+/// The picture's id and how prompts refer to it.
+fn marker(tokenizer: &Tokenizer, config: &Config, allowed: &[bool]) -> Result<(u32, Marker), Error> {
+    let Some(id) = config.image_token else {
+        // Beyond all rows of the embedding: it never reaches the network.
+        return Ok((allowed.len() as u32, Marker::Cut));
+    };
+    let tiles = config.layout == Layout::Split;
+    const FAKE: &str = "<fake_token_around_image>";
+    if tiles && tokenizer.token_to_id(FAKE).is_none() {
+        return Err(tokenizer_error(format!("expected the token {FAKE}, which is around every picture, got none")));
+    }
+    match tokenizer.id_to_token(id).filter(|_| allowed.get(id as usize).is_some_and(|&known| known)) {
+        Some(spelling) => Ok((id, Marker::Token { spelling, tiles })),
+        None => {
+            let other = tokenizer.token_to_id(IMAGE).map_or(String::new(), |id| format!("; <image> is {id}"));
+            let expected = "expected a token with the picture's id";
+            Err(tokenizer_error(format!("{expected} {id} (config.json: image_token_id), got none{other}")))
+        }
     }
 }
 

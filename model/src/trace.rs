@@ -3,14 +3,14 @@
 //!
 //! | name | shape | |
 //! |---|---|---|
-//! | `pixel_values` | (tiles, 3, S, S) | |
-//! | `thumbnail` | (P*P, C) | |
-//! | `feature_map` | (Hx, Wx, C) | |
-//! | `scale_logits`, `scale_choice`, `token_boxes` | (M, S), (M,), (N', 4) | with the vision-guided sampler |
+//! | `pixel_values` | (tiles, 3, S, S) | of one picture |
+//! | `thumbnail` | (P*P, C) | of one picture |
+//! | `feature_map` | (Hx, Wx, C) | of one picture |
+//! | `scale_logits`, `scale_choice`, `token_boxes` | (M, S), (M,), (N', 4) | of one picture, with the vision-guided sampler |
 //! | `visual_tokens` | (N, C) | |
 //! | `importance` | (N,) | with the text-guided sampler |
 //! | `kept_visual` | (K,) | |
-//! | `input_ids` | (ids,) | the picture is one id |
+//! | `input_ids` | (ids,) | each place of a picture is one id |
 //! | `prefill_logits` | (V,) | |
 //! | `answer_ids`, `step_logits` | (steps,), (steps, V) | |
 //! | `token_counts` | (3,) | stock, after vision, after text |
@@ -18,6 +18,7 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::Tensor;
 use fovea_runtime::read::read_f32;
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -63,33 +64,40 @@ pub async fn trace(conversation: &mut Conversation, question: &str, options: &As
 }
 
 async fn stages(trace: &mut Trace, conversation: &Conversation) -> Result<(), Error> {
-    let tiles = conversation.tiles()?;
-    put(trace, "pixel_values", &[tiles.count, 3, tiles.side, tiles.side], tiles.pixel_values);
-    let Some(features) = &conversation.features else { return Ok(()) };
-    let c = features.thumbnail.dims()[1];
-    put(trace, "thumbnail", &features.thumbnail.dims(), read_f32(features.thumbnail.clone()).await?);
-    let map = match &features.map {
-        Some(map) => read_f32(map.clone()).await?,
-        None => Vec::new(),
-    };
-    put(trace, "feature_map", &[features.grid.height, features.grid.width, c], map);
-    let Some((chooser, visual)) = &conversation.visual else { return Ok(()) };
-    if chooser.samples() {
-        let scales = conversation.model.config().focus.scales.len();
-        put(trace, "scale_logits", &[visual.choice.len(), scales], visual.scale_logits.clone());
-        put_indices(trace, "scale_choice", &[visual.choice.len()], &visual.choice);
-        put_indices(trace, "token_boxes", &[visual.boxes.len(), 4], visual.boxes.as_flattened());
+    let Some((chooser, visuals)) = &conversation.visual else { return Ok(()) };
+    if let ([features], [visual]) = (conversation.features.as_slice(), visuals.as_slice()) {
+        let tiles = conversation.tiles()?;
+        put(trace, "pixel_values", &[tiles.count, 3, tiles.side, tiles.side], tiles.pixel_values);
+        let c = features.thumbnail.dims()[1];
+        put(trace, "thumbnail", &features.thumbnail.dims(), read_f32(features.thumbnail.clone()).await?);
+        let map = match &features.map {
+            Some(map) => read_f32(map.clone()).await?,
+            None => Vec::new(),
+        };
+        put(trace, "feature_map", &[features.grid.height, features.grid.width, c], map);
+        if chooser.samples() {
+            let scales = conversation.model.config().focus.scales.len();
+            put(trace, "scale_logits", &[visual.choice.len(), scales], visual.scale_logits.clone());
+            put_indices(trace, "scale_choice", &[visual.choice.len()], &visual.choice);
+            put_indices(trace, "token_boxes", &[visual.boxes.len(), 4], visual.boxes.as_flattened());
+        }
     }
-    put(trace, "visual_tokens", &visual.tokens.dims(), read_f32(visual.tokens.clone()).await?);
+    let tokens = Tensor::cat(visuals.iter().map(|visual| visual.tokens.clone()).collect(), 0);
+    put(trace, "visual_tokens", &tokens.dims(), read_f32(tokens).await?);
     Ok(())
 }
 
 fn outcome(trace: &mut Trace, turn: &Turn) {
-    let looked = &turn.looked;
-    if !looked.importance.is_empty() {
-        put(trace, "importance", &[looked.importance.len()], looked.importance.clone());
+    let importance: Vec<f32> = turn.looked.iter().flat_map(|looked| looked.importance.iter().copied()).collect();
+    if !importance.is_empty() {
+        put(trace, "importance", &[importance.len()], importance);
     }
-    put_indices(trace, "kept_visual", &[looked.kept.len()], &looked.kept);
+    let (mut kept, mut first) = (Vec::new(), 0);
+    for looked in &turn.looked {
+        kept.extend(looked.kept.iter().map(|index| first + index));
+        first += looked.token_count();
+    }
+    put_indices(trace, "kept_visual", &[kept.len()], &kept);
     let ids = |ids: &[u32]| ids.iter().map(|&id| id as usize).collect::<Vec<usize>>();
     put_indices(trace, "input_ids", &[turn.prompt.ids.len()], &ids(&turn.prompt.ids));
     put_indices(trace, "answer_ids", &[turn.answer_ids.len()], &ids(&turn.answer_ids));

@@ -1,5 +1,6 @@
-//! The vision tower, CLIP (Sec. 3.1). Input: tiles. Output: one feature per patch, the hidden state that the config selects.
-//! Source: `CLIPVisionTransformer` in Hugging Face's `models/clip/modeling_clip.py`.
+//! The vision tower, CLIP or SigLIP (Sec. 3.1). Input: tiles. Output: the features of each patch, the hidden states that the config
+//! selects. Source: Hugging Face's `models/clip/modeling_clip.py`, `models/siglip/modeling_siglip.py` and
+//! `models/idefics3/modeling_idefics3.py`. Their layers are equal; what goes before and after them differs, and is optional here.
 
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
@@ -10,7 +11,7 @@ use crate::{
     attention,
     config::{Activation, Config, VisionConfig},
     error::Error,
-    linear::{Linear, product},
+    linear::Linear,
     load::Loader,
     names::Names,
     pace::{Pace, Progress, Steps},
@@ -30,30 +31,42 @@ struct Layer {
     fc2: Linear,
 }
 
-/// CLIP's vision tower up to the feature layer.
+/// A vision tower up to the last feature layer.
 #[derive(Module, Debug)]
 pub struct VisionTower {
-    class_embedding: Param<Tensor<1>>,
-    /// (d_model, 3 * patch * patch). The stride of the convolution equals its kernel, so it is a product with every patch.
-    patch_embedding: Param<Tensor<2>>,
-    /// (P*P + 1, d_model), the class token first.
+    /// CLIP's token before the patches.
+    class_embedding: Option<Param<Tensor<1>>>,
+    /// (d_model, 3 * patch * patch), and SigLIP's bias. The stride of the convolution equals its kernel, so it is a product with
+    /// every patch.
+    patch_embedding: Linear,
+    /// (places, d_model), the class token first.
     position_embedding: Param<Tensor<2>>,
-    pre_layrnorm: LayerNorm,
+    /// CLIP's norm before the first layer.
+    pre_layrnorm: Option<LayerNorm>,
     layers: Vec<Layer>,
+    /// The norm after the last layer, if the features are its output.
+    post_layernorm: Option<LayerNorm>,
 }
 
 impl VisionTower {
-    /// Loads the tensors of the first `n_used` layers, and the embeddings.
+    /// Loads the tensors of the first `n_used` layers, and what is before and after them.
     ///
     /// # Errors
     /// Those of [`Loader`].
     pub async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
         let v = &config.vision;
         let d = v.d_model;
-        let patch = load.f32(&names.vision("embeddings.patch_embedding.weight"), [d, 3, v.patch, v.patch]).await?;
-        let patch = patch.reshape([d, 3 * v.patch * v.patch]).cast(load.dtype);
-        let places = [v.patches() * v.patches() + 1, d];
-        let position = load.f32(&names.vision("embeddings.position_embedding.weight"), places).await?;
+        let class = names.vision("embeddings.class_embedding");
+        let class_embedding = if v.class_token { Some(load.vector(&class, d).await?) } else { None };
+        let patch = names.vision("embeddings.patch_embedding");
+        let weight = load.convolution(&format!("{patch}.weight"), [d, 3, v.patch, v.patch]).await?;
+        let bias = if v.patch_bias { Some(load.vector(&format!("{patch}.bias"), d).await?) } else { None };
+        let position = names.vision("embeddings.position_embedding.weight");
+        let position_embedding = load.exact(&position, [v.places(), d]).await?;
+        let pre_layrnorm = match v.pre_norm {
+            true => Some(load.layer_norm(&names.pre_layer_norm(), d, v.epsilon).await?),
+            false => None,
+        };
         let mut layers = Vec::with_capacity(v.n_used);
         for layer in 0..v.n_used {
             let name = |rest: &str| names.vision_layer(layer, rest);
@@ -68,20 +81,25 @@ impl VisionTower {
                 fc2: load.linear(&name("mlp.fc2"), d, v.d_ff, true).await?,
             });
         }
+        let post_layernorm = match v.post_norm {
+            true => Some(load.layer_norm(&names.post_layer_norm(), d, v.epsilon).await?),
+            false => None,
+        };
         Ok(Self {
-            class_embedding: load.vector(&names.vision("embeddings.class_embedding"), d).await?,
-            patch_embedding: Param::from_tensor(patch),
-            position_embedding: Param::from_tensor(position),
-            pre_layrnorm: load.layer_norm(&names.pre_layer_norm(), d, v.epsilon).await?,
+            class_embedding,
+            patch_embedding: Linear { weight, bias },
+            position_embedding,
+            pre_layrnorm,
             layers,
+            post_layernorm,
         })
     }
 
-    /// Features of every patch, without the class token: hidden state `n_used`, without a norm after it. All tiles are one batch if
-    /// `steps` allows it.
+    /// Features of every patch, without the class token: the hidden states `feature_layers` side by side, without a norm after them
+    /// unless the tower has one. All tiles are one batch if `steps` allows it.
     ///
     /// # Shapes
-    /// `pixel_values` (tiles, 3, S, S), f32 -> (tiles, P*P, d_model), f32.
+    /// `pixel_values` (tiles, 3, S, S), f32 -> (tiles, patches, d_features), f32, patches in raster order.
     ///
     /// # Errors
     /// [`Error::Cancelled`]; a device error if waiting for the device fails.
@@ -95,14 +113,33 @@ impl VisionTower {
         let [tiles, ..] = pixel_values.dims();
         let (p, side, d) = (config.patches(), config.patch, config.d_model);
         let patches = pixel_values
+            // SigLIP's side is no multiple of its patch: the last pixels belong to no patch.
+            .narrow(2, 0, p * side)
+            .narrow(3, 0, p * side)
             .reshape([tiles, 3, p, side, p, side])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([tiles * p * p, 3 * side * side]);
-        let patches = product(patches, self.patch_embedding.val()).reshape([tiles, p * p, d]);
-        let class = self.class_embedding.val().reshape([1, 1, d]).expand([tiles, 1, d]);
-        let hidden = Tensor::cat(vec![class, patches], 1) + self.position_embedding.val().unsqueeze();
-        let tokens = p * p + 1;
-        let mut hidden = self.pre_layrnorm.forward(hidden.reshape([tiles * tokens, d]));
+        let patches = self.patch_embedding.forward(patches).reshape([tiles, p * p, d]);
+        let embedded = match &self.class_embedding {
+            Some(class) => {
+                let class = class.val().reshape([1, 1, d]).expand([tiles, 1, d]);
+                Tensor::cat(vec![class, patches], 1)
+            }
+            None => patches,
+        };
+        let tokens = config.places();
+        let hidden = embedded + self.position_embedding.val().unsqueeze();
+        let hidden = hidden.reshape([tiles * tokens, d]);
+        let mut hidden = match &self.pre_layrnorm {
+            Some(norm) => norm.forward(hidden),
+            None => hidden,
+        };
+        let mut states: Vec<(usize, Tensor<2>)> = Vec::new();
+        let mut keep = |at: usize, hidden: &Tensor<2>| {
+            if config.feature_layers.contains(&at) && at < config.n_used {
+                states.push((at, hidden.clone()));
+            }
+        };
         let widest = config.d_ff.max(config.d_model).max(config.n_heads * tokens) as u64;
         let most = steps.rows(config.layer_work(), widest);
         for (i, layer) in self.layers.iter().enumerate() {
@@ -111,6 +148,7 @@ impl VisionTower {
                 done: (i * tiles * tokens + done) as u64,
                 total: (self.layers.len() * tiles * tokens) as u64,
             };
+            keep(i, &hidden);
             pace.step(progress(0)).await?;
             let shape = [tokens, config.n_heads];
             if tiles * tokens <= most {
@@ -138,7 +176,16 @@ impl VisionTower {
                 settle(&hidden).await?;
             }
         }
-        Ok(hidden.reshape([tiles, tokens, d]).narrow(1, 1, p * p))
+        if let Some(norm) = &self.post_layernorm {
+            hidden = norm.forward(hidden);
+        }
+        states.push((config.n_used, hidden));
+        let first = usize::from(config.class_token);
+        let features = |at: &usize| {
+            let state = states.iter().find(|(i, _)| i == at).map(|(_, state)| state);
+            state.map(|state| state.clone().reshape([tiles, tokens, d]).narrow(1, first, p * p))
+        };
+        Ok(Tensor::cat(config.feature_layers.iter().filter_map(features).collect(), 2))
     }
 }
 

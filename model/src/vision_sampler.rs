@@ -31,9 +31,11 @@ impl ScaleSelector {
     /// # Errors
     /// Those of [`Loader`].
     pub async fn load(load: &Loader<'_>, config: &Config) -> Result<Self, Error> {
-        let (scales, patches) = (config.focus.scales.len(), config.vision.patches());
-        let weight = load.f32(&format!("{SELECTOR}.weight"), [scales, patches * patches]).await?;
-        Ok(Self { weight: Param::from_tensor(weight), bias: load.vector(&format!("{SELECTOR}.bias"), scales).await? })
+        let (scales, p) = (config.focus.scales.len(), config.vision.tokens());
+        Ok(Self {
+            weight: load.exact(&format!("{SELECTOR}.weight"), [scales, p * p]).await?,
+            bias: load.vector(&format!("{SELECTOR}.bias"), scales).await?,
+        })
     }
 
     /// Z of Eq. 1, for training, which needs its gradient.
@@ -48,7 +50,7 @@ impl ScaleSelector {
 /// How the scale of every region is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chooser {
-    /// Not at all: the sampler is off, and the tokens are those of LLaVA-NeXT.
+    /// Not at all: the sampler is off, and the tokens are those of the family.
     Off,
     /// By the selector (Eq. 1).
     Selector,
@@ -88,14 +90,14 @@ pub(crate) struct Sampled {
 /// the seed of random scales instead ([`Chooser::Random`]).
 ///
 /// # Shapes
-/// `map` (Hx, Wx, C), not empty; `thumbnail` (P*P, C); `newline` (C), all f32 -> see [`Sampled`].
+/// `map` (Hx, Wx, C), not empty; `thumbnail` (P*P, C); `newline` (C), None without newlines; all f32 -> see [`Sampled`].
 ///
 /// # Errors
 /// Those of the custom operations in [`fovea_runtime::sampler_ops`].
 pub(crate) async fn vision_guided(
     map: &Tensor<3>,
     thumbnail: &Tensor<2>,
-    newline: Tensor<1>,
+    newline: Option<Tensor<1>>,
     selector: &ScaleSelector,
     focus: &FocusConfig,
     random: Option<u64>,
@@ -122,28 +124,28 @@ pub(crate) async fn vision_guided(
     Ok(Sampled { tokens, logits, choice, boxes })
 }
 
-/// LLaVA-NeXT's own sequence, without the sampler: the map in raster order with a newline after every row, also after rows
-/// without a patch. None if there is no row.
+/// The family's own sequence, without the sampler: the map in raster order, with a newline after every row if the family has
+/// newlines, also after rows without a patch. None if there is no token.
 ///
 /// # Shapes
-/// `map` (Hx, Wx, C), None if it is empty; `newline` (C) -> (Hx * (Wx + 1), C).
-pub(crate) fn every_token(map: Option<&Tensor<3>>, height: usize, newline: Tensor<1>) -> Option<Tensor<2>> {
-    let c = newline.dims()[0];
-    if height == 0 {
-        return None;
-    }
-    let newlines = newline.reshape([1, 1, c]).expand([height, 1, c]);
-    let rows = match map {
-        Some(map) => Tensor::cat(vec![map.clone(), newlines], 1),
-        None => newlines,
-    };
-    let width = rows.dims()[1];
-    Some(rows.reshape([height * width, c]))
+/// `map` (Hx, Wx, C), None if it is empty; `newline` (C) -> (Hx * Wx, C), or (Hx * (Wx + 1), C).
+pub(crate) fn every_token(map: Option<&Tensor<3>>, height: usize, newline: Option<Tensor<1>>) -> Option<Tensor<2>> {
+    let newlines = newline.filter(|_| height > 0).map(|newline| {
+        let c = newline.dims()[0];
+        newline.reshape([1, 1, c]).expand([height, 1, c])
+    });
+    let parts: Vec<Tensor<3>> = map.cloned().into_iter().chain(newlines).collect();
+    (!parts.is_empty()).then(|| {
+        let rows = Tensor::cat(parts, 1);
+        let [height, width, c] = rows.dims();
+        rows.reshape([height * width, c])
+    })
 }
 
 /// The patches of the tokens of [`every_token`].
-pub(crate) fn every_box(height: usize, width: usize) -> Vec<TokenBox> {
-    (0..height).flat_map(|y| (0..=width).map(move |x| [y, x, y + 1, (x + 1).min(width)])).collect()
+pub(crate) fn every_box(height: usize, width: usize, newlines: bool) -> Vec<TokenBox> {
+    let columns = width + usize::from(newlines);
+    (0..height).flat_map(|y| (0..columns).map(move |x| [y, x, y + 1, (x + 1).min(width)])).collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Commands and their arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fovea_eval::EvalArgs;
 use fovea_model::{AskOptions, Pick};
-use fovea_runtime::{DeviceChoice, Keep};
+use fovea_runtime::{DeviceChoice, Keep, hub_cache::Repository};
 use fovea_terminal::{
     failure::Failure,
     logging::Verbosity,
@@ -26,6 +26,20 @@ of the work     equivalent tokens (mean number of visual tokens per decoder laye
 CPU f32         device and data type
 first token     time from the question to the first token of the answer
 tokens/s        speed of the tokens after the first";
+
+/// The end of `fovea pull --help`.
+const ENVIRONMENT: &str = "\
+Environment:
+
+  HF_TOKEN         the token for private and gated repositories; without it the
+                   token that `hf auth login` stored
+  HF_HOME          the folder of the cache and the token; without it
+                   XDG_CACHE_HOME/huggingface or ~/.cache/huggingface
+  HF_HUB_CACHE     the folder of the cache; without it HF_HOME/hub
+  HF_ENDPOINT      the address of the hub; without it https://huggingface.co
+  HF_HUB_OFFLINE   1: download nothing; print the folder of what is in the cache
+  HTTPS_PROXY      a proxy; ALL_PROXY and HTTP_PROXY are read too
+  NO_PROXY         hosts that are reached without the proxy";
 
 /// Ask questions about pictures, and see which parts of a picture the model used.
 ///
@@ -53,7 +67,13 @@ pub enum Command {
     ///
     /// The answer is greedy (always the most likely token). Both samplers run unless --off turns them off.
     Trace(TraceArgs),
-    /// Show what a checkpoint contains and whether it is complete, without loading it.
+    /// Download a checkpoint from the Hugging Face hub into its cache, where --model ORG/NAME finds it.
+    ///
+    /// Only the files that Fovea reads. What is in the cache is not downloaded again, and a download that was cut is
+    /// resumed.
+    #[command(after_long_help = ENVIRONMENT)]
+    Pull(PullArgs),
+    /// Show whether a checkpoint runs and what is missing, without loading it.
     Inspect(DirArgs),
     /// Show how many tokens and how much memory a run needs, before anything is loaded.
     Plan(PlanArgs),
@@ -109,10 +129,13 @@ pub struct AppArgs {
 pub struct AskArgs {
     /// The picture: PNG, JPEG, WebP, GIF or BMP; - reads it from standard input.
     pub image: PathBuf,
+    /// One more picture, which comes after the first one; may be repeated. Questions are then about all pictures.
+    #[arg(long = "and", value_name = "IMAGE")]
+    pub more: Vec<PathBuf>,
     /// One or more questions; each is answered separately. A question that begins with a hyphen goes after --.
     #[arg(required = true)]
     pub questions: Vec<String>,
-    /// A LLaVA-NeXT checkpoint: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME); without it the
+    /// A checkpoint of the LLaVA family: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME); without it the
     /// embedded demo checkpoint.
     #[arg(short, long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -212,6 +235,14 @@ impl AskArgs {
         {
             return Err(Failure::Usage(format!("expected --temperature above 0 for {option}, got 0")));
         }
+        let standard_input = |image: &PathBuf| image == Path::new("-");
+        if self.more.iter().chain([&self.image]).filter(|image| standard_input(image)).count() > 1 {
+            return Err(Failure::Usage("expected standard input (-) for one picture, got it for several".to_owned()));
+        }
+        if self.overlay.is_some() && !self.more.is_empty() {
+            let got = self.more.len() + 1;
+            return Err(Failure::Usage(format!("expected one picture for --overlay, got {got}")));
+        }
         Ok(())
     }
 
@@ -241,6 +272,9 @@ impl AskArgs {
 pub struct TraceArgs {
     /// The picture: PNG, JPEG, WebP, GIF or BMP; - reads it from standard input.
     pub image: PathBuf,
+    /// One more picture, which comes after the first one; may be repeated.
+    #[arg(long = "and", value_name = "IMAGE")]
+    pub more: Vec<PathBuf>,
     /// The question. If it begins with a hyphen, it goes after --.
     pub question: String,
     /// A checkpoint: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME).
@@ -258,6 +292,28 @@ pub struct TraceArgs {
     /// The file to write.
     #[arg(long, value_name = "FILE.safetensors")]
     pub out: PathBuf,
+}
+
+/// `fovea pull`.
+#[derive(Args)]
+pub struct PullArgs {
+    /// The repository on the hub, such as llava-hf/llava-v1.6-mistral-7b-hf. REVISION is a branch, a tag or a commit;
+    /// without it main.
+    #[arg(value_name = "ORG/NAME[@REVISION]", value_parser = repository)]
+    pub repository: Repository,
+    /// List the files with their sizes, and the free disk space; download nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also compare the weights that are in the cache with their SHA-256, and download wrong files again.
+    #[arg(long)]
+    pub check: bool,
+}
+
+fn repository(text: &str) -> Result<Repository, String> {
+    let whole = Repository::parse(text).filter(|repository| repository.id.contains('/'));
+    let expected = "expected ORG/NAME or ORG/NAME@REVISION of a model, as on https://huggingface.co; a revision with `/` \
+                    is not supported";
+    whole.ok_or_else(|| expected.to_owned())
 }
 
 /// `fovea inspect`.

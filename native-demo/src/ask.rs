@@ -31,10 +31,10 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
         None => None,
     };
     let options = AskOptions { cancel: load::interruptible(), ..args.options() };
-    let picture = load::picture(&args.image)?;
+    let pictures = load::pictures(&args.image, &args.more)?;
     let model = load::model(args.model.as_deref(), &args.device, args.dtype.into(), &options).await?;
-    notes(&args, &model, &picture);
-    let mut conversation = Conversation::new(&model, picture);
+    notes(&args, &model, &pictures);
+    let mut conversation = Conversation::about(&model, pictures)?;
     let mut last = None;
     for question in &args.questions {
         let turn = answer(&mut conversation, question, &options, args.json).await?;
@@ -49,8 +49,10 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
         details(&turn);
         last = Some(turn);
     }
-    if let (Some((format, output)), Some(turn)) = (overlay, last) {
-        let png = png(&draw(conversation.picture(), &turn.looked)?)?;
+    if let (Some((format, output)), Some(turn)) = (overlay, last)
+        && let Some(looked) = turn.looked.first()
+    {
+        let png = png(&draw(conversation.picture(), looked)?)?;
         output.write(&output::encoded(&png, format)?)?;
     }
     Ok(())
@@ -65,7 +67,7 @@ fn check(args: &AskArgs) -> Result<(), Failure> {
     };
     if let Some(file) = args.questions.iter().find(is_path) {
         return Err(Failure::Usage(format!(
-            "expected one picture and then questions, got the file {file} as a question; ask about one picture at a time, or use `fovea eval` for a folder"
+            "expected one picture and then questions, got the file {file} as a question; for one more picture use `--and {file}`, for a folder `fovea eval`"
         )));
     }
     if let Some(at) = args.questions.iter().position(|question| question.trim().is_empty()) {
@@ -79,7 +81,7 @@ fn check(args: &AskArgs) -> Result<(), Failure> {
 }
 
 /// Prints what the user should know before reading the answer.
-fn notes(args: &AskArgs, model: &Model, picture: &Picture) {
+fn notes(args: &AskArgs, model: &Model, pictures: &[Picture]) {
     // The user's penalty replaces the one of the checkpoint.
     let applies = |note: &&String| args.repetition_penalty.is_none() || !note.contains("repetition_penalty");
     for note in model.notes().iter().filter(applies) {
@@ -91,7 +93,8 @@ fn notes(args: &AskArgs, model: &Model, picture: &Picture) {
     let options = args.options();
     let text_on = options.text_is_on(model.config());
     let vision_wanted = options.vision_is_on(model.config());
-    if let Some(note) = model.stock_note(picture).filter(|_| !(text_on || vision_wanted && model.has_selector())) {
+    let one = if let [picture] = pictures { model.stock_note(picture) } else { None };
+    if let Some(note) = one.filter(|_| !(text_on || vision_wanted && model.has_selector())) {
         let config = model.config();
         let on = match config.focus.text_layer {
             Some(_) => "--on text".to_owned(),

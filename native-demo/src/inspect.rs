@@ -1,100 +1,276 @@
-//! `fovea inspect`: what a checkpoint contains, and whether it is complete.
+//! `fovea inspect`: whether a checkpoint runs, what it contains, and what to do if something is missing.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    mem,
+};
 
-use fovea_model::{Checkpoint, Inspection, inspect};
+use fovea_model::{Config, Cut, Inspection, Naming, ProjectorKind, inspect};
+use fovea_runtime::memory;
 use fovea_terminal::{failure::Failure, load, text};
 use serde_json::json;
 
 use crate::args::DirArgs;
 
-/// Prints the inspection; fails if tensors are missing or have values that are not finite.
+/// Columns of the labels.
+const LABEL: usize = 11;
+/// Longest list of tensors or files.
+const LISTED: usize = 20;
+
+/// Prints the inspection; fails if the checkpoint does not run.
 pub async fn run(args: DirArgs) -> Result<(), Failure> {
-    let checkpoint = Checkpoint::read(load::source(args.dir.as_deref())?).await?;
-    let found = inspect(&checkpoint).await?;
+    let found = inspect(load::source(args.dir.as_deref())?).await?;
     if args.json {
         text::out(|to| writeln!(to, "{}", json!(found)))?;
     } else {
         text::out(|to| print(to, &found))?;
     }
-    let not_finite = found
-        .non_finite
-        .first()
-        .map(|n| format!("tensor `{}`: expected finite values, got {} at index {}", n.tensor, n.value, n.index));
-    match found.missing.first().cloned().or(not_finite) {
-        None => Ok(()),
-        Some(first) => {
-            let (missing, bad) = (found.missing.len(), found.non_finite.len());
-            Err(Failure::NotWhole(format!("{first} (in total {missing} missing or wrong, {bad} not finite)")))
+    match (found.reason, found.next) {
+        (None, _) => Ok(()),
+        (Some(why), next) => {
+            let next = next.map_or(String::new(), |next| format!("; {next}"));
+            Err(Failure::NotWhole(format!("{why}{next}")))
         }
     }
 }
 
 fn print(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
-    let (v, t, f) = (&found.config.vision, &found.config.text, &found.config.focus);
-    writeln!(
-        to,
-        "vision   CLIP, {} of {} layers used, {} wide, {} heads\n         {} px tiles in {} px patches",
-        v.n_used, v.n_layers, v.d_model, v.n_heads, v.side, v.patch
-    )?;
-    writeln!(
-        to,
-        "text     {}, {} layers, {} wide, {} heads, {} key heads of {}",
-        t.family, t.n_layers, t.d_model, t.n_heads, t.n_kv_heads, t.d_head
-    )?;
-    writeln!(
-        to,
-        "         {} tokens of context, stop at {:?}\n         {} rows of vocabulary, {} with a token",
-        t.context, found.stop_ids, found.vocabulary.0, found.vocabulary.1
-    )?;
+    let why = found.reason.as_ref().map_or(String::new(), |why| format!(": {why}"));
+    hang(to, "runs: ", &format!("{}{why}", found.runs.name()))?;
+    if let Some(next) = found.next {
+        hang(to, "next: ", next)?;
+    }
+    model(to, found)?;
+    prompt(to, found)?;
+    samplers(to, found)?;
+    weights(to, found)?;
+    for note in &found.notes {
+        row(to, "note", note)?;
+    }
+    Ok(())
+}
+
+/// The networks, and how a picture becomes visual tokens.
+fn model(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
+    let Config { text: t, vision: v, .. } = &found.config;
+    let layout = if found.original { ", original layout" } else { "" };
+    row(to, "family", &format!("{} ({}){layout}", found.config.family, found.config.model_type))?;
+    let (layers, width, heads) = (t.n_layers, t.d_model, t.n_heads);
+    let heads = format!("{heads} heads, {} key heads of {}", t.n_kv_heads, t.d_head);
+    row(to, "text model", &format!("{}, {layers} layers, {width} wide, {heads}", t.family))?;
+    let biases = [(t.qkv_bias, "query, key, value"), (t.output_bias, "attention output"), (t.mlp_bias, "feed-forward")];
+    let biases: Vec<&str> = biases.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
+    let biases = if biases.is_empty() { "none".to_owned() } else { biases.join(", ") };
+    row(to, "", &format!("{} tokens of context, biases: {biases}", t.context))?;
+    let head = if t.tied { "the embedding is the output head" } else { "separate output head" };
+    let (rows, known) = found.vocabulary;
+    let known = known.map_or(String::new(), |known| format!(", {known} with a token"));
+    row(to, "", &format!("{rows} rows of vocabulary{known}; {head}"))?;
+    let (used, all) = (v.n_used, v.n_layers);
+    row(to, "vision", &format!("{}, {used} of {all} layers used, {} wide, {} heads", v.name, v.d_model, v.n_heads))?;
+    let rest = match v.side - v.patches() * v.patch {
+        0 => String::new(),
+        rest => format!(", {rest} px left over at two edges"),
+    };
+    row(to, "", &format!("{} px tiles in {} px patches{rest}", v.side, v.patch))?;
+    let states: Vec<String> = v.feature_layers.iter().map(ToString::to_string).collect();
+    let norm = if v.post_norm { ", after the last norm" } else { "" };
+    let layer = if states.len() == 1 { "layer" } else { "layers" };
+    row(to, "", &format!("features: output of {layer} {} of {all}{norm}", states.join(", ")))?;
+    let (inputs, width) = (v.shuffle * v.shuffle * v.d_features(), t.d_model);
+    let projector = match found.config.projector {
+        ProjectorKind::Mlp => {
+            let activation = json!(found.config.projector_activation);
+            format!(
+                "linear {inputs} to {width}, {}, linear {width} to {width}",
+                activation.as_str().unwrap_or_default()
+            )
+        }
+        ProjectorKind::Shuffle => format!("{0}x{0} patches become one token, linear {inputs} to {width}", v.shuffle),
+    };
+    row(to, "projector", &projector)?;
+    row(to, "layout", &layout_of(&found.tiles.cut, v.side))?;
+    let picture = &found.picture;
+    let (tiles, tokens) = (text::counted(picture.tiles as usize, "tile"), picture.tokens);
+    row(to, "", &format!("a {}x{} picture: {tiles}, {tokens} tokens", picture.width, picture.height))
+}
+
+/// How a picture is cut into tiles of `side` pixels.
+fn layout_of(cut: &Cut, side: usize) -> String {
+    match cut {
+        Cut::Anyres { pinpoints, most_tiles } => {
+            let shrunk = most_tiles.map_or(String::new(), |most| format!(", shrunk above {most} tiles"));
+            format!("thumbnail, then the best canvas (of {}) in {side} px tiles{shrunk}", pinpoints.len())
+        }
+        Cut::Squash | Cut::Split { into_tiles: false, .. } => "one tile: the picture, stretched".to_owned(),
+        Cut::Pad => "one tile: the picture, padded to a square".to_owned(),
+        Cut::CenterCrop { shortest } => {
+            format!("one tile: the centre of the picture, with {shortest} px along its short side")
+        }
+        Cut::Split { longest, into_tiles: true } => {
+            format!("tiles of the picture with {longest} px along its long side, then the thumbnail")
+        }
+    }
+}
+
+/// Chat template and special tokens.
+fn prompt(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
+    let token = |id: u32, text: Option<&str>| match text {
+        Some(text) => format!("{text} ({id})"),
+        None => format!("{id}, which the tokenizer does not have"),
+    };
+    let Some(prompt) = &found.prompt else {
+        return row(to, "template", "not known without tokenizer and chat template");
+    };
+    row(to, "template", &prompt.template)?;
+    let bos = prompt.bos.as_ref().map(|bos| {
+        let token = token(bos.token.id, bos.token.text.as_deref());
+        format!("{token}, added by the {}", bos.added_by)
+    });
+    row(to, "BOS", &bos.unwrap_or_else(|| "none".to_owned()))?;
+    let stop: Vec<String> = prompt.stop.iter().map(|stop| token(stop.id, stop.text.as_deref())).collect();
+    row(to, "stop", &if stop.is_empty() { "none".to_owned() } else { stop.join(", ") })?;
+    let image = found.image_token.as_ref().map(|image| token(image.id, image.text.as_deref()));
+    row(to, "picture", &image.unwrap_or_else(|| "no token: the prompt is cut at <image>".to_owned()))
+}
+
+/// What the two samplers do without options.
+fn samplers(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
+    let f = &found.config.focus;
+    let default = if found.config.has_focus { "on by default" } else { "off by default (not trained with it)" };
+    let vision = match (found.naming, found.scale_selector) {
+        (None, _) => format!("{default}, if the weights have a scale selector"),
+        (Some(_), true) => format!("{default}, selector present"),
+        (Some(_), false) => "off: no scale selector in the weights".to_owned(),
+    };
+    row(to, "samplers", &format!("vision-guided: {vision}"))?;
     let scales: Vec<String> = f.scales.iter().map(ToString::to_string).collect();
-    let selector = if found.scale_selector { "present" } else { "none: a stock LLaVA-NeXT" };
-    writeln!(to, "vision-guided sampler   window {}, scales {}, selector {selector}", f.window, scales.join(" "))?;
-    let layer = f.text_layer.map_or("none".into(), |l| l.to_string());
+    row(to, "", &format!("window {}, scales {}", f.window, scales.join(" ")))?;
+    let Some(layer) = f.text_layer else {
+        return row(to, "", "text-guided: off: the model has no layer 8; --layer sets another one");
+    };
+    row(to, "", &format!("text-guided: {default}"))?;
     let rope = if f.score_rope { ", with rotary positions" } else { "" };
-    writeln!(to, "text-guided sampler     layer {layer}, gamma {}{rope}", f.gamma)?;
-    writeln!(to, "weights  {:?} naming in {}", found.naming, found.files.join(", "))?;
-    for (dtype, stored) in &found.needed {
-        writeln!(
-            to,
-            "         {dtype:5} {} tensors, {} values, {}",
-            stored.tensors,
-            stored.values,
-            text::bytes(stored.bytes)
-        )?;
+    row(to, "", &format!("layer {layer}, gamma {}{rope}", f.gamma))
+}
+
+/// What is stored, what it needs on a device, and what is wrong.
+fn weights(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
+    let naming = match found.naming {
+        None => None,
+        Some(Naming::Hub) => Some("the Hugging Face hub"),
+        Some(Naming::Transformers) => Some("transformers 5"),
+        Some(Naming::Original) => Some("the original layout"),
+        Some(Naming::Idefics3) => Some("SmolVLM"),
+    };
+    if let Some(naming) = naming {
+        row(to, "weights", &format!("names as in {naming}"))?;
+        for file in found.files.iter().take(LISTED) {
+            row(to, "", file)?;
+        }
+        more(to, found.files.len())?;
+        for (dtype, stored) in &found.needed {
+            let (tensors, values) = (stored.tensors, stored.values);
+            row(to, "", &format!("{dtype:5} {tensors} tensors, {values} values, {}", text::bytes(stored.bytes)))?;
+        }
+    }
+    let mut label = "memory";
+    for memory in &found.memory {
+        let later = if memory.supported { "" } else { ", not supported yet" };
+        let (weights, peak) = (text::bytes(memory.weights), text::bytes(memory.peak));
+        row(to, label, &format!("{:5} weights {weights}, peak {peak}{later}", memory.dtype))?;
+        label = "";
+    }
+    let picture = &found.picture;
+    let host = memory::host_available().map_or(String::new(), |have| format!("; the host has {}", text::bytes(have)));
+    row(to, "", &format!("peak: one question about a {}x{} picture{host}", picture.width, picture.height))?;
+    if naming.is_none() {
+        return Ok(());
     }
     list(to, "missing", &found.missing)?;
-    if let Some(parts) = not_used(found) {
-        writeln!(to, "{:10} {} (vision, {parts}: after the feature layer)", "not used", found.not_used.tensors)?;
-    }
+    row(to, "not used", &format!("{}{}", found.not_used.tensors, not_used(found)))?;
     list(to, "extra", &found.extra)?;
     let bad: Vec<String> =
         found.non_finite.iter().map(|n| format!("{}: {} at index {}", n.tensor, n.value, n.index)).collect();
     list(to, "not finite", &bad)
 }
 
-/// The parts of the vision tower that are in the file but not used, as every stock checkpoint has them.
-fn not_used(found: &Inspection) -> Option<String> {
-    let names = &found.not_used.names;
-    let norm = names.iter().any(|name| name.contains("post_layernorm"));
-    let layers = names.len() - usize::from(norm);
+/// The tensors that are in the files but not used, as in published checkpoints.
+fn not_used(found: &Inspection) -> String {
+    let has = |part: &str| found.not_used.names.iter().any(|name| name.contains(part));
     let (first, last) = (found.config.vision.n_used, found.config.vision.n_layers.saturating_sub(1));
-    let layers = match layers {
-        0 => None,
-        _ if first == last => Some(format!("layer {first}")),
-        _ => Some(format!("layers {first} to {last}")),
-    };
-    let parts: Vec<String> = layers.into_iter().chain(norm.then(|| "last norm".to_owned())).collect();
-    (!parts.is_empty()).then(|| parts.join(" and "))
+    let others = if first == last { String::new() } else { format!(" to {last}") };
+    let layers = format!("encoder.layers.{first}{others}");
+    let parts = [
+        (has("encoder.layers."), layers.as_str()),
+        (has("post_layernorm"), "last norm of the vision tower"),
+        (has("head."), "classification head"),
+        (has("rotary_emb"), "rotary frequencies"),
+        (has("position_ids"), "position ids"),
+        (has("image_newline"), "newline"),
+    ];
+    let parts: Vec<&str> = parts.iter().filter(|(has, _)| *has).map(|(_, part)| *part).collect();
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
 }
 
 fn list(to: &mut dyn Write, what: &str, items: &[String]) -> io::Result<()> {
-    writeln!(to, "{what:10} {}", items.len())?;
-    for item in items.iter().take(20) {
-        writeln!(to, "           {}", text::line(item))?;
+    row(to, what, &items.len().to_string())?;
+    for item in items.iter().take(LISTED) {
+        row(to, "", item)?;
     }
-    if items.len() > 20 {
-        writeln!(to, "           and {} more (--json lists all)", items.len() - 20)?;
+    more(to, items.len())
+}
+
+fn more(to: &mut dyn Write, all: usize) -> io::Result<()> {
+    match all.checked_sub(LISTED) {
+        None | Some(0) => Ok(()),
+        Some(more) => row(to, "", &format!("and {more} more (--json lists all)")),
+    }
+}
+
+/// `text` after a label.
+fn row(to: &mut dyn Write, label: &str, text: &str) -> io::Result<()> {
+    hang(to, &format!("{label:LABEL$}"), text)
+}
+
+/// `text` after `head`, in lines of at most 80 columns. Following lines begin below the text.
+fn hang(to: &mut dyn Write, head: &str, text: &str) -> io::Result<()> {
+    let indent = " ".repeat(head.len());
+    for (i, line) in folded(&text::line(text), text::COLUMNS - head.len()).iter().enumerate() {
+        writeln!(to, "{}{line}", if i == 0 { head } else { &indent })?;
     }
     Ok(())
+}
+
+/// `text` in lines of at most `width` characters. Only a word that is longer than a line is cut.
+fn folded(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ') {
+        let (used, need) = (line.chars().count(), word.chars().count());
+        if used > 0 && used + 1 + need > width {
+            lines.push(mem::take(&mut line));
+        } else if used > 0 {
+            line.push(' ');
+        }
+        for c in word.chars() {
+            if line.chars().count() == width {
+                lines.push(mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::folded;
+
+    #[test]
+    fn lines_have_at_most_the_given_width() {
+        assert_eq!(folded("one two three", 7), ["one two", "three"]);
+        assert_eq!(folded("a 123456789 b", 4), ["a", "1234", "5678", "9 b"]);
+        assert_eq!(folded("  f32 x", 20), ["f32 x"]);
+    }
 }

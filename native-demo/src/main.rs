@@ -6,6 +6,7 @@ mod args;
 mod window;
 mod ask;
 mod trace;
+mod pull;
 mod inspect;
 mod plan;
 mod doctor;
@@ -55,6 +56,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::App(_) => Ok(()),
         Command::Ask(args) => ask::run(args).await,
         Command::Trace(args) => trace::run(args).await,
+        Command::Pull(args) => pull::run(&args),
         Command::Inspect(args) => inspect::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -8,9 +8,11 @@ use crate::args::{Sampler, TraceArgs};
 /// Runs, and writes the trace.
 pub async fn run(args: TraceArgs) -> Result<(), Failure> {
     args.sampling.check()?;
-    let output = Output::new(&args.out, &load::read_files(&args.image, Some(&args.model)))?;
+    let mut read = load::read_files(&args.image, Some(&args.model));
+    read.extend(args.more.iter().cloned());
+    let output = Output::new(&args.out, &read)?;
     let cancel = load::interruptible();
-    let picture = load::picture(&args.image)?;
+    let pictures = load::pictures(&args.image, &args.more)?;
     let options = AskOptions {
         // As in the specification: both samplers run unless they are off, also in a checkpoint that was trained without them.
         vision: args.sampling.wanted(Sampler::Vision).or(Some(true)),
@@ -20,7 +22,7 @@ pub async fn run(args: TraceArgs) -> Result<(), Failure> {
         ..AskOptions::default()
     };
     let model = load::model(Some(&args.model), &args.device, Precision::F32, &options).await?;
-    let trace = trace::trace(&mut Conversation::new(&model, picture), &args.question, &options).await?;
+    let trace = trace::trace(&mut Conversation::about(&model, pictures)?, &args.question, &options).await?;
     let bytes = trace::to_safetensors(&trace)?;
     output.write(&bytes)?;
     text::note(&format!(

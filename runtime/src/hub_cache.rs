@@ -1,11 +1,11 @@
 //! Finds a checkpoint: the path or name that a user gives in, the folder with its files out.
 //!
 //! A checkpoint is a folder, or a repository in the cache of the Hugging Face hub (by id, by address, or by its folder
-//! in the cache). Nothing is downloaded. The layout is that of the `huggingface_hub` package:
-//! `models--ORG--NAME/refs/main` contains a commit, `snapshots/COMMIT` contains its files.
+//! in the cache). Nothing is downloaded here: `fovea pull` fills the cache. The layout is that of the `huggingface_hub`
+//! package: `models--ORG--NAME/refs/main` contains a commit, `snapshots/COMMIT` contains its files.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -34,7 +34,7 @@ pub fn locate(given: &Path) -> Result<PathBuf, Error> {
     };
     let found = cache.join(repository.folder());
     if !found.is_dir() {
-        let Repository { id, .. } = repository;
+        let id = &repository.id;
         if !id.contains('/') {
             let why = "there is no such folder; give the folder of a checkpoint, or a repository id such as ORG/NAME";
             return Err(refuse(given, why.to_owned()));
@@ -42,7 +42,7 @@ pub fn locate(given: &Path) -> Result<PathBuf, Error> {
         let cache = cache.display();
         let why = format!(
             "there is no such folder, and no repository `{id}` in the cache of the Hugging Face hub {cache}; download \
-             it with `hf download {id}` (from the Python package huggingface_hub), or give a folder"
+             it with `fovea pull {repository}`, or give a folder"
         );
         return Err(refuse(given, why));
     }
@@ -106,15 +106,27 @@ fn refuse(given: &Path, why: String) -> Error {
 }
 
 /// A repository on the Hugging Face hub.
-#[derive(Debug, PartialEq, Eq)]
-struct Repository {
-    id: String,
-    revision: Option<String>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// `ORG/NAME`; a few old repositories have no `ORG`.
+    pub id: String,
+    /// A branch, a tag or a commit; None is `main`.
+    pub revision: Option<String>,
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.revision {
+            Some(revision) => write!(to, "{}@{revision}", self.id),
+            None => write!(to, "{}", self.id),
+        }
+    }
 }
 
 impl Repository {
-    /// Reads `ORG/NAME`, `ORG/NAME@REVISION` or an address on the hub; None where the text is something else.
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads `ORG/NAME`, `ORG/NAME@REVISION` or an address on the hub; None where the text is something else, such as
+    /// the address of a data set. A revision with `/` is not supported.
+    pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
         let hosts = ["huggingface.co/", "www.huggingface.co/", "hf.co/", "hf://", "hf:/"];
         let path = hosts.into_iter().find_map(|host| text.strip_prefix(host));
@@ -138,7 +150,9 @@ impl Repository {
             !part.is_empty() && part.chars().all(known) && !part.starts_with(['.', '-']) && !part.contains("--")
         };
         let parts: Vec<&str> = id.split('/').collect();
-        let whole = parts.len() <= 2 && id.len() <= 96 && parts.iter().all(|part| plain(part));
+        // On the hub these are no organisations: the names of data sets and spaces start with them.
+        let model = parts.len() == 1 || !["datasets", "spaces"].contains(&parts[0]);
+        let whole = model && parts.len() <= 2 && id.len() <= 96 && parts.iter().all(|part| plain(part));
         (whole && revision.as_deref().is_none_or(plain)).then_some(Self { id, revision })
     }
 
@@ -153,15 +167,25 @@ fn id_of(folder: &str) -> Option<String> {
     folder.strip_prefix("models--").map(|name| name.replacen("--", "/", 1))
 }
 
-/// The folder of the cache, from the environment variables that `huggingface_hub` reads, in the same order.
-fn cache() -> Option<PathBuf> {
-    let variable = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(|v| expanded(Path::new(&v)));
-    let home = || env::var_os("HOME").or_else(|| env::var_os("USERPROFILE")).map(PathBuf::from);
+/// The folder of the cache, from the environment variables that `huggingface_hub` reads, in the same order. None where
+/// no variable is set, not even the one of the home folder.
+pub fn cache() -> Option<PathBuf> {
     variable("HF_HUB_CACHE")
         .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
-        .or_else(|| variable("HF_HOME").map(|home| home.join("hub")))
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
-        .or_else(|| home().map(|home| home.join(".cache/huggingface/hub")))
+        .or_else(|| home().map(|home| home.join("hub")))
+}
+
+/// The folder of Hugging Face's programs: it contains the cache and the token, where no variable names another place.
+pub fn home() -> Option<PathBuf> {
+    let user = || env::var_os("HOME").or_else(|| env::var_os("USERPROFILE")).map(PathBuf::from);
+    variable("HF_HOME")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
+        .or_else(|| user().map(|home| home.join(".cache/huggingface")))
+}
+
+/// The path in an environment variable that is not empty.
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|v| !v.is_empty()).map(|v| expanded(Path::new(&v)))
 }
 
 /// The path, with a leading `~` replaced by the home folder.
@@ -172,26 +196,51 @@ fn expanded(path: &Path) -> PathBuf {
     }
 }
 
-/// The folder of a revision. Without a revision: that of `main`, or the only snapshot.
+/// The folder in the cache of exactly the commit that `refs/REVISION` names, or that the revision itself is. None where
+/// it is not there; a local folder and the start of a commit do not count.
+pub fn exact_snapshot(repository: &Repository) -> Option<PathBuf> {
+    let folder = cache()?.join(repository.folder());
+    let commit = commit(&folder, repository.revision.as_deref().unwrap_or("main"));
+    snapshots(&folder).contains(&commit).then(|| folder.join("snapshots").join(commit))
+}
+
+/// The commit that a revision names. A revision without a reference is a commit.
+fn commit(repository: &Path, revision: &str) -> String {
+    let reference = fs::read_to_string(repository.join("refs").join(revision));
+    reference.map_or_else(|_| revision.to_owned(), |text| text.trim().to_owned())
+}
+
+/// The commits in the cache.
+fn snapshots(repository: &Path) -> Vec<String> {
+    let folder = repository.join("snapshots");
+    names(&folder).into_iter().filter(|name| folder.join(name).is_dir()).collect()
+}
+
+/// The folder of a revision. Without a revision: that of `main`, or the only snapshot. At least 7 digits of a commit
+/// are enough where they select one.
 fn snapshot(given: &Path, repository: &Path, revision: Option<String>) -> Result<PathBuf, Error> {
-    let snapshots = repository.join("snapshots");
-    let known: Vec<String> = names(&snapshots).into_iter().filter(|name| snapshots.join(name).is_dir()).collect();
+    let (folder, known) = (repository.join("snapshots"), snapshots(repository));
     let named = revision.as_deref().unwrap_or("main");
-    let commit = fs::read_to_string(repository.join("refs").join(named)).ok().map(|text| text.trim().to_owned());
-    let commit = commit.or_else(|| revision.clone());
-    let matching = |commit: &String| known.iter().find(|name| *name == commit || name.starts_with(commit.as_str()));
-    if let Some(name) = commit.as_ref().filter(|c| !c.is_empty()).and_then(matching) {
-        return Ok(snapshots.join(name));
+    let commit = commit(repository, named);
+    let digits = commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let matching: Vec<&String> = known.iter().filter(|name| digits && name.starts_with(&commit)).collect();
+    if known.contains(&commit) {
+        return Ok(folder.join(commit));
+    }
+    if let [only] = matching[..] {
+        return Ok(folder.join(only));
     }
     match known.as_slice() {
-        [only] if revision.is_none() => Ok(snapshots.join(only)),
+        [only] if revision.is_none() => Ok(folder.join(only)),
         [] => Err(refuse(
             given,
             format!("{} has no snapshot: its download did not finish; download it again", repository.display()),
         )),
         _ => {
             let known = known.join(", ");
-            let why = format!("expected the revision `{named}`, got {known}; choose one of them with @REVISION");
+            let why = format!(
+                "expected the revision `{named}`, got {known}; choose one of them with @REVISION, or use `fovea pull`"
+            );
             Err(refuse(given, why))
         }
     }
@@ -225,6 +274,9 @@ mod tests {
         }
         assert_eq!(read("gpt2"), Some(("gpt2".to_owned(), None)));
         for text in ["", "a/b/c", "./model", "../model", "/abs/model", "a b/c", "org/..", "a//b", "-x/y", "a@../b"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+        for text in ["https://huggingface.co/datasets/a/b", "hf.co/spaces/a/b", "datasets/a", "a/b@feature/x"] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -127,8 +127,8 @@ pub struct Compacted {
     pub counts: CompactCounts,
 }
 
-/// The tokens of each region at its chosen scale, in scanline order, with a newline after each row that has a token
-/// (Sec. 3.2; the order is our choice). None where all regions are dropped.
+/// The tokens of each region at its chosen scale, in scanline order, with the `newline`, if there is one, after each row
+/// that has a token (Sec. 3.2; the order is our choice). None where all regions are dropped.
 ///
 /// Tokens of one patch come from `map`. All other scales that do not drop the region must be in `pooled`.
 ///
@@ -141,7 +141,7 @@ pub struct Compacted {
 pub async fn compact(
     map: Tensor<3>,
     pooled: &Pooled,
-    newline: Tensor<1>,
+    newline: Option<Tensor<1>>,
     choice: Tensor<1, Int>,
     scales: &[Scale],
 ) -> Result<Option<Compacted>, Error> {
@@ -152,8 +152,9 @@ pub async fn compact(
             .into(),
         got,
     };
-    let layout = CompactLayout::new(pooled.layout.clone(), scales)
+    let layout = CompactLayout::new(pooled.layout.clone(), scales, newline.is_some())
         .ok_or_else(|| wrong(format!("scales {scales:?}, pooled at {:?}", pooled.layout.scales)))?;
+    let newline = newline.unwrap_or_else(|| Tensor::zeros([c], (&map.device(), map.dtype())));
     let (regions, pool) = (layout.pool.regions(), layout.pool.map);
     if pool != (height, width) || pooled.rows.dims()[1] != c || newline.dims() != [c] || choice.dims() != [regions] {
         return Err(wrong(format!(

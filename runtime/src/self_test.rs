@@ -37,7 +37,7 @@ pub(crate) async fn run(device: &Device, info: &DeviceInfo) -> Result<(), Error>
     expect(info, "scale_select", &[-8.0 * two, -9.5 * two, -10.0 * two, -9.5 * two], logits).await?;
     // The first region as one token, the second patch by patch; a newline after each row of patches.
     let newline = Tensor::<1>::from_data(TensorData::from([-1.0, -2.0]), device);
-    let compacted = sampler_ops::compact(map, &pooled, newline, choice, &scales).await?;
+    let compacted = sampler_ops::compact(map, &pooled, Some(newline), choice, &scales).await?;
     let tokens = compacted.map_or_else(|| tensor([[f32::NAN; 2]; 2]), |compacted| compacted.tokens);
     expect(info, "compact", &[8.0, 9.0, 4.0, 5.0, -1.0, -2.0, 10.0, 11.0, -1.0, -2.0], tokens).await?;
     // Two heads of four channels, one text token: softmax(ln p) = p, and the best head counts.

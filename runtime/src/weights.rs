@@ -292,6 +292,11 @@ impl Weights {
         Ok(first)
     }
 
+    /// Whether a checkpoint has weights: one safetensors file, or an index of several.
+    pub fn present(source: &Source) -> bool {
+        source.contains(SINGLE) || source.contains(INDEX)
+    }
+
     /// Loads `tensor` to `device` as `dtype` (f32 or f16).
     ///
     /// bf16 has a wider range than f16. A value that is too large for f16 is an error; it does not become infinity.
@@ -301,12 +306,13 @@ impl Weights {
     pub async fn load<const D: usize>(
         &self,
         tensor: &str,
+        stored_shape: &[usize],
         shape: [usize; D],
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor<D>, Error> {
-        let (entry, stored) = self.check(tensor, &shape)?;
-        let values: usize = shape.iter().product();
+        let (entry, stored) = self.check(tensor, stored_shape)?;
+        let values: usize = stored_shape.iter().product();
         let data = if dtype == DType::F16 {
             let mut buffer: Vec<f16> = Vec::with_capacity(values);
             self.pieces(entry, |piece| match stored {

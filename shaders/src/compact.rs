@@ -82,11 +82,13 @@ pub struct CompactLayout {
     pub scales: Vec<Scale>,
     /// One per scale.
     pub places: Vec<Place>,
+    /// Whether a newline goes after each row that has a token.
+    pub newlines: bool,
 }
 
 impl CompactLayout {
     /// None where a scale that needs pooled tokens is not in `pool`.
-    pub fn new(pool: PoolLayout, scales: &[Scale]) -> Option<Self> {
+    pub fn new(pool: PoolLayout, scales: &[Scale], newlines: bool) -> Option<Self> {
         let place = |scale: &Scale| {
             let cut = Scale::new(scale.rows.min(pool.window), scale.cols.min(pool.window));
             match *scale {
@@ -96,7 +98,7 @@ impl CompactLayout {
             }
         };
         let places: Option<Vec<Place>> = scales.iter().map(place).collect();
-        places.map(|places| Self { pool, scales: scales.to_vec(), places })
+        places.map(|places| Self { pool, scales: scales.to_vec(), places, newlines })
     }
 
     /// The parameters of both kernels, without `packs` and `tokens`. At most [`MAX_SCALES`] scales.
@@ -119,6 +121,10 @@ impl CompactLayout {
             packs: 0,
             tokens: 0,
             pooled_rows: self.pool.rows as u32,
+            newlines: u32::from(self.newlines),
+            unused_0: 0,
+            unused_1: 0,
+            unused_2: 0,
             scale,
         }
     }
@@ -147,6 +153,14 @@ pub struct CompactParams {
     pub tokens: u32,
     /// Rows of the pooled tokens.
     pub pooled_rows: u32,
+    /// 1: a newline goes after each row that has a token; 0: there are no newlines.
+    pub newlines: u32,
+    /// Padding.
+    pub unused_0: u32,
+    /// Padding.
+    pub unused_1: u32,
+    /// Padding.
+    pub unused_2: u32,
     /// The scales.
     pub scale: [ScalePlan; MAX_SCALES],
 }

@@ -25,10 +25,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 import make_checkpoint
-from focus_reference import Focus, vision_guided
+import original
+from focus_reference import vision_guided
 
 PRESETS = {"bos": {}, "vicuna": {}, "mistral": {}, "qwen2": {}, "qwen2, tied": {"preset": "qwen2", "tied": True}, "llava15": {}, "interleave": {},
-           "interleave, untied": {"preset": "interleave", "tied": False}, "onevision": {}, "smolvlm": {}, "smolvlm-odd": {}}
+           "interleave, untied": {"preset": "interleave", "tied": False}, "onevision": {}, "smolvlm": {}, "smolvlm-odd": {},
+           "smolvlm2": {}, "smolvlm2-uncut": {}, "yi": {}, "granite": {}}
 SIZES = [(200, 200), (90, 61), (31, 120), (7, 300), (333, 40), (46, 46), (280, 275), (50, 48), (1, 1), (270, 190), (150, 280)]
 QUESTIONS = ["What is shown in this image?", "", " two  spaces\n\nand lines\t", "Größe e\u0301 数字 👩‍🚀 ما?"]
 
@@ -43,8 +45,25 @@ def collapsed(ids, image):
     return [t for i, t in enumerate(ids) if t != image or i == 0 or ids[i - 1] != image]
 
 
+def with_prompt(focus, image, question):
+    """Inputs of Hugging Face's model for the original layout, whose prompt its processor does not know. The picture's id has no row in the
+    embedding, so an id that the prompt lacks takes its place."""
+    ids, pixels = focus.prompt_ids(question), focus.processor.image_processor(image, return_tensors="pt")
+    image_id, free = focus.model.config.image_token_id, next(i for i in range(len(focus.has_token)) if i not in ids)
+    at = ids.index(image_id)
+    ids = torch.tensor([ids[:at] + [free] * focus.look(image).stock_tokens() + ids[at + 1:]])
+    return {**pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}, free
+
+
 def theirs(focus, image, question, new):
     """Hugging Face's way: its processor on the rendered template, its model, its generate."""
+    if isinstance(focus, original.Original):
+        (inputs, free), image_id = with_prompt(focus, image, question), focus.model.config.image_token_id
+        focus.model.config.image_token_id = free
+        answer = outputs(focus, inputs, new)
+        focus.model.config.image_token_id = image_id
+        inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == free, image_id)
+        return inputs, *answer
     render = focus.processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}],
                                                  add_generation_prompt=True, tokenize=False)
     bos = focus.processor.tokenizer.bos_token
@@ -56,12 +75,16 @@ def theirs(focus, image, question, new):
     assert torch.equal(whole["input_ids"], inputs["input_ids"]), "the two ways of Hugging Face's processor differ"
     file = Tokenizer.from_file(str(focus.dir / "tokenizer.json"))
     assert file.encode(render).ids == focus.processor.tokenizer(render)["input_ids"], "Hugging Face's tokenizer is not what its file says"
+    return inputs, *outputs(focus, inputs, new)
+
+
+def outputs(focus, inputs, new):
     with torch.no_grad():
         logits = focus.model(**inputs).logits[0, -1]
         answer = focus.model.generate(**inputs, max_new_tokens=new, do_sample=False)[0, inputs["input_ids"].shape[1]:]
         features = focus.model.model.get_image_features(
             **{k: v for k, v in inputs.items() if k in ("pixel_values", "image_sizes", "pixel_attention_mask")}).pooler_output
-    return inputs, logits, answer.tolist(), torch.cat(list(features))
+    return logits, answer.tolist(), torch.cat(list(features))
 
 
 def check(focus, image, question, new=8, stored=None):
@@ -118,7 +141,7 @@ def main():
         out = args.fixtures / name if args.fixtures else work / name.replace(", ", "-")
         if not args.fixtures:
             make_checkpoint.build_published(out, args.seed, how.get("preset", name), torch.float32, 1, how.get("tied"))
-        focus, worst, counts, traces, runs = Focus(out), 0.0, set(), 0, 0
+        focus, worst, counts, traces, runs = original.opened(out), 0.0, set(), 0, 0
         for image, question, stored in asked(args.fixtures, name):
             try:
                 trouble, last, n = check(focus, image, question, stored=stored)

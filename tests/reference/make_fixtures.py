@@ -15,6 +15,7 @@ import json
 import math
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,18 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from torchvision.transforms.v2 import functional as tvF
-from transformers import LlavaNextForConditionalGeneration
+from transformers import AutoModelForImageTextToText, Idefics3ImageProcessor
+from transformers.image_utils import SizeDict
+from transformers.models.idefics3.image_processing_idefics3 import get_resize_output_image_size
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 from transformers.utils import logging
 
+import families
 import make_checkpoint as base
+import original
+import published
 import variants
-from focus_reference import Focus
 
 NEW = 8
 FLOORS = {"scale": 1e-3, "text_share": 1e-5, "text_score": 1e-5, "greedy": 1e-2}
@@ -49,6 +54,29 @@ CHECKPOINTS = {
     "published-vicuna-0": lambda out: base.build_published(out, 0, "vicuna", torch.float16, 1),
     "published-stock-0": lambda out: (variants.published_stock(out, "vicuna", 1, torch.bfloat16), base.reshard(out, 2)),
     "published-mistral-0": lambda out: base.build_published(out, 0, "mistral", torch.bfloat16, 1),
+    "qwen2-0": lambda out: base.build_published(out, 0, "qwen2", torch.float32, 1),
+    "qwen2-1": lambda out: base.build_published(out, 1, "qwen2", torch.bfloat16, 2),
+    "qwen2-2": lambda out: variants.published_stock(out, "qwen2", 2, torch.float16),
+    "yi-0": lambda out: base.build_published(out, 0, "yi", torch.float16, 1),
+    "llava15-0": lambda out: base.build_published(out, 0, "llava15", torch.float16, 1),
+    "llava15-1": lambda out: base.build_published(out, 1, "llava15", torch.float32, 2),
+    "llava15-2": lambda out: variants.published_stock(out, "llava15", 2, torch.bfloat16),
+    "interleave-0": lambda out: base.build_published(out, 0, "interleave", torch.float16, 1),
+    "interleave-1": lambda out: base.build_published(out, 1, "interleave", torch.bfloat16, 1, tied=False),
+    "interleave-2": lambda out: variants.published_stock(out, "interleave", 2, torch.float16),
+    "onevision-0": lambda out: base.build_published(out, 0, "onevision", torch.float16, 1),
+    "onevision-1": lambda out: base.build_published(out, 1, "onevision", torch.bfloat16, 2),
+    "onevision-2": lambda out: (variants.published_stock(out, "onevision", 2, torch.float16), variants.newer_names(out)),
+    "smolvlm-0": lambda out: base.build_published(out, 0, "smolvlm", torch.bfloat16, 1),
+    "smolvlm-1": lambda out: base.build_published(out, 1, "smolvlm-odd", torch.float16, 1),
+    "smolvlm-2": lambda out: (variants.published_stock(out, "smolvlm", 2, torch.bfloat16), base.reshard(out, 2)),
+    "smolvlm-3": lambda out: base.build_published(out, 3, "smolvlm2-uncut", torch.bfloat16, 1),
+    "granite-0": lambda out: base.build_published(out, 0, "granite", torch.float16, 1),
+    "granite-1": lambda out: base.build_published(out, 1, "granite", torch.bfloat16, 2),
+    "granite-2": lambda out: variants.published_stock(out, "granite", 2, torch.bfloat16),
+    "original-vicuna-0": lambda out: original.write(out, "LlavaLlamaForCausalLM", 0, torch.bfloat16, 2),
+    "original-mistral-0": lambda out: original.write(out, "LlavaMistralForCausalLM", 1, torch.float16, 1),
+    "original-qwen-0": lambda out: original.write(out, "LlavaQwenForCausalLM", 2, torch.float16, 1),
 }
 
 SHIRT = "What number is on the shirt?"
@@ -94,6 +122,61 @@ CASES = [                                     # name, model, (width, height), pr
     ("published-mistral-both", "published-mistral-0", (48, 60), SHIRT, []),
     ("published-mistral-none", "published-mistral-0", (150, 9), "", ["vision", "text"]),
     ("published-mistral-typed-special", "published-mistral-0", (48, 60), "what about <image> here? <s>[INST] </s>", ["text"]),
+    ("qwen2-both", "qwen2-0", (61, 130), SHIRT, []),
+    ("qwen2-none", "qwen2-0", (48, 48), "Größe e\u0301 数字 👩‍🚀 ما?", ["vision", "text"]),
+    ("qwen2-thin", "qwen2-0", (150, 9), "Is this a pole?", []),
+    ("qwen2-shards-vision", "qwen2-1", (48, 48), "  Read the sign.  ", ["text"]),
+    ("qwen2-shards-none", "qwen2-1", (17, 211), "", ["vision", "text"]),
+    ("qwen2-stock-none", "qwen2-2", (48, 48), SHIRT, ["vision", "text"]),
+    ("yi-both", "yi-0", (61, 130), "Which number? 🦙 ünïcödé", []),
+    ("yi-none", "yi-0", (48, 48), "", ["vision", "text"]),
+    ("yi-typed-special", "yi-0", (46, 46), "<image> <|im_end|> hi", []),
+    ("llava15-both", "llava15-0", (61, 130), SHIRT, []),
+    ("llava15-none", "llava15-0", (333, 75), "Which number? 🦙 ünïcödé", ["vision", "text"]),
+    ("llava15-thin", "llava15-0", (3, 211), "Is this a pole?", []),
+    ("llava15-shards-text", "llava15-1", (17, 11), "数字は何ですか\n\n", ["vision"]),
+    ("llava15-shards-none", "llava15-1", (49, 47), "", ["vision", "text"]),
+    ("llava15-stock-none", "llava15-2", (96, 61), SHIRT, ["vision", "text"]),
+    ("interleave-both", "interleave-0", (61, 130), SHIRT, []),
+    ("interleave-none", "interleave-0", (46, 46), "Größe e\u0301 数字 👩‍🚀 ما?", ["vision", "text"]),
+    ("interleave-thin", "interleave-0", (1, 300), "Is this a pole?", []),
+    ("interleave-untied-vision", "interleave-1", (9, 9), "  Read the sign.  ", ["text"]),
+    ("interleave-untied-none", "interleave-1", (150, 61), "", ["vision", "text"]),
+    ("interleave-stock-none", "interleave-2", (96, 61), SHIRT, ["vision", "text"]),
+    ("onevision-both", "onevision-0", (61, 92), SHIRT, []),
+    ("onevision-none", "onevision-0", (46, 46), "Größe e\u0301 数字 👩‍🚀 ما?", ["vision", "text"]),
+    ("onevision-thin", "onevision-0", (150, 9), "Is this a pole?", []),
+    ("onevision-shards-shrunk", "onevision-1", (184, 138), SHIRT, []),
+    ("onevision-shards-none", "onevision-1", (17, 80), "", ["vision", "text"]),
+    ("onevision-stock-none", "onevision-2", (92, 61), SHIRT, ["vision", "text"]),
+    ("smolvlm-both", "smolvlm-0", (200, 80), SHIRT, []),
+    ("smolvlm-none", "smolvlm-0", (100, 25), "Größe e\u0301 数字 👩‍🚀 ما 12 345?", ["vision", "text"]),
+    ("smolvlm-thin", "smolvlm-0", (3, 211), "<image> <end_of_utterance> hi", []),
+    ("smolvlm-odd-both", "smolvlm-1", (150, 30), "  Read the sign.  ", []),
+    ("smolvlm-odd-none", "smolvlm-1", (20, 90), "", ["vision", "text"]),
+    ("smolvlm-stock-none", "smolvlm-2", (120, 45), SHIRT, ["vision", "text"]),
+    ("smolvlm-uncut-both", "smolvlm-3", (96, 61), SHIRT, []),
+    ("smolvlm-uncut-none", "smolvlm-3", (31, 7), "x", ["vision", "text"]),
+    ("granite-both", "granite-0", (61, 92), SHIRT, []),
+    ("granite-none", "granite-0", (46, 46), "Größe e\u0301 数字 👩‍🚀 ما 12 345?", ["vision", "text"]),
+    ("granite-thin", "granite-0", (211, 9), "Is this a pole?", []),
+    ("granite-shards-text", "granite-1", (30, 46), "  Read the sign.  ", ["vision"]),
+    ("granite-shards-none", "granite-1", (92, 61), "", ["vision", "text"]),
+    ("granite-stock-none", "granite-2", (46, 46), SHIRT, ["vision", "text"]),
+    ("original-vicuna-both", "original-vicuna-0", (61, 130), "Which number? 🦙 ünïcödé", []),
+    ("original-vicuna-none", "original-vicuna-0", (48, 48), "", ["vision", "text"]),
+    ("original-mistral-both", "original-mistral-0", (48, 60), SHIRT, []),
+    ("original-mistral-none", "original-mistral-0", (150, 9), "  Read the sign.  ", ["vision", "text"]),
+    ("original-qwen-both", "original-qwen-0", (61, 92), SHIRT, []),
+    ("original-qwen-none", "original-qwen-0", (17, 80), "Größe e\u0301 数字 👩‍🚀 ما?", ["vision", "text"]),
+]
+
+SEVERAL = [                                   # name, model, sizes of the pictures, prompt: all pictures first, in one user turn
+    ("several-interleave", "interleave-0", [(61, 130), (46, 46)], "What has changed?"),
+    ("several-interleave-untied", "interleave-1", [(9, 9), (150, 61), (1, 30)], ""),
+    ("several-onevision", "onevision-0", [(61, 92), (150, 9)], "Which picture is wider?"),
+    ("several-qwen2", "qwen2-1", [(48, 48), (17, 80)], SHIRT),
+    ("several-smolvlm", "smolvlm-0", [(100, 25), (20, 90)], "  Read both signs. "),
 ]
 
 PROMPTS = [
@@ -107,7 +190,8 @@ PROMPTS = [
     "USER: hi ASSISTANT:", "▁under▁score", "<0x41>", "mixed <pad> و <image> 🙂", "A long question. " * 40,
 ]
 
-PROMPTED = ["tiny-0", "mistral-0", "vicuna-0", "bos-0", "published-vicuna-0", "published-mistral-0"]
+PROMPTED = ["tiny-0", "mistral-0", "vicuna-0", "bos-0", "published-vicuna-0", "published-mistral-0",
+            "qwen2-0", "yi-0", "interleave-0", "onevision-0", "granite-0"]
 
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 KNOWN_SIZES = [(672, 672), (1000, 1000), (1024, 768), (640, 480), (480, 640), (1920, 1080), (1008, 336), (2000, 500), (500, 2000), (336, 336), (200, 200),
@@ -187,6 +271,57 @@ def make_cases(out, focus_of, add):
     write_rows(out / "cases.json", cases)
 
 
+def with_several(focus, images, prompt):
+    """Hugging Face's own processor and `generate` on several pictures: the only arbiter of them, since the specification has one picture.
+
+    `input_ids` has one `<image>` per place, as everywhere."""
+    turn = [{"role": "user", "content": [*({"type": "image", "image": image} for image in images), {"type": "text", "text": prompt}]}]
+    inputs = focus.processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
+    pictures = {k: v for k, v in inputs.items() if k in ("pixel_values", "image_sizes", "pixel_attention_mask", "batch_num_images")}
+    with torch.no_grad():
+        features = list(focus.model.model.get_image_features(**pictures).pooler_output)
+        done = focus.model.generate(**inputs, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    if hasattr(focus.processor, "image_seq_len"):                       # SmolVLM: a place per tile
+        features = torch.cat(features).split(focus.processor.image_seq_len)
+    ids, steps = inputs["input_ids"][0].tolist(), torch.cat(done.logits)
+    lengths, places = iter([len(f) for f in features]), []
+    while ids:
+        image = ids[0] == focus.model.config.image_token_id
+        places.append(ids[0])
+        ids = ids[next(lengths) if image else 1:]
+    return {"input_ids": torch.tensor(places), "visual_tokens": torch.cat(features), "prefill_logits": steps[0], "step_logits": steps,
+            "answer_ids": done.sequences[0, inputs["input_ids"].shape[1]:]}
+
+
+def make_several(out, focus_of, add):
+    """Cases with several pictures, both samplers off."""
+    there = {row["case"]: row for row in read_rows(out / "several.json")} if add else {}
+    cases = []
+    for name, model, sizes, prompt in SEVERAL:
+        if name in there:
+            cases.append(there[name])
+            continue
+        focus, seed = focus_of(model), 0
+        while True:
+            images = [picture(width, height, seed + i) for i, (width, height) in enumerate(sizes)]
+            trace = with_several(focus, images, prompt)
+            found = margins(focus, trace)
+            if found["greedy"] > FLOORS["greedy"] and focus.has_token[trace["answer_ids"]].all():
+                break
+            seed += 1
+        paths = [out / "pictures" / f"{width}x{height}-{seed + i}.png" for i, (width, height) in enumerate(sizes)]
+        for path, image in zip(paths, images):
+            if not path.exists():
+                image.save(path, optimize=True)
+        save_file({k: v.contiguous().clone() for k, v in trace.items()}, out / "traces" / f"{name}.safetensors")
+        (out / "traces" / f"{name}.safetensors").chmod(0o644)
+        cases.append({"case": name, "model": model, "images": [f"pictures/{path.name}" for path in paths], "prompt": prompt,
+                      "off": ["vision", "text"], "new": NEW, "margins": {k: v if v is None else float(f"{v:.3g}") for k, v in found.items()}})
+        print(f"{name:30} {model:19} visual tokens {len(trace['visual_tokens'])} ids {len(trace['input_ids'])} answer {trace['answer_ids'].tolist()} "
+              f"greedy={found['greedy']:.2g}", flush=True)
+    write_rows(out / "several.json", cases)
+
+
 def make_prompts(out, focus_of, add):
     """Ids of awkward prompts under each tokenizer and chat template."""
     there = {(row["model"], row["prompt"]): row["ids"] for row in read_rows(out / "prompts.json")} if add else {}
@@ -215,6 +350,37 @@ def make_counts(out):
             differ.append((w, h))
     write_rows(out / "token_counts.json", rows)
     print(f"token counts: {len(rows)} sizes, {sum(r['map_h'] * r['map_w'] == 0 for r in rows)} empty maps, the processor's own count differs for {differ}")
+
+
+class Sizes(Idefics3ImageProcessor):
+    """Idefics3's own steps on pictures that have a size and no pixels."""
+    def resize(self, image, size, resample=None, **_):
+        height, width = get_resize_output_image_size(image, size.longest_edge) if size.longest_edge else (size.height, size.width)
+        return torch.empty(1, 3, height, width, device="meta")
+
+
+def make_family_counts(out):
+    """Map, tiles and stock token count of the other families at the published sizes, for some picture sizes."""
+    rng, rows, sizer = random.Random(1), [], Sizes()
+    log = lambda: int(math.exp(rng.uniform(0, math.log(4001))))
+    sizes = KNOWN_SIZES + [(rng.randint(1, 4000), rng.randint(1, 4000)) if i % 2 else (log(), log()) for i in range(40)]
+    row = lambda family, w, h, map_h, map_w, tiles, stock: rows.append(dict(family=family, w=w, h=h, map_h=map_h, map_w=map_w, tiles=tiles, stock=stock))
+    for family, pairs, most in (("onevision", published.THIRTY_SIX, 9), ("granite", published.TWENTY_SEVEN, None)):
+        pins = published.pinpoints(384, pairs)
+        for w, h in sizes:
+            down, across = get_anyres_image_grid_shape((h, w), pins, 384)
+            grid = unpad_image(torch.empty(1, down * 27, across * 27), (h, w))
+            map_h, map_w = (families.shrunk(grid, 27, most) if most else grid).shape[1:]
+            row(family, w, h, map_h, map_w, down * across + 1, 729 + map_h * (map_w + 1))
+    for family, tile, side in (("smolvlm", 512, 8), ("smolvlm-odd", 384, 9)):
+        for w, h in sizes:
+            large = sizer.resize(torch.empty(1, 3, h, w, device="meta"), SizeDict(longest_edge=4 * tile))
+            frames, down, across = sizer.split_images(sizer.resize_for_vision_encoder(large, tile), {"longest_edge": tile})
+            row(family, w, h, max(down[0], 1) * side, max(across[0], 1) * side, frames.shape[1], frames.shape[1] * side ** 2)
+    for family, side in (("llava15", 24), ("interleave", 27)):          # one tile, whatever the picture
+        for w, h in sizes:
+            row(family, w, h, side, side, 1, side ** 2)
+    write_rows(out / "family_counts.json", rows)
 
 
 def pattern(width, height):
@@ -254,7 +420,9 @@ def make_checkpoints(out, fresh):
             make(out / name)
             for path in (out / name).iterdir():
                 path.chmod(0o644)
-        _, info = LlavaNextForConditionalGeneration.from_pretrained(out / name, output_loading_info=True)
+        with tempfile.TemporaryDirectory() as work:
+            folder = original.twin(out / name, Path(work)) if original.is_original(out / name) else out / name
+            _, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
         assert not info["missing_keys"] and not info["mismatched_keys"], (name, info)
 
 
@@ -262,7 +430,7 @@ def main():
     root = Path(__file__).resolve().parents[2]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=root / "tests/fixtures")
-    parser.add_argument("--only", choices=["checkpoints", "cases", "prompts", "counts", "resizes"], help="write this part alone")
+    parser.add_argument("--only", choices=["checkpoints", "cases", "several", "prompts", "counts", "resizes"], help="write this part alone")
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument("--add", action="store_true", help="write what is missing, and leave every file, case and prompt that is there")
     kept.add_argument("--fresh", action="store_true", help="make the checkpoints again, where otherwise those that are there stay")
@@ -272,13 +440,17 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     if part("checkpoints"):
         make_checkpoints(args.out, args.fresh)
-    focus_of = functools.cache(lambda name: Focus(args.out / name))
+    focus_of = functools.cache(lambda name: original.opened(args.out / name))
     if part("cases"):
         make_cases(args.out, focus_of, args.add)
+    if part("several"):
+        make_several(args.out, focus_of, args.add)
     if part("prompts"):
         make_prompts(args.out, focus_of, args.add)
     if part("counts", "token_counts.json"):
         make_counts(args.out)
+    if part("counts", "family_counts.json"):
+        make_family_counts(args.out)
     if part("resizes", "resize.json"):
         make_resizes(args.out)
     files = [p for p in args.out.rglob("*") if p.is_file()]

@@ -36,6 +36,12 @@ def numbered(pieces):
     return {piece: i for i, piece in enumerate(pieces)}
 
 
+def nothing_added():
+    """A post-processor that puts nothing around a text, as Llama's tokenizer is saved with `add_bos_token` false."""
+    text = lambda name, of: {"Sequence": {"id": name, "type_id": of}}
+    return {"type": "TemplateProcessing", "single": [text("A", 0)], "pair": [text("A", 0), text("B", 1)], "special_tokens": {}}
+
+
 def bos_first(token, number, around=()):
     """A post-processor that puts `token` before every text, alone or (Llama 3) behind a ByteLevel one."""
     special, text = lambda of: {"SpecialToken": {"id": token, "type_id": of}}, lambda name, of: {"Sequence": {"id": name, "type_id": of}}
@@ -51,16 +57,16 @@ def with_post_processor(tok, post):
 BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
 
 
-def sentencepiece(added, unk="<unk>"):
+def sentencepiece(added, first=("<unk>", "<s>", "</s>"), bos="<s>"):
     """Llama 2's and Mistral's: U+2581 for the space and before every text between special tokens, bytes for what the vocabulary
-    lacks, `<s>` put first by the post-processor."""
+    lacks, `bos` put first by the post-processor (Yi: none)."""
     pieces, merges = learn(pre_tokenizers.Metaspace(), 300)
-    known = [unk, "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
-    tok = Tokenizer(models.BPE(numbered(known + pieces), merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
+    known = [*first] + [f"<0x{byte:02X}>" for byte in range(256)]
+    tok = Tokenizer(models.BPE(numbered(known + pieces), merges, unk_token=first[0], fuse_unk=True, byte_fallback=True))
     tok.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    tok.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in (unk, "<s>", "</s>", *added)])
-    return with_post_processor(tok, bos_first("<s>", 1))
+    tok.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in (*first, *added)])
+    return with_post_processor(tok, bos_first(bos, tok.token_to_id(bos)) if bos else nothing_added())
 
 
 def byte_level(words, added, nfc=False, first=(), bos=None):
@@ -98,9 +104,15 @@ def text(kind, **more):
            "llama3": dict(model_type="llama", num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=500000.0),
            "mistral": dict(model_type="mistral", num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=32768, rms_norm_eps=1e-5,
                            rope_theta=1000000.0, sliding_window=None),
-           "qwen2": dict(model_type="qwen2", num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=32768, rms_norm_eps=1e-6,
+           "yi": dict(model_type="llama", num_hidden_layers=3, intermediate_size=96, num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=4096, rms_norm_eps=1e-5,
+                      rope_theta=5000000.0, pad_token_id=0, use_cache=False),
+           "granite": dict(model_type="granite", num_hidden_layers=3, intermediate_size=96, num_attention_heads=8, num_key_value_heads=2,
+                           max_position_embeddings=16384, rms_norm_eps=1e-5, rope_theta=300000, attention_bias=False, mlp_bias=False, hidden_act="silu",
+                           attention_multiplier=0.5, embedding_multiplier=12.0, logits_scaling=8.0, residual_multiplier=0.22,
+                           bos_token_id=0, eos_token_id=0, pad_token_id=0),
+           "qwen2": dict(model_type="qwen2", num_hidden_layers=3, intermediate_size=96, num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=32768, rms_norm_eps=1e-6,
                          rope_theta=1000000.0, sliding_window=32768, use_sliding_window=False, max_window_layers=2),
-           "smollm": dict(model_type="llama", hidden_size=72, num_attention_heads=6, num_key_value_heads=2, head_dim=12, max_position_embeddings=8192,
+           "smollm": dict(model_type="llama", hidden_size=72, num_hidden_layers=3, intermediate_size=96, num_attention_heads=6, num_key_value_heads=2, head_dim=12, max_position_embeddings=8192,
                           rms_norm_eps=1e-5, rope_theta=100000, qk_layer_norms=False, rope_interleaved=False,
                           use_resampler=False, is_llama_config=True)}[kind]
     return {**common, **own, "torch_dtype": "bfloat16", **more}
@@ -111,6 +123,7 @@ def pinpoints(side, pairs):
 
 
 FIVE = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
+TWENTY_SEVEN = [(h, w) for h in range(1, 11) for w in range(1, 11) if h * w <= 10]
 THIRTY_SIX = [(h, w) for h in range(1, 7) for w in range(1, 7)]
 FOCUS = {"window": 4, "scales": [[4, 4], [2, 2], [1, 1]], "text_layer": 2, "gamma": 0.85}
 
@@ -129,14 +142,14 @@ def picture(kind, numbers, processor_class, **more):
             "image_processor_type": kind, "processor_class": processor_class, "resample": 3, "rescale_factor": 0.00392156862745098, **more}
 
 
-def llava_next(like, tokenizer, template, names, text_config, generation, stop_pad, biased=False, tied=False):
+def llava_next(like, tokenizer, template, names, text_config, generation, stop_pad, biased=False, tied=False, pad=True):
     pins = pinpoints(48, FIVE)
     return Preset(
         like, "LlavaNextForConditionalGeneration", tokenizer, template, names,
         dict(model_type="llava_next", ignore_index=-100, image_grid_pinpoints=pins, image_token_index="<image>", projector_hidden_act="gelu",
              text_config=text_config, tie_word_embeddings=False, torch_dtype="float16", use_image_newline_parameter=True, vision_config=clip(),
              vision_feature_layer=-2, vision_feature_select_strategy="default", **stop_pad),
-        picture("LlavaNextImageProcessor", CLIP, "LlavaNextProcessor", aspect_ratio_setting="anyres", do_center_crop=True, do_pad=True,
+        picture("LlavaNextImageProcessor", CLIP, "LlavaNextProcessor", aspect_ratio_setting="anyres", do_center_crop=True, **({"do_pad": True} if pad else {}),
                 crop_size={"height": 48, "width": 48}, size={"shortest_edge": 48}, image_grid_pinpoints=pins),
         dict(image_token="<image>", num_additional_image_tokens=1, patch_size=6, processor_class="LlavaNextProcessor", vision_feature_select_strategy="default"),
         generation, biased=biased, tied=tied)
@@ -150,21 +163,42 @@ LLAMA3_ADDED = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_toke
 QWEN_ADDED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def smolvlm(like, tile, patch, factor):
-    """Idefics3's layout: 256M and 500M have 8x8 tokens a tile (512 / 16 / 4); the 2.2B's tiles are odd, 9x9, with pixels left over (384 / 14 / 3)."""
+def granite():
+    """A `llava_next` with SigLIP, whose features of several layers lie side by side, and granite's text model."""
+    pins = pinpoints(46, TWENTY_SEVEN)
+    first = ("<|end_of_text|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
+    added = ("<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>", "<image>")
+    return Preset(
+        "ibm-granite/granite-vision-3.3-2b", "LlavaNextForConditionalGeneration", lambda: byte_level("smollm", added, first=first), chat.GRANITE,
+        dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<|end_of_text|>", eos_token="<|end_of_text|>", pad_token="<|end_of_text|>",
+             unk_token="<|end_of_text|>", add_prefix_space=False, additional_special_tokens=[*added[:3]], errors="replace", vocab_size=49152),
+        dict(model_type="llava_next", image_grid_pinpoints=pins, image_seq_length=576, image_token_index="<image>", multimodal_projector_bias=True,
+             pretrained_language_model="", pretrained_vision_tower="", projector_hidden_act="gelu", text_config=text("granite", tie_word_embeddings=True),
+             tie_word_embeddings=True, torch_dtype="bfloat16", use_image_newline_parameter=True,
+             vision_config=siglip(layers=4), vision_feature_layer=[-4, -3, -1], vision_feature_select_strategy="full"),
+        picture("LlavaNextImageProcessor", HALF, "LlavaNextProcessor", do_center_crop=True, do_pad=True, crop_size={"height": 46, "width": 46},
+                size={"shortest_edge": 46}, image_grid_pinpoints=pins),
+        dict(image_token="<image>", patch_size=6, processor_class="LlavaNextProcessor", vision_feature_select_strategy="full"),
+        dict(bos_token_id="<|end_of_text|>", eos_token_id="<|end_of_text|>", pad_token_id="<|end_of_text|>"), tied=True)
+
+
+def smolvlm(like, tile, patch, factor, kind="Idefics3", longest=4):
+    """Idefics3's layout: 256M and 500M have 8x8 tokens a tile (512 / 16 / 4); the 2.2B's tiles are odd, 9x9, with pixels left over (384 / 14 / 3).
+    `longest` is how many tiles the longest side may have; with one, no picture is cut."""
+    name = kind.lower()
     added = ("<global-img>", *(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)), "<fake_token_around_image>", "<image>",
              "<|reserved_special_token_0|>", "<end_of_utterance>")
-    sides = dict(max_image_size={"longest_edge": tile}, size={"longest_edge": 4 * tile})
+    sides = dict(max_image_size={"longest_edge": tile}, size={"longest_edge": longest * tile})
     return Preset(
-        like, "Idefics3ForConditionalGeneration", lambda: byte_level("smollm", added, first=("<|endoftext|>", "<|im_start|>", "<|im_end|>")), chat.SMOLVLM,
+        like, f"{kind}ForConditionalGeneration", lambda: byte_level("smollm", added, first=("<|endoftext|>", "<|im_start|>", "<|im_end|>")), chat.SMOLVLM,
         dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<|im_start|>", eos_token="<end_of_utterance>", pad_token="<|im_end|>", unk_token="<|endoftext|>",
              additional_special_tokens=["<fake_token_around_image>", "<image>", "<end_of_utterance>"], add_prefix_space=False, truncation_side="left"),
-        dict(model_type="idefics3", image_token_id="<image>", pad_token_id=128002, scale_factor=factor, tie_word_embeddings=False, torch_dtype="float32", use_cache=False,
+        dict(model_type=name, image_token_id="<image>", pad_token_id=128002, scale_factor=factor, tie_word_embeddings=False, torch_dtype="float32", use_cache=False,
              text_config=text("smollm", tie_word_embeddings=False, pad_token_id=2, pixel_shuffle_factor=factor), use_reentrant_checkpointing=False,
-             vision_config=dict(model_type="idefics3", hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, image_size=tile,
+             vision_config=dict(model_type="idefics3" if name == "idefics3" else "smolvlm_vision", hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, image_size=tile,
                                 patch_size=patch, tie_word_embeddings=False, use_base_siglip=False, **sides)),
-        picture("Idefics3ImageProcessor", HALF, "Idefics3Processor", do_image_splitting=True, do_pad=True, **sides) | {"resample": 1},
-        dict(image_seq_len=(tile // patch // factor) ** 2, processor_class="Idefics3Processor"),
+        picture(f"{kind}ImageProcessor", HALF, f"{kind}Processor", do_image_splitting=True, do_pad=True, **sides) | {"resample": 1},
+        dict(image_seq_len=(tile // patch // factor) ** 2, processor_class=f"{kind}Processor"),
         dict(bos_token_id=1, eos_token_id="<end_of_utterance>", pad_token_id=2), focus={**FOCUS, "window": 2, "scales": [[2, 2], [2, 1], [1, 1]]})
 
 
@@ -186,9 +220,16 @@ def presets():
         "qwen2": llava_next(
             "llava-hf/llava-next-72b-hf", lambda: qwen("<image>"), chat.QWEN, QWEN_NAMES, text("qwen2"),
             dict(bos_token_id="<|endoftext|>", eos_token_id="<|im_end|>"), {}, biased=True),
+        "yi": llava_next(
+            "llava-hf/llava-v1.6-34b-hf",
+            lambda: sentencepiece(("<|reserved000|>", "<|reserved001|>", "<|reserved002|>", "<image>"),
+                                  ("<unk>", "<|startoftext|>", "<|endoftext|>", "<|Human|>", "<|Assistant|>", "<|System|>", "<|im_start|>", "<|im_end|>"), None),
+            chat.YI, {**LLAMA2_NAMES, "bos_token": "<|startoftext|>", "eos_token": "<|im_end|>", "pad_token": "<unk>", "add_bos_token": False, "legacy": True},
+            text("yi"), dict(bos_token_id="<|startoftext|>", eos_token_id="<|im_end|>", pad_token_id="<unk>", use_cache=False), dict(use_cache=False), pad=False),
+        "granite": granite(),
         "llava15": Preset(
             "llava-hf/llava-1.5-7b-hf", "LlavaForConditionalGeneration", llama2, chat.vicuna(), {**LLAMA2_NAMES, "pad_token": "<pad>", "add_prefix_space": None},
-            dict(model_type="llava", ignore_index=-100, image_token_index="<image>", pad_token_id="<pad>", projector_hidden_act="gelu", text_config=text("llama2"),
+            dict(model_type="llava", ignore_index=-100, image_token_index="<image>", pad_token_id="<pad>", projector_hidden_act="gelu", text_config=text("llama2", num_hidden_layers=3, intermediate_size=96),
                  tie_word_embeddings=False, torch_dtype="float16", vision_config=clip(), vision_feature_layer=-2, vision_feature_select_strategy="default"),
             picture("CLIPImageProcessor", CLIP, "LlavaProcessor", do_center_crop=True, crop_size={"height": 48, "width": 48}, size={"shortest_edge": 48}),
             dict(image_token="<image>", num_additional_image_tokens=1, patch_size=6, processor_class="LlavaProcessor", vision_feature_select_strategy="default"),
@@ -211,6 +252,8 @@ def presets():
             dict(bos_token_id="<|endoftext|>", eos_token_id="<|im_end|>"), tied=True, biased=True),
         "smolvlm": smolvlm("HuggingFaceTB/SmolVLM-256M-Instruct", tile=48, patch=3, factor=4),
         "smolvlm-odd": smolvlm("HuggingFaceTB/SmolVLM-Instruct", tile=55, patch=6, factor=3),
+        "smolvlm2": smolvlm("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", tile=48, patch=3, factor=4, kind="SmolVLM"),
+        "smolvlm2-uncut": smolvlm("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", tile=48, patch=3, factor=4, kind="SmolVLM", longest=1),
     }
 
 
@@ -259,9 +302,16 @@ def write(out, name, seed, dtype, tied=None, focus=None, template=None, padded=1
     write_json(out / "chat_template.json", {"chat_template": preset.template})
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(out))
+    # Where head and embedding are one, a wide embedding would repeat the last word. Granite's multipliers are compensated.
+    times = lambda name: config["text_config"].get(f"{name}_multiplier", 1)
+    embedding = (0.5 if preset.tied else 0.7) / times("embedding")
     with torch.no_grad():                                               # as in make_checkpoint.build: spread, so that nothing is near uniform
         for key, p in model.named_parameters():
-            if p.ndim > 1:
+            if key.endswith("embed_tokens.weight"):
+                p.normal_(0, embedding)
+            elif key.endswith(("o_proj.weight", "down_proj.weight")):
+                p.normal_(0, 1.6 / p.shape[-1] ** 0.5 / times("residual"))
+            elif p.ndim > 1:
                 p.normal_(0, 1.6 / p.shape[-1] ** 0.5 if "embed" not in key else 0.7)
             elif "norm" in key and key.endswith("weight"):
                 p.uniform_(0.7, 1.3)

@@ -14,8 +14,9 @@
 //! | `identities` | pairs of runs that must agree: reused and fresh state, different tensor names |
 //! | `geometry` | token counts, resized and decoded pictures |
 //! | `prompts` | token ids of unusual prompts, and conversion of ids to text |
+//! | `families` | several pictures, counts, tensors and image ids of each family; files that a checkpoint may lack |
 //! | `published_files` | which of two files is used, as in Hugging Face |
-//! | `real_vocabularies` | token ids with the vocabularies of Mistral, Llama 2 and Llama 3 |
+//! | `real_vocabularies` | token ids with the vocabularies of Mistral, Llama 2, Llama 3 and Qwen |
 //! | `bad_checkpoints`, `bad_pictures` | untrusted input gives a typed error that names the fault |
 //!
 //! Expected values come from `fixtures/` (written by PyTorch, see `reference/`), from the twins, or from a calculation

@@ -1,5 +1,5 @@
 // Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, pointer, camera,
-// full storage, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
+// full storage, models from the Hugging Face hub, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
 //
 //     node page.mjs ADDRESS [--only NAME] [--shots FOLDER]
 //
@@ -7,6 +7,7 @@
 // playwright-core and axe-core in the current directory, and Chromium in PATH.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, readdir, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -14,6 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 import { GPU, SLOW, axe, launch, open } from './chromium.mjs';
+import { hub } from './hub.mjs';
 import { shoot } from './shot.mjs';
 
 const { values: { only, shots }, positionals: [address] } = parseArgs({
@@ -36,6 +38,11 @@ async function says(page, words) {
   }, words, SLOW);
   const status = await text(page, 'status');
   assert.ok(status.startsWith(words), `expected the status to begin with ${words}, got ${status}`);
+}
+
+// Waits until the status of the section "Another model" contains `words`.
+async function modelSays(page, words) {
+  await page.waitForFunction((some) => document.getElementById('model-status').textContent.includes(some), words, SLOW);
 }
 
 async function asked(page) {
@@ -191,19 +198,99 @@ async function withoutRoom(browser) {
   await page.fill('#address', new URL('demo/', address).href);
   await page.press('#address', 'Enter');
   await page.click('#download');
-  const modelSays = async (words) => {
-    await page.waitForFunction((some) => document.getElementById('model-status').textContent.includes(some), words, SLOW);
-  };
-  await modelSays('expected room for');
+  await modelSays(page, 'expected room for');
   assert.match(await text(page, 'model-status'), /expected room for 4\.7 MiB more, got none\. What is downloaded is kept/, 'the error');
   await limit(undefined);
   const kept = page.locator('#kept li', { hasText: '/demo' });
   await kept.getByRole('button', { name: 'Resume' }).click();
-  await modelSays('is downloaded');
+  await modelSays(page, 'is downloaded');
   await kept.getByRole('button', { name: 'Delete' }).click();
-  await modelSays('is deleted');
+  await modelSays(page, 'is deleted');
   assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
   await close();
+}
+
+// Downloads a model by its id from a server that plays the hub: the size is shown first, only needed files are fetched, their
+// hashes are checked, and the model answers. Every refusal of the hub has its own message.
+async function fromHub() {
+  const folder = join(dirname(fileURLToPath(import.meta.url)), '../../tests/fixtures/tiny-0');
+  const files = {};
+  for (const name of await readdir(folder)) files[name] = await readFile(join(folder, name));
+  files['additional_chat_templates/default.jinja'] = files['chat_template.jinja'];
+  delete files['chat_template.jinja'];
+  const needed = Object.keys(files).sort();
+  const size = Object.values(files).reduce((bytes, { length }) => bytes + length, 0);
+  // Files of the same repository that the engine does not read.
+  for (const name of ['README.md', 'model-00001-of-00002.safetensors', 'pytorch_model.bin', 'onnx/model.onnx']) files[name] = Buffer.from('no');
+  const id = 'fixtures/tiny-0';
+  const served = await hub(id, files);
+  const browser = await launch('--disable-gpu');
+  // The policy of the worker allows only https on other hosts.
+  const before = (page) => page.route(/\/store-worker\.js/, async (route) => {
+    const response = await route.fetch();
+    const policy = response.headers()['content-security-policy']?.replace('https:', 'https: http:') ?? '';
+    await route.fulfill({ response, headers: { ...response.headers(), 'content-security-policy': policy } });
+  });
+  // Chromium regards a changed script as one from the internet, which needs this permission to reach a server on this machine.
+  const permissions = ['local-network-access'];
+  const { page, close } = await open(browser, address, `index.html?hub=${served.address}`, { before, permissions });
+  await ready(page);
+  await page.click('#another summary');
+  const list = page.locator('#published li');
+  assert.equal(await list.count(), 4, 'published models (got, expected)');
+  for (const item of await list.allTextContents()) {
+    assert.match(item, /^[\w-]+\/[\w.-]+About [\d.]+ [MG]B\. .*(licence|Apache-2\.0).* tiles?, .*tokens/, 'a published model');
+  }
+  await scan(page, 'the published models');
+  await list.getByRole('button', { name: 'Check: HuggingFaceTB/SmolVLM-256M-Instruct' }).click();
+  await modelSays(page, 'HuggingFaceTB/SmolVLM-256M-Instruct: expected a repository of this name and revision, got status 404');
+
+  const look = async (words) => {
+    await page.fill('#address', words);
+    await page.press('#address', 'Enter');
+  };
+  const refusals = {
+    'fixtures/none': 'expected a repository of this name and revision, got status 404. Check both on',
+    'fixtures/tiny-0@other': 'fixtures/tiny-0@other: expected a repository of this name and revision, got status 404',
+    'fixtures/gated': `got a gated one. Open ${served.address}/fixtures/gated and accept its terms`,
+    'fixtures/private': 'got status 401. There is no such repository, or it is private or gated',
+    'fixtures/busy': 'got status 429. The server limits the number of requests',
+    'no id': 'expected ORG/NAME, or an address such as',
+  };
+  for (const [given, words] of Object.entries(refusals)) {
+    await look(given);
+    await modelSays(page, words);
+  }
+  await scan(page, 'a refusal of the hub');
+
+  await look(id);
+  const words = `${(size / 2 ** 20).toFixed(1)} MiB`;
+  await modelSays(page, `${id}: the files have ${words} in all`);
+  assert.equal(await text(page, 'download'), `Download ${words}`, 'the button (got, expected)');
+  assert.deepEqual([...served.sent], ['model.safetensors'], 'files of which the start is read before the download (got, expected)');
+  await scan(page, 'what a model needs');
+  await page.click('#download');
+  await modelSays(page, `${id} is downloaded`);
+  assert.deepEqual([...served.sent].sort(), needed, 'fetched files (got, expected)');
+  const kept = page.locator('#kept li', { hasText: id });
+  await kept.getByRole('button', { name: 'Use' }).click();
+  await page.waitForFunction(() => document.getElementById('demo-note').hidden, null, SLOW);
+  await ready(page);
+  await asked(page);
+  await says(page, 'Answered');
+
+  await look('fixtures/wrong');
+  await modelSays(page, 'fixtures/wrong: the files have');
+  await page.click('#download');
+  await modelSays(page, `model.safetensors: expected ${createHash('sha256').update('another file').digest('hex')}, got`);
+  const wrong = page.locator('#kept li', { hasText: 'fixtures/wrong' });
+  assert.equal(await wrong.getByRole('button', { name: 'Use' }).count(), 0, 'buttons to use a file with a wrong hash (got, expected)');
+
+  served.close();
+  await kept.getByRole('button', { name: 'Verify' }).click();
+  await modelSays(page, 'Check the connection');
+  await close();
+  await browser.close();
 }
 
 // Opens another picture during an answer, then asks three questions at once: the final status must match the page's state.
@@ -401,7 +488,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, unblocked, hurried, withoutRoom, folders, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, unblocked, hurried, withoutRoom, fromHub, folders, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);

@@ -1,10 +1,12 @@
-// The section "Another model": a local folder, which is read in place, or an address, from which the browser downloads and
-// keeps the files. It shows what a model needs before anything is loaded or downloaded.
+// The section "Another model": a local folder, which is read in place, or a repository on the Hugging Face hub or an address,
+// from which the browser downloads and keeps the files. It shows what a model needs before anything is loaded or downloaded.
 
 import { at, make } from './dom.js';
+import { HUB, repositoryOf } from './hub.js';
 import { picked } from './models.js';
 import { gpu, needs, showNeeds } from './needs.js';
 import { size, wait } from './numbers.js';
+import { PUBLISHED } from './published.js';
 import { Store } from './store.js';
 
 const store = new Store();
@@ -20,6 +22,7 @@ let seen = '';
 export function another(choose) {
   use = choose;
   at('another').addEventListener('toggle', showKept);
+  at('published').replaceChildren(...PUBLISHED.map(published));
   at('folder').addEventListener('change', () => {
     take(picked(at('folder').files));
     // Allows the same folder to be picked again.
@@ -124,12 +127,16 @@ async function look(address, signal) {
   showProgress('Looking for a model.');
   // The result for an earlier address is out of date.
   at('candidate').hidden = true;
-  const { url, missing, weights } = await store.survey(address, { signal });
+  const { url, total, missing, weights } = await store.survey(address, { signal });
   seen = url;
-  await show(`What ${nameOf(url)} needs`, { weights, missing, room: await store.room() });
+  const name = nameOf(url);
+  await show(`What ${name} needs`, { weights, missing, room: await store.room() });
   at('download').textContent = missing > 0 ? `Download ${size(missing)}` : 'Already downloaded: verify it';
   at('download').hidden = false;
   at('load').hidden = true;
+  at('candidate').scrollIntoView({ block: 'nearest' });
+  const now = missing > 0 ? 'Nothing is downloaded before you press "Download"' : 'They are in this browser';
+  say(`${name}: the files have ${size(total)} in all. ${now}.`);
 }
 
 // Verifies what is downloaded of a model, and downloads the rest.
@@ -168,14 +175,24 @@ async function showKept() {
   );
 }
 
-function entry(name, words, acts) {
+// A published checkpoint, and a button that looks at it as if its id had been typed.
+function published({ id, size: bytes, licence, good, tiles }) {
+  const check = (signal) => {
+    at('address').value = id;
+    return look(id, signal);
+  };
+  const page = make('a', { href: `${HUB}/${id}`, target: '_blank', rel: 'noreferrer' }, id);
+  return entry(page, `${bytes}. ${licence}. ${good} ${tiles}`, [['Check', check]], id);
+}
+
+function entry(title, words, acts, name = title) {
   const buttons = acts.map(([act, work]) => {
     const button = make('button', { type: 'button', ariaLabel: `${act}: ${name}` }, act);
     button.addEventListener('click', () => alone(work));
     return button;
   });
-  return make('li', {}, make('span', {}, name), make('span', { className: 'soft' }, words), ...buttons);
+  return make('li', {}, make('span', {}, title), make('span', { className: 'soft' }, words), ...buttons);
 }
 
-// An address in short form.
-const nameOf = (url) => url.replace(/^https?:\/\//, '').replace(/\/(resolve\/main\/)?$/, '');
+// The id of a repository, or an address in short form.
+const nameOf = (url) => repositoryOf(url)?.name ?? url.replace(/^https?:\/\//, '').replace(/\/$/, '');

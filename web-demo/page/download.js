@@ -6,21 +6,26 @@ import { count, span } from './journal.js';
 import { size as words } from './numbers.js';
 import { RemoteFile } from './range.js';
 import { plan } from './remote.js';
+import { Sha256, blobId, hex } from './sha.js';
 import { open } from './shelf.js';
 
 // Attempts per chunk until its hash is right.
 const TRIES = 3;
+// Digits of the hash of a file in LFS, a SHA-256; the id of a git blob is a SHA-1.
+const LFS = 64;
 // Milliseconds between progress events, and the window for the rate.
 const TICK = 100;
 const WINDOW = 5000;
 
 // Downloads the model under `url`, or the rest of it.
 //
-// `emit` receives { stage, name, there, total, rate, eta }: the stage (`checking`, then `fetching`), the current file, bytes
-// present and in total, bytes per second and seconds left; the last two are null if unknown.
+// `emit` receives { stage, name, there, total, rate, eta }: the stage (`checking`, then `fetching`; for files with a hash of the
+// hub then `checking` again), the current file, bytes present and in total, bytes per second and seconds left; the last two are
+// null if unknown.
 //
 // Errors: those of `plan`; `network`, after which the same call resumes; `hash` if the server repeatedly sends a chunk that
-// differs from the manifest; `quota` if there is no room; `busy`. Downloaded chunks are kept.
+// differs from the manifest, or a file that differs from the hub's hash; `quota` if there is no room; `busy`. Downloaded chunks
+// are kept, except those of a file with a wrong hash.
 export async function download(url, { signal, emit }) {
   try {
     await once(url, signal, emit);
@@ -42,7 +47,11 @@ async function once(url, signal, emit) {
     for (const file of files) await check(file, meter, signal);
     await fits(missing());
     meter.begin('fetching');
-    for (const file of files) await complete(file, url, meter, signal);
+    for (const file of files) await complete(file, meter, signal);
+    // The id of a git blob needs all bytes at once. The hub keeps large files in LFS.
+    const hashed = files.filter(({ file: { oid, size, chunk } }) => oid?.length === LFS || (oid && size <= chunk));
+    if (hashed.length > 0) meter.begin('checking', 0);
+    for (const file of hashed) await compare(file, meter, signal);
   } catch (why) {
     throw why.name === 'QuotaExceededError' ? full(missing(), 'none') : why;
   } finally {
@@ -68,9 +77,9 @@ async function check(file, meter, signal) {
 }
 
 // Fetches the missing chunks.
-async function complete(file, url, meter, signal) {
-  const { name, chunk, size, validator } = file.file;
-  const remote = new RemoteFile(`${url}${name}`, validator, signal);
+async function complete(file, meter, signal) {
+  const { name, url, chunk, size, validator } = file.file;
+  const remote = new RemoteFile(url, validator, signal);
   const buffer = new Uint8Array(Math.min(chunk, size));
   try {
     for (let index = 0; index < count(file.file); index += 1) {
@@ -93,15 +102,33 @@ async function complete(file, url, meter, signal) {
       remote.close();
       meter.add(-bytes.length, name);
       const todo = 'The server\'s file differs from its manifest: report it to the owner of the server.';
-      if (tries === TRIES) throw unlike('hash', `chunk ${index} of ${url}${name}`, expected, got, todo);
+      if (tries === TRIES) throw unlike('hash', `chunk ${index} of ${url}`, expected, got, todo);
     }
   }
 }
 
-async function sha256(bytes) {
-  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
-  return Array.from(hash, (byte) => byte.toString(16).padStart(2, '0')).join('');
+// Compares a whole file with the hub's hash.
+async function compare(file, meter, signal) {
+  const { name, url, chunk, size, oid } = file.file;
+  const buffer = new Uint8Array(Math.min(chunk, size));
+  const hash = new Sha256();
+  for (let index = 0; index < count(file.file); index += 1) {
+    const [from, to] = span(file.file, index);
+    const bytes = buffer.subarray(0, to - from);
+    file.read(index, bytes);
+    hash.add(bytes);
+    meter.add(bytes.length, name);
+    // Lets the worker receive "stop".
+    await new Promise((resolve) => { setTimeout(resolve); });
+    signal.throwIfAborted();
+  }
+  const got = oid.length === LFS ? hash.end() : await blobId(buffer);
+  if (got === oid) return;
+  for (let index = 0; index < count(file.file); index += 1) file.forget(index);
+  throw unlike('hash', url, oid, got, 'The file is not used: download it again.');
 }
+
+const sha256 = async (bytes) => hex(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)));
 
 // Refuses a download that does not fit. If the browser does not report its quota, the download is tried.
 async function fits(missing) {
@@ -132,8 +159,9 @@ class Meter {
     this.#timer = setInterval(() => this.#say(), TICK);
   }
 
-  begin(stage) {
+  begin(stage, there = this.#there) {
     this.#stage = stage;
+    this.#there = there;
     this.#past = [[performance.now(), this.#there]];
   }
 

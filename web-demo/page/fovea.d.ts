@@ -7,7 +7,7 @@ export interface CreateOptions {
   /** The type of the matrices on the device. `auto` is f16 if most weights are stored in 16 bits and the GPU supports f16. */
   dtype?: 'auto' | 'f32' | 'f16';
   /**
-   * The files of a LLaVA-NeXT checkpoint by name, such as those of `<input type="file" webkitdirectory>`; by default the demo
+   * The files of a checkpoint of the LLaVA family by name, such as those of `<input type="file" webkitdirectory>`; by default the demo
    * checkpoint, from the folder `demo` beside this file. They are read with `Blob.slice`, a few MiB at a time.
    */
   files?: Map<string, Blob>;

@@ -8,6 +8,9 @@ import { unlike } from './error.js';
 
 export const SUFFIX = '.journal';
 
+// The name under which a file or folder is stored: a name in OPFS has no slash.
+export const nameOf = encodeURIComponent;
+
 // How long to wait for a locked file, in milliseconds: the tab that wrote it may be closing.
 const PATIENCE = 15_000;
 const STEP = 100;
@@ -87,8 +90,8 @@ export class JournalledFile {
     const written = new Uint8Array(journal.getSize());
     journal.read(written, { at: 0 });
     const { head, hashes, end } = parse(written);
-    const { size, chunk, validator } = file;
-    const wanted = { size, chunk, validator };
+    const { size, chunk, validator, oid } = file;
+    const wanted = { size, chunk, validator: oid ?? validator };
     const same = JSON.stringify(head) === JSON.stringify(wanted);
     this.#hashes = same ? hashes : new Map();
     this.#end = same ? end : 0;
@@ -146,7 +149,7 @@ export class JournalledFile {
 }
 
 async function locked(folder, name) {
-  const handle = await folder.getFileHandle(name, { create: true });
+  const handle = await folder.getFileHandle(nameOf(name), { create: true });
   for (let waited = 0; ; waited += STEP) {
     try {
       return await handle.createSyncAccessHandle();

@@ -14,21 +14,24 @@ const NOTHING = new Uint8Array();
 // Identifies a version of the file, if the server sends one of these headers.
 export const validator = ({ headers }) => headers.get('etag') ?? headers.get('last-modified');
 
-// Requests a `range`, such as `0-7` or `0-`. The caller checks the status.
+// Requests a file, or a `range` of it, such as `0-7` or `0-`. The caller checks the status.
 //
 // Errors: `network` if there is no answer, or the server is busy.
 export async function request(url, { method = 'GET', range, signal }) {
   let answer;
   try {
     // The page keeps the file itself, so the browser's cache must not.
-    answer = await fetch(url, { method, headers: { range: `bytes=${range}` }, cache: 'no-store', signal });
+    answer = await fetch(url, { method, headers: range ? { range: `bytes=${range}` } : {}, cache: 'no-store', signal });
   } catch (why) {
     signal.throwIfAborted();
-    const todo = 'Check the connection. If it works, the server does not allow other sites to read its files (CORS).';
+    const todo = navigator.onLine === false ? 'This device is offline: connect it, then try again.'
+      : 'Check the connection. If it works, the server does not allow other sites to read its files (CORS).';
     throw unlike('network', url, 'an answer', why.message, todo);
   }
   if (answer.status === 408 || answer.status === 429 || answer.status >= 500) {
-    throw unlike('network', url, 'bytes', `status ${answer.status}`, 'Wait a little, then resume.');
+    const todo = answer.status === 429 ? 'The server limits the number of requests: wait some minutes, then try again.'
+      : 'Wait a little, then try again.';
+    throw unlike('network', url, 'bytes', `status ${answer.status}`, todo);
   }
   return answer;
 }

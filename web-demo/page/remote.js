@@ -1,10 +1,12 @@
 // Finds the files of a checkpoint under the address of a folder: their names, sizes and versions.
 //
-// A manifest beside the files, `fovea.json`, lists them with the hash of every chunk; `fovea-web-bundle --manifest` writes it.
-// Without a manifest, every possible file name of a checkpoint is requested.
+// The Hugging Face hub lists the files of a repository. Elsewhere a manifest beside the files, `fovea.json`, lists them with the
+// hash of every chunk; `fovea-web-bundle --manifest` writes it. Without a manifest, every possible file name of a checkpoint is
+// requested.
 
 import { unlike } from './error.js';
-import { INDEX, SETTINGS, SINGLE, belongs } from './models.js';
+import { HUB, filesOf, folderOf, repositoryOf } from './hub.js';
+import { INDEX, SETTINGS, SINGLE, belongs, isShard } from './models.js';
 import { RemoteFile, request, validator } from './range.js';
 import { weightFiles } from './safetensors.js';
 
@@ -18,49 +20,50 @@ const [FEWEST_BYTES, MOST_BYTES] = [64 << 10, 32 << 20];
 
 const NEEDED = ['config.json', 'tokenizer.json'];
 const HINT = 'Give a repository on Hugging Face, such as ORG/NAME, or the address of a folder.';
-const HUB = 'https://huggingface.co';
-// A repository's id, optionally with a revision: ORG/NAME@REVISION.
-const REPOSITORY = /^([A-Za-z0-9_][\w.-]*\/[A-Za-z0-9_][\w.-]*)(?:@([\w.-]+))?$/;
-// The path of a repository's page on the hub.
-const PAGE = /^\/([^/]+\/[^/]+)(?:\/(?:tree|blob|resolve)\/([^/]+).*)?\/?$/;
+const HUB_HINT = 'Fovea needs config.json, tokenizer.json and safetensors. Look for a conversion with these files, such as one by llava-hf.';
 
 // The normal form of an address: from a folder's address, a repository's page on the hub, or its id.
 //
 // Errors: `address` if a page can't fetch from it.
 export function address(text) {
-  const [, id, revision = 'main'] = REPOSITORY.exec(text.trim()) ?? [];
-  if (id) return `${HUB}/${id}/resolve/${revision}/`;
+  const repository = folderOf(text.trim());
+  if (repository) return repository;
   let url;
   try {
     url = new URL(text);
   } catch {
     throw unlike('address', 'the address', 'ORG/NAME, or an address such as https://example.org/model/', `\`${text}\``);
   }
-  if (url.protocol !== 'https:' && url.origin !== self.location.origin) {
+  if (url.protocol !== 'https:' && ![self.location.origin, HUB].includes(url.origin)) {
     throw unlike('address', 'the address', 'https', url.protocol, 'A page can fetch only from https addresses and its own server.');
   }
-  const [, page, at = 'main'] = (url.origin === HUB && PAGE.exec(url.pathname)) || [];
-  if (page) return `${HUB}/${page}/resolve/${at}/`;
   return `${url.origin}${url.pathname.replace(/\/*$/, '/')}`;
 }
 
-// The files of a checkpoint, small ones first: { name, size, chunk, validator, hashes }. `hashes` are the SHA-256 of the chunks
-// from the manifest. Without a manifest they are null, and the `validator`, if the server sends one, detects a changed file.
+// The files of a checkpoint, small ones first: { name, url, size, chunk, hashes, oid, validator }. One of the last three
+// identifies a version; the others are null. `hashes` are the SHA-256 of the chunks from the manifest, `oid` is the hub's hash of
+// the file, and a `validator`, if the server sends one, detects a changed file.
 //
 // Errors: `missing` if a required file is missing, `manifest` or `checkpoint` if a list of files is broken, `server` if a size
-// is unknown, and those of `RemoteFile`.
+// is unknown, and those of `filesOf` and `RemoteFile`.
 export async function plan(url, signal) {
-  const [manifest] = await look(url, [MANIFEST], signal);
-  const files = manifest.size ? await listed(url, manifest, signal) : await found(url, signal);
+  const files = await filesUnder(url, signal);
   return files.sort((a, b) => a.size - b.size);
 }
 
+async function filesUnder(url, signal) {
+  const repository = repositoryOf(url);
+  if (repository) return published(repository, signal);
+  const [manifest] = await look(url, [MANIFEST], signal);
+  return manifest.size ? listed(url, manifest, signal) : found(url, signal);
+}
+
 // Files on a server as a source for the engine, like `source` in models.js.
-export const remote = (url, files, signal) => ({
+export const remote = (files, signal) => ({
   sizes: new Map(files.map(({ name, size }) => [name, size])),
   async read(name, offset, length) {
     const bytes = new Uint8Array(length);
-    const file = new RemoteFile(`${url}${name}`, null, signal);
+    const file = new RemoteFile(files.find((one) => one.name === name).url, null, signal);
     await file.fill(bytes, offset);
     file.close();
     return bytes;
@@ -68,40 +71,48 @@ export const remote = (url, files, signal) => ({
 });
 
 // Sizes and validators of files; for a missing file only its `status`.
-function look(url, names, signal) {
+function look(folder, names, signal) {
   return Promise.all(names.map(async (name) => {
+    const url = `${folder}${name}`;
     // With a range, the server reports the size of the file, not of a compressed response.
-    const answer = await request(`${url}${name}`, { method: 'HEAD', range: '0-', signal });
+    const answer = await request(url, { method: 'HEAD', range: '0-', signal });
     const { ok, status, headers } = answer;
     if (!ok) return { name, status };
     const length = headers.get('content-length');
     const size = Number(length);
-    if (!Number.isSafeInteger(size) || size < 1) {
-      throw unlike('server', `${url}${name}`, 'a size as Content-Length', length ?? 'none');
-    }
-    return { name, size, validator: validator(answer), chunk: CHUNK, hashes: null };
+    if (!Number.isSafeInteger(size) || size < 1) throw unlike('server', url, 'a size as Content-Length', length ?? 'none');
+    return { name, url, size, chunk: CHUNK, hashes: null, oid: null, validator: validator(answer) };
   }));
 }
 
 async function found(url, signal) {
-  const looked = new Map((await look(url, [...SETTINGS, SINGLE, INDEX], signal)).map((file) => [file.name, file]));
-  const there = () => [...looked.values()].filter(({ size }) => size);
-  const weights = await weightFiles(remote(url, there(), signal));
-  const shards = weights.filter((name) => !looked.has(name));
-  for (const file of await look(url, shards, signal)) looked.set(file.name, file);
-  // Beside a single weights file, an index belongs to another copy.
-  if (weights.includes(SINGLE)) looked.delete(INDEX);
-  for (const name of [...NEEDED, ...weights]) {
-    const { size, status } = looked.get(name);
-    if (!size) throw unlike('missing', `${url}${name}`, 'a file', `status ${status}`, HINT);
-  }
-  return there();
+  const looked = await look(url, [...SETTINGS, SINGLE, INDEX], signal);
+  const weights = await weightFiles(remote(looked.filter(({ size }) => size), signal));
+  const shards = weights.filter((name) => name !== SINGLE);
+  return needed([...looked, ...await look(url, shards, signal)], weights, url, HINT);
 }
 
-async function listed(url, { size }, signal) {
-  const broken = (expected, got) => unlike('manifest', `${url}${MANIFEST}`, expected, got);
-  if (size > MOST) throw broken(`at most ${MOST} bytes`, size);
-  const text = new TextDecoder().decode(await remote(url, [], signal).read(MANIFEST, 0, size));
+async function published(repository, signal) {
+  const files = (await filesOf(repository, signal)).filter(({ name, size }) => belongs(name) && size > 0)
+    .map((file) => ({ ...file, chunk: CHUNK, hashes: null, validator: null }));
+  return needed(files, await weightFiles(remote(files, signal)), `${repository.name}: `, HUB_HINT);
+}
+
+// The files that the engine reads, of those that were looked for.
+function needed(looked, weights, where, hint) {
+  for (const name of [...NEEDED, ...weights]) {
+    const { size, status } = looked.find((file) => file.name === name) ?? {};
+    if (!size) throw unlike('missing', `${where}${name}`, 'a file', status ? `status ${status}` : 'none', hint);
+  }
+  // Other weights, and an index beside a single file, belong to another copy.
+  const single = weights.includes(SINGLE);
+  return looked.filter(({ name, size }) => size && (isShard(name) ? weights.includes(name) : !(single && name === INDEX)));
+}
+
+async function listed(url, file, signal) {
+  const broken = (expected, got) => unlike('manifest', file.url, expected, got);
+  if (file.size > MOST) throw broken(`at most ${MOST} bytes`, file.size);
+  const text = new TextDecoder().decode(await remote([file], signal).read(MANIFEST, 0, file.size));
   let manifest;
   try {
     manifest = JSON.parse(text);
@@ -119,7 +130,7 @@ async function listed(url, { size }, signal) {
     if (!Number.isSafeInteger(size) || size < 1 || !hashed) {
       throw broken(`for ${name} a \`size\`, and in \`chunks\` the SHA-256 of every ${chunk} bytes`, 'something else');
     }
-    wanted.set(name, { name, size, validator: null, chunk, hashes: chunks });
+    wanted.set(name, { name, url: `${url}${name}`, size, chunk, hashes: chunks, oid: null, validator: null });
   }
   const missing = NEEDED.find((name) => !wanted.has(name));
   if (missing) throw broken(missing, 'a list without it');

@@ -2,10 +2,7 @@
 // with the checkpoint's files and a journal for each.
 
 import { FoveaError, unlike } from './error.js';
-import { JournalledFile, SUFFIX, count, parse } from './journal.js';
-
-const nameOf = encodeURIComponent;
-const urlOf = decodeURIComponent;
+import { JournalledFile, SUFFIX, count, nameOf, parse } from './journal.js';
 
 // All models: `url`, `total` bytes, bytes that are `there`, and whether the model is `whole`.
 export async function list() {
@@ -15,7 +12,7 @@ export async function list() {
     const journals = await read(folder);
     const sum = (of) => journals.reduce((bytes, journal) => bytes + of(journal), 0);
     models.push({
-      url: urlOf(name),
+      url: decodeURIComponent(name),
       total: sum(({ head }) => head?.size ?? 0),
       there: sum(({ there }) => there),
       whole: journals.length > 0 && journals.every(({ head, hashes }) => head && hashes.size === count(head)),
@@ -31,7 +28,7 @@ export async function files(url) {
   const folder = await (await shelf()).getDirectoryHandle(nameOf(url));
   const found = new Map();
   for (const { name, head } of await read(folder)) {
-    const file = await (await folder.getFileHandle(name)).getFile();
+    const file = await (await folder.getFileHandle(nameOf(name))).getFile();
     if (file.size !== head?.size) {
       throw unlike('missing', name, `${head?.size} bytes`, `${file.size}`, 'Resume the download, or delete the model.');
     }
@@ -61,7 +58,7 @@ export async function open(url, plan) {
   const opened = [];
   try {
     for (const file of plan) opened.push(await JournalledFile.open(folder, file));
-    const wanted = new Set(plan.flatMap(({ name }) => [name, name + SUFFIX]));
+    const wanted = new Set(plan.flatMap(({ name }) => [nameOf(name), nameOf(name + SUFFIX)]));
     const others = [];
     for await (const name of folder.keys()) if (!wanted.has(name)) others.push(name);
     for (const name of others) await folder.removeEntry(name, { recursive: true });
@@ -89,7 +86,7 @@ async function read(folder) {
   for await (const [name, handle] of folder.entries()) {
     if (!name.endsWith(SUFFIX)) continue;
     const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
-    journals.push({ name: name.slice(0, -SUFFIX.length), ...parse(bytes) });
+    journals.push({ name: decodeURIComponent(name.slice(0, -SUFFIX.length)), ...parse(bytes) });
   }
   return journals;
 }

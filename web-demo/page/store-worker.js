@@ -23,7 +23,7 @@ const calls = {
     const found = await plan(url, signal);
     const kept = (await list()).find((model) => model.url === url);
     const total = found.reduce((bytes, { size }) => bytes + size, 0);
-    const weights = await weigh(remote(url, found, signal));
+    const weights = await weigh(remote(found, signal));
     return { url, total, missing: Math.max(0, total - (kept?.there ?? 0)), weights };
   },
 };

@@ -1,7 +1,7 @@
 // Downloads models into this browser, and lists the downloaded ones. A worker does the work.
 //
 // Calls reject with a `FoveaError` with one of these codes: `address`, `missing`, `manifest`, `checkpoint`, `server`, `network`,
-// `changed`, `hash`, `quota`, `busy`, `storage`; `worker` if the worker failed, after which the next call starts a new one. For
+// `changed`, `hash`, `quota`, `busy`, `storage`, `access`; `worker` if the worker failed, after which the next call starts a new one. For
 // a wrong value it has `expected` and `got`. An abort rejects with the signal's reason.
 
 import { Link } from './link.js';
@@ -28,7 +28,7 @@ export class Store {
     return this.#call({ call: 'weigh', files }, { signal });
   }
 
-  // The model under an address, before the download: { url, total, missing, weights }.
+  // The model under an address, or in a repository of the hub, before the download: { url, total, missing, weights }.
   survey(address, { signal } = {}) {
     return this.#call({ call: 'survey', address }, { signal });
   }
@@ -47,7 +47,9 @@ export class Store {
   }
 
   async #call(message, options) {
-    this.#link ??= new Link(new Worker(new URL('./store-worker.js', import.meta.url), { type: 'module' }));
+    // The worker reads the parameter `hub` of the page.
+    const worker = () => new Worker(new URL(`./store-worker.js${location.search}`, import.meta.url), { type: 'module' });
+    this.#link ??= new Link(worker());
     try {
       return await this.#link.call(message, options);
     } catch (why) {

@@ -213,7 +213,17 @@ mod tests {
     /// A map of 4 x 6 patches, without samplers.
     fn all() -> Looked {
         Looked {
-            grid: Grid { rows: 1, cols: 1, patches: 6, top: 1, left: 0, height: 4, width: 6 },
+            grid: Grid {
+                rows: 1,
+                cols: 1,
+                patches: 6,
+                side: 6,
+                top: 1,
+                cut: (4, 6),
+                height: 4,
+                width: 6,
+                ..Grid::default()
+            },
             window: 4,
             scales: Arc::new(Vec::new()),
             choice: Arc::new(Vec::new()),

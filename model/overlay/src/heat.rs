@@ -50,7 +50,7 @@ pub fn draw(
 
     let from = [picture.width(), picture.height()];
     let place = Placement { grid: &looked.grid, from, to: [width, height], left: 0 };
-    let importance = looked.importance.iter().skip(looked.thumbnail);
+    let importance = looked.importance.iter().skip(looked.map_at());
     // A newline has no area, and does not count in the mean.
     let tokens: Vec<(Area, f32)> = looked
         .boxes
@@ -91,7 +91,7 @@ mod tests {
     /// Two tokens side by side and a newline, after a thumbnail of one token.
     fn looked(importance: Vec<f32>) -> Looked {
         Looked {
-            grid: Grid { rows: 1, cols: 2, patches: 1, top: 0, left: 0, height: 1, width: 2 },
+            grid: Grid { rows: 1, cols: 2, patches: 1, side: 1, cut: (1, 2), height: 1, width: 2, ..Grid::default() },
             window: 1,
             scales: Arc::new(Vec::new()),
             choice: Arc::new(Vec::new()),

@@ -192,14 +192,16 @@ impl Legend<'_> {
         let small = bicubic(self.picture, width as usize, height as usize)?;
         let (x, y) = ((MARGIN * self.size).round() as i32, top as i32 + (MARGIN * self.size).round() as i32);
         let edge = |index: usize, length: f32| (index as f32 * length / patches as f32).round() as i32;
-        let tokens = self.fates.iter().take(patches * patches).enumerate().map(|(index, &fate)| {
-            let (row, col) = (index / patches, index % patches);
-            let area = Area {
-                x: x + edge(col, width)..x + edge(col + 1, width),
-                y: y + edge(row, height)..y + edge(row + 1, height),
-            };
-            (area, fate, None)
-        });
+        let tokens = self.fates.iter().skip(self.looked.thumbnail_at()).take(patches * patches).enumerate().map(
+            |(index, &fate)| {
+                let (row, col) = (index / patches, index % patches);
+                let area = Area {
+                    x: x + edge(col, width)..x + edge(col + 1, width),
+                    y: y + edge(row, height)..y + edge(row + 1, height),
+                };
+                (area, fate, None)
+            },
+        );
         paint(canvas, &small, [x, y], tokens);
         let foot = y as f32 + height + caption;
         let right = canvas.write("thumbnail", [x as f32, foot], caption, FAINT);

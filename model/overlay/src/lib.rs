@@ -127,7 +127,7 @@ pub fn png(picture: &Picture) -> Result<Vec<u8>, Error> {
 mod tests {
     use std::sync::Arc;
 
-    use fovea_model::Grid;
+    use fovea_model::{Grid, TileConfig};
     use fovea_runtime::{Scale, TokenBox};
     use fovea_shaders::compact;
 
@@ -138,7 +138,7 @@ mod tests {
 
     /// All regions at `scale` of 4x4, 2x2, 1x1, or no sampler. Every second token is kept, or all.
     fn looked(width: usize, height: usize, scale: Option<usize>, text: bool) -> Looked {
-        let grid = Grid::of(height, width, &PINPOINTS, 336, 24);
+        let grid = Grid::of(height, width, &TileConfig::anyres(336, PINPOINTS.to_vec()), 24);
         let scales = [4, 2, 1].map(|side| Scale::new(side, side));
         let regions = grid.height.div_ceil(4) * grid.width.div_ceil(4);
         let choice = scale.map_or(Vec::new(), |scale| vec![scale; regions]);
@@ -185,7 +185,7 @@ mod tests {
         wrong.kept = vec![3, usize::MAX];
         wrong.importance = vec![f32::NAN];
         draw(&picture, &wrong)?;
-        wrong.grid = Grid { rows: 0, cols: 0, patches: 0, top: 0, left: 0, height: 0, width: 0 };
+        wrong.grid = Grid::default();
         (wrong.window, wrong.boxes) = (0, Arc::new(vec![[9, 9, 2, 2]]));
         draw(&picture, &wrong)?;
         Ok(())

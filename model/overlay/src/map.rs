@@ -47,21 +47,26 @@ pub struct Map<'a> {
 
 impl Map<'_> {
     /// The patches of the region that holds a token, and the color of its scale; `None` without the vision-guided sampler.
-    fn region(&self, token: &VisualToken, [y, x, ..]: TokenBox, fineness: &Fineness) -> Option<(TokenBox, Color)> {
+    fn region(
+        &self,
+        token: &VisualToken,
+        [y, x, ..]: TokenBox,
+        regions: &[TokenBox],
+        fineness: &Fineness,
+    ) -> Option<(TokenBox, Color)> {
         let scale = token.scale?;
-        let (grid, window) = (&self.looked.grid, self.looked.window.max(1));
-        let (y, x) = (y / window * window, x / window * window);
-        let (bottom, right) = (y.saturating_add(window).min(grid.height), x.saturating_add(window).min(grid.width));
+        let region = regions.get(self.looked.region_at(y, x)?)?;
         let index = self.looked.scales.iter().position(|&other| other == scale)?;
-        Some(([y, x, bottom, right], fineness.color(index)))
+        Some((*region, fineness.color(index)))
     }
 
     /// Paints `picture`, which has the size of the drawing, and the cells over it.
     pub fn paint(&self, canvas: &mut Canvas, picture: &Picture) {
         let fineness = Fineness::of(&self.looked.scales);
+        let regions = self.looked.regions();
         let cell = |(token, &fate): (&VisualToken, &Fate)| {
             let patches = token.patches?;
-            Some((self.place.area(patches)?, patches, fate, self.region(token, patches, &fineness)))
+            Some((self.place.area(patches)?, patches, fate, self.region(token, patches, &regions, &fineness)))
         };
         let cells: Vec<_> = self.tokens.iter().zip(self.fates).filter_map(cell).collect();
         let painted = cells.iter().map(|(area, _, fate, region)| (area.clone(), *fate, region.map(|(_, tint)| tint)));

@@ -18,12 +18,8 @@ pub struct TokenRect {
     pub bottom: f32,
 }
 
-/// The rectangle of a token's patches on a picture of `picture_width` x `picture_height` pixels. `None` for patches that
-/// are not on the picture, such as those of a newline.
-///
-/// A canvas of H x W patches holds the h x w picture centred, at `s = min(H/h, W/w)` patches per pixel. So patch row y of
-/// the map begins at the picture's row `(y + top - (H - s h) / 2) / s`; columns are similar. (LLaVA-NeXT rounds the size
-/// and the offset on the canvas to whole pixels. This formula does not; the difference is less than one canvas pixel.)
+/// The rectangle of a token's patches on a picture of `picture_width` x `picture_height` pixels. `None` for patches
+/// that are not on the picture, such as those of a newline. See [`Grid::place`] for the equation.
 #[must_use]
 pub fn rectangle(
     looked: &Looked,
@@ -34,19 +30,9 @@ pub fn rectangle(
     on_picture(&looked.grid, [picture_width, picture_height], token_box)
 }
 
-fn on_picture(grid: &Grid, sides: [usize; 2], [y0, x0, y1, x1]: TokenBox) -> Option<TokenRect> {
-    let [w, h] = sides.map(|side| side as f64);
-    let (full_w, full_h) = (grid.cols as f64 * grid.patches as f64, grid.rows as f64 * grid.patches as f64);
-    let s = (full_h / h).min(full_w / w);
-    let place = |patch: usize, cut: usize, full: f64, length: f64| {
-        (((patch + cut) as f64 - (full - s * length) / 2.0) / s).clamp(0.0, length) as f32
-    };
-    if !(s.is_finite() && s > 0.0) || y1 > grid.height || x1 > grid.width {
-        return None;
-    }
-    let (left, right) = (place(x0, grid.left, full_w, w), place(x1, grid.left, full_w, w));
-    let (top, bottom) = (place(y0, grid.top, full_h, h), place(y1, grid.top, full_h, h));
-    (left < right && top < bottom).then_some(TokenRect { left, top, right, bottom })
+fn on_picture(grid: &Grid, picture: [usize; 2], patches: TokenBox) -> Option<TokenRect> {
+    let [left, top, right, bottom] = grid.place(picture, patches)?.map(|edge| edge as f32);
+    Some(TokenRect { left, top, right, bottom })
 }
 
 /// The position of a picture's map on a drawing.
@@ -62,7 +48,7 @@ pub struct Placement<'a> {
 }
 
 impl Placement<'_> {
-    /// The area of patches on the drawing, in whole pixels. Neighbours share their edge.
+    /// The area of patches on the drawing, in whole pixels. Neighbours in one tile share their edge.
     pub fn area(&self, patches: TokenBox) -> Option<Area> {
         let rect = on_picture(self.grid, self.from, patches)?;
         let scaled =
@@ -76,13 +62,24 @@ impl Placement<'_> {
 
 #[cfg(test)]
 mod tests {
+    use fovea_model::{Cut, Kernel, Newline, TileConfig};
+
     use super::*;
 
     /// The canvases of the published checkpoint, (height, width).
     const PINPOINTS: [(usize, usize); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
 
     fn on(width: usize, height: usize, patches: TokenBox) -> Option<[f32; 4]> {
-        on_picture(&Grid::of(height, width, &PINPOINTS, 336, 24), [width, height], patches)
+        let tiles = TileConfig {
+            side: 336,
+            cut: Cut::Anyres { pinpoints: PINPOINTS.to_vec(), most_tiles: None },
+            newline: Newline::Rows,
+            kernel: Kernel::Bicubic,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            rescale: 1.0 / 255.0,
+        };
+        on_picture(&Grid::of(height, width, &tiles, 24), [width, height], patches)
             .map(|rect| [rect.left, rect.top, rect.right, rect.bottom])
     }
 

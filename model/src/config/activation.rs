@@ -11,9 +11,15 @@ pub enum Activation {
     QuickGelu,
     /// `x * Phi(x)` with the exact normal distribution function Phi.
     Gelu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: an approximation of the exact GELU.
+    GeluTanh,
     /// `x * sigmoid(x)`.
     Silu,
 }
 
-pub(super) const ACTIVATIONS: [(&str, Activation); 3] =
-    [("quick_gelu", Activation::QuickGelu), ("gelu", Activation::Gelu), ("silu", Activation::Silu)];
+pub(super) const ACTIVATIONS: [(&str, Activation); 4] = [
+    ("quick_gelu", Activation::QuickGelu),
+    ("gelu", Activation::Gelu),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("silu", Activation::Silu),
+];

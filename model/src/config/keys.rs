@@ -94,7 +94,11 @@ impl<'a> Keys<'a> {
         let found: Option<Vec<_>> = value.as_array().and_then(|all| all.iter().map(pair).collect());
         match found {
             Some(pairs) if !pairs.is_empty() && pairs.len() <= 1024 => Ok(Some(pairs)),
-            _ => Err(self.wrong(key, &format!("a list of pairs of whole numbers from {least} to {most}"), value)),
+            _ => Err(self.wrong(
+                key,
+                &format!("a list of 1 to 1024 pairs of whole numbers from {least} to {most}"),
+                value,
+            )),
         }
     }
 }

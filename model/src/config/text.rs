@@ -1,4 +1,5 @@
 //! Input: the object `text_config` of config.json. Output: the checked settings of the text model.
+//! Source: `configuration_{llama,mistral,qwen2,granite}.py` in Hugging Face's transformers.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -34,10 +35,80 @@ pub enum RopeScaling {
     },
 }
 
-/// The text model (Llama, Vicuna, Mistral).
+/// What makes a kind of text model: one row of [`TEXTS`].
+struct Kind {
+    /// `model_type` in `text_config`.
+    model_type: &'static str,
+    /// The class defaults.
+    d_ff: usize,
+    /// None: as many as query heads.
+    n_kv_heads: Option<usize>,
+    positions: usize,
+    vocab: usize,
+    biases: Biases,
+    window: Window,
+    /// Whether it has the multipliers of Granite.
+    multipliers: bool,
+}
+
+/// Which linear layers have biases.
+enum Biases {
+    /// As `attention_bias` (query, key, value, output) and `mlp_bias` say.
+    AsConfigured,
+    /// None.
+    Never,
+    /// Query, key and value.
+    QueryKeyValue,
+}
+
+/// When attention is limited to the last tokens.
+enum Window {
+    /// Never.
+    Never,
+    /// Within `sliding_window`, unless it is null.
+    Always,
+    /// Where `use_sliding_window` is true, in the layers that `layer_types` or `max_window_layers` names.
+    IfUsed,
+}
+
+const LLAMA: Kind = Kind {
+    model_type: "llama",
+    d_ff: 11008,
+    n_kv_heads: None,
+    positions: 2048,
+    vocab: 32000,
+    biases: Biases::AsConfigured,
+    window: Window::Never,
+    multipliers: false,
+};
+const MISTRAL: Kind = Kind {
+    model_type: "mistral",
+    d_ff: 14336,
+    n_kv_heads: Some(8),
+    positions: 4096 * 32,
+    biases: Biases::Never,
+    window: Window::Always,
+    ..LLAMA
+};
+/// Qwen1.5 and Qwen2.
+const QWEN2: Kind = Kind {
+    model_type: "qwen2",
+    d_ff: 22016,
+    n_kv_heads: Some(32),
+    positions: 32768,
+    vocab: 151_936,
+    biases: Biases::QueryKeyValue,
+    window: Window::IfUsed,
+    multipliers: false,
+};
+const GRANITE: Kind = Kind { model_type: "granite", multipliers: true, ..LLAMA };
+
+const TEXTS: [&Kind; 4] = [&LLAMA, &MISTRAL, &QWEN2, &GRANITE];
+
+/// The text model (Llama, Vicuna, Mistral, Qwen2, Granite).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TextConfig {
-    /// `llama` or `mistral`.
+    /// `llama`, `mistral`, `qwen2` or `granite`.
     pub family: &'static str,
     /// Width, C.
     pub d_model: usize,
@@ -61,26 +132,44 @@ pub struct TextConfig {
     pub rope_theta: f64,
     /// Scaling of the rotary frequencies.
     pub rope_scaling: RopeScaling,
-    /// Largest number of tokens: the positions, or Mistral's sliding window if that is shorter.
+    /// Largest number of tokens: the positions, or the sliding window if that is shorter.
     pub context: usize,
-    /// Whether the attention's linear layers have biases.
-    pub attention_bias: bool,
+    /// Whether the linear layers of query, key and value have biases.
+    pub qkv_bias: bool,
+    /// Whether the attention's output layer has a bias.
+    pub output_bias: bool,
     /// Whether the feed-forward's linear layers have biases.
     pub mlp_bias: bool,
     /// Whether the output head shares the weights of the embedding.
     pub tied: bool,
+    /// Granite's multipliers; None in all other models.
+    pub multipliers: Option<Multipliers>,
+}
+
+/// Factors of Granite's activations. Source: `modeling_granite.py` in Hugging Face's transformers. The class of LLaVA-NeXT does not
+/// divide the logits by `logits_scaling`, so it is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Multipliers {
+    /// Of the embeddings, visual tokens included.
+    pub embedding: f64,
+    /// Of the attention scores, instead of `1 / sqrt(d_head)`.
+    pub attention: f64,
+    /// Of what a layer adds to the residual stream.
+    pub residual: f64,
 }
 
 impl TextConfig {
     /// Multiply-adds of one token in one layer, without the attention scores.
     pub(crate) fn layer_work(&self) -> u64 {
-        let attention = 2 * self.d_model * (self.n_heads + self.n_kv_heads) * self.d_head;
-        (attention + 3 * self.d_model * self.d_ff) as u64
+        // Each number is bounded, so no product of three of them exceeds 64 bits.
+        let [d, d_ff, heads, d_head] =
+            [self.d_model, self.d_ff, self.n_heads + self.n_kv_heads, self.d_head].map(|n| n as u64);
+        2 * d * heads * d_head + 3 * d * d_ff
     }
 
     /// Largest number of values of one token in one buffer of a layer, without the attention scores.
     pub(crate) fn widest(&self) -> u64 {
-        self.d_ff.max(self.d_model).max(self.n_heads * self.d_head) as u64
+        (self.d_ff.max(self.d_model) as u64).max(self.n_heads as u64 * self.d_head as u64)
     }
 
     /// Shape of the keys, or of the values, of `tokens` in one layer.
@@ -88,13 +177,13 @@ impl TextConfig {
         [self.n_kv_heads, tokens, self.d_head]
     }
 
-    pub(super) fn from_keys(keys: &Keys, tied: bool) -> Result<Self, Error> {
-        let family = keys.one_of("model_type", "llama", &[("llama", "llama"), ("mistral", "mistral")])?;
-        let mistral = family == "mistral";
-        let default = |llama: usize, other: usize| if mistral { other } else { llama };
+    pub(super) fn from_keys(keys: &Keys, default: &'static str, tied: bool) -> Result<Self, Error> {
+        let known = TEXTS.map(|kind| (kind.model_type, kind));
+        let kind = TEXTS.into_iter().find(|kind| kind.model_type == default).unwrap_or(&LLAMA);
+        let kind = keys.one_of("model_type", kind, &known)?;
         let d_model = keys.count("hidden_size", 4096, WIDEST)?;
         let n_heads = keys.count("num_attention_heads", 32, WIDEST)?;
-        let n_kv_heads = keys.count("num_key_value_heads", default(n_heads, 8), WIDEST)?;
+        let n_kv_heads = keys.count("num_key_value_heads", kind.n_kv_heads.unwrap_or(n_heads), WIDEST)?;
         let wrong = |key: &str, why: String| Error::Config { key: format!("{}{key}", keys.path), why };
         if !n_heads.is_multiple_of(n_kv_heads) {
             let why = format!("expected a divisor of num_attention_heads {n_heads}, got {n_kv_heads}");
@@ -108,34 +197,62 @@ impl TextConfig {
         if !d_head.is_multiple_of(2) {
             return Err(wrong("head_dim", format!("expected an even number for rotary positions, got {d_head}")));
         }
-        let positions = keys.count("max_position_embeddings", default(2048, 4096 * 32), 1 << 30)?;
-        // A window shorter than the prompt needs a banded mask, which is not supported: such prompts are too long.
-        let window = match keys.value.and_then(|v| v.get("sliding_window")) {
-            _ if !mistral => usize::MAX,
-            None => 4096,
-            Some(Value::Null) => usize::MAX,
-            Some(_) => keys.count("sliding_window", 4096, 1 << 30)?,
-        };
+        let n_layers = keys.count("num_hidden_layers", 32, DEEPEST)?;
+        let positions = keys.count("max_position_embeddings", kind.positions, 1 << 30)?;
         let (rope_theta, rope_scaling) = rope(keys)?;
+        let configured = matches!(kind.biases, Biases::AsConfigured);
+        let attention_bias = configured && keys.flag("attention_bias", false)?;
         Ok(Self {
-            family,
+            family: kind.model_type,
             d_model,
-            d_ff: keys.count("intermediate_size", default(11008, 14336), 1 << 20)?,
-            n_layers: keys.count("num_hidden_layers", 32, DEEPEST)?,
+            d_ff: keys.count("intermediate_size", kind.d_ff, 1 << 20)?,
+            n_layers,
             n_heads,
             n_kv_heads,
             d_head,
-            vocab: keys.count("vocab_size", 32000, 1 << 24)?,
+            vocab: keys.count("vocab_size", kind.vocab, 1 << 24)?,
             activation: keys.one_of("hidden_act", Activation::Silu, &ACTIVATIONS)?,
             epsilon: keys.number("rms_norm_eps", 1e-6, 1e-12, 1e-1)?,
             rope_theta,
             rope_scaling,
-            context: positions.min(window),
-            attention_bias: !mistral && keys.flag("attention_bias", false)?,
-            mlp_bias: !mistral && keys.flag("mlp_bias", false)?,
+            context: positions.min(window(keys, &kind.window, n_layers)?),
+            qkv_bias: attention_bias || matches!(kind.biases, Biases::QueryKeyValue),
+            output_bias: attention_bias,
+            mlp_bias: configured && keys.flag("mlp_bias", false)?,
             tied: tied || keys.flag("tie_word_embeddings", false)?,
+            multipliers: if kind.multipliers { Some(multipliers(keys)?) } else { None },
         })
     }
+}
+
+/// The sliding window, in tokens. A window shorter than the prompt needs a banded mask, which is not supported: such prompts are
+/// too long.
+fn window(keys: &Keys, kind: &Window, n_layers: usize) -> Result<usize, Error> {
+    const KEY: &str = "sliding_window";
+    let is_null = keys.value.and_then(|v| v.get(KEY)).is_some_and(Value::is_null);
+    let slides = match kind {
+        Window::Never => false,
+        Window::Always => true,
+        Window::IfUsed => {
+            let first = keys.count_in("max_window_layers", 28, 0, 1 << 30)?;
+            // A list of the layers' kinds wins over the number of the first one.
+            let slides = match keys.get("layer_types").and_then(Value::as_array) {
+                Some(kinds) => kinds.iter().any(|kind| kind.as_str() == Some("sliding_attention")),
+                None => first < n_layers,
+            };
+            keys.flag("use_sliding_window", false)? && slides
+        }
+    };
+    if !slides || is_null { Ok(usize::MAX) } else { keys.count(KEY, 4096, 1 << 30) }
+}
+
+fn multipliers(keys: &Keys) -> Result<Multipliers, Error> {
+    let number = |key: &str| keys.number(key, 1.0, 1e-6, 1e6);
+    Ok(Multipliers {
+        embedding: number("embedding_multiplier")?,
+        attention: number("attention_multiplier")?,
+        residual: number("residual_multiplier")?,
+    })
 }
 
 /// transformers 5 writes `rope_parameters`; older versions write `rope_theta` and `rope_scaling`, which win if both exist.

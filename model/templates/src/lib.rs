@@ -12,7 +12,7 @@
 //! let template = "{{ bos_token }}{% for m in messages %}{{ m.role.upper() }}: {{ m.content[1].text }}{% endfor %}";
 //! let special = serde_json::json!({"bos_token": "<s>"});
 //! let template = ChatTemplate::new(template.into(), special.as_object().cloned().unwrap_or_default())?;
-//! assert_eq!(template.render("What is it?")?, "<s>USER: What is it?");
+//! assert_eq!(template.render("What is it?", 1)?, "<s>USER: What is it?");
 //! # Ok::<(), fovea_templates::TemplateError>(())
 //! ```
 //!
@@ -100,21 +100,21 @@ impl ChatTemplate {
         Ok(Self { body, hidden, special })
     }
 
-    /// Renders one user turn (a picture, then `question`) and the generation prompt.
+    /// Renders one user turn (`pictures` pictures, then `question`) and the generation prompt.
     ///
     /// # Errors
     /// [`TemplateError`] if the template raises an error, has an invalid operation, or exceeds a limit.
-    pub fn render(&self, question: &str) -> Result<String, TemplateError> {
-        self.run(question).map_err(|why| failed(&why))
+    pub fn render(&self, question: &str, pictures: usize) -> Result<String, TemplateError> {
+        self.run(question, pictures).map_err(|why| failed(&why))
     }
 
-    fn run(&self, question: &str) -> Res<String> {
+    fn run(&self, question: &str, pictures: usize) -> Res<String> {
         let budget = Budget::new();
         let mut variables = HashMap::new();
         for (name, value) in &self.special {
             variables.insert(name.as_str().into(), Value::json(value, &budget)?);
         }
-        variables.insert("messages".into(), messages(question, &budget)?);
+        variables.insert("messages".into(), messages(question, pictures, &budget)?);
         variables.insert("tools".into(), Value::None);
         variables.insert("documents".into(), Value::None);
         variables.insert("add_generation_prompt".into(), Value::Bool(true));
@@ -126,11 +126,12 @@ impl ChatTemplate {
 }
 
 /// One message. The keys are in their usual order, because a template may print the whole message.
-fn messages(question: &str, budget: &Budget) -> Res<Value> {
+fn messages(question: &str, pictures: usize, budget: &Budget) -> Res<Value> {
     let part = |pairs: &[(&str, &str)]| {
         Value::dict(pairs.iter().map(|(key, value)| (Value::str(key), Value::str(value))).collect(), budget)
     };
-    let content = vec![part(&[("type", "image")])?, part(&[("type", "text"), ("text", question)])?];
+    let mut content: Vec<Value> = (0..pictures).map(|_| part(&[("type", "image")])).collect::<Res<_>>()?;
+    content.push(part(&[("type", "text"), ("text", question)])?);
     let message =
         vec![(Value::str("role"), Value::str("user")), (Value::str("content"), Value::list(content, budget)?)];
     Value::list(vec![Value::dict(message, budget)?], budget)

@@ -16,7 +16,7 @@ fn fixture() -> Json {
 fn render(template: &str, question: &str) -> Result<String, String> {
     let special = fixture()["special"].as_object().unwrap().clone();
     let template = ChatTemplate::new(template.to_owned(), special).map_err(|e| e.to_string())?;
-    template.render(question).map_err(|e| e.to_string())
+    template.render(question, 1).map_err(|e| e.to_string())
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Maker<'_> {
                 let mut part = Part {
                     pixels: self.tiles.normalised(&square),
                     tiles: 1,
-                    grid: Grid { rows: 0, cols: 0, patches: self.patches, top: 0, left: 0, height: 0, width: 0 },
+                    grid: Grid { patches: self.patches, ..Grid::default() },
                     owners: Vec::new(),
                     thumbnail: Vec::new(),
                     has_text: Vec::new(),
@@ -159,7 +159,7 @@ impl Maker<'_> {
     fn scene(&self, scene: &Scene, stage: &Stage, dice: &mut ChaCha8Rng) -> Result<Part, Error> {
         let picture = picture(scene)?;
         let cut = tiles(&picture, self.tiles)?;
-        let grid = Grid::of(picture.height(), picture.width(), &self.tiles.pinpoints, self.tiles.side, self.patches);
+        let grid = Grid::of(picture.height(), picture.width(), self.tiles, self.patches);
         let p = self.patches;
         let canvas = scene.patch_owners();
         let owner = |y: usize, x: usize| canvas.get(y * grid.cols * p + x).copied().flatten();
@@ -211,7 +211,7 @@ impl Maker<'_> {
     }
 
     fn ask(&self, question: &str, answer: &str) -> Result<Asked, Error> {
-        let prompt = self.prompter.encode(question)?;
+        let prompt = self.prompter.encode(question, &[Grid::default()])?;
         let answer = self.prompter.answer_ids(answer)?;
         let mut ids = prompt.after().to_vec();
         let asked = ids.len();
@@ -220,7 +220,8 @@ impl Maker<'_> {
     }
 
     fn together(&self, parts: Vec<Part>) -> Batch {
-        let before = self.prompter.encode("?").map(|p| p.before().to_vec()).unwrap_or_default();
+        let before = self.prompter.encode("?", &[Grid::default()]);
+        let before = before.map(|p| p.ids[..p.places[0]].to_vec()).unwrap_or_default();
         let mut batch =
             Batch { pixels: Vec::new(), tiles: 0, shown: Vec::new(), before, asked: Vec::new(), labels: Vec::new() };
         for part in parts {

@@ -13,7 +13,7 @@ use rand_chacha::rand_core::Rng;
 use crate::{
     batch::{Batch, Shown, below, between},
     config::{Stage, Vision},
-    network::Network,
+    network::Trained,
     sequence::{FAR_BELOW, Sequences, arrange, regions, rows_under},
 };
 
@@ -39,7 +39,7 @@ fn ints(values: &[i32], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
 }
 
-impl Network {
+impl Trained {
     /// The vision tower's features: (tiles * P*P, d_vision). If the tower is `frozen`, there is no backward pass through it.
     pub async fn features(
         &self,
@@ -53,11 +53,11 @@ impl Network {
         let features = if frozen {
             let pixels = Tensor::from_data(pixels, &device.clone().inner());
             Tensor::from_inner(
-                self.tower.valid().forward(pixels, &config.vision, Steps::WHOLE, &Pace::default()).await?,
+                self.network.tower.valid().forward(pixels, &config.vision, Steps::WHOLE, &Pace::default()).await?,
             )
         } else {
             let pixels = Tensor::from_data(pixels, device);
-            self.tower.forward(pixels, &config.vision, Steps::WHOLE, &Pace::default()).await?
+            self.network.tower.forward(pixels, &config.vision, Steps::WHOLE, &Pace::default()).await?
         };
         let [tiles, patches, d] = features.dims();
         Ok(features.reshape([tiles * patches, d]))
@@ -79,7 +79,7 @@ impl Network {
         let features = self.features(batch, stage.frozen, config, device).await?;
         let (p, c) = (config.vision.patches(), config.text.d_model);
         let rows = features.clone().unsqueeze::<3>();
-        let rows = self.projector.forward(rows, config, Steps::WHOLE, &Pace::default()).await?;
+        let rows = self.network.projector.forward(rows, config, Steps::WHOLE, &Pace::default()).await?;
         let rows = rows.reshape([batch.tiles * p * p, c]);
 
         let (window, scales) = (config.focus.window, &config.focus.scales);
@@ -91,6 +91,7 @@ impl Network {
             Vision::Random => (None, (0..total).map(|_| below(dice, scales.len())).collect()),
             Vision::Selected => {
                 let logits = self.scale_logits(&rows, batch, config, device);
+                let logits = logits.ok_or(Error::Internal("a network in training without a scale selector"))?;
                 let choice = logits.clone().inner().argmax(1).into_data();
                 (Some(logits), choice.iter::<i64>().map(|i| i as usize).collect::<Vec<_>>())
             }
@@ -110,7 +111,7 @@ impl Network {
         let pruned_at = stage.text.map(|t| t.layers[0] + below(dice, t.layers[1] - t.layers[0] + 1));
         let looked_at = pruned_at.or(config.focus.text_layer).filter(|_| stage.look > 0.0);
         let (mut kept, mut looked) = (None, None);
-        for (i, layer) in self.decoder.layers.iter().enumerate() {
+        for (i, layer) in self.network.decoder.layers.iter().enumerate() {
             if looked_at == Some(i) {
                 looked = Some(importance(layer, &hidden, &s, &config.text, device));
             }
@@ -134,12 +135,12 @@ impl Network {
         // Only the positions that predict an answer go through the head.
         let c_rows = hidden.reshape([scenes, tokens, c]).narrow(1, s.prefix, s.text).reshape([scenes * s.text, c]);
         let at: Vec<i32> = s.targets.iter().map(|(row, _)| *row as i32).collect();
-        let logits = self.decoder.logits_of(c_rows.select(0, ints(&at, device)));
+        let logits = self.network.decoder.logits_of(c_rows.select(0, ints(&at, device)));
         Ok(Passed { features, selector, choice, logits: Some(logits), sequences: Some(s), kept, importance: looked })
     }
 
     /// Z of Eq. 1: the products of every region's max-pooled features with its picture's thumbnail, through the selector.
-    fn scale_logits(&self, rows: &Tensor<2>, batch: &Batch, config: &Config, device: &Device) -> Tensor<2> {
+    fn scale_logits(&self, rows: &Tensor<2>, batch: &Batch, config: &Config, device: &Device) -> Option<Tensor<2>> {
         let (p, c, window) = (config.vision.patches(), config.text.d_model, config.focus.window);
         let (mut under, mut thumbnails, mut real) = (Vec::new(), Vec::new(), Vec::new());
         let all: Vec<_> = batch.shown.iter().map(|s| regions(s.grid.height, s.grid.width, window)).collect();
@@ -162,7 +163,7 @@ impl Network {
         let thumbnails = rows.clone().select(0, ints(&thumbnails, device)).reshape([scenes, p * p, c]);
         let likeness = pooled.matmul(thumbnails.swap_dims(1, 2)) / (c as f64).sqrt();
         let likeness = likeness.reshape([scenes * most, p * p]).select(0, ints(&real, device));
-        self.selector.logits(likeness)
+        self.network.selector.as_ref().map(|selector| selector.logits(likeness))
     }
 
     /// The embedding of every token, (scenes * tokens, C). Tokens of regions are multiplied by Eq. 2's gate if `selector` has the
@@ -183,8 +184,8 @@ impl Network {
             let pooled = rows.clone().select(0, ints(under, device)).reshape([under.len() / kernel, kernel, c]);
             sources.push(pooled.max_dim(1).reshape([under.len() / kernel, c]));
         }
-        sources.push(self.newline.val().unsqueeze());
-        sources.push(self.decoder.embeddings());
+        sources.extend(self.network.newline.iter().map(|newline| newline.val().unsqueeze()));
+        sources.push(self.network.decoder.embeddings());
         let tokens = Tensor::cat(sources, 0).select(0, ints(&s.rows, device));
         let Some(logits) = selector else { return tokens };
         let chosen: Vec<i32> = choice.iter().map(|&c| c as i32).collect();

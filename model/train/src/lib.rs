@@ -25,7 +25,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
-use fovea_model::{Blueprint, Config, Error, parts::Rope};
+use fovea_model::{Blueprint, Config, Error, Layout, parts::Rope};
 use fovea_runtime::source::Source;
 use fovea_scenes::{CANVASES, Kind, PATCH, TILE};
 use fovea_shaders::Scale;
@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     batch::{Batch, Maker, dice},
     forward::Passed,
-    network::Network,
+    network::Trained,
     optimise::{Optimisers, rates},
 };
 
@@ -87,7 +87,7 @@ pub struct Trainer {
     config: TrainConfig,
     blueprint: Blueprint,
     device: Device,
-    network: Option<Network>,
+    network: Option<Trained>,
     optimisers: Optimisers,
     rope: Rope,
     at: At,
@@ -156,7 +156,7 @@ impl Trainer {
             }
             (None, None) => network::safetensors(&network::first_weights(model, config.seed), false)?,
         };
-        let network = Network::load(&network::open(bytes).await?, model, &device).await?;
+        let network = Trained::load(&network::open(bytes).await?, model, &device).await?;
         let mut optimisers = Optimisers::new(&network);
         if let Some(state) = &state {
             optimisers = optimisers.load(state)?;
@@ -354,8 +354,10 @@ fn check_geometry(model: &Config, regions: bool) -> Result<(), Error> {
         );
     }
     let canvases: Vec<_> = CANVASES.iter().map(|(rows, cols)| (rows * TILE, cols * TILE)).collect();
-    if model.pinpoints != canvases {
-        return wrong("image_grid_pinpoints", format!("expected {canvases:?}, got {:?}", model.pinpoints));
+    let layout = Layout::Anyres { pinpoints: canvases, most_tiles: None };
+    if model.layout != layout || model.text.multipliers.is_some() {
+        let got = format!("{:?} of {}", model.layout, model.model_type);
+        return wrong("image_grid_pinpoints", format!("expected {layout:?} of llava_next with Llama, got {got}"));
     }
     let focus = &model.focus;
     if focus.score_rope || !focus.thumbnail {

@@ -1,16 +1,17 @@
 //! The model as one module with gradients: the modules of inference, and the heads of the dense labels. It loads and stores their
 //! weights under the names of the hub.
 
-use std::{borrow::Cow, cell::Cell};
+use std::borrow::Cow;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::nn::LayerNorm;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use fovea_model::{
-    Cancel, Config, Error, Names,
-    parts::{Decoder, Linear, Loader, Projector, SELECTOR, ScaleSelector, VisionTower},
+    Cancel, Config, Error, Names, Parameter,
+    parts::{Linear, Loader, Network, SELECTOR},
 };
 use fovea_runtime::{source::Source, weights::Weights};
+use futures_util::FutureExt;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -21,17 +22,9 @@ use crate::labels::HEAD;
 
 /// All parameters of a run.
 #[derive(Module, Debug)]
-pub(crate) struct Network {
-    /// The vision tower.
-    pub tower: VisionTower,
-    /// From the vision tower's width to the text model's.
-    pub projector: Projector,
-    /// The newline token after every row of the map, (d_model).
-    pub newline: Param<Tensor<1>>,
-    /// Chooses a scale per region (Eq. 1).
-    pub selector: ScaleSelector,
-    /// The text model.
-    pub decoder: Decoder,
+pub(crate) struct Trained {
+    /// The network of inference.
+    pub network: Network,
     /// The heads of the dense labels.
     pub heads: DenseHeads,
 }
@@ -58,7 +51,17 @@ pub(crate) struct Stored {
     pub values: Vec<f32>,
 }
 
-impl Network {
+impl DenseHeads {
+    async fn load(load: &Loader<'_>, config: &Config) -> Result<Self, Error> {
+        let d = config.vision.d_model;
+        Ok(Self {
+            norm: load.layer_norm(&format!("{HEADS}.norm"), d, config.vision.epsilon).await?,
+            linear: load.linear(&format!("{HEADS}.linear"), HEAD, d, true).await?,
+        })
+    }
+}
+
+impl Trained {
     /// Loads a network for training on `device`. The ids of its parameters are their numbers.
     ///
     /// # Errors
@@ -66,46 +69,33 @@ impl Network {
     pub async fn load(weights: &Weights, config: &Config, device: &Device) -> Result<Self, Error> {
         let names = Names::detect(weights, config.text.tied)?;
         let cancel = Cancel::default();
-        let load = Loader {
-            weights,
-            device,
-            dtype: DType::F32,
-            done: Cell::new(0),
-            total: 0,
-            progress: &|_, _| {},
-            cancel: &cancel,
-        };
-        let d = config.vision.d_model;
-        let network = Self {
-            tower: VisionTower::load(&load, &names, config).await?,
-            projector: Projector::load(&load, &names, config).await?,
-            newline: load.vector(names.newline, config.text.d_model).await?,
-            selector: ScaleSelector::load(&load, config).await?,
-            decoder: Decoder::load(&load, &names, config).await?,
-            heads: DenseHeads {
-                norm: load.layer_norm(&format!("{HEADS}.norm"), d, config.vision.epsilon).await?,
-                linear: load.linear(&format!("{HEADS}.linear"), HEAD, d, true).await?,
-            },
-        };
-        Ok(network.map(&mut Numbered { next: 0 }))
+        let trained = Self::parts(&Loader::new(weights, device, DType::F32, &cancel, &|_| {}), &names, config).await?;
+        Ok(trained.map(&mut Numbered { next: 0 }))
+    }
+
+    async fn parts(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            network: Network::load(load, names, config, true).await?,
+            heads: DenseHeads::load(load, config).await?,
+        })
     }
 
     /// All tensors with their names in the hub's layout, in f32. Blocks until they are copied from the device.
     pub fn stored(&self, config: &Config) -> Vec<Stored> {
-        let mut all = Collected { path: Vec::new(), found: Vec::new() };
-        self.visit(&mut all);
-        let names = Names::hub();
-        all.found
-            .into_iter()
-            .map(|(path, mut shape, values)| {
-                let name = checkpoint_name(&path, &names);
-                if name == names.vision("embeddings.patch_embedding.weight") {
-                    shape = vec![config.vision.d_model, 3, config.vision.patch, config.vision.patch];
-                }
-                Stored { name, shape, values }
-            })
-            .collect()
+        let mut values = Collected { found: Vec::new() };
+        self.visit(&mut values);
+        // The visitor and the loader go through the fields in the same order.
+        let all = parameters(config).into_iter().zip(values.found);
+        all.map(|(Parameter { name, shape, .. }, values)| Stored { name, shape, values }).collect()
     }
+}
+
+/// Every tensor of a run, in the order of the modules' fields, with its name in the hub's layout.
+fn parameters(config: &Config) -> Vec<Parameter> {
+    let listing = Loader::listing();
+    // A dry run reads nothing, so it never waits and never fails.
+    let _ = Trained::parts(&listing, &Names::hub(), config).now_or_never();
+    listing.listed()
 }
 
 /// Whether a tensor is used in training only.
@@ -117,17 +107,12 @@ pub(crate) fn only_for_training(name: &str) -> bool {
 pub(crate) fn first_weights(config: &Config, seed: u64) -> Vec<Stored> {
     let names = Names::hub();
     let d = config.vision.d_model;
-    let mut needed = names.needed(config, true);
-    needed.push((format!("{HEADS}.norm.weight"), vec![d]));
-    needed.push((format!("{HEADS}.norm.bias"), vec![d]));
-    needed.push((format!("{HEADS}.linear.weight"), vec![HEAD, d]));
-    needed.push((format!("{HEADS}.linear.bias"), vec![HEAD]));
     let depth = (2.0 * config.text.n_layers as f64).sqrt();
     let tower_depth = (2.0 * config.vision.n_used as f64).sqrt();
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    needed
+    parameters(config)
         .into_iter()
-        .map(|(name, shape)| {
+        .map(|Parameter { name, shape, .. }| {
             if name.ends_with("position_embedding.weight") {
                 return Stored { values: waves(config.vision.patches(), d), name, shape };
             }
@@ -244,40 +229,6 @@ pub(crate) async fn open(bytes: Vec<u8>) -> Result<Weights, Error> {
     Ok(Weights::open(Source::memory("the weights in training", [file])).await?)
 }
 
-/// A parameter's path in [`Network`], such as `tower.layers.0.q_proj.weight`, to its name in a checkpoint.
-fn checkpoint_name(path: &str, names: &Names) -> String {
-    let (part, rest) = path.split_once('.').unwrap_or((path, ""));
-    // Norms have gamma and beta in burn, weight and bias in checkpoints.
-    let rest = rest.replace(".gamma", ".weight").replace(".beta", ".bias");
-    let layer = rest.strip_prefix("layers.").and_then(|r| r.split_once('.')).map(|(i, r)| (i.to_owned(), r.to_owned()));
-    let attention = |r: &str| ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj"].iter().any(|p| r.starts_with(p));
-    let feed_forward = |r: &str| ["gate_proj", "up_proj", "down_proj", "fc1", "fc2"].iter().any(|p| r.starts_with(p));
-    let within = |r: &str| match () {
-        () if attention(r) => format!("self_attn.{r}"),
-        () if feed_forward(r) => format!("mlp.{r}"),
-        () => r.to_owned(),
-    };
-    match (part, layer) {
-        ("tower", Some((i, r))) => names.vision(&format!("encoder.layers.{i}.{}", within(&r))),
-        ("tower", None) => match rest.as_str() {
-            "class_embedding" => names.vision("embeddings.class_embedding"),
-            "patch_embedding" => names.vision("embeddings.patch_embedding.weight"),
-            "position_embedding" => names.vision("embeddings.position_embedding.weight"),
-            other => names.vision(other),
-        },
-        ("projector", _) => format!("multi_modal_projector.{rest}"),
-        ("newline", _) => names.newline.to_owned(),
-        ("selector", _) => format!("{SELECTOR}.{rest}"),
-        ("decoder", Some((i, r))) => names.text(&format!("layers.{i}.{}", within(&r))),
-        ("decoder", None) => match rest.as_str() {
-            "embed_tokens" => names.embedding(),
-            "lm_head" => names.head(),
-            other => names.text(other),
-        },
-        _ => format!("{HEADS}.{rest}"),
-    }
-}
-
 /// Gives parameters ids that are the same in every run, so that an optimiser's saved moments fit their parameters.
 struct Numbered {
     next: u64,
@@ -292,26 +243,15 @@ impl ModuleMapper for Numbered {
     }
 }
 
-/// Collects path, shape and values of every parameter.
+/// Collects the values of every parameter.
 struct Collected {
-    path: Vec<String>,
-    found: Vec<(String, Vec<usize>, Vec<f32>)>,
+    found: Vec<Vec<f32>>,
 }
 
 impl ModuleVisitor for Collected {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        let shape = tensor.dims().to_vec();
-        let data: TensorData = tensor.into_data();
+        let data: TensorData = param.val().into_data();
         // In training every parameter is f32.
-        self.found.push((self.path.join("."), shape, data.try_into_vec().unwrap_or_default()));
+        self.found.push(data.try_into_vec().unwrap_or_default());
     }
 }

@@ -7,7 +7,7 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Gradients, Tensor};
 use fovea_model::Error;
 
-use crate::{config::Rates, network::Network};
+use crate::{config::Rates, network::Trained};
 
 /// Largest norm of the gradient.
 const CLIP: f64 = 1.0;
@@ -31,7 +31,7 @@ const FILES: [&str; 3] = ["tower.bpk", "text.bpk", "selector.bpk"];
 
 impl Optimisers {
     /// Optimisers without moments, for the parameters of `network`.
-    pub fn new(network: &Network) -> Self {
+    pub fn new(network: &Trained) -> Self {
         let adam = |decay: f32| {
             AdamWConfig::new().with_beta_1(0.9).with_beta_2(0.98).with_epsilon(1e-8).with_weight_decay(decay).build()
         };
@@ -51,7 +51,7 @@ impl Optimisers {
     ///
     /// # Errors
     /// [`Error::Training`] if the norm is not finite.
-    pub fn gradients(&self, network: &Network, mut grads: Gradients, rates: [f64; 3]) -> Result<Clipped, Error> {
+    pub fn gradients(&self, network: &Trained, mut grads: Gradients, rates: [f64; 3]) -> Result<Clipped, Error> {
         let mut groups: Vec<GradientsParams> = Vec::with_capacity(3);
         for ((ids, _), rate) in self.groups.iter().zip(rates) {
             let learns = if rate > 0.0 { ids.as_slice() } else { &[] };
@@ -70,7 +70,7 @@ impl Optimisers {
     }
 
     /// Makes one step, and returns the network.
-    pub fn step(&mut self, mut network: Network, gradients: Clipped, rates: [f64; 3]) -> Network {
+    pub fn step(&mut self, mut network: Trained, gradients: Clipped, rates: [f64; 3]) -> Trained {
         for (((_, optimiser), grads), rate) in self.groups.iter_mut().zip(gradients.groups).zip(rates) {
             if !grads.is_empty() {
                 network = optimiser.step(rate, network, grads);
@@ -111,6 +111,7 @@ pub(crate) fn rates(rates: Rates, share: f64) -> [f64; 3] {
 }
 
 fn group_of(path: &str) -> usize {
+    let path = path.strip_prefix("network.").unwrap_or(path);
     match path.split('.').next() {
         Some("tower" | "heads") => 0,
         Some("selector") => 2,

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::{Device, Tensor};
 use fovea_model::{
-    AskOptions, Blueprint, Cancel, Checkpoint, Config, Conversation, Error, Event, Model, Picture, Precision,
+    AskOptions, Blueprint, Cancel, Checkpoint, Config, Conversation, Error, Event, Grid, Model, Picture, Precision,
     parts::Rope,
 };
 use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
@@ -20,7 +20,7 @@ use crate::{
     batch::{Asked, Maker, dice},
     forward::gate,
     losses,
-    network::{Network, Stored, completed, first_weights, open, safetensors},
+    network::{Stored, Trained, completed, first_weights, open, safetensors},
     sequence::{Aims, arrange, regions},
 };
 
@@ -70,7 +70,7 @@ fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
         let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
         let bytes = weights(&blueprint.config)?;
         let device = Device::flex().autodiff();
-        let network = Network::load(&open(bytes.clone()).await?, &blueprint.config, &device).await?;
+        let network = Trained::load(&open(bytes.clone()).await?, &blueprint.config, &device).await?;
         let patches = blueprint.config.vision.patches();
         let maker = Maker { tiles: &blueprint.tiles, prompter: &blueprint.prompter, patches };
         let rope = Rope::new(&blueprint.config.text);
@@ -123,7 +123,7 @@ fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
                     while let Some(event) = events.next().await {
                         if let Event::Done(turn) = event? {
                             steps = turn.step_logits;
-                            stays = turn.looked.kept.clone();
+                            stays = turn.looked[0].kept.clone();
                         }
                     }
                     if let Some(kept) = &passed.kept {
@@ -150,7 +150,7 @@ fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
 /// The question with these ids.
 fn scene_question(scene: &Scene, blueprint: &Blueprint, asked: &Asked) -> Result<String> {
     for question in scene.questions().into_iter().chain(scene.questions_to_practise()) {
-        let ids = blueprint.prompter.encode(&question.question)?;
+        let ids = blueprint.prompter.encode(&question.question, &[Grid::default()])?;
         if ids.after() == &asked.ids[..asked.prompt] {
             return Ok(question.question);
         }
@@ -380,7 +380,7 @@ fn the_vocabulary_holds_every_question_and_answer() -> Result {
         for index in 0..40 {
             let scene = Scene::new(Split::Train, index);
             for q in scene.questions().into_iter().chain(scene.questions_to_practise()) {
-                let prompt = blueprint.prompter.encode(&q.question)?;
+                let prompt = blueprint.prompter.encode(&q.question, &[Grid::default()])?;
                 assert!(!prompt.ids.contains(&0), "an unknown token in {:?}", q.question);
                 assert_eq!(blueprint.prompter.decode(&blueprint.prompter.answer_ids(&q.answer)?)?, q.answer);
             }

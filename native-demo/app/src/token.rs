@@ -89,7 +89,7 @@ mod tests {
         let boxes: Vec<_> = compact(8, 8, 4, &scales, &choice).into_iter().map(|(b, _)| b).collect();
         let count = 16 + boxes.len();
         Looked {
-            grid: Grid { rows: 2, cols: 2, patches: 4, top: 0, left: 0, height: 8, width: 8 },
+            grid: Grid { rows: 2, cols: 2, patches: 4, side: 4, cut: (8, 8), height: 8, width: 8, ..Grid::default() },
             window: 4,
             scales: Arc::new(scales.to_vec()),
             choice: Arc::new(choice),

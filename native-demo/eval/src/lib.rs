@@ -46,7 +46,7 @@ pub struct EvalArgs {
 /// Arguments of every evaluation.
 #[derive(Args)]
 pub struct Settings {
-    /// A LLaVA-NeXT checkpoint: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME); without it the
+    /// A checkpoint of the LLaVA family: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME); without it the
     /// embedded demo checkpoint.
     #[arg(long, short, value_name = "DIR")]
     pub model: Option<PathBuf>,

@@ -46,8 +46,8 @@ pub enum Failure {
     /// The reader of stdout has closed it. Not an error for the user: the command ends without a message.
     #[error("stdout is closed")]
     OutputClosed,
-    /// An inspected checkpoint is incomplete, or contains values that are not finite.
-    #[error("the checkpoint is not complete: {0}")]
+    /// An inspected checkpoint does not run: something is missing or broken.
+    #[error("the checkpoint does not run: {0}")]
     NotWhole(String),
     /// The questions of a folder can't be read.
     #[error("cannot read the questions {file}: {why}")]
@@ -74,6 +74,9 @@ pub enum Failure {
     /// A device computes wrong values.
     #[error("not conformant: {0}")]
     NotConformant(String),
+    /// A download failed: the hub can't be reached, refuses, or sends something else than it announced.
+    #[error("{0}")]
+    Network(String),
     /// No window can be opened.
     #[error("no window can be opened: {0}; `fovea ask PICTURE QUESTION` works without one")]
     NoWindow(String),
@@ -90,7 +93,8 @@ impl Failure {
     }
 
     /// 0 where stdout was closed, 2 usage, 3 invalid checkpoint, 4 invalid picture, 5 no adapter, missing feature or no
-    /// window, 6 not enough memory by plan, 7 device lost or internal error, 130 interrupted; 1 for the rest.
+    /// window, 6 not enough memory by plan, 7 device lost or internal error, 8 a failed download, 130 interrupted; 1
+    /// for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Model(error) => code(error.kind()),
@@ -103,6 +107,7 @@ impl Failure {
             Self::NoWindow(_) => 5,
             // CubeCL panics where wgpu reports a lost device or an allocation that failed.
             Self::Panic(_) => 7,
+            Self::Network(_) => 8,
             Self::Write { .. } | Self::Chart(_) | Self::Fixture(_) | Self::Report { .. } | Self::NotConformant(_) => 1,
         }
     }

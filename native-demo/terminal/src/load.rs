@@ -72,6 +72,14 @@ pub fn picture(path: &Path) -> Result<Picture, Failure> {
     Picture::decode(&bytes).map_err(|why| Failure::Picture { file: name, why })
 }
 
+/// The first picture, and `more` after it.
+///
+/// # Errors
+/// Those of [`picture`].
+pub fn pictures(first: &Path, more: &[PathBuf]) -> Result<Vec<Picture>, Failure> {
+    [first].into_iter().chain(more.iter().map(PathBuf::as_path)).map(picture).collect()
+}
+
 /// The system's words, or what to do instead.
 fn not_readable(path: &Path, why: &io::Error) -> String {
     let address = path.to_str().is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"));

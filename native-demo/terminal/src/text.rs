@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;
 
-/// Longest line of a note or a table, in characters: the width of a terminal.
+/// Longest line of a report, a table or the numbers after an answer, in characters: the width of a terminal. A note is one
+/// line of any length, so that programs can read it.
 pub const COLUMNS: usize = 80;
 
 /// Whether `--quiet` was given: a setting of the process, as the log is.

@@ -105,8 +105,6 @@ fn checkpoints_give_3() {
     let length = fs::metadata(fixture("tiny-0/model.safetensors")).expect("the weights").len() as usize;
     let rows = [
         (Broken::empty(), vec!["config.json", "no such file"]),
-        (missing_file("tokenizer.json"), vec!["tokenizer.json"]),
-        (missing_file("model.safetensors"), vec!["model.safetensors"]),
         (missing_file("chat_template.jinja"), vec!["chat"]),
         (with("config.json", "{"), vec!["config.json", "expected JSON"]),
         (with("config.json", "[]"), vec!["config.json", "expected an object"]),
@@ -129,8 +127,21 @@ fn checkpoints_give_3() {
     ];
     for (broken, words) in &rows {
         fovea(&["ask", &picture(), "?", "--device", "cpu", "--model", broken.path()]).expect_error(3, words);
-        fovea(&["inspect", broken.path()]).expect_error(3, words);
+        // Its report, if there is one, is on stdout.
+        let inspected = fovea(&["inspect", broken.path()]);
+        inspected.expect_code(3);
+        let line = inspected.line("fovea: ");
+        assert!(words.iter().all(|word| line.contains(word)), "expected {words:?} in the sentence, got: {line}");
         fovea(&["plan", broken.path(), "--json"]).expect_error(3, words);
+    }
+    // `plan` needs neither weights nor a tokenizer.
+    for file in ["model.safetensors", "tokenizer.json"] {
+        let broken = missing_file(file);
+        fovea(&["ask", &picture(), "?", "--device", "cpu", "--model", broken.path()]).expect_error(3, &[file]);
+        let inspected = fovea(&["inspect", broken.path()]);
+        inspected.expect_code(3);
+        assert!(inspected.line("fovea: ").contains(file), "expected {file}, got: {}", inspected.stderr());
+        fovea(&["plan", broken.path(), "--json"]).expect_code(0);
     }
     fovea(&["inspect", "/no/such/folder"]).expect_error(3, &["/no/such/folder"]);
     let file = fixture("cases.json");

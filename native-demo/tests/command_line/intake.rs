@@ -150,7 +150,7 @@ fn checkpoints_are_found_in_the_hubs_cache_and_nothing_is_downloaded() {
     let weights = snapshot.join("model.safetensors");
     let cache = home.path().join("hub");
     for (model, words) in [
-        ("org/other", ["no repository `org/other`", "hf download org/other"]),
+        ("org/other", ["no repository `org/other`", "fovea pull org/other"]),
         ("org/tiny@def", ["revision `def`", "abc"]),
         (path(&cache), ["a cache of 1 repositories", "org/tiny"]),
         (path(&gguf), ["GGUF files are not supported", "safetensors"]),

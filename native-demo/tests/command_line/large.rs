@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use fovea_model::{Config, Names};
+use fovea_model::{Config, Names, Parameter, parts::Network};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -71,21 +71,21 @@ fn seven() -> TempDir {
         }
     }
     fs::write(at("tokenizer.json"), tokenizer.to_string()).expect("a file");
-    let needed = Names::hub().needed(&Config::from_json(&config).expect("a config"), false);
+    let needed = Network::parameters(&Names::hub(), &Config::from_json(&config).expect("a config"), false);
     let mut map = serde_json::Map::new();
     for (shard, tensors) in needed.chunks(needed.len().div_ceil(4)).enumerate() {
         let name = format!("model-{:05}-of-00004.safetensors", shard + 1);
         write_zeros(&at(&name), tensors);
-        map.extend(tensors.iter().map(|(tensor, _)| (tensor.clone(), json!(name))));
+        map.extend(tensors.iter().map(|tensor| (tensor.name.clone(), json!(name))));
     }
     fs::write(at("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).expect("a file");
     folder
 }
 
-fn write_zeros(file: &Path, tensors: &[(String, Vec<usize>)]) {
+fn write_zeros(file: &Path, tensors: &[Parameter]) {
     let mut header = serde_json::Map::new();
     let mut end = 0;
-    for (name, shape) in tensors {
+    for Parameter { name, shape, .. } in tensors {
         let start = end;
         end += 2 * shape.iter().map(|&d| d as u64).product::<u64>();
         header.insert(name.clone(), json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}));

@@ -10,6 +10,7 @@
 //! | `exit_codes` | errors: their exit codes and their messages |
 //! | `intake` | standard input, checkpoints by their ids, odd questions, outputs that must not replace inputs |
 //! | `large` | a checkpoint of 7 B parameters, planned and refused |
+//! | `pull` | downloads from a server that plays the Hugging Face hub |
 //! | `streams` | Ctrl-C, and outputs that are closed or full |
 //! | `readme` | the first command of README.md |
 //! | `program` | runs it, and makes broken checkpoints for it |
@@ -23,6 +24,7 @@ mod exit_codes;
 mod intake;
 mod large;
 mod program;
+mod pull;
 mod readme;
 mod reports;
 mod streams;

@@ -1,10 +1,11 @@
-//! The documents are true: the first command of README.md prints what README.md shows, and links and counts are right.
+//! The documents are true: the first command of README.md prints what README.md shows, the table of checkpoints has the numbers of
+//! `fovea plan`, and links and counts are right.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use serde_json::Value;
 
-use crate::program::{program, repository};
+use crate::program::{fixture, fovea, program, repository};
 
 /// A command's words: split at spaces outside of quotes.
 fn words(command: &str) -> Vec<String> {
@@ -51,6 +52,39 @@ fn the_first_command_runs_anywhere() {
     let overlay = fs::read(elsewhere.path().join("looked.png")).expect("the overlay");
     assert!(overlay.starts_with(b"\x89PNG"), "expected a PNG file");
     assert_eq!(fs::read_dir(&elsewhere).expect("a folder").count(), 1, "files left behind (got, expected)");
+}
+
+#[test]
+fn the_table_of_published_checkpoints_has_the_numbers_of_plan() {
+    let text = fs::read_to_string(repository().join("docs/checkpoints.md")).expect("docs/checkpoints.md");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path().to_str().expect("a path in UTF-8");
+    let mut rows = 0;
+    for line in text.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 10) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).skip(1).collect();
+        let name = cells[0].split('`').nth(1).expect("a name");
+        let config = fixture(&format!("published_configs/{}.json", name.replace('/', "--")));
+        fs::copy(&config, folder.path().join("config.json")).unwrap_or_else(|e| panic!("{config}: {e}"));
+        let ran = fovea(&["plan", dir, "--image", "672x672", "--json"]);
+        ran.expect_code(0);
+        let plan = ran.json();
+        let plans = &plan["dtypes"];
+        let bytes = |dtype: &str| plans[dtype]["weight_bytes"].as_f64().expect("bytes");
+        let gib = |dtype: &str| format!("{:.2}", bytes(dtype) / f64::from(1 << 30));
+        let billions = bytes("f32") / 4e9;
+        let tokens = plans["f32"]["full"]["visual_tokens"].to_string();
+        let expected = [format!("{billions:.2}"), tokens, gib("f16"), gib("q8"), gib("q4")];
+        assert_eq!([cells[3], cells[5], cells[6], cells[7], cells[8]], expected, "{name} (documented, planned)");
+        // The file also has what Fovea does not load, such as the last vision layer.
+        let gigabytes: f64 = cells[4].trim_start_matches('~').parse().expect("gigabytes");
+        let least = 2.0 * billions;
+        assert!((0.94 * least..1.06 * least).contains(&gigabytes), "{name}: download {gigabytes}, about {least}");
+        rows += 1;
+    }
+    let configs = fs::read_dir(fixture("published_configs")).expect("a folder").count();
+    assert_eq!(rows, configs, "rows of the table (got, expected)");
+    let readme = fs::read_to_string(repository().join("README.md")).expect("README.md");
+    assert!(readme.contains(&format!("{rows} checkpoints")), "README.md: expected the number of checkpoints, {rows}");
 }
 
 /// All documents of the repository that git knows.

@@ -1,5 +1,7 @@
 //! `fovea inspect`, `fovea plan` and `fovea doctor`, for people and as JSON.
 
+use std::fs;
+
 use serde_json::json;
 
 use crate::program::{Broken, Ran, fixture, fovea, program};
@@ -17,38 +19,144 @@ fn expect_words(ran: &Ran, words: &[&str]) {
     }
 }
 
+/// Checks that a report begins with the verdict, contains the words, and fits into a terminal.
+fn expect_report(ran: &Ran, verdict: &str, words: &[&str]) {
+    assert!(ran.stdout().starts_with(verdict), "expected {verdict:?} first, got: {}", ran.stdout());
+    expect_words(ran, words);
+    let long = ran.stdout().lines().find(|line| line.chars().count() > 80);
+    assert_eq!(long, None, "lines of more than 80 columns (got, expected)");
+}
+
 #[test]
 fn inspect_shows_what_a_checkpoint_contains() {
     let tiny = fixture("tiny-0");
-    let human = good(&["inspect", &tiny]);
-    // Two of three layers: the feature layer is the last but one.
-    expect_words(
-        &human,
-        &["2 of 3 layers used", "llama, 6 layers, 64 wide", "8192 tokens of context", "selector present"],
-    );
-    expect_words(&human, &["600 rows of vocabulary", "missing    0", "not finite 0", "model.safetensors"]);
-    // Stock checkpoints also have the vision layers after the feature layer: 16 tensors, and 2 of the last norm.
-    expect_words(&human, &["not used   18 (vision, layer 2 and last norm: after the feature layer)", "extra      0"]);
+    let model = [
+        "family     LLaVA-NeXT (llava_next)\n",
+        "llama, 6 layers, 64 wide",
+        "8192 tokens of context, biases: none",
+        "600 rows of vocabulary, 600 with a token",
+        // The feature layer is the last but one.
+        "CLIP, 2 of 3 layers used",
+        "features: output of layer 2 of 3",
+        "a 672x672 picture: 5 tiles, 336 tokens",
+    ];
+    let prompt = [
+        "template   chat_template.jinja",
+        "BOS        <|begin_of_text|> (0), added by the template",
+        "stop       <|eot_id|> (4), <|end_of_text|> (1)",
+        "picture    <image> (5)",
+    ];
+    let weights = [
+        "vision-guided: on by default, selector present",
+        "text-guided: on by default",
+        "names as in the Hugging Face hub",
+        "model.safetensors",
+        "memory     f32   weights 1.3 MiB, peak ",
+        "q4    weights ",
+        "not supported yet",
+        "missing    0",
+        // 16 tensors of a layer, and 2 of the norm.
+        "not used   18 (encoder.layers.2, last norm of the vision tower)",
+        "extra      0",
+        "not finite 0",
+    ];
+    expect_report(&good(&["inspect", &tiny]), "runs: yes\n", &[&model[..], &prompt, &weights].concat());
 
     let json = good(&["inspect", &tiny, "--json"]).json();
+    let verdict = (&json["runs"], &json["reason"], &json["next"], &json["notes"]);
+    assert_eq!(verdict, (&json!("yes"), &json!(null), &json!(null), &json!([])), "verdict (got, expected)");
     assert_eq!(json["config"]["text"]["n_layers"], 6, "layers (got, expected)");
     assert_eq!(json["scale_selector"], true, "whether there is a selector (got, expected)");
     assert_eq!((&json["missing"], &json["non_finite"]), (&json!([]), &json!([])), "what is wrong (got, expected)");
     assert_eq!(json["stop_ids"], json!([4, 1]), "stop ids (got, expected)");
+    assert_eq!(json["image_token"], json!({"id": 5, "text": "<image>"}), "the picture's token (got, expected)");
     assert_eq!(
         (&json["not_used"]["tensors"], &json["extra"]),
         (&json!(18), &json!([])),
         "not used, extra (got, expected)"
     );
+    let plan = good(&["plan", &tiny, "--image", "672x672", "--json"]).json();
+    for memory in json["memory"].as_array().expect("a list") {
+        let planned = &plan["dtypes"][memory["dtype"].as_str().expect("a name")];
+        let got = (&memory["weights"], &memory["peak"], &memory["supported"]);
+        let expected = (&planned["weight_bytes"], &planned["peak"], &planned["supported"]);
+        assert_eq!(got, expected, "memory (got, expected by `fovea plan`)");
+    }
 
-    expect_words(&good(&["inspect", &fixture("stock-0")]), &["none: a stock LLaVA-NeXT"]);
     let shards = good(&["inspect", &fixture("seven-0"), "--json"]).json();
     assert_eq!(shards["files"].as_array().map(Vec::len), Some(3), "shards (got, expected)");
     // Without a directory: the embedded one.
-    expect_words(&good(&["inspect"]), &["missing    0", "not finite 0"]);
-    for args in [vec!["inspect", &tiny], vec!["plan", &tiny]] {
-        let ran = good(&args);
-        assert!(ran.stdout().lines().all(|line| line.chars().count() <= 80), "{args:?}: expected 80 columns");
+    expect_report(&good(&["inspect"]), "runs: yes\n", &["missing    0", "not finite 0"]);
+    let plan = good(&["plan", &tiny]);
+    assert!(plan.stdout().lines().all(|line| line.chars().count() <= 80), "expected 80 columns: {}", plan.stdout());
+}
+
+#[test]
+fn inspect_describes_every_family() {
+    for (name, words) in [
+        ("qwen2-2", &["qwen2, 3 layers", "biases: query, key, value", "BOS        none", "off: no scale selector"][..]),
+        ("llava15-2", &["LLaVA-1.5 (llava)", "names as in the Hugging Face hub"]),
+        ("interleave-2", &["LLaVA-Interleave (llava)", "SigLIP, "]),
+        (
+            "onevision-2",
+            &[
+                "LLaVA-OneVision (llava_onevision)",
+                "SigLIP, 2 of 2 layers used",
+                "4 px left over",
+                "shrunk above\n           9 tiles",
+                "a 672x672 picture: 37 tiles, 511 tokens",
+                "names as in transformers 5",
+                "not used   2 (last norm of the vision tower)",
+                "extra      0",
+            ],
+        ),
+        (
+            "smolvlm-0",
+            &[
+                "SmolVLM (idefics3)",
+                "after the last norm",
+                "4x4 patches become one token",
+                "17 tiles, 272 tokens",
+                "BOS        <|im_start|> (1), added by the template",
+                "names as in SmolVLM",
+            ],
+        ),
+        (
+            "original-vicuna-0",
+            &[
+                "LLaVA-NeXT (llava_next), original layout",
+                "built in: LLaVA's conversation vicuna_v1",
+                "BOS        <s> (1), added by the tokenizer",
+                "picture    no token",
+                "names as in the original layout",
+                "missing    0",
+            ],
+        ),
+    ] {
+        expect_report(&good(&["inspect", &fixture(name)]), "runs: yes", words);
+    }
+}
+
+#[test]
+fn inspect_describes_a_folder_without_weights() {
+    let whole = Broken::copy("smolvlm-0");
+    fs::remove_file(format!("{}/model.safetensors", whole.path())).expect("a file to remove");
+    let config = Broken::empty();
+    let file = |folder: &str| format!("{folder}/config.json");
+    fs::copy(file(&fixture("smolvlm-0")), file(config.path())).expect("a copy");
+    for (folder, words, runs) in [
+        (&whole, &["template   chat_template.json", "stop       <end_of_utterance> (523)"][..], "no weights"),
+        (&config, &["no tokenizer.json", "template   not known", "the usual image settings"], "no tokenizer.json"),
+    ] {
+        let human = fovea(&["inspect", folder.path()]);
+        human.expect_code(3);
+        let verdict = "runs: not yet: no weights";
+        expect_report(&human, verdict, &[words, &["fovea pull", "272 tokens", "memory     f32   weights "]].concat());
+        let line = human.line("fovea: ");
+        assert!(line.contains(runs) && line.contains("fovea pull"), "expected {runs:?} and what to do, got: {line}");
+        let json = fovea(&["inspect", folder.path(), "--json"]).json();
+        let got = (&json["runs"], &json["naming"], &json["missing"]);
+        assert_eq!(got, (&json!("not yet"), &json!(null), &json!([])), "verdict, names, missing (got, expected)");
     }
 }
 
@@ -64,7 +172,7 @@ fn inspect_names_what_is_missing_or_not_finite() {
     ] {
         let human = fovea(&["inspect", broken.path()]);
         human.expect_code(3);
-        expect_words(&human, &[tensor, detail]);
+        expect_report(&human, "runs: no: tensor `", &["next: ", tensor, detail]);
         let line = human.line("fovea: ");
         assert!(line.contains(tensor), "expected {tensor} in the sentence, got: {line}");
 

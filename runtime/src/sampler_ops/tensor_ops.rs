@@ -112,7 +112,8 @@ pub(super) async fn compact<B: Backend>(
     if bad > 0 {
         return nothing(Err(Error::NoChoice { regions: bad }));
     }
-    let cells = fovea_shaders::compact(height, width, layout.pool.window, &layout.scales, &choice);
+    let mut cells = fovea_shaders::compact(height, width, layout.pool.window, &layout.scales, &choice);
+    cells.retain(|(_, cell)| layout.newlines || *cell != Cell::Newline);
     if cells.is_empty() {
         return nothing(Ok(CompactCounts::default()));
     }

@@ -12,6 +12,10 @@ struct Params {
     packs: u32, // of channels
     tokens: u32, // in the result
     pooled_rows: u32,
+    newlines: u32, // 1: after each row that has a token; 0: none
+    unused_0: u32,
+    unused_1: u32,
+    unused_2: u32,
     // kernel rows (0: the region is dropped), kernel columns, first row of `pooled` or FROM_MAP, tokens per row of the
     // region
     scale: array<vec4<u32>, 16>,
@@ -59,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     if (rx == params.across) {
         let token = starts[y + 1u] - 1u; // just before the first token of the next row
-        if (starts[y + 1u] == starts[y] || token >= params.tokens) {
+        if (params.newlines == 0u || starts[y + 1u] == starts[y] || token >= params.tokens) {
             return;
         }
         if (lane == 0u) {

@@ -14,6 +14,10 @@ struct Params {
     packs: u32,
     tokens: u32,
     pooled_rows: u32,
+    newlines: u32, // 1: after each row that has a token; 0: none
+    unused_0: u32,
+    unused_1: u32,
+    unused_2: u32,
     scale: array<vec4<u32>, 16>, // kernel rows (0: the region is dropped), kernel columns, -, -
 }
 
@@ -39,8 +43,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         if (y < params.height) {
             count = tokens_in_row(y, lane);
             if (count > 0u) {
-                newlines[lane] += 1u;
-                count += 1u;
+                newlines[lane] += params.newlines;
+                count += params.newlines;
             }
         }
         sums[lane] = count;

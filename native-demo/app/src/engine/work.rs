@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event, Model, Plan, demo};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event, Model, Plan, Stored, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice, device::adapters, memory, source::Source};
 use futures_util::StreamExt;
 
@@ -98,14 +98,14 @@ impl Work<'_> {
             Command::Adapters => self.send(Update::Adapters(adapters().await)),
             Command::Plan(model) => {
                 let checkpoint = Checkpoint::open(source(&model)?).await?;
-                let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
+                let [f32, f16] = [Stored::F32, Stored::F16].map(|stored| Plan::new(&checkpoint, None, stored));
                 let planned = Planned { model, f32, f16, host_available: memory::host_available() };
                 self.send(Update::Planned(Box::new(planned)));
             }
             Command::Load { model, device, precision } => {
                 self.drop_model();
                 let checkpoint = Checkpoint::open(source(&model)?).await?;
-                let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
+                let [f32, f16] = [Stored::F32, Stored::F16].map(|stored| Plan::new(&checkpoint, None, stored));
                 let (device, instead_of) = self.open(device).await?;
                 let report = |progress| self.send(Update::Loading(progress));
                 let loaded = Model::load(checkpoint, device.clone(), precision, cancel, report).await;

@@ -78,7 +78,7 @@ fn verdict(planned: &Planned) -> (bool, String) {
 
 #[cfg(test)]
 mod tests {
-    use fovea_model::{Checkpoint, Plan, demo};
+    use fovea_model::{Checkpoint, Plan, Stored, demo};
 
     use super::*;
     use crate::engine::ModelAt;
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn a_verdict_states_whether_the_model_fits() {
         let checkpoint = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo");
-        let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
+        let [f32, f16] = [Stored::F32, Stored::F16].map(|stored| Plan::new(&checkpoint, None, stored));
         let (large, small) = (f32.peak_bytes(), f16.peak_bytes());
         let mut planned = Planned { model: ModelAt::Demo, f32, f16, host_available: None };
         for (have, fits, part) in [

@@ -11,7 +11,7 @@ use fovea_app::{
     App, Parts, Session, Settings, Theme,
     engine::{About, Command, Engine, ModelAt, Update},
 };
-use fovea_model::{Cancel, FocusConfig, Grid, Looked};
+use fovea_model::{Cancel, FocusConfig, Grid, Looked, TileConfig};
 use fovea_runtime::{DeviceInfo, Scale, device::DeviceClass};
 use fovea_shaders::compact;
 
@@ -202,7 +202,7 @@ pub fn about() -> About {
 /// A token selection for a picture of 280 x 326 pixels: regions at all three scales, importance rising along the map.
 pub fn looked(text: bool) -> Looked {
     let pinpoints = [(128, 128), (64, 128), (128, 64), (64, 192), (192, 64)];
-    let grid = Grid::of(326, 280, &pinpoints, 64, 8);
+    let grid = Grid::of(326, 280, &TileConfig::anyres(64, pinpoints.to_vec()), 8);
     let scales = about().focus.scales;
     let regions = grid.height.div_ceil(4) * grid.width.div_ceil(4);
     let choice: Vec<usize> = (0..regions).map(|i| i % 3).collect();

@@ -5,7 +5,7 @@ use fovea_app::{
     ModelState, Origin, Problem, Theme,
     engine::{Command, Doing, ModelAt, Planned, Update, Wanted},
 };
-use fovea_model::{Checkpoint, Error, LoadProgress, LoadStage, Plan, demo};
+use fovea_model::{Checkpoint, Error, LoadProgress, LoadStage, Plan, Stored, demo};
 use fovea_runtime::Error as RuntimeError;
 
 use super::played::{Played, about};
@@ -84,7 +84,7 @@ fn the_plan_states_whether_the_model_fits() {
     let mut window = Played::new(Theme::Dark);
     window.load();
     let checkpoint = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo");
-    let [f32, f16] = [4, 2].map(|bytes| Plan::new(&checkpoint, None, bytes));
+    let [f32, f16] = [Stored::F32, Stored::F16].map(|stored| Plan::new(&checkpoint, None, stored));
     let model = ModelAt::Folder("/models/llava-next-8b".into());
     window.receive(Update::Planned(Box::new(Planned { model, f32, f16, host_available: Some(1 << 20) })));
     window.until("five examples", |window| window.app().examples_shown() == 5);

@@ -41,10 +41,10 @@ fn done(run: RunId, shown: &Arc<Looked>) -> Update {
         tokens_per_second: Some(41.0),
         memory: MemoryBytes { weights: 4_900_000, kv_cache: 1_100_000, host_peak: Some(412 << 20) },
     };
-    let prompt = Prompt { ids: vec![1, 5, 2], image_at: 1 };
+    let prompt = Prompt { ids: vec![1, 5, 2], places: vec![1] };
     let turn = Turn {
         prompt,
-        looked: shown.clone(),
+        looked: vec![shown.clone()],
         text: "exit".into(),
         answer_ids: vec![7, 2],
         finish_reason: FinishReason::Stop,

@@ -129,7 +129,7 @@ fn kept(answers: &[Answer], drawn: &[Drawn]) -> Option<[f64; 3]> {
     let mut counts = [(0usize, 0usize); 3];
     for answer in answers {
         let Some(Drawn { scene, targets }) = drawn.get(answer.sample) else { continue };
-        let looked = &answer.turn.looked;
+        let Some(looked) = answer.turn.looked.first() else { continue };
         let Some(on) = targets[answer.question].and_then(|target| tokens(scene, target, looked)) else { continue };
         for (token, on) in looked.tokens().iter().zip(on) {
             if let Some(group) = On::ALL[..3].iter().position(|group| *group == on) {
@@ -152,13 +152,10 @@ fn scales(answers: &[Answer], drawn: &[Drawn]) -> Option<BTreeMap<&'static str, 
         if !seen.insert(answer.sample) {
             continue;
         }
-        let looked = &answer.turn.looked;
+        let Some(looked) = answer.turn.looked.first() else { continue };
         let Some(owners) = owners(scene, looked) else { continue };
-        let (height, width, window) = (looked.grid.height, looked.grid.width, looked.window);
-        let across = width.div_ceil(window).max(1);
-        for (i, &choice) in looked.choice.iter().enumerate() {
-            let (y, x) = (i / across * window, i % across * window);
-            let objects = objects(&owners, looked, [y, x, (y + window).min(height), (x + window).min(width)]);
+        for (&choice, region) in looked.choice.iter().zip(looked.regions()) {
+            let objects = objects(&owners, looked, region);
             let texts = objects.iter().filter(|&&o| scene.objects()[o].kind.has_text()).count();
             let group = match texts {
                 0 if objects.is_empty() => "background",

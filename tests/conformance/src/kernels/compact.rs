@@ -38,18 +38,20 @@ pub(crate) struct Compact {
     window: usize,
     scales: Vec<Scale>,
     choices: Choices,
+    newlines: bool,
 }
 
 impl fmt::Display for Compact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { map: [h, w, c], window, scales, choices } = self;
+        let Self { map: [h, w, c], window, scales, choices, newlines } = self;
         write!(f, "compact map={h}x{w}x{c} window={window} scales={} choices=", Scales(scales))?;
         match choices {
             Choices::Hand(_) => f.write_str("hand"),
             Choices::All(index) => write!(f, "{index}"),
             Choices::Drawn => f.write_str("drawn"),
             Choices::Missing => f.write_str("missing"),
-        }
+        }?;
+        f.write_str(if *newlines { "" } else { " newlines=none" })
     }
 }
 
@@ -60,9 +62,12 @@ const KEEP: Scale = Scale::new(1, 1);
 /// Shapes and their purposes.
 pub(crate) fn cases() -> Vec<Planned<Compact>> {
     let case = |why, map, window, scales: &[Scale], choices| {
-        Planned::new(why, Compact { map, window, scales: scales.to_vec(), choices })
+        Planned::new(why, Compact { map, window, scales: scales.to_vec(), choices, newlines: true })
     };
     let three = &SEVEN[..3];
+    let bare = |why, map, window, scales: &[Scale], choices| {
+        Planned::new(why, Compact { map, window, scales: scales.to_vec(), choices, newlines: false })
+    };
     let drawn = Choices::Drawn;
     vec![
         // Regions [[1x1, 2x2], [4x4, 2x2]]: 16 + 4 + 1 + 2 tokens; rows 0 to 4 contain tokens.
@@ -89,9 +94,14 @@ pub(crate) fn cases() -> Vec<Planned<Compact>> {
         case("the channels of a decoder of 7 billion", [12, 12, 4096], 4, three, drawn),
         case("more scales than a launch takes", [11, 9, 12], 8, &twenty(), drawn),
         case("a region without a choice is an error", [9, 8, 4], 4, three, Choices::Missing),
+        case("SigLIP's odd tile", [27, 27, 64], 4, three, drawn),
+        bare("SigLIP's odd tile in a family without newlines", [27, 27, 64], 4, three, drawn),
+        bare("a tile of SmolVLM", [8, 8, 12], 4, three, drawn),
+        bare("everything dropped, no newlines", [5, 6, 4], 1, &[DROP, KEEP], Choices::All(0)),
+        bare("drop or keep, no newlines", [24, 24, 65], 1, &[DROP, KEEP], drawn),
         Planned::large(
             "LLaVA-NeXT 7B's largest canvas",
-            Compact { map: [48, 48, 4096], window: 4, scales: three.to_vec(), choices: drawn },
+            Compact { map: [48, 48, 4096], window: 4, scales: three.to_vec(), choices: drawn, newlines: true },
         ),
     ]
 }
@@ -153,7 +163,7 @@ impl Operation for Compact {
         let newline = bed.floats(&inputs.newline, [self.map[2]]);
         let choice = bed.indices(&inputs.choice);
         let pooled = region_pool(map.clone(), self.window, &self.pooled_at())?;
-        let compacted = match compact(map, &pooled, newline, choice, &self.scales).await {
+        let compacted = match compact(map, &pooled, self.newlines.then_some(newline), choice, &self.scales).await {
             Ok(compacted) => compacted,
             Err(Error::NoChoice { .. }) => return Ok(Outputs::from([(REFUSED, vec![1.0])])),
             Err(other) => return Err(other),
@@ -176,7 +186,8 @@ impl Operation for Compact {
         }
         let ([height, width, c], inputs) = (self.map, self.inputs(half));
         let map = wide(&inputs.map);
-        let cells = fovea_shaders::compact(height, width, self.window, &self.scales, &inputs.choice);
+        let mut cells = fovea_shaders::compact(height, width, self.window, &self.scales, &inputs.choice);
+        cells.retain(|(_, cell)| self.newlines || *cell != Cell::Newline);
         let at_scale: Vec<_> =
             self.scales.iter().map(|&s| fovea_shaders::region_pool(&map, self.map, self.window, s)).collect();
         let mut tokens = Vec::with_capacity(cells.len() * c);

@@ -56,6 +56,9 @@ pub(crate) fn cases() -> Vec<Planned<RegionPool>> {
         case("kernels larger than the window are the window", [7, 11, 4], 3, &[Scale::new(8, 5), Scale::new(2, 9)]),
         case("more kernels than one launch takes", [11, 9, 12], 8, &twenty()),
         case("more channels than any published decoder", [5, 6, 8192], 4, three),
+        case("SigLIP's odd tile", [27, 27, 64], 4, three),
+        case("a tile of SmolVLM 256M, whole regions", [8, 8, 576], 4, three),
+        case("a tile of SmolVLM 2.2B, one patch more", [9, 9, 64], 4, three),
         case("a window that no kernel takes", [19, 18, 4], MAX_WINDOW + 1, three),
     ];
     for (channels, why) in [

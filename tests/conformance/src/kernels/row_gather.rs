@@ -53,6 +53,9 @@ pub(crate) fn cases() -> Vec<Planned<RowGather>> {
         case("hidden states of a decoder of 7 billion", [1, 97, 4096], Indices::Drawn),
         case("keys of a small decoder", [8, 257, 64], Indices::Rising),
         case("batches of rows of three", [24, 31, 3], Indices::Drawn),
+        case("keys of SmolVLM 256M, one tile", [3, 64, 64], Indices::Rising),
+        case("hidden states of Qwen2 0.5B, SigLIP's odd tile", [1, 729, 896], Indices::Rising),
+        case("keys and values of Qwen2 0.5B, LLaVA-OneVision's largest map", [2, 7371, 64], Indices::Rising),
         case("both ends of every batch", [24, 31, 128], Indices::Ends),
         case("keys and values of Llama 3 8B, all tokens of a picture", [8, 2928, 128], Indices::Rising),
     ];

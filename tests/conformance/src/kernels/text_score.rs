@@ -61,6 +61,8 @@ pub(crate) fn cases() -> Vec<Planned<TextScore>> {
         ("one query head per key head", [4, 4, 31, 64, 64]),
         ("two query heads per key head", [4, 2, 11, 97, 64]),
         ("four query heads per key head", [8, 2, 11, 97, 64]),
+        ("three query heads per key head, a tile of SmolVLM 256M", [9, 3, 11, 64, 64]),
+        ("seven query heads per key head, SigLIP's thumbnail", [14, 2, 11, 729, 64]),
         ("eight query heads per key head", [8, 1, 11, 97, 64]),
         ("the smallest width", [8, 2, 33, 70, 4]),
         ("width 80", [4, 2, 9, 67, 80]),
@@ -89,6 +91,8 @@ pub(crate) fn cases() -> Vec<Planned<TextScore>> {
     all.push(Planned::new("equal scores have equal shares", op([8, 2, 7, 100, 64], Values::Flat)));
     let real = op([32, 8, 60, 2928, 128], Values::Spread);
     all.push(Planned::large("Llama 3 8B on LLaVA-NeXT's largest canvas", real));
+    let odd = op([14, 2, 60, 7371, 64], Values::Spread);
+    all.push(Planned::large("Qwen2 0.5B on LLaVA-OneVision's largest map", odd));
     let long = op([8, 2, 3, 32768, 64], Values::Spread);
     all.push(Planned::large("more visual tokens than any picture has", long));
     all

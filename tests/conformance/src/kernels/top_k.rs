@@ -71,7 +71,9 @@ pub(crate) fn cases() -> Vec<Planned<TopK>> {
         (255, "one score less than a workgroup has lanes"),
         (256, "a workgroup's lanes"),
         (257, "one score more"),
+        (729, "SigLIP's odd tile"),
         (2928, "LLaVA-NeXT's largest canvas"),
+        (7371, "LLaVA-OneVision's largest map"),
         (MAX_SCORES, "the most that one launch supports"),
     ] {
         all.push(case(why, count, Keep::Gamma(0.85), Scores::Steep));
