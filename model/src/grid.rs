@@ -33,7 +33,7 @@ pub enum Newline {
     None,
 }
 
-/// The parts of the map with regions and a place in the prompt of their own.
+/// The parts of the map that have separate regions, and separate places in the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Blocks {
     /// The map is one part.
