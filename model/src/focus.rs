@@ -131,12 +131,14 @@ impl Model {
             Chooser::Random(seed) => (selector, Some(seed)),
         };
         let (mut parts, mut boxes, mut sampled) = (Vec::new(), Vec::new(), Vec::new());
-        for [y0, x0, y1, x1] in grid.blocks() {
+        for (block, [y0, x0, y1, x1]) in grid.blocks().into_iter().enumerate() {
             let (height, width) = (y1 - y0, x1 - x0);
             let map = features.map.as_ref().map(|map| map.clone().narrow(0, y0, height).narrow(1, x0, width));
             parts.push(match (selector, map) {
                 (Some(selector), Some(map)) => {
                     let (thumbnail, focus) = (&features.thumbnail, &self.config.focus);
+                    // One seed per block, or all tiles would have the same random scales.
+                    let random = random.map(|seed| seed.wrapping_add(block as u64));
                     let s = vision_guided(&map, thumbnail, row_end.clone(), selector, focus, random).await?;
                     sampled.push((s.logits, s.choice, s.boxes, [y0, x0]));
                     s.tokens

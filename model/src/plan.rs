@@ -83,7 +83,7 @@ impl Stored {
 /// The plan of one picture size and dtype.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
-    /// Picture (width, height) in pixels; the largest canvas if no picture is given.
+    /// Picture (width, height) in pixels; one that needs the most tiles if no picture is given.
     pub picture: (usize, usize),
     /// Number of tiles, with the thumbnail.
     pub tiles: u64,
