@@ -197,6 +197,20 @@ fn changed_settings_equal_fresh_runs() {
     }
 }
 
+/// The device chooses the tokens that the host chooses from the same logits.
+#[test]
+fn tokens_chosen_on_the_device_equal_those_chosen_from_logits() {
+    for open in all("tokens chosen on the device") {
+        let (model, image) = (fixture("seven-0", open), picture("200x200-0.png"));
+        for (text, layer) in [(false, None), (true, Some(0)), (true, Some(2))] {
+            let host = AskOptions { text: Some(text), layer, keep_logits: true, ..options(8) };
+            let expected = fresh(&model, &image, SHIRT, &host).answer_ids;
+            let got = fresh(&model, &image, SHIRT, &AskOptions { keep_logits: false, ..host }).answer_ids;
+            assert_eq!(got, expected, "{}: text {text}, layer {layer:?} (got, expected)", open.info);
+        }
+    }
+}
+
 #[test]
 fn random_scales_depend_only_on_the_seed() {
     let image = picture("200x200-0.png");

@@ -6,15 +6,11 @@ use burn::tensor::{Int, Tensor, TensorData};
 use fovea_conformance::{Depth, Options, conformance, golden::Fixtures, report::text::text};
 use fovea_runtime::{
     Error, Keep, OpenDevice, Scale,
-    element_ops::{gated_silu, quick_gelu},
     read::{read_f32, read_indices},
     sampler_ops::{compact, indices, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k},
-    testing::tensor_ops_only,
+    testing::{as_on_hardware, tensor_ops_only},
 };
-use fovea_tests::{
-    closeness::{compare, same_bits},
-    device,
-};
+use fovea_tests::{closeness::compare, device};
 use pollster::block_on;
 
 /// Runs the table on one device. A row may be skipped only because the device has no f16.
@@ -52,6 +48,15 @@ fn the_table_on_the_cpu() {
 fn the_table_on_wgpu() {
     if let Some(open) = device::wgpu("the table") {
         assert!(runs_kernels(&open.device), "{}: expected the kernels to run there", open.info);
+        every_case(open, Depth::Quick);
+    }
+}
+
+/// The kernels and tiles of real GPUs, on a software GPU.
+#[test]
+fn the_table_on_wgpu_as_on_hardware() {
+    if let Some(open) = device::wgpu("the table as on hardware") {
+        let _hardware = as_on_hardware();
         every_case(open, Depth::Quick);
     }
 }
@@ -157,28 +162,4 @@ fn indices_are_checked_before_a_device_sees_them() {
     }
     let got = row_gather(zeros([1, 0, 2]), indices(&[0], 1, &device::cpu().device).unwrap()).map(|_| ());
     assert!(matches!(got, Err(Error::Shape { .. })), "no rows: expected a typed error, got {got:?}");
-}
-
-#[test]
-fn fused_activations_equal_their_equations() {
-    // More than one task's worth of values, and not a multiple of it; far enough out that both tails are flat.
-    let count = 3 * (1 << 14) + 17;
-    let x: Vec<f32> = (0..count).map(|i| (i as f32 / count as f32 - 0.5) * 60.0).collect();
-    let up: Vec<f32> = (0..count).map(|i| ((i * 7) as f32).sin()).collect();
-    let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
-    let gelu: Vec<f32> = x.iter().map(|&v| (f64::from(v) * sigmoid(1.702 * f64::from(v))) as f32).collect();
-    let silu: Vec<f32> =
-        x.iter().zip(&up).map(|(&v, &u)| (f64::from(v) * sigmoid(f64::from(v)) * f64::from(u)) as f32).collect();
-    for open in device::all("fused activations") {
-        let tensor = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [count]), &open.device);
-        let read = |tensor| block_on(read_f32(tensor)).expect("values that can be read");
-        let kept = tensor(&x);
-        let got = read(quick_gelu(kept.clone()));
-        compare("quick_gelu", &gelu, &got).nmse_within(1e-10).unwrap();
-        // The operation may work in place only if there is no other reference to the tensor.
-        same_bits("the input", &x, &read(kept)).unwrap();
-        let got = read(gated_silu(tensor(&x), tensor(&up)).expect("one shape"));
-        compare("gated_silu", &silu, &got).nmse_within(1e-10).unwrap();
-        assert!(gated_silu(tensor(&x), tensor(&up).narrow(0, 0, 1)).is_err(), "expected two shapes to be refused");
-    }
 }

@@ -6,8 +6,10 @@
 use std::{collections::BTreeSet, fmt::Debug, fs, mem::offset_of, path::Path, process::Command};
 
 use fovea_shaders::{
-    BestParams, CompactParams, KERNELS, Kernel, MAX_WINDOW, ProductParams, RegionPoolParams, RowGatherParams,
-    ScaleFoldParams, ScaleSelectParams, SoftmaxParams, TopKParams, Variant, region_pool_chunk,
+    AttendMergeParams, AttendSplitParams, BestParams, CompactParams, EmbedParams, FlashCausalParams, FlashFullParams,
+    GemmParams, GemvParams, KERNELS, Kernel, MAX_WINDOW, NormParams, PickParams, ProductParams, RegionPoolParams,
+    RopeKvParams, RowGatherParams, ScaleFoldParams, ScaleSelectParams, SoftmaxParams, TopKParams, Variant,
+    region_pool_chunk,
 };
 use fovea_tests::device::{REQUIRE, skip};
 use naga::{
@@ -54,6 +56,20 @@ fn block(kernel: &Kernel) -> Block {
             block!(BestParams: heads, block, visual, first, share, unused_0, unused_1, unused_2)
         }
         "top_k" => block!(TopKParams: count, by_count, keep, gamma),
+        "norm" => block!(NormParams: rows, packs, epsilon, unused_0),
+        "rope_kv" => block!(RopeKvParams: tokens, heads, groups, half, capacity, slot, unused_0, unused_1),
+        "embed" => block!(EmbedParams: tokens, packs, first, rows, factor, unused_0, unused_1, unused_2),
+        "pick" => block!(PickParams: vocab, unused_0, unused_1, unused_2),
+        "gemm" | "gemm_direct" => block!(GemmParams: tokens, packs, rows, first, width, factor, unused_0, unused_1),
+        "flash_causal" => {
+            block!(FlashCausalParams: tokens, keys, heads, groups, capacity, packs, factor, unused_0)
+        }
+        "flash_full" => block!(FlashFullParams: tokens, heads, packs, factor),
+        "attend_split" => {
+            block!(AttendSplitParams: heads, groups, packs, capacity, slot, chunks, factor, unused_0)
+        }
+        "attend_merge" => block!(AttendMergeParams: packs, slot, chunks, keys),
+        "gemv" => block!(GemvParams: packs, rows, first, epsilon, factor, unused_0, unused_1, unused_2),
         "row_gather" => block!(RowGatherParams: rows, packs, count, total),
         other => panic!("{other}: expected its parameters in this table"),
     }
@@ -63,6 +79,36 @@ fn block(kernel: &Kernel) -> Block {
 fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
     match kernel.constants {
         [] => vec![vec![]],
+        ["ROWS", "WIDTH"] => [4, 8].into_iter().flat_map(|rows| (1..=4).map(move |width| vec![rows, width])).collect(),
+        ["SHARE"] => (1..=8).map(|share| vec![share]).collect(),
+        ["LAYER"] => vec![vec![0], vec![1]],
+        ["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"] => [
+            [0, 0, 0, 0, 0, 1],
+            [1, 0, 0, 4, 1, 2],
+            [0, 1, 1, 0, 0, 2],
+            [1, 1, 0, 0, 0, 4],
+            [0, 1, 0, 1, 0, 8],
+            [0, 1, 0, 2, 0, 4],
+            [0, 1, 0, 3, 0, 8],
+            [1, 1, 0, 4, 1, 8],
+        ]
+        .map(Vec::from)
+        .into(),
+        ["BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"] => {
+            [[0, 0, 0, 0, 4], [1, 0, 1, 0, 8], [1, 1, 0, 0, 16], [0, 0, 2, 0, 8], [1, 0, 3, 0, 4], [1, 0, 4, 1, 16]]
+                .map(Vec::from)
+                .into()
+        }
+        ["BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS", "SPLIT"] => [
+            [0, 0, 0, 0, 4, 0],
+            [1, 0, 1, 0, 8, 1],
+            [1, 1, 0, 0, 16, 0],
+            [0, 0, 2, 0, 8, 1],
+            [1, 0, 3, 0, 4, 1],
+            [1, 0, 4, 1, 16, 0],
+        ]
+        .map(Vec::from)
+        .into(),
         ["WINDOW", "CHUNK"] => (1..=MAX_WINDOW).map(|w| vec![w as u32, region_pool_chunk(w, variant)]).collect(),
         other => panic!("{}: expected values for {other:?} in this table", kernel.name),
     }

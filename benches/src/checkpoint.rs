@@ -1,9 +1,10 @@
 //! Writes a random checkpoint of real dimensions, tensor by tensor.
 //!
 //! Vision: CLIP ViT-L/14-336 (24 layers, width 1024). Text: a Llama with 24 layers, width 896, 14 heads on 2 key heads,
-//! feed-forward 4864, 151936 tied embedding rows: 0.5 B parameters. Tokenizer and template are those of the demo
-//! checkpoint. The weights of the selector are zero and its bias chooses 2x2, so the vision-guided sampler keeps 1176
-//! of 2928 tokens, 40 % (the paper has 49 % on average). The text-guided sampler uses gamma .85 on random weights.
+//! feed-forward 4864, 151936 tied embedding rows: 0.5 B parameters. The small one has 8 layers in both, of widths 256 and
+//! 384, and 32000 rows: 25 M parameters in the text model. Tokenizer and template are those of the demo checkpoint. The
+//! weights of the selector are zero and its bias chooses 2x2, so the vision-guided sampler keeps 1176 of 2928 tokens, 40 %
+//! (the paper has 49 % on average). The text-guided sampler uses gamma .85 on random weights.
 
 use std::{
     error::Error,
@@ -16,8 +17,23 @@ use fovea_model::{Checkpoint, Config, Names, demo, parts::Network};
 use half::bf16;
 use serde_json::{Map, Value, json};
 
-/// Writes the checkpoint to `dir`.
-pub fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
+/// The dimensions of a tower or of a text model.
+struct Size {
+    layers: usize,
+    width: usize,
+    heads: usize,
+    feed_forward: usize,
+}
+
+/// Writes the checkpoint to `dir`: the small one, or that of real dimensions. `vocab` is the number of embedding rows.
+pub fn write(dir: &Path, small: bool, vocab: Option<usize>) -> Result<(), Box<dyn Error>> {
+    let (vision, text, rows) = if small {
+        let vision = Size { layers: 8, width: 256, heads: 4, feed_forward: 1024 };
+        (vision, Size { layers: 8, width: 384, heads: 6, feed_forward: 1024 }, 32_000)
+    } else {
+        let vision = Size { layers: 24, width: 1024, heads: 16, feed_forward: 4096 };
+        (vision, Size { layers: 24, width: 896, heads: 14, feed_forward: 4864 }, 151_936)
+    };
     fs::create_dir_all(dir)?;
     let source = demo::source();
     for file in ["chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
@@ -30,16 +46,18 @@ pub fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
         "image_token_id": demo.config.image_token, "image_grid_pinpoints": pinpoints, "tie_word_embeddings": true,
         "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "projector_hidden_act": "gelu",
         "vision_config": {
-            "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-            "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768,
+            "model_type": "clip_vision_model", "hidden_size": vision.width,
+            "intermediate_size": vision.feed_forward, "num_hidden_layers": vision.layers,
+            "num_attention_heads": vision.heads, "image_size": 336, "patch_size": 14, "projection_dim": 768,
         },
         "text_config": {
-            "model_type": "llama", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-            "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936, "rms_norm_eps": 1e-6,
+            "model_type": "llama", "hidden_size": text.width, "intermediate_size": text.feed_forward,
+            "num_hidden_layers": text.layers, "num_attention_heads": text.heads, "num_key_value_heads": 2,
+            "vocab_size": vocab.unwrap_or(rows), "rms_norm_eps": 1e-6,
             "rope_theta": 1e6, "max_position_embeddings": 32768, "tie_word_embeddings": true,
             "bos_token_id": 0, "eos_token_id": 4, "pad_token_id": 6,
         },
-        "focus": { "window": 4, "scales": [[4, 4], [2, 2], [1, 1]], "text_layer": 6, "gamma": 0.85 },
+        "focus": { "window": 4, "scales": [[4, 4], [2, 2], [1, 1]], "text_layer": text.layers / 4, "gamma": 0.85 },
     });
     let processor = json!({
         "image_processor": {

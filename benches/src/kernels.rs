@@ -1,5 +1,5 @@
-//! Compares each kernel, at a real size, with the same function in tensor operations of burn on the same device, and
-//! with a copy of the bytes that it must read. Without kernels (CUDA) only the tensor operations are measured.
+//! Compares each kernel of the samplers, at a real size, with the same function in tensor operations of burn on the same
+//! device, and with a read of the same number of bytes. Without kernels (CUDA) only the tensor operations are measured.
 //!
 //! There are two clocks. Host time is from the call until the result can be read: what a user waits for. Device time is
 //! from the first dispatch to the last: what the kernel itself takes. Where the host reads a count in between, device
@@ -16,9 +16,11 @@ use fovea_runtime::{
     DeviceChoice, Error as RuntimeError, Keep, OpenDevice, Scale,
     read::settle,
     sampler_ops::{compact, indices, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k},
-    testing::{copy_seconds, tensor_ops_only},
+    testing::tensor_ops_only,
 };
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::bandwidth::read_seconds;
 
 /// Fewest and most runs of each; in between as many as fit in half a second, because the clock rate of a GPU rises with
 /// its load. The fastest one is reported.
@@ -37,18 +39,33 @@ const HEADS: [usize; 3] = [32, 8, 128];
 const LAYERS: usize = 24;
 const KEPT: usize = 928;
 
-struct Row {
+/// A kernel at one size.
+pub struct Row {
     kernel: &'static str,
     size: String,
     /// None without kernels.
     own: Option<Time>,
     tensor_ops: Time,
-    copy: Option<f64>,
+    /// Seconds to read the bytes that the kernel must read.
+    read: Option<f64>,
+}
+
+impl Row {
+    /// A row with the times of [`both`], of a function that must read `bytes`.
+    pub fn new(
+        open: &OpenDevice,
+        kernel: &'static str,
+        size: String,
+        (own, tensor_ops): (Option<Time>, Time),
+        bytes: usize,
+    ) -> Self {
+        Self { kernel, size, own, tensor_ops, read: read_seconds(open, bytes as u64) }
+    }
 }
 
 /// Seconds of one call.
 #[derive(Clone, Copy)]
-struct Time {
+pub struct Time {
     host: f64,
     /// None where the device has no clock.
     device: Option<f64>,
@@ -95,9 +112,7 @@ pub async fn run(device: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let cache = values([kv_heads, VISUAL, d_head], 9, device);
 
     let mut rows = Vec::new();
-    let mut row = |kernel, size: String, (own, tensor_ops): (Option<Time>, Time), bytes: usize| {
-        rows.push(Row { kernel, size, own, tensor_ops, copy: copy_seconds(&open, bytes as u64 * 4) });
-    };
+    let mut row = |kernel, size, time, values: usize| rows.push(Row::new(&open, kernel, size, time, values * 4));
     let map_size = SIDE * SIDE * WIDTH;
     let size = format!("{SIDE}x{SIDE}x{WIDTH}, kernels 4x4, 2x2");
     let time = both(device, async || Ok(region_pool(map.clone(), WINDOW, &scales[..2])?.rows)).await?;
@@ -149,7 +164,7 @@ const PRODUCTS: f64 = 70.0;
 
 /// Times with the kernels (None where there are none) and with tensor operations. Both run in turn; the first run of
 /// each is not counted.
-async fn both<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>>>(
+pub async fn both<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>>>(
     device: &Device,
     work: impl Fn() -> F + Sync,
 ) -> Result<(Option<Time>, Time), Box<dyn Error>> {
@@ -192,38 +207,10 @@ async fn once<const D: usize, F: Future<Output = Result<Tensor<D>, RuntimeError>
 
 fn report(open: &OpenDevice, rows: &[Row], product: f64, json: bool) -> Result<(), Box<dyn Error>> {
     if json {
-        let time = |time: Time| json!({"host_ms": time.host * 1e3, "device_ms": time.device.map(|s| s * 1e3)});
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|r| {
-                json!({"kernel": r.kernel, "size": r.size, "own": r.own.map(time), "tensor_ops": time(r.tensor_ops),
-                       "copy_ms": r.copy.map(|s| s * 1e3)})
-            })
-            .collect();
-        println!("{}", json!({"device": open.info, "rows": rows, "product_ms": product * 1e3}));
+        println!("{}", json!({"device": open.info, "rows": as_json(rows), "product_ms": product * 1e3}));
         return Ok(());
     }
-    println!("{}, {}\n", open.info, open.info.driver);
-    println!("In ms: host time / device time.\n");
-    println!("| kernel | size | kernel | tensor operations | ratio | copy of what it reads | share of copy |");
-    println!("|---|---|---|---|---|---|---|");
-    for Row { kernel, size, own, tensor_ops, copy } in rows {
-        let cell = |time: &Time| match time.device {
-            Some(device) => format!("{:.3} / {:.3}", time.host * 1e3, device * 1e3),
-            None => format!("{:.3}", time.host * 1e3),
-        };
-        let ratio = own.map_or_else(String::new, |own| match (own.device, tensor_ops.device) {
-            (Some(own_device), Some(device)) => {
-                format!("{:.1}x / {:.1}x", tensor_ops.host / own.host, device / own_device)
-            }
-            _ => format!("{:.1}x", tensor_ops.host / own.host),
-        });
-        let share =
-            own.zip(*copy).map_or_else(String::new, |(own, copy)| format!("{:.0} %", copy / own.best() * 100.0));
-        let (own, tensor_ops) = (own.as_ref().map_or_else(String::new, cell), cell(tensor_ops));
-        let copy = copy.map_or_else(String::new, |copy| format!("{:.3}", copy * 1e3));
-        println!("| {kernel} | {size} | {own} | {tensor_ops} | {ratio} | {copy} | {share} |");
-    }
+    print(open, rows);
     let samplers = rows.iter().filter(|r| r.kernel != "row_gather, KV").map(|r| r.own.unwrap_or(r.tensor_ops));
     let once: f64 = samplers.map(|time| time.host).sum();
     println!("\nBoth samplers on one picture and question, host time: {:.2} ms.", once * 1e3);
@@ -238,7 +225,45 @@ fn report(open: &OpenDevice, rows: &[Row], product: f64, json: bool) -> Result<(
     Ok(())
 }
 
-fn values<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
+/// The rows as JSON.
+pub fn as_json(rows: &[Row]) -> Vec<Value> {
+    let time = |time: Time| json!({"host_ms": time.host * 1e3, "device_ms": time.device.map(|s| s * 1e3)});
+    let row = |r: &Row| {
+        json!({"kernel": r.kernel, "size": r.size, "own": r.own.map(time), "tensor_ops": time(r.tensor_ops),
+               "read_ms": r.read.map(|s| s * 1e3)})
+    };
+    rows.iter().map(row).collect()
+}
+
+/// Prints the rows as a table.
+pub fn print(open: &OpenDevice, rows: &[Row]) {
+    println!("{}, {}\n", open.info, open.info.driver);
+    println!("In ms: host time / device time.\n");
+    println!(
+        "| kernel | size | kernel | tensor operations | ratio | read of the same bytes | share of the bandwidth |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for Row { kernel, size, own, tensor_ops, read } in rows {
+        let cell = |time: &Time| match time.device {
+            Some(device) => format!("{:.3} / {:.3}", time.host * 1e3, device * 1e3),
+            None => format!("{:.3}", time.host * 1e3),
+        };
+        let ratio = own.map_or_else(String::new, |own| match (own.device, tensor_ops.device) {
+            (Some(own_device), Some(device)) => {
+                format!("{:.1}x / {:.1}x", tensor_ops.host / own.host, device / own_device)
+            }
+            _ => format!("{:.1}x", tensor_ops.host / own.host),
+        });
+        let ran = own.as_ref().unwrap_or(tensor_ops).best();
+        let share = read.map_or_else(String::new, |read| format!("{:.0} %", read / ran * 100.0));
+        let (own, tensor_ops) = (own.as_ref().map_or_else(String::new, cell), cell(tensor_ops));
+        let read = read.map_or_else(String::new, |read| format!("{:.3}", read * 1e3));
+        println!("| {kernel} | {size} | {own} | {tensor_ops} | {ratio} | {read} | {share} |");
+    }
+}
+
+/// Values between -1 and 1.
+pub fn values<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
     let count = shape.iter().product::<usize>();
     let values: Vec<f32> = (0..count).map(|i| ((i * 37 + seed * 11) % 1999) as f32 / 1000.0 - 1.0).collect();
     Tensor::from_data(TensorData::new(values, shape), device)

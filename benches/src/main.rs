@@ -1,18 +1,22 @@
-//! Benchmarks: time to first token and tokens per second at a realistic size, kernels, and activations.
+//! Benchmarks: time to first token, decoding token by token at a realistic size, and kernels.
 //!
-//! `fovea-benches checkpoint DIR` writes a random checkpoint of real dimensions; `fovea-benches pipeline DIR` measures
-//! it.
+//! `fovea-benches checkpoint DIR` writes a random checkpoint of real dimensions; `fovea-benches pipeline DIR` and
+//! `fovea-benches decode DIR` measure it.
 
-mod elements;
+mod bandwidth;
+mod counters;
 mod kernels;
+mod network;
 mod checkpoint;
 mod picture;
 mod pytorch;
 mod pipeline;
+mod decode;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use fovea_model::Precision;
 
 /// Measures the speed of Fovea.
 #[derive(Parser)]
@@ -27,18 +31,54 @@ enum Command {
     Checkpoint {
         /// The folder to write.
         dir: PathBuf,
+        /// A small one: 25 M parameters in the text model and a small tower (60 MB).
+        #[arg(long)]
+        small: bool,
+        /// Rows of the embedding [default: 151936, with --small 32000].
+        #[arg(long)]
+        vocab: Option<usize>,
     },
-    /// Compare the two fused activations with tensor operations of burn.
-    Elements {
+    /// Measure decoding token by token: calls, time on host and device, and the share of the memory bandwidth.
+    Decode {
+        /// The folder of the checkpoint.
+        dir: PathBuf,
         /// cpu, wgpu, wgpu:N, cuda or auto.
-        #[arg(long, default_value = "cpu")]
+        #[arg(long, default_value = "auto")]
         device: String,
+        /// off, vision, text or both.
+        #[arg(long, default_value = "off")]
+        mode: String,
+        /// Largest number of tokens of the answer.
+        #[arg(long, default_value_t = 16)]
+        new_tokens: usize,
+        /// Least number of tokens before the answer without samplers: a small picture and a long question [default: the
+        /// picture and the question of `pipeline`].
+        #[arg(long)]
+        context: Option<usize>,
+        /// The type of the matrices.
+        #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "f16"])]
+        dtype: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
-    /// Compare each kernel with tensor operations of burn and with a copy.
+    /// Compare each kernel of the samplers with tensor operations of burn and with a read of the same bytes.
     Kernels {
         /// wgpu, wgpu:N or wgpu:NAME; with cuda or cpu only the tensor operations are measured.
         #[arg(long, default_value = "wgpu")]
         device: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare each operation of the network with tensor operations of burn and with a read of the same bytes.
+    Network {
+        /// wgpu, wgpu:N or wgpu:NAME; with cuda or cpu there is one time: of tensor operations, or of the loops for the CPU.
+        #[arg(long, default_value = "wgpu")]
+        device: String,
+        /// The type of weights and KV cache.
+        #[arg(long, default_value = "f32", value_parser = ["f32", "f16"])]
+        dtype: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -59,6 +99,9 @@ enum Command {
         /// Modes to run.
         #[arg(long, value_delimiter = ',', default_value = "off,vision,text,both")]
         modes: Vec<String>,
+        /// The type of the matrices: f32, f16 or auto.
+        #[arg(long, default_value = "auto", value_parser = ["f32", "f16", "auto"])]
+        dtype: String,
         /// A Python with torch and transformers: also measures the same model in PyTorch eager, after each mode.
         #[arg(long)]
         pytorch: Option<PathBuf>,
@@ -68,13 +111,26 @@ enum Command {
     },
 }
 
+/// The precision of that name; `auto` for all others.
+fn precision(dtype: &str) -> Precision {
+    match dtype {
+        "f32" => Precision::F32,
+        "f16" => Precision::F16,
+        _ => Precision::Auto,
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     match Cli::parse().command {
-        Command::Checkpoint { dir } => checkpoint::write(&dir),
-        Command::Elements { device } => pollster::block_on(elements::run(&device)),
+        Command::Checkpoint { dir, small, vocab } => checkpoint::write(&dir, small, vocab),
+        Command::Decode { dir, device, mode, new_tokens, context, dtype, json } => {
+            let settings = decode::Settings { dir, device, mode, new_tokens, context, dtype, json };
+            pollster::block_on(decode::run(&settings))
+        }
         Command::Kernels { device, json } => pollster::block_on(kernels::run(&device, json)),
-        Command::Pipeline { dir, device, new_tokens, repeat, modes, pytorch, json } => {
-            let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, pytorch, json };
+        Command::Network { device, dtype, json } => pollster::block_on(network::run(&device, &dtype, json)),
+        Command::Pipeline { dir, device, new_tokens, repeat, modes, dtype, pytorch, json } => {
+            let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, dtype, pytorch, json };
             pollster::block_on(pipeline::run(&settings))
         }
     }

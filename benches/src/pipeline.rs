@@ -2,13 +2,14 @@
 
 use std::{error::Error, path::PathBuf, time::Instant};
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Event, Model, Precision, Stage, Statistics, Turn};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Event, Model, Stage, Statistics, Turn};
 use fovea_runtime::{DeviceChoice, OpenDevice, memory, source::Source};
 use futures_util::{StreamExt, pin_mut};
 use serde_json::{Value, json};
 
 use crate::{
-    picture,
+    counters::Launches,
+    picture, precision,
     pytorch::{self, QUESTION},
 };
 
@@ -27,6 +28,8 @@ pub struct Settings {
     pub repeat: usize,
     /// Modes to run: off, vision, text or both.
     pub modes: Vec<String>,
+    /// The type of the matrices: f32, f16 or auto.
+    pub dtype: String,
     /// A Python with torch and transformers, to also measure the same model in PyTorch eager.
     pub pytorch: Option<PathBuf>,
     /// Whether to print JSON.
@@ -38,32 +41,25 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let device = OpenDevice::open(&settings.device.parse::<DeviceChoice>()?).await?;
     let start = Instant::now();
     let checkpoint = Checkpoint::open(Source::directory(&settings.dir)?).await?;
-    let model = Model::load(checkpoint, device, Precision::Auto, &Cancel::default(), |_| {}).await?;
+    let model = Model::load(checkpoint, device, precision(&settings.dtype), &Cancel::default(), |_| {}).await?;
     let load = start.elapsed().as_secs_f64();
     eprintln!("{}, {:?}, loaded in {load:.1} s", model.device().info, model.dtype());
     let load_peak = memory::host_peak();
     let mut rows = Vec::new();
-    let mut again = None;
+    let (mut again, mut text_tokens) = (None, 0);
     for mode in &settings.modes {
-        let (vision, text) = match mode.as_str() {
-            "off" => (false, false),
-            "vision" => (true, false),
-            "text" => (false, true),
-            "both" => (true, true),
-            other => return Err(format!("expected off, vision, text or both, got {other}").into()),
-        };
-        let options = AskOptions {
-            vision: Some(vision),
-            text: Some(text),
-            max_new_tokens: settings.new_tokens,
-            ..AskOptions::default()
-        };
+        let options = options(mode, settings.new_tokens)?;
         let mut best: Option<(f64, Statistics)> = None;
+        let mut launched = Vec::new();
         for _ in 0..settings.repeat.max(1) {
             let start = Instant::now();
             let mut conversation = Conversation::new(&model, picture::picture()?);
-            let turn = answer(&mut conversation, QUESTION, &options).await?;
+            launched.clear();
+            let (launches, observation) = Launches::observe(false);
+            let turn = answer(&mut conversation, QUESTION, &options, &mut || launched.push(launches.count())).await?;
             let whole = start.elapsed().as_secs_f64() * 1e3;
+            drop(observation);
+            text_tokens = turn.prompt.text_tokens();
             if mode == "both" {
                 again = Some(first_token(&mut conversation, &options).await?);
             }
@@ -73,6 +69,10 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         }
         let (whole, statistics) = best.ok_or("no run")?;
         let mut row = row(mode, whole, &statistics);
+        // Those of the prefill are before the first token.
+        let steps = launched.len().saturating_sub(1);
+        let decode = launched.last().zip(launched.first()).map_or(0, |(last, first)| last - first);
+        row["launches_per_token"] = json!((decode > 0).then(|| decode as f64 / steps as f64));
         if let Some(python) = &settings.pytorch {
             row["pytorch_ms"] = pytorch::run(python, &settings.dir, mode, settings.new_tokens)?;
         }
@@ -83,6 +83,7 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let ratio = |key: &str| find("off", key).zip(find("both", key)).map(|(off, both)| off / both);
     let report = json!({
         "device": model.device().info, "dtype": format!("{:?}", model.dtype()), "load_s": load, "rows": rows,
+        "text_tokens": text_tokens,
         "memory_bytes": {"weights": model.weight_bytes(), "host_peak_after_load": load_peak},
         "second_question_first_token_ms": again,
         "off_over_both": {"prefill": ratio("prefill_ms"), "first_token": ratio("first_token_ms")},
@@ -91,9 +92,9 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         println!("{report:#}");
     } else {
         println!(
-            "| mode | tokens | equivalent | tiles | vision | sampler | prefill | first token | outside network | tokens/s | whole | PyTorch whole | ratio |"
+            "| mode | tokens | equivalent | tiles | vision | sampler | prefill | first token | outside network | launches/token | tokens/s | whole | PyTorch whole | ratio |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         rows.iter().for_each(|row| println!("{}", line(row)));
         println!("\noff / both: {}", report["off_over_both"]);
         println!("second question on the same picture, both: {}", report["second_question_first_token_ms"]);
@@ -104,20 +105,36 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
 
 /// Milliseconds to the first token of a second question about the same picture.
 async fn first_token(conversation: &mut Conversation, options: &AskOptions) -> Result<f64, Box<dyn Error>> {
-    Ok(answer(conversation, ANOTHER, options).await?.statistics.first_token_ms)
+    Ok(answer(conversation, ANOTHER, options, &mut || ()).await?.statistics.first_token_ms)
 }
 
-async fn answer(
+/// The options of a mode: off, vision, text or both.
+pub fn options(mode: &str, max_new_tokens: usize) -> Result<AskOptions, Box<dyn Error>> {
+    let (vision, text) = match mode {
+        "off" => (false, false),
+        "vision" => (true, false),
+        "text" => (false, true),
+        "both" => (true, true),
+        other => return Err(format!("expected off, vision, text or both, got {other}").into()),
+    };
+    Ok(AskOptions { vision: Some(vision), text: Some(text), max_new_tokens, ..AskOptions::default() })
+}
+
+/// Answers `question`, and calls `at_token` after each token.
+pub async fn answer(
     conversation: &mut Conversation,
     question: &str,
     options: &AskOptions,
+    at_token: &mut dyn FnMut(),
 ) -> Result<Box<Turn>, Box<dyn Error>> {
     let events = conversation.ask(question, options);
     pin_mut!(events);
     let mut turn = None;
     while let Some(event) = events.next().await {
-        if let Event::Done(done) = event? {
-            turn = Some(done);
+        match event? {
+            Event::Token { .. } => at_token(),
+            Event::Done(done) => turn = Some(done),
+            _ => {}
         }
     }
     turn.ok_or_else(|| "expected a complete answer, got an early end".into())
@@ -141,13 +158,14 @@ fn line(row: &Value) -> String {
     let ms = |key: &str| row[key].as_f64().map_or("-".to_owned(), |v| format!("{v:.0} ms"));
     let percent = |key: &str| row[key].as_f64().map_or("-".to_owned(), |v| format!("{:.1} %", 100.0 * v));
     let rate = row["tokens_per_second"].as_f64().map_or("-".to_owned(), |v| format!("{v:.2}"));
+    let launches = row["launches_per_token"].as_f64().map_or("-".to_owned(), |v| format!("{v:.0}"));
     let pytorch = row["pytorch_ms"]["total"].as_f64();
     let ratio = pytorch.zip(row["whole_ms"].as_f64()).map_or("-".to_owned(), |(p, w)| format!("{:.2}x", w / p));
     let pytorch = pytorch.map_or("-".to_owned(), |p| format!("{p:.0} ms"));
     let tokens =
         ["all", "after_vision_sampler", "after_text_sampler"].map(|k| row["tokens"][k].to_string()).join(" -> ");
     format!(
-        "| {} | {tokens} | {} | {} | {} | {} | {} | {} | {} | {rate} | {} | {pytorch} | {ratio} |",
+        "| {} | {tokens} | {} | {} | {} | {} | {} | {} | {} | {launches} | {rate} | {} | {pytorch} | {ratio} |",
         row["mode"].as_str().unwrap_or_default(),
         percent("equivalent_share"),
         ms("tiles_ms"),

@@ -17,10 +17,10 @@ mod focus;
 mod image;
 
 use activation::ACTIVATIONS;
-pub use activation::Activation;
 use family::Family;
 pub use family::{Layout, ProjectorKind};
 pub use focus::FocusConfig;
+pub use fovea_runtime::network_ops::Activation;
 pub use image::{Cut, TileConfig};
 pub(crate) use keys::Keys;
 pub use text::{Multipliers, RopeScaling, TextConfig};
@@ -45,6 +45,7 @@ pub struct Config {
     /// The layers of the projector.
     pub projector: ProjectorKind,
     /// Nonlinearity between the projector's two layers.
+    #[serde(serialize_with = "activation::name")]
     pub projector_activation: Activation,
     /// Whether the projector's layers have biases.
     pub projector_bias: bool,

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use async_stream::try_stream;
-use burn::tensor::Transaction;
+use burn::tensor::{Tensor, Transaction};
 use fovea_runtime::{
     device::DeviceClass,
     memory,
@@ -20,6 +20,7 @@ use web_time::Instant;
 use crate::{
     answer::{AskOptions, Event, FinishReason, MemoryBytes, Statistics, TokenCounts, Turn},
     config::TileConfig,
+    decode::Decoding,
     error::Error,
     focus::{Features, Prefix, Visual},
     grid::{Grid, Thumbnail},
@@ -264,19 +265,21 @@ impl Conversation {
             clock.resume();
 
             let visual_kept = kept.is_some().then_some(looked.kept.as_slice());
+            let mut answer = Answer::new(&model, prompt, options);
+            let before = prompt.text_tokens() + n;
             let first = async {
                 let (cache, logits) = model.prefill(prefix, visual_kept, asked, pace).await?;
-                Ok((cache, finite(read_f32(logits).await?)?))
+                let mut decoding = model.answer(cache, prefix.depth, before, options.max_new_tokens);
+                let id = answer.choose(&mut decoding, logits).await?;
+                Ok((decoding, id))
             };
-            let (mut cache, mut logits) = model.run(pace, first).await?;
+            let (mut decoding, mut id) = model.run(pace, first).await?;
             yield clock.end(Stage::Prefill);
             clock.resume();
             let first_token_ms = clock.stages.values().sum();
 
-            let mut answer = Answer::new(&model, prompt, options);
-            let after = prompt.text_tokens() + n;
             loop {
-                let next = answer.take(&mut logits)?;
+                let next = answer.take(id)?;
                 let last = answer.is_complete();
                 clock.add(Stage::Decode);
                 yield next;
@@ -284,9 +287,11 @@ impl Conversation {
                 if last {
                     break;
                 }
-                let (id, position) = answer.last(after);
-                let step = async { finite(read_f32(model.step(id, position, &mut cache, pace).await?).await?) };
-                logits = model.run(pace, step).await?;
+                let step = async {
+                    let logits = model.step(&mut decoding, pace).await?;
+                    answer.choose(&mut decoding, logits).await
+                };
+                id = model.run(pace, step).await?;
             }
             yield clock.end(Stage::Decode);
 
@@ -305,7 +310,7 @@ impl Conversation {
                 first_token_ms,
                 memory: MemoryBytes {
                     weights: model.weight_bytes(),
-                    kv_cache: cache.bytes(),
+                    kv_cache: decoding.cache.bytes(),
                     host_peak: memory::host_peak(),
                 },
             };
@@ -371,8 +376,10 @@ impl Conversation {
         let lead = needs.prompt.lead();
         // A smaller depth than that of the prefix needs the input of an earlier layer, which is not kept: start again.
         self.prefix.take_if(|(own, p)| own != lead || p.depth > needs.depth);
-        let fresh = || (lead.to_vec(), model.prefix(lead, &needs.prompt.places, visuals));
-        let (_, prefix) = self.prefix.get_or_insert_with(fresh);
+        let (_, prefix) = match &mut self.prefix {
+            Some(prefix) => prefix,
+            none => none.insert((lead.to_vec(), model.prefix(lead, &needs.prompt.places, visuals)?)),
+        };
         if prefix.depth < needs.depth {
             model.run(needs.pace, model.image_prefill(prefix, needs.depth, needs.pace)).await?;
             return Ok(Some(Stage::ImagePrefill));
@@ -467,10 +474,6 @@ fn with_progress(
     })
 }
 
-fn finite(logits: Vec<f32>) -> Result<Vec<f32>, Error> {
-    if logits.iter().all(|l| l.is_finite()) { Ok(logits) } else { Err(Error::NotFinite { stage: "the logits" }) }
-}
-
 /// What the text-guided sampler kept of all pictures, and of each.
 struct Outcome {
     /// Indices of the kept tokens among those of all pictures, rising.
@@ -533,15 +536,29 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Chooses the next token, and returns it with the text that it adds.
-    fn take(&mut self, logits: &mut Vec<f32>) -> Result<Event, Error> {
-        let picked = self.picker.next(logits);
+    /// Chooses the next token: on the device if it is the most likely one and nothing else needs the logits.
+    async fn choose(&mut self, decoding: &mut Decoding, logits: Tensor<2>) -> Result<u32, Error> {
+        let not_finite = Error::NotFinite { stage: "the logits" };
+        if self.picker.is_plain() && self.options.forced.is_empty() && !self.options.keep_logits {
+            return self.model.pick(decoding, logits).await?.ok_or(not_finite);
+        }
+        let logits = read_f32(logits).await?;
+        if !logits.iter().all(|l| l.is_finite()) {
+            return Err(not_finite);
+        }
+        let picked = self.picker.next(&logits);
         let id = self.options.forced.get(self.ids.len()).copied().unwrap_or(picked);
+        if self.options.keep_logits {
+            self.step_logits.push(logits);
+        }
+        self.model.choose(decoding, id);
+        Ok(id)
+    }
+
+    /// Adds a token to the answer, and returns it with the text that it adds.
+    fn take(&mut self, id: u32) -> Result<Event, Error> {
         self.picker.push(id);
         self.ids.push(id);
-        if self.options.keep_logits {
-            self.step_logits.push(std::mem::take(logits));
-        }
         let mut text = self.detokenizer.push(id)?;
         if self.is_complete() {
             text += &self.detokenizer.finish()?;
@@ -555,11 +572,6 @@ impl<'a> Answer<'a> {
 
     fn is_complete(&self) -> bool {
         self.ids.len() == self.options.max_new_tokens || self.is_stopped()
-    }
-
-    /// The last token and its position, for `after` tokens before the answer.
-    fn last(&self, after: usize) -> (u32, usize) {
-        (self.ids.last().copied().unwrap_or_default(), after + self.ids.len() - 1)
     }
 
     fn turn(self, prompt: Prompt, looked: Vec<Arc<Looked>>, statistics: Statistics) -> Result<Turn, Error> {

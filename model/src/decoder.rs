@@ -4,17 +4,19 @@
 //! layer, [`DecoderLayer::project`] and [`DecoderLayer::after_attention`], around its own attention over a batch.
 
 use burn::module::{Module, Param};
-use burn::nn::RmsNorm;
-use burn::tensor::{DType, Int, Tensor};
-use fovea_runtime::kv_cache::LayerCache;
+use burn::tensor::{Device, Int, Tensor};
+use fovea_runtime::{
+    kv_cache::LayerCache,
+    network_ops::{self, After, Cursor},
+};
 
 use crate::{
-    attention,
     config::{Config, TextConfig},
     error::Error,
-    linear::{Linear, product},
+    linear::Linear,
     load::Loader,
     names::Names,
+    norm::Norm,
     pace::{Pace, Steps},
     rope::Rotation,
 };
@@ -22,26 +24,25 @@ use crate::{
 /// One decoder layer: attention and a gated feed-forward, each after an RMS norm and inside a residual connection.
 #[derive(Module, Debug)]
 pub struct DecoderLayer {
-    input_layernorm: RmsNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    input_layernorm: Norm,
+    /// Query, key and value, side by side.
+    qkv_proj: Linear,
     o_proj: Linear,
-    post_attention_layernorm: RmsNorm,
-    gate_proj: Linear,
-    up_proj: Linear,
+    post_attention_layernorm: Norm,
+    gate_up_proj: Linear,
     down_proj: Linear,
 }
 
 /// Embedding, layers, last norm and output head.
 #[derive(Module, Debug)]
 pub struct Decoder {
-    embed_tokens: Param<Tensor<2>>,
+    /// Parts of (rows, C).
+    embed_tokens: Vec<Param<Tensor<2>>>,
     /// The layers, first to last.
     pub layers: Vec<DecoderLayer>,
-    norm: RmsNorm,
-    /// None if the head shares the embedding's weights.
-    lm_head: Option<Param<Tensor<2>>>,
+    norm: Norm,
+    /// Parts of (rows, C). None if the head shares the embedding's weights.
+    lm_head: Option<Vec<Param<Tensor<2>>>>,
 }
 
 impl Decoder {
@@ -58,13 +59,20 @@ impl Decoder {
             let name = |rest: &str| names.text_layer(layer, rest);
             layers.push(DecoderLayer {
                 input_layernorm: load.rms_norm(&name("input_layernorm.weight"), c, t.epsilon).await?,
-                q_proj: load.linear(&name("self_attn.q_proj"), q, c, t.qkv_bias).await?,
-                k_proj: load.linear(&name("self_attn.k_proj"), kv, c, t.qkv_bias).await?,
-                v_proj: load.linear(&name("self_attn.v_proj"), kv, c, t.qkv_bias).await?,
+                qkv_proj: load
+                    .side_by_side(
+                        &[
+                            (name("self_attn.q_proj"), q),
+                            (name("self_attn.k_proj"), kv),
+                            (name("self_attn.v_proj"), kv),
+                        ],
+                        c,
+                        t.qkv_bias,
+                    )
+                    .await?,
                 o_proj: load.linear(&name("self_attn.o_proj"), c, q, t.output_bias).await?,
                 post_attention_layernorm: load.rms_norm(&name("post_attention_layernorm.weight"), c, t.epsilon).await?,
-                gate_proj: load.linear(&name("mlp.gate_proj"), t.d_ff, c, t.mlp_bias).await?,
-                up_proj: load.linear(&name("mlp.up_proj"), t.d_ff, c, t.mlp_bias).await?,
+                gate_up_proj: load.gated([name("mlp.gate_proj"), name("mlp.up_proj")], t.d_ff, c, t.mlp_bias).await?,
                 down_proj: load.linear(&name("mlp.down_proj"), c, t.d_ff, t.mlp_bias).await?,
             });
         }
@@ -73,42 +81,52 @@ impl Decoder {
         Ok(Self { embed_tokens, layers, norm, lm_head })
     }
 
-    /// Embeddings of `ids`: (ids, C), f32. The prompter has checked that the ids are below the vocabulary.
-    pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
-        let table = self.embed_tokens.val();
-        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let at = Tensor::<1, Int>::from_data(ids.as_slice(), &table.device());
-        table.select(0, at).cast(DType::F32)
+    /// Embeddings of `ids` as the first layer reads them: (ids, C), f32. The prompter has checked that the ids are below the
+    /// vocabulary.
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if there is no id.
+    pub(crate) fn embed(&self, ids: &[u32], device: &Device, config: &TextConfig) -> Result<Tensor<2>, Error> {
+        let words: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        self.embed_first(Tensor::from_data(words.as_slice(), device), ids.len(), config)
     }
 
-    /// Embeddings of text and visual tokens as the first layer reads them.
-    pub(crate) fn enter(&self, embedded: Tensor<2>, config: &TextConfig) -> Tensor<2> {
-        scaled(embedded, config.multipliers.map(|m| m.embedding))
+    /// Embeddings of the first `count` of `ids` on a device, as the first layer reads them: (count, C), f32.
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if there are fewer ids.
+    pub(crate) fn embed_first(
+        &self,
+        ids: Tensor<1, Int>,
+        count: usize,
+        config: &TextConfig,
+    ) -> Result<Tensor<2>, Error> {
+        let table: Vec<Tensor<2>> = self.embed_tokens.iter().map(Param::val).collect();
+        Ok(network_ops::embed(ids, count, &table, config.multipliers.map_or(1.0, |m| m.embedding))?)
     }
 
     /// Logits of the next token after the last row of `hidden` (tokens, C): (1, vocab), f32.
-    pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let [tokens, c] = hidden.dims();
-        self.logits_of(hidden.slice([tokens - 1..tokens, 0..c]))
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if the width differs.
+    pub(crate) fn logits(&self, hidden: Tensor<2>) -> Result<Tensor<2>, Error> {
+        let last = hidden.dims()[0] - 1;
+        self.logits_of(hidden.narrow(0, last, 1))
     }
 
     /// Logits of the next token after each row of `hidden` (tokens, C): (tokens, vocab), f32.
-    pub fn logits_of(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        product(self.norm.forward(hidden), head.val())
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if the width differs.
+    pub fn logits_of(&self, hidden: Tensor<2>) -> Result<Tensor<2>, Error> {
+        let head: Vec<Tensor<2>> = self.lm_head.as_ref().unwrap_or(&self.embed_tokens).iter().map(Param::val).collect();
+        let norm = (self.norm.gamma.val(), self.norm.epsilon);
+        Ok(network_ops::linear(hidden, &head, None, Some(norm), After::Nothing)?)
     }
 
     /// The embedding of every token, (vocab, C).
     pub fn embeddings(&self) -> Tensor<2> {
-        self.embed_tokens.val()
-    }
-}
-
-/// `factor x`; None: `x`.
-fn scaled<const D: usize>(x: Tensor<D>, factor: Option<f64>) -> Tensor<D> {
-    match factor {
-        Some(factor) => x * factor,
-        None => x,
+        Tensor::cat(self.embed_tokens.iter().map(Param::val).collect(), 0)
     }
 }
 
@@ -119,49 +137,53 @@ fn split(x: Tensor<2>, heads: usize) -> Tensor<3> {
 }
 
 impl DecoderLayer {
-    /// Computes the layer for new tokens. It reads `cache` and adds the new keys and values; with None it starts a cache of dtype
-    /// `kept_as`.
+    /// Computes the layer for new tokens. It reads `cache` and adds the new keys and values.
     ///
     /// # Shapes
-    /// `hidden` (tokens, C), f32 -> the same. `rotation` has the tokens' positions.
+    /// `hidden` (tokens, C), f32 -> the same. `rotation` has the tokens' positions, from row `at.first` on.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; a shape error if two layers of the feed-forward differ in width, which loading excludes.
+    /// [`Error::Cancelled`]; [`fovea_runtime::Error::Shape`], which loading excludes.
     pub(crate) async fn forward(
         &self,
         hidden: Tensor<2>,
-        rotation: &Rotation,
-        cache: Option<LayerCache>,
+        (rotation, at): (&Rotation, &Cursor),
+        cache: LayerCache,
         config: &TextConfig,
-        kept_as: DType,
         (steps, pace): (Steps, &Pace),
     ) -> Result<(Tensor<2>, LayerCache), Error> {
         pace.between(steps).await?;
-        let [query, key, value] = self.project(hidden.clone(), rotation, config);
-        let cache = match cache {
-            None => LayerCache::new(key, value, kept_as),
-            Some(mut cache) => {
-                cache.append(key, value);
-                cache
-            }
-        };
-        let (keys, values) = cache.read();
+        let qkv = self.qkv_proj.run(hidden.clone(), Some(&self.input_layernorm), After::Nothing)?;
+        let (query, cache) = network_ops::rotate_and_store(qkv, rotation.table.clone(), at, cache, config.heads())?;
         pace.between(steps).await?;
-        let seen = attention::causal(query, keys, values, steps);
+        let seen = network_ops::attend(query, &cache, at, config.heads(), config.attention_factor())?;
         Ok((self.after_attention(hidden, seen, config, (steps, pace)).await?, cache))
     }
 
-    /// Query, key and value of every token; query and key are rotated to the tokens' positions.
+    /// Query, key and value of every token, for training; query and key are rotated to the tokens' positions.
     ///
     /// # Shapes
     /// `hidden` (tokens, C) -> (n_heads, tokens, d_head), and (n_kv_heads, tokens, d_head) twice.
-    pub fn project(&self, hidden: Tensor<2>, rotation: &Rotation, config: &TextConfig) -> [Tensor<3>; 3] {
-        let x = self.input_layernorm.forward(hidden);
-        let query = rotation.apply(split(self.q_proj.forward(x.clone()), config.n_heads));
-        // The attention divides the scores by sqrt(d_head); Granite has its own factor.
-        let query = scaled(query, config.multipliers.map(|m| m.attention * (config.d_head as f64).sqrt()));
-        let key = rotation.apply(split(self.k_proj.forward(x.clone()), config.n_kv_heads));
-        [query, key, split(self.v_proj.forward(x), config.n_kv_heads)]
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if the width differs.
+    pub fn project(
+        &self,
+        hidden: Tensor<2>,
+        rotation: &Rotation,
+        config: &TextConfig,
+    ) -> Result<[Tensor<3>; 3], Error> {
+        let (q, kv) = (config.n_heads * config.d_head, config.n_kv_heads * config.d_head);
+        let qkv = self.qkv_proj.run(hidden, Some(&self.input_layernorm), After::Nothing)?;
+        let part = |first: usize, count: usize, heads| split(qkv.clone().narrow(1, first, count), heads);
+        let query = rotation.apply(part(0, q, config.n_heads));
+        // The attention of training divides the scores by sqrt(d_head); Granite has its own factor.
+        let query = match config.multipliers {
+            Some(m) => query * (m.attention * (config.d_head as f64).sqrt()),
+            None => query,
+        };
+        let key = rotation.apply(part(q, kv, config.n_kv_heads));
+        Ok([query, key, part(q + kv, kv, config.n_kv_heads)])
     }
 
     /// The rest of the layer: output projection, norm, feed-forward, and both residual connections.
@@ -178,33 +200,49 @@ impl DecoderLayer {
         config: &TextConfig,
         (steps, pace): (Steps, &Pace),
     ) -> Result<Tensor<2>, Error> {
-        let residual = config.multipliers.map(|m| m.residual);
-        let hidden = hidden + scaled(self.o_proj.forward(seen), residual);
-        let x = self.post_attention_layernorm.forward(hidden.clone());
+        let factor = config.multipliers.map_or(1.0, |m| m.residual);
+        let hidden = self.o_proj.run(seen, None, After::Add { residual: hidden, factor })?;
         pace.between(steps).await?;
-        let gate = self.gate_proj.forward(x.clone());
+        let norm = Some(&self.post_attention_layernorm);
+        let gated = self.gate_up_proj.run(hidden.clone(), norm, After::Gate(config.activation))?;
         pace.between(steps).await?;
-        let up = self.up_proj.forward(x);
-        pace.between(steps).await?;
-        let gated = config.activation.gate(gate, up)?;
-        Ok(hidden + scaled(self.down_proj.forward(gated), residual))
+        self.down_proj.run(gated, None, After::Add { residual: hidden, factor })
     }
 
     /// Queries of the text-guided sampler (Eq. 6): this layer's norm and `W_q`; rotary positions only if `rotation` is given.
     ///
     /// # Shapes
     /// `hidden` (text, C) -> (n_heads, text, d_head).
-    pub fn score_query(&self, hidden: Tensor<2>, rotation: Option<&Rotation>, config: &TextConfig) -> Tensor<3> {
-        let query = split(self.q_proj.forward(self.input_layernorm.forward(hidden)), config.n_heads);
-        rotation.map_or(query.clone(), |r| r.apply(query))
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if the width differs.
+    pub fn score_query(
+        &self,
+        hidden: Tensor<2>,
+        rotation: Option<&Rotation>,
+        config: &TextConfig,
+    ) -> Result<Tensor<3>, Error> {
+        let columns = 0..config.n_heads * config.d_head;
+        let query = split(self.qkv_proj.columns(hidden, &self.input_layernorm, columns)?, config.n_heads);
+        Ok(rotation.map_or(query.clone(), |r| r.apply(query)))
     }
 
     /// Keys of the text-guided sampler (Eq. 6): this layer's norm and `W_k`; rotary positions only if `rotation` is given.
     ///
     /// # Shapes
     /// `hidden` (visual, C) -> (n_kv_heads, visual, d_head).
-    pub fn score_key(&self, hidden: Tensor<2>, rotation: Option<&Rotation>, config: &TextConfig) -> Tensor<3> {
-        let key = split(self.k_proj.forward(self.input_layernorm.forward(hidden)), config.n_kv_heads);
-        rotation.map_or(key.clone(), |r| r.apply(key))
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if the width differs.
+    pub fn score_key(
+        &self,
+        hidden: Tensor<2>,
+        rotation: Option<&Rotation>,
+        config: &TextConfig,
+    ) -> Result<Tensor<3>, Error> {
+        let first = config.n_heads * config.d_head;
+        let columns = first..first + config.n_kv_heads * config.d_head;
+        let key = split(self.qkv_proj.columns(hidden, &self.input_layernorm, columns)?, config.n_kv_heads);
+        Ok(rotation.map_or(key.clone(), |r| r.apply(key)))
     }
 }

@@ -18,6 +18,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData, Transaction};
 use fovea_runtime::{
     Keep, TokenBox,
     kv_cache::{KvCache, LayerCache},
+    network_ops::Cursor,
     read::{into_f32, into_indices, read_all, settle},
     sampler_ops::{indices, row_gather},
 };
@@ -209,15 +210,23 @@ impl Model {
     /// Text and visual tokens up to the end of the last picture, as embeddings: a prefix that has passed no layer.
     ///
     /// `lead` are the ids up to the last place of a picture, `at` the indices of all places, and `visuals` the pictures.
-    pub(crate) fn prefix(&self, lead: &[u32], at: &[usize], visuals: &[Visual]) -> Prefix {
+    ///
+    /// # Errors
+    /// A shape error, which the config excludes.
+    pub(crate) fn prefix(&self, lead: &[u32], at: &[usize], visuals: &[Visual]) -> Result<Prefix, Error> {
         let mut counts = visuals.iter().flat_map(|visual| visual.places.iter().copied());
         let (mut parts, mut visual) = (Vec::new(), Vec::new());
         let (mut from, mut row) = (0, 0);
+        let (device, config) = (&self.device.device, &self.config.text);
         let tokens = Tensor::cat(visuals.iter().map(|visual| visual.tokens.clone()).collect(), 0);
+        let tokens = match config.multipliers {
+            Some(m) => tokens * m.embedding,
+            None => tokens,
+        };
         let mut taken = 0;
         for &place in at {
             if place > from {
-                parts.push(self.decoder().embed(&lead[from..place]));
+                parts.push(self.decoder().embed(&lead[from..place], device, config)?);
                 row += place - from;
             }
             let count = counts.next().unwrap_or(0);
@@ -227,10 +236,10 @@ impl Model {
             }
             (from, row, taken) = (place + 1, row + count, taken + count);
         }
-        let hidden = self.decoder().enter(Tensor::cat(parts, 0), &self.config.text);
+        let hidden = Tensor::cat(parts, 0);
         let positions: Vec<usize> = (0..row).collect();
-        let rotation = self.rope.at(&positions, &self.device.device);
-        Prefix { depth: 0, rotation, hidden, visual, cache: KvCache::default() }
+        let rotation = self.rope.at(&positions, device);
+        Ok(Prefix { depth: 0, rotation, hidden, visual, cache: KvCache::default() })
     }
 
     /// Runs `prefix` through the layers up to `depth`.
@@ -262,7 +271,7 @@ impl Model {
         let start = prefix.hidden.dims()[0];
         let positions: Vec<usize> = (start..start + after.len()).collect();
         let rotation = self.rope.at(&positions, &self.device.device);
-        let mut hidden = self.decoder().enter(self.decoder().embed(after), &self.config.text);
+        let mut hidden = self.decoder().embed(after, &self.device.device, &self.config.text)?;
         let mut cache = KvCache::default();
         let layers = prefix.cache.layers.len();
         for (i, (layer, held)) in self.decoder().layers.iter().zip(&prefix.cache.layers).enumerate() {
@@ -279,8 +288,8 @@ impl Model {
         let layer = &self.decoder().layers[prefix.depth];
         let (visual, positions) = self.rows(prefix, &prefix.visual)?;
         let (rope, config) = (self.config.focus.score_rope, &self.config.text);
-        let query = layer.score_query(question.hidden.clone(), rope.then_some(&question.rotation), config);
-        let key = layer.score_key(visual, rope.then_some(&positions), config);
+        let query = layer.score_query(question.hidden.clone(), rope.then_some(&question.rotation), config)?;
+        let key = layer.score_key(visual, rope.then_some(&positions), config)?;
         text_guided(query, key, keep).await
     }
 
@@ -329,39 +338,7 @@ impl Model {
                 hidden = out;
             }
         }
-        Ok((cache, self.decoder().logits(hidden)))
-    }
-
-    /// Runs one more token through all layers: logits (1, vocab) of the next token.
-    pub(crate) async fn step(
-        &self,
-        token: u32,
-        position: usize,
-        cache: &mut KvCache,
-        pace: &Pace,
-    ) -> Result<Tensor<2>, Error> {
-        let rotation = self.rope.at(&[position], &self.device.device);
-        let mut hidden = self.decoder().enter(self.decoder().embed(&[token]), &self.config.text);
-        pace.check().await?;
-        // Move each cache in and out, so that it has one owner and is written in place.
-        let caches = std::mem::take(&mut cache.layers);
-        for (layer, held) in self.decoder().layers.iter().zip(caches) {
-            let (out, grown) = self.layer(layer, hidden, &rotation, Some(held), pace).await?;
-            cache.layers.push(grown);
-            hidden = out;
-        }
-        Ok(self.decoder().logits(hidden))
-    }
-
-    async fn layer(
-        &self,
-        layer: &DecoderLayer,
-        hidden: Tensor<2>,
-        rotation: &Rotation,
-        cache: Option<LayerCache>,
-        pace: &Pace,
-    ) -> Result<(Tensor<2>, LayerCache), Error> {
-        layer.forward(hidden, rotation, cache, &self.config.text, self.dtype, (self.steps, pace)).await
+        Ok((cache, self.decoder().logits(hidden)?))
     }
 
     /// Runs new tokens through one layer, some rows at once: a row depends on earlier rows only, through the cache.
@@ -375,29 +352,28 @@ impl Model {
         pace: &Pace,
     ) -> Result<(Tensor<2>, LayerCache), Error> {
         let [rows, _] = hidden.dims();
-        let work = self.config.text.layer_work();
-        let most = self.steps.rows(work, self.config.text.widest());
-        pace.step(at.progress(0, rows)).await?;
-        let (out, cache) = if rows <= most {
-            self.layer(layer, hidden, rotation, cache, pace).await?
-        } else {
-            let mut cache = match cache {
-                Some(cache) => cache,
-                None => LayerCache::empty(&self.config.text.cache_shape(rows), self.dtype, &self.device.device),
-            };
-            cache.reserve(rows);
-            let mut parts = Vec::new();
-            for first in (0..rows).step_by(most) {
-                pace.step(at.progress(first, rows)).await?;
-                let count = most.min(rows - first);
-                let part = hidden.clone().narrow(0, first, count);
-                let rotation = rotation.narrow(first, count);
-                let (out, grown) = self.layer(layer, part, &rotation, Some(cache), pace).await?;
-                parts.push(out);
-                cache = grown;
+        let (config, device) = (&self.config.text, &self.device.device);
+        let work = config.layer_work();
+        let most = self.steps.rows(work, config.widest());
+        let mut cache = match cache {
+            Some(mut cache) => {
+                cache.reserve(rows);
+                cache
             }
-            (Tensor::cat(parts, 0), cache)
+            None => LayerCache::empty(&config.cache_shape(rows), self.dtype, device),
         };
+        let mut parts = Vec::new();
+        for first in (0..rows).step_by(most) {
+            pace.step(at.progress(first, rows)).await?;
+            let count = most.min(rows - first);
+            let part = if count == rows { hidden.clone() } else { hidden.clone().narrow(0, first, count) };
+            let rotation = rotation.narrow(first, count);
+            let cursor = Cursor::new(cache.len(), device);
+            let (out, grown) = layer.forward(part, (&rotation, &cursor), cache, config, (self.steps, pace)).await?;
+            parts.push(out);
+            cache = grown;
+        }
+        let out = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };
         if self.steps.waits(rows as u64 * work) {
             settle(&out).await?;
         }

@@ -51,8 +51,8 @@ mod resize;
 mod tiles;
 
 // The network.
+mod norm;
 mod linear;
-mod attention;
 mod vision;
 mod projector;
 mod vision_sampler;
@@ -61,6 +61,7 @@ mod decoder;
 mod text_sampler;
 mod network;
 mod focus;
+mod decode;
 
 // A question to an answer.
 mod pick;
@@ -103,6 +104,7 @@ pub mod parts {
         load::Loader,
         names::SELECTOR,
         network::Network,
+        norm::Norm,
         pace::{Pace, Steps},
         projector::Projector,
         rope::{Rope, Rotation},

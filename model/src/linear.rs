@@ -1,17 +1,19 @@
-//! Linear layers, `y = x W^T + b`, and activations. The weight has the layout of the checkpoint, (d_out, d_in).
+//! Linear layers, `y = x W^T + b`. The weight has the layout of the checkpoint, (d_out, d_in).
+
+use std::ops::Range;
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
+use fovea_runtime::network_ops::{self, After};
 
-use fovea_runtime::element_ops::{gated_silu, quick_gelu};
+use crate::{error::Error, norm::Norm};
 
-use crate::{config::Activation, error::Error};
-
-/// A linear layer.
+/// A linear layer, or several with the same input, joined by rows.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// (d_out, d_in), in the dtype of the loaded matrices, f32 or f16.
-    pub weight: Param<Tensor<2>>,
+    /// Parts of (rows, d_in), in the dtype of the loaded matrices, f32 or f16. More than one only where a device can't bind the
+    /// whole matrix.
+    pub weight: Vec<Param<Tensor<2>>>,
     /// (d_out,), f32.
     pub bias: Option<Param<Tensor<1>>>,
 }
@@ -19,49 +21,44 @@ pub struct Linear {
 impl Linear {
     /// `x W^T + b`.
     ///
-    /// With weights in f16 the product is computed in f16, and the backend decides in which dtype it sums; the rest is f32.
-    ///
     /// # Shapes
     /// `x` (rows, d_in), f32 -> (rows, d_out), f32.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = product(x, self.weight.val());
-        match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        }
-    }
-}
-
-/// `x W^T` for a weight in f32 or f16.
-///
-/// # Shapes
-/// `x` (rows, d_in), f32; `weight` (d_out, d_in) -> (rows, d_out), f32.
-pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    if weight.dtype() == DType::F32 {
-        return x.matmul(weight.transpose());
-    }
-    x.cast(weight.dtype()).matmul(weight.transpose()).cast(DType::F32)
-}
-
-impl Activation {
-    /// Applies the nonlinearity, element by element.
-    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::QuickGelu => quick_gelu(x),
-            Self::Gelu => burn::tensor::activation::gelu(x),
-            Self::GeluTanh => burn::tensor::activation::gelu_approximate(x),
-            Self::Silu => burn::tensor::activation::silu(x),
-        }
-    }
-
-    /// `f(gate) * up`, element by element.
     ///
     /// # Errors
-    /// [`fovea_runtime::Error::Shape`] if the shapes differ.
-    pub(crate) fn gate<const D: usize>(self, gate: Tensor<D>, up: Tensor<D>) -> Result<Tensor<D>, Error> {
-        match self {
-            Self::Silu => Ok(gated_silu(gate, up)?),
-            _ => Ok(self.apply(gate) * up),
+    /// [`fovea_runtime::Error::Shape`] if the width differs.
+    pub fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, Error> {
+        self.run(x, None, After::Nothing)
+    }
+
+    /// The layer after an RMS norm, if given, and what follows it ([`network_ops::linear`]).
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if a shape differs.
+    pub(crate) fn run(&self, x: Tensor<2>, norm: Option<&Norm>, after: After) -> Result<Tensor<2>, Error> {
+        let norm = norm.map(|norm| (norm.gamma.val(), norm.epsilon));
+        Ok(network_ops::linear(x, &self.parts(), self.bias.as_ref().map(Param::val), norm, after)?)
+    }
+
+    /// Some columns of the result: a layer with these rows of the weight.
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Shape`] if a shape differs.
+    pub(crate) fn columns(&self, x: Tensor<2>, norm: &Norm, columns: Range<usize>) -> Result<Tensor<2>, Error> {
+        let mut first = 0;
+        let mut parts = Vec::new();
+        for part in self.parts() {
+            let rows = part.dims()[0];
+            let (from, to) = (columns.start.max(first), columns.end.min(first + rows));
+            if from < to {
+                parts.push(part.narrow(0, from - first, to - from));
+            }
+            first += rows;
         }
+        let bias = self.bias.as_ref().map(|bias| bias.val().narrow(0, columns.start, columns.len()));
+        Ok(network_ops::linear(x, &parts, bias, Some((norm.gamma.val(), norm.epsilon)), After::Nothing)?)
+    }
+
+    fn parts(&self) -> Vec<Tensor<2>> {
+        self.weight.iter().map(Param::val).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use fovea_runtime::{Error as RuntimeError, OpenDevice, memory};
 use serde_json::{Value, json};
 
@@ -77,6 +77,8 @@ pub struct Model {
     pub(crate) network: Network,
     pub(crate) rope: Rope,
     pub(crate) steps: Steps,
+    /// The tokens that may be chosen: bit `i % 32` of word `i / 32`.
+    pub(crate) allowed: Tensor<1, Int>,
     notes: Vec<String>,
     weight_bytes: u64,
 }
@@ -86,7 +88,7 @@ impl Model {
     ///
     /// # Errors
     /// [`fovea_runtime::Error::OutOfMemory`] before anything is allocated, if the plan does not fit;
-    /// [`fovea_runtime::Error::MissingFeature`] if a tensor exceeds the buffers of the device;
+    /// [`fovea_runtime::Error::MissingFeature`] if a tensor other than a matrix exceeds the buffers of the device;
     /// [`fovea_runtime::Error::Tensor`] for a value that is not finite; [`Error::Cancelled`]; errors of device and files.
     pub async fn load(
         checkpoint: Checkpoint,
@@ -99,8 +101,9 @@ impl Model {
         let Fit { dtype, plan, note } = fit(&checkpoint, &device, precision, have)?;
         let own = checkpoint.prompter.generation().notes.iter();
         let notes = checkpoint.notes.iter().chain(own).cloned().chain(note).collect();
-        for parameter in checkpoint.needed() {
-            let (name, need) = (&parameter.name, parameter.values().saturating_mul(dtype.size() as u64));
+        // A matrix is cut where a binding is too small; all others must fit.
+        for parameter in checkpoint.needed().into_iter().filter(|parameter| !parameter.is_matrix) {
+            let (name, need) = (&parameter.name, parameter.values().saturating_mul(4));
             let have = device.info.max_binding_size.min(device.info.max_buffer_size);
             if need > have {
                 let what = format!(
@@ -119,17 +122,20 @@ impl Model {
         let total = needed.iter().filter_map(|p| entries.get(&p.name)).map(|e| e.bytes()).sum();
         let loaded = report(LoadStage::Loading);
         let progress = |done| loaded(done, total);
-        let load = Loader::new(&checkpoint.weights, &device.device, dtype, cancel, &progress);
+        let largest = device.info.max_binding_size.min(device.info.max_buffer_size);
+        let load = Loader::new(&checkpoint.weights, &device.device, dtype, cancel, &progress).cut_at(largest);
         let (names, config) = (&checkpoint.names, &checkpoint.config);
         let loading = async {
             let network = Network::load(&load, names, config, checkpoint.selector).await?;
             // A small tensor that comes late: all copies before it are done.
-            fovea_runtime::read::settle(&network.decoder.embed(&[0])).await?;
+            let last = network.decoder.embed(&[0], &device.device, &config.text)?;
+            fovea_runtime::read::settle(&last).await?;
             Ok::<_, Error>(network)
         };
         let network = device.guard(loading).await?;
         Ok(Arc::new(Self {
             rope: Rope::new(&config.text),
+            allowed: bits(checkpoint.prompter.allowed(), config.text.vocab, &device),
             steps: Steps::of(&device.info),
             notes,
             weight_bytes: plan.weight_bytes,
@@ -234,6 +240,17 @@ impl Model {
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
     }
+}
+
+/// One bit per token of the vocabulary: whether it may be chosen.
+fn bits(allowed: &[bool], vocab: usize, device: &OpenDevice) -> Tensor<1, Int> {
+    let mut words = vec![0u32; vocab.div_ceil(32)];
+    for id in (0..vocab.min(allowed.len())).filter(|&id| allowed[id]) {
+        words[id / 32] |= 1 << (id % 32);
+    }
+    let words: Vec<i32> = words.into_iter().map(|word| word as i32).collect();
+    let count = words.len();
+    Tensor::from_data(TensorData::new(words, [count]), &device.device)
 }
 
 /// How a checkpoint is loaded.

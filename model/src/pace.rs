@@ -9,19 +9,16 @@ use fovea_runtime::{DeviceInfo, device::DeviceClass};
 
 use crate::{cancel::Cancel, error::Error, stage::Stage};
 
-/// Multiply-adds of one step on the CPU. A run can stop between the products of a step. The largest product is about a quarter of
+/// Multiply-adds of one step on the CPU. A run can stop between the products of a step. The largest product is about half of
 /// the step: a quarter of a second on two desktop cores, or on one thread of a browser. Narrower steps are slower: a product of
 /// 4096 x 14336 in f16 reaches 47 billion multiply-adds per second with 64 rows, 100 with 256, and 140 with 1024 (2 cores,
 /// AVX-512, 29 November 2026).
-const STEP: u64 = if cfg!(target_family = "wasm") { 4_000_000_000 } else { 100_000_000_000 };
+const STEP: u64 = if cfg!(target_family = "wasm") { 2_000_000_000 } else { 50_000_000_000 };
 /// Least number of rows of a step.
 const FEWEST: usize = 32;
 /// Multiply-adds of a layer from which on the run waits for the GPU after it, so that progress is correct and a stop is quick: a
 /// second of a software GPU (first value), tens of milliseconds of a real one (second value).
 const HEAVY: [u64; 2] = [2_000_000_000, 200_000_000_000];
-/// Query rows of attention at once. This bounds the score matrix of backends that materialise it. It also lets causal attention
-/// skip the keys after each block, which is half of the work of a long prefill.
-const BLOCK: usize = 512;
 
 /// How much of a layer a device computes at once.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +53,6 @@ impl Steps {
         let by_memory = self.values / widest.max(1);
         let by_time = if self.cpu { (STEP / work.max(1)).max(FEWEST as u64) } else { u64::MAX };
         usize::try_from(by_memory.min(by_time).max(1)).unwrap_or(usize::MAX)
-    }
-
-    /// Query rows at once for scores of `heads` over `keys`.
-    pub(crate) fn queries(&self, heads: usize, keys: usize) -> usize {
-        let most = self.values / (heads as u64 * keys as u64).max(1);
-        usize::try_from(most).unwrap_or(usize::MAX).clamp(1, BLOCK)
     }
 
     /// Whether to wait for the device after a layer of this many multiply-adds.
@@ -140,10 +131,6 @@ mod tests {
     #[test]
     fn no_buffer_exceeds_the_binding() {
         let gpu = Steps { cpu: false, software: false, values: 32 << 20 };
-        // 32 heads over 8000 keys: 131 rows of 1 024 000 bytes in 128 MiB.
-        assert_eq!(gpu.queries(32, 8000), 131);
-        assert_eq!(gpu.queries(32, 100), BLOCK);
-        assert_eq!(gpu.queries(1 << 20, 1 << 20), 1);
         // A feed-forward of 14336 columns: 2340 rows of 57 344 bytes.
         assert_eq!(gpu.rows(u64::MAX, 14336), 2340);
         assert_eq!(gpu.rows(0, 0), 1 << 25);

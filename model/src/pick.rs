@@ -71,6 +71,11 @@ impl<'a> Picker<'a> {
         Self { pick, rng: ChaCha8Rng::seed_from_u64(pick.seed), allowed, penalty, seen }
     }
 
+    /// Whether each token is the most likely allowed one, with logits as they are.
+    pub fn is_plain(&self) -> bool {
+        self.pick.temperature == 0.0 && self.penalty == 1.0
+    }
+
     /// Records that `id` is the next token of the answer.
     pub fn push(&mut self, id: u32) {
         self.seen.insert(id);

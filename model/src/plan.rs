@@ -170,12 +170,12 @@ impl Plan {
         let [layers, heads, kv_heads, d_head, d, d_ff] =
             [t.n_layers, t.n_heads, t.n_kv_heads, t.d_head, t.d_model, t.d_ff].map(|n| n as u64);
         let cache = product(&[2, layers, kv_heads, d_head, value_bytes, tokens]);
-        // The caches of one layer in f32, as its attention reads them.
-        let read = product(&[8, kv_heads, d_head, tokens]);
+        // Weights in f16 are widened, some rows at once.
+        let wide = if value_bytes == 2 { 4 << 24 } else { 0 };
         let hidden = product(&[4, 3, d, tokens]);
         let feed_forward = product(&[4, rows, 2 * d + 3 * d_ff]);
-        let scores = product(&[8, rows.min(512), tokens, heads]);
-        [cache, read, hidden, feed_forward.max(scores)].into_iter().fold(0, u64::saturating_add)
+        let attention = product(&[4, rows, 2 * d + (2 * heads + 2 * kv_heads) * d_head]);
+        [cache, wide, hidden, feed_forward.max(attention)].into_iter().fold(0, u64::saturating_add)
     }
 
     /// Peak memory in bytes: weights, features, and the larger of vision tower and prefill with every token.
@@ -243,11 +243,11 @@ mod tests {
         });
         let config = serde_json::json!({"model_type": "llava_next", "text_config": text});
         let config = Config::from_json(&config).expect("a config");
-        // 10 tokens in f16: caches 2 * 2 layers * 4 * 2 bytes * 10; read in f32 2 * 4 * 4 * 10; three hidden states 4 * 3 * 8 * 10;
-        // the feed-forward of 4 rows 4 * 4 * (2 * 8 + 3 * 16), which is more than their scores, 2 * 4 * 4 * 10 * 2.
-        assert_eq!(Plan::question_bytes(&config, 10, 4, 2), 320 + 320 + 960 + 1024);
-        // With 40 tokens the scores are larger.
-        assert_eq!(Plan::question_bytes(&config, 40, 4, 2), 1280 + 1280 + 3840 + 2560);
+        // 10 tokens in f16: caches 2 * 2 layers * 4 * 2 bytes * 10; weights as f32; three hidden states 4 * 3 * 8 * 10;
+        // the feed-forward of 4 rows 4 * 4 * (2 * 8 + 3 * 16), which is more than attention, 4 * 4 * (2 * 8 + 6 * 4).
+        assert_eq!(Plan::question_bytes(&config, 10, 4, 2), 320 + (64 << 20) + 960 + 1024);
+        // In f32 nothing is widened.
+        assert_eq!(Plan::question_bytes(&config, 40, 4, 4), 2560 + 3840 + 1024);
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         let plan = Plan::of(&config, &tiles, false, &needed, None, Stored::F32);
         assert_eq!((plan.weight_bytes, plan.peak_bytes()), (u64::MAX, u64::MAX), "bytes (got, expected)");
         assert_eq!(plan.full.kv_cache, u64::MAX, "KV cache (got, expected)");
-        assert!(config.text.layer_work() > 1 << 47 && config.text.widest() == 131_072 * 4096);
+        assert!(config.text.layer_work() > 1 << 47 && config.text.widest() == 3 * 131_072 * 4096);
         assert_eq!(Plan::question_bytes(&config, usize::MAX, 512, 4), u64::MAX, "a question (got, expected)");
     }
 }

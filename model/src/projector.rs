@@ -5,6 +5,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use fovea_runtime::network_ops::After;
 
 use crate::{
     config::{Config, ProjectorKind, VisionConfig},
@@ -77,10 +78,12 @@ impl Projector {
             if !parts.is_empty() {
                 pace.check().await?;
             }
-            let x = self.linear_1.forward(rows);
             parts.push(match &self.linear_2 {
-                Some(linear_2) => linear_2.forward(config.projector_activation.apply(x)),
-                None => x,
+                Some(linear_2) => {
+                    let x = self.linear_1.run(rows, None, After::Activate(config.projector_activation))?;
+                    linear_2.forward(x)?
+                }
+                None => self.linear_1.forward(rows)?,
             });
         }
         Ok(Tensor::cat(parts, 0).reshape([tiles, patches, c]))

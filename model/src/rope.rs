@@ -6,11 +6,10 @@ use fovea_runtime::sampler_ops::row_gather;
 
 use crate::config::{RopeScaling, TextConfig};
 
-/// Cosines and sines of some positions, (tokens, d_head / 2) each, f32.
+/// Cosines and sines of some positions, (tokens, d_head), f32: in each row d_head / 2 cosines, then the sines.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+    pub(crate) table: Tensor<2>,
 }
 
 /// The rotary frequencies. Angles are computed on the host: the sine of WGSL is too inexact for large arguments.
@@ -32,14 +31,15 @@ impl Rope {
 
     /// The rotation of tokens at `positions`, uploaded to `device`.
     pub fn at(&self, positions: &[usize], device: &Device) -> Rotation {
-        let shape = [positions.len(), self.frequencies.len()];
-        // The reference rounds the angle to f32, so this does as well; cosine and sine are computed in f64.
-        let angles = || positions.iter().flat_map(|&p| self.frequencies.iter().map(move |f| f64::from(p as f32 * f)));
-        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
-        Rotation {
-            cos: tensor(angles().map(|a| a.cos() as f32).collect()),
-            sin: tensor(angles().map(|a| a.sin() as f32).collect()),
+        let mut table = Vec::with_capacity(2 * positions.len() * self.frequencies.len());
+        for &position in positions {
+            // The reference rounds the angle to f32, so this does as well; cosine and sine are computed in f64.
+            let angles = || self.frequencies.iter().map(|f| f64::from(position as f32 * f));
+            table.extend(angles().map(|a| a.cos() as f32));
+            table.extend(angles().map(|a| a.sin() as f32));
         }
+        let shape = [positions.len(), 2 * self.frequencies.len()];
+        Rotation { table: Tensor::from_data(TensorData::new(table, shape), device) }
     }
 }
 
@@ -49,19 +49,18 @@ impl Rotation {
     /// # Errors
     /// [`fovea_runtime::Error::Shape`] if a tensor is empty.
     pub(crate) fn pick(&self, indices: &Tensor<1, Int>) -> Result<Self, fovea_runtime::Error> {
-        let pick = |table: &Tensor<2>| Ok(row_gather(table.clone().unsqueeze::<3>(), indices.clone())?.squeeze_dim(0));
-        Ok(Self { cos: pick(&self.cos)?, sin: pick(&self.sin)? })
+        let table = row_gather(self.table.clone().unsqueeze::<3>(), indices.clone())?.squeeze_dim(0);
+        Ok(Self { table })
     }
 
     /// These positions, followed by those of `next`.
     pub(crate) fn then(&self, next: &Self) -> Self {
-        let cat = |a: &Tensor<2>, b: &Tensor<2>| Tensor::cat(vec![a.clone(), b.clone()], 0);
-        Self { cos: cat(&self.cos, &next.cos), sin: cat(&self.sin, &next.sin) }
+        Self { table: Tensor::cat(vec![self.table.clone(), next.table.clone()], 0) }
     }
 
     /// `count` positions, starting with number `first`.
     pub(crate) fn narrow(&self, first: usize, count: usize) -> Self {
-        Self { cos: self.cos.clone().narrow(0, first, count), sin: self.sin.clone().narrow(0, first, count) }
+        Self { table: self.table.clone().narrow(0, first, count) }
     }
 
     /// Rotates every head: `(a, b) -> (a cos - b sin, b cos + a sin)`, where a and b are the two halves of a head.
@@ -71,7 +70,8 @@ impl Rotation {
     pub(crate) fn apply(&self, x: Tensor<3>) -> Tensor<3> {
         let half = x.dims()[2] / 2;
         let (a, b) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
-        let (cos, sin) = (self.cos.clone().unsqueeze::<3>(), self.sin.clone().unsqueeze::<3>());
+        let part = |first: usize| self.table.clone().narrow(1, first, half).unsqueeze::<3>();
+        let (cos, sin) = (part(0), part(half));
         let first = a.clone() * cos.clone() - b.clone() * sin.clone();
         let second = b * cos + a * sin;
         Tensor::cat(vec![first, second], 2)

@@ -3,17 +3,19 @@
 //! `models/idefics3/modeling_idefics3.py`. Their layers are equal; what goes before and after them differs, and is optional here.
 
 use burn::module::{Module, Param};
-use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
-use fovea_runtime::read::settle;
+use fovea_runtime::{
+    network_ops::{After, Heads, attend_full},
+    read::settle,
+};
 
 use crate::{
-    attention,
     config::{Activation, Config, VisionConfig},
     error::Error,
     linear::Linear,
     load::Loader,
     names::Names,
+    norm::Norm,
     pace::{Pace, Progress, Steps},
     stage::Stage,
 };
@@ -21,12 +23,11 @@ use crate::{
 /// One layer: attention and feed-forward, each after a norm and inside a residual connection.
 #[derive(Module, Debug)]
 struct Layer {
-    layer_norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    layer_norm1: Norm,
+    /// Query, key and value, side by side.
+    qkv_proj: Linear,
     out_proj: Linear,
-    layer_norm2: LayerNorm,
+    layer_norm2: Norm,
     fc1: Linear,
     fc2: Linear,
 }
@@ -42,10 +43,10 @@ pub struct VisionTower {
     /// (places, d_model), the class token first.
     position_embedding: Param<Tensor<2>>,
     /// CLIP's norm before the first layer.
-    pre_layrnorm: Option<LayerNorm>,
+    pre_layrnorm: Option<Norm>,
     layers: Vec<Layer>,
     /// The norm after the last layer, if the features are its output.
-    post_layernorm: Option<LayerNorm>,
+    post_layernorm: Option<Norm>,
 }
 
 impl VisionTower {
@@ -72,9 +73,13 @@ impl VisionTower {
             let name = |rest: &str| names.vision_layer(layer, rest);
             layers.push(Layer {
                 layer_norm1: load.layer_norm(&name("layer_norm1"), d, v.epsilon).await?,
-                q_proj: load.linear(&name("self_attn.q_proj"), d, d, true).await?,
-                k_proj: load.linear(&name("self_attn.k_proj"), d, d, true).await?,
-                v_proj: load.linear(&name("self_attn.v_proj"), d, d, true).await?,
+                qkv_proj: load
+                    .side_by_side(
+                        &["q_proj", "k_proj", "v_proj"].map(|p| (name(&format!("self_attn.{p}")), d)),
+                        d,
+                        true,
+                    )
+                    .await?,
                 out_proj: load.linear(&name("self_attn.out_proj"), d, d, true).await?,
                 layer_norm2: load.layer_norm(&name("layer_norm2"), d, v.epsilon).await?,
                 fc1: load.linear(&name("mlp.fc1"), v.d_ff, d, true).await?,
@@ -119,7 +124,7 @@ impl VisionTower {
             .reshape([tiles, 3, p, side, p, side])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([tiles * p * p, 3 * side * side]);
-        let patches = self.patch_embedding.forward(patches).reshape([tiles, p * p, d]);
+        let patches = self.patch_embedding.forward(patches)?.reshape([tiles, p * p, d]);
         let embedded = match &self.class_embedding {
             Some(class) => {
                 let class = class.val().reshape([1, 1, d]).expand([tiles, 1, d]);
@@ -131,7 +136,7 @@ impl VisionTower {
         let hidden = embedded + self.position_embedding.val().unsqueeze();
         let hidden = hidden.reshape([tiles * tokens, d]);
         let mut hidden = match &self.pre_layrnorm {
-            Some(norm) => norm.forward(hidden),
+            Some(norm) => norm.forward(hidden)?,
             None => hidden,
         };
         let mut states: Vec<(usize, Tensor<2>)> = Vec::new();
@@ -140,44 +145,25 @@ impl VisionTower {
                 states.push((at, hidden.clone()));
             }
         };
-        let widest = config.d_ff.max(config.d_model).max(config.n_heads * tokens) as u64;
+        let widest = config.d_ff.max(3 * config.d_model) as u64;
         let most = steps.rows(config.layer_work(), widest);
         for (i, layer) in self.layers.iter().enumerate() {
-            let progress = |done: usize| Progress {
-                stage: Stage::VisionTower,
-                done: (i * tiles * tokens + done) as u64,
-                total: (self.layers.len() * tiles * tokens) as u64,
-            };
             keep(i, &hidden);
-            pace.step(progress(0)).await?;
-            let shape = [tokens, config.n_heads];
-            if tiles * tokens <= most {
-                hidden = layer.forward(hidden, shape, config.activation);
-            } else if tokens <= most {
-                // Whole tiles: a tile does not see the others.
-                let mut parts = Vec::new();
-                for part in hidden.split((most / tokens) * tokens, 0) {
-                    pace.step(progress(parts.len() * (most / tokens) * tokens)).await?;
-                    parts.push(layer.forward(part, shape, config.activation));
-                }
-                hidden = Tensor::cat(parts, 0);
-            } else {
-                let mut parts = Vec::new();
-                for tile in hidden.split(tokens, 0) {
-                    let (key, value) = layer.keys(tile.clone(), shape, most);
-                    for rows in tile.split(most, 0) {
-                        pace.step(progress(parts.len() * most)).await?;
-                        parts.push(layer.queries(rows, &key, &value, config.n_heads, config.activation));
-                    }
-                }
-                hidden = Tensor::cat(parts, 0);
+            let mut parts = Vec::new();
+            // Whole tiles: a tile does not see the others.
+            for group in hidden.split((most / tokens).max(1) * tokens, 0) {
+                let done = i * tiles * tokens + parts.iter().map(|part: &Tensor<2>| part.dims()[0]).sum::<usize>();
+                let total = self.layers.len() * tiles * tokens;
+                let progress = Progress { stage: Stage::VisionTower, done: done as u64, total: total as u64 };
+                parts.push(layer.forward(group, config, most, (progress, pace)).await?);
             }
+            hidden = joined(parts);
             if steps.waits((tiles * tokens) as u64 * config.layer_work()) {
                 settle(&hidden).await?;
             }
         }
         if let Some(norm) = &self.post_layernorm {
-            hidden = norm.forward(hidden);
+            hidden = norm.forward(hidden)?;
         }
         states.push((config.n_used, hidden));
         let first = usize::from(config.class_token);
@@ -190,55 +176,41 @@ impl VisionTower {
 }
 
 impl Layer {
-    /// The layer over whole tiles: `hidden` (tiles * tokens, d_model) -> the same.
-    fn forward(&self, hidden: Tensor<2>, [tokens, heads]: [usize; 2], activation: Activation) -> Tensor<2> {
-        let [rows, d] = hidden.dims();
-        let tiles = rows / tokens;
-        let split = |x: Tensor<2>| x.reshape([tiles, tokens, heads, d / heads]).swap_dims(1, 2);
-        let x = self.layer_norm1.forward(hidden.clone());
-        let query = split(self.q_proj.forward(x.clone()));
-        let key = split(self.k_proj.forward(x.clone()));
-        let value = split(self.v_proj.forward(x));
-        let seen = attention::full(query, key, value).swap_dims(1, 2).reshape([tiles * tokens, d]);
-        self.after_attention(hidden, seen, activation)
-    }
-
-    /// Keys and values of one tile, computed `rows` at a time: `hidden` (tokens, d_model) -> (1, heads, tokens, d_head) each.
-    fn keys(&self, hidden: Tensor<2>, [tokens, heads]: [usize; 2], rows: usize) -> (Tensor<4>, Tensor<4>) {
-        let d = hidden.dims()[1];
-        let (keys, values) = hidden
-            .split(rows, 0)
-            .into_iter()
-            .map(|part| {
-                let x = self.layer_norm1.forward(part);
-                (self.k_proj.forward(x.clone()), self.v_proj.forward(x))
-            })
-            .unzip();
-        let split =
-            |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).reshape([1, tokens, heads, d / heads]).swap_dims(1, 2);
-        (split(keys), split(values))
-    }
-
-    /// The layer over some rows of a tile, with the keys and values of the whole tile: `hidden` (rows, d_model) -> the same.
-    fn queries(
+    /// The layer over whole tiles, at most `most` rows at once: `hidden` (tiles * tokens, d_model) -> the same.
+    async fn forward(
         &self,
         hidden: Tensor<2>,
-        key: &Tensor<4>,
-        value: &Tensor<4>,
-        heads: usize,
-        activation: Activation,
-    ) -> Tensor<2> {
-        let [rows, d] = hidden.dims();
-        let query = self.q_proj.forward(self.layer_norm1.forward(hidden.clone()));
-        let query = query.reshape([1, rows, heads, d / heads]).swap_dims(1, 2);
-        let seen = attention::full(query, key.clone(), value.clone()).swap_dims(1, 2).reshape([rows, d]);
-        self.after_attention(hidden, seen, activation)
+        config: &VisionConfig,
+        most: usize,
+        (progress, pace): (Progress, &Pace),
+    ) -> Result<Tensor<2>, Error> {
+        let rows = hidden.dims()[0];
+        let width = config.d_model / config.n_heads;
+        let heads = Heads { query: config.n_heads, key: config.n_heads, width };
+        let mut qkv = Vec::new();
+        for rows in hidden.clone().split(most, 0) {
+            pace.step(progress).await?;
+            qkv.push(self.qkv_proj.forward(self.layer_norm1.forward(rows)?)?);
+        }
+        let seen = attend_full(joined(qkv), rows / config.places(), heads)?;
+        let mut parts = Vec::new();
+        for (hidden, seen) in hidden.split(most, 0).into_iter().zip(seen.split(most, 0)) {
+            pace.step(progress).await?;
+            parts.push(self.after_attention(hidden, seen, config.activation)?);
+        }
+        Ok(joined(parts))
     }
 
     /// The rest of the layer, after the attention: `hidden` is the input of the layer, `seen` the output of the attention.
-    fn after_attention(&self, hidden: Tensor<2>, seen: Tensor<2>, activation: Activation) -> Tensor<2> {
-        let hidden = hidden + self.out_proj.forward(seen);
-        let x = self.fc1.forward(self.layer_norm2.forward(hidden.clone()));
-        hidden + self.fc2.forward(activation.apply(x))
+    fn after_attention(&self, hidden: Tensor<2>, seen: Tensor<2>, f: Activation) -> Result<Tensor<2>, Error> {
+        let add = |residual| After::Add { residual, factor: 1.0 };
+        let hidden = self.out_proj.run(seen, None, add(hidden))?;
+        let x = self.fc1.run(self.layer_norm2.forward(hidden.clone())?, None, After::Activate(f))?;
+        self.fc2.run(x, None, add(hidden))
     }
+}
+
+/// Parts of a tensor, one after the other. A single part is not copied.
+fn joined(mut parts: Vec<Tensor<2>>) -> Tensor<2> {
+    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) }
 }

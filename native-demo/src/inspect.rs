@@ -80,10 +80,10 @@ fn model(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     let (inputs, width) = (v.shuffle * v.shuffle * v.d_features(), t.d_model);
     let projector = match found.config.projector {
         ProjectorKind::Mlp => {
-            let activation = json!(found.config.projector_activation);
+            let config = json!(found.config);
             format!(
                 "linear {inputs} to {width}, {}, linear {width} to {width}",
-                activation.as_str().unwrap_or_default()
+                config["projector_activation"].as_str().unwrap_or_default()
             )
         }
         ProjectorKind::Shuffle => format!("{0}x{0} patches become one token, linear {inputs} to {width}", v.shuffle),

@@ -24,9 +24,10 @@ impl LayerCache {
         Self { key: key.cast(dtype), value: value.cast(dtype), len }
     }
 
-    /// An empty cache with capacity for keys and values of `shape` (kv_heads, tokens, d_head) each.
+    /// An empty cache with capacity for keys and values of `shape` (kv_heads, tokens, d_head) each. Rows without a token have no
+    /// defined value; no operation reads them.
     pub fn empty(shape: &[usize; 3], dtype: DType, device: &Device) -> Self {
-        Self { key: Tensor::zeros(*shape, (device, dtype)), value: Tensor::zeros(*shape, (device, dtype)), len: 0 }
+        Self { key: Tensor::empty(*shape, (device, dtype)), value: Tensor::empty(*shape, (device, dtype)), len: 0 }
     }
 
     /// Grows the capacity for `tokens` more.
@@ -50,31 +51,32 @@ impl LayerCache {
         (self.key.shape().num_elements() + self.value.shape().num_elements()) as u64 * self.key.dtype().size() as u64
     }
 
-    /// Adds the keys and values of new tokens, (kv_heads, tokens, d_head) each.
-    ///
-    /// # Panics
-    /// Where the number of heads or the width is not that of the cache.
-    pub fn append(&mut self, key: Tensor<3>, value: Tensor<3>) {
-        let added = key.dims()[1];
-        write(&mut self.key, self.len, key);
-        write(&mut self.value, self.len, value);
-        self.len += added;
+    /// (kv_heads, capacity, d_head).
+    pub fn dims(&self) -> [usize; 3] {
+        self.key.dims()
     }
 
-    /// Keys and values, (kv_heads, len, d_head) each: views of the buffers.
-    pub fn read(&self) -> (Tensor<3>, Tensor<3>) {
-        (self.key.clone().narrow(1, 0, self.len), self.value.clone().narrow(1, 0, self.len))
+    /// Grows the buffers if they have no room for `tokens` more: then by some tokens more than needed.
+    pub(crate) fn room_for(&mut self, tokens: usize) {
+        if self.len + tokens > self.key.dims()[1] {
+            self.reserve(tokens + GROWTH);
+        }
     }
-}
 
-fn write(buffer: &mut Tensor<3>, at: usize, new: Tensor<3>) {
-    let new = new.cast(buffer.dtype());
-    let end = at + new.dims()[1];
-    if end > buffer.dims()[1] {
-        grow(buffer, at, end + GROWTH);
+    /// Both buffers, (kv_heads, capacity, d_head) each. The cache gives up its own, so that they can be written in place.
+    pub(crate) fn take(self) -> (Tensor<3>, Tensor<3>) {
+        (self.key, self.value)
     }
-    let [heads, _, d_head] = buffer.dims();
-    buffer.inplace(|room| room.slice_assign([0..heads, at..end, 0..d_head], new));
+
+    /// Both buffers, (kv_heads, capacity, d_head) each, with `len` tokens.
+    pub(crate) fn of(key: Tensor<3>, value: Tensor<3>, len: usize) -> Self {
+        Self { key, value, len }
+    }
+
+    /// Both buffers with their whole capacity.
+    pub fn whole(&self) -> (Tensor<3>, Tensor<3>) {
+        (self.key.clone(), self.value.clone())
+    }
 }
 
 /// Grows a buffer to `capacity` tokens; the first `held` are kept.

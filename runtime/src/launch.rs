@@ -1,9 +1,14 @@
 //! Launches a [`Kernel`] of `fovea-shaders`: a kernel, buffers and parameters in, work on the queue of the device out.
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    sync::{PoisonError, RwLock},
+};
 
-use burn::tensor::{DType, Shape};
+use burn::backend::{BackendTensor, DispatchTensorKind};
+use burn::tensor::{DType, Device, Shape, Tensor};
 use burn_cubecl::{
+    CubeDevice,
     cubecl::{
         CubeCount,
         prelude::KernelId,
@@ -45,11 +50,31 @@ impl KernelSource for Wgsl {
 thread_local! {
     /// Turns the kernels off on this thread. Only tests and benchmarks set it.
     pub(crate) static ONLY_TENSOR_OPS: Cell<bool> = const { Cell::new(false) };
+    /// Launches on a software GPU what a real one would get. Only tests set it.
+    pub(crate) static AS_ON_HARDWARE: Cell<bool> = const { Cell::new(false) };
+    /// The kernel that this thread launches now, for benchmarks: CubeCL sees one type for all kernels.
+    pub(crate) static LAUNCHING: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
 /// Whether hand-written WGSL runs on the device of this tensor: not on CUDA, nor where burn compiles to SPIR-V or MSL.
 pub(crate) fn runs_wgsl(x: &CubeTensor) -> bool {
     x.client.name() == "wgpu<wgsl>" && !ONLY_TENSOR_OPS.get()
+}
+
+/// The software GPUs: other tile sizes are faster there.
+static SOFTWARE: RwLock<Vec<CubeDevice>> = RwLock::new(Vec::new());
+
+/// Notes that a device is a software GPU.
+pub(crate) fn note_software(device: &Device) {
+    if let DispatchTensorKind::Cube(BackendTensor::Float(probe)) = Tensor::<1>::zeros([1], device).into_dispatch().kind
+    {
+        SOFTWARE.write().unwrap_or_else(PoisonError::into_inner).push(probe.device);
+    }
+}
+
+/// Whether this tensor's device is a software GPU.
+pub(crate) fn is_software(x: &CubeTensor) -> bool {
+    !AS_ON_HARDWARE.get() && SOFTWARE.read().unwrap_or_else(PoisonError::into_inner).contains(&x.device)
 }
 
 /// The variant for a tensor with rows of `width` elements; None where the kernels cannot run on it.
@@ -98,6 +123,7 @@ pub(crate) fn launch<P: bytemuck::Pod>(
     debug_assert_eq!((buffers.len(), size_of::<P>()), (kernel.buffers as usize, kernel.parameters), "{}", kernel.name);
     let words = bytemuck::bytes_of(&params).as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect();
     let client = &buffers[0].client;
+    LAUNCHING.set(Some(kernel.name));
     client.launch(
         Box::new(SourceKernel::new(Wgsl { kernel, variant, constants }, CubeDim::new_1d(kernel.lanes))),
         CubeCount::Static(groups[0], groups[1], groups[2]),
@@ -105,4 +131,5 @@ pub(crate) fn launch<P: bytemuck::Pod>(
             .with_buffers(buffers.iter().map(|b| b.handle.clone().binding()).collect())
             .with_info(MetadataBindingInfo::custom(words)),
     );
+    LAUNCHING.set(None);
 }

@@ -7,7 +7,7 @@
 //! - A device: [`device`] opens and tests one; [`memory`] is what the host has left.
 //! - A checkpoint: [`hub_cache`] finds its folder, [`source`] reads its files, [`json`] its settings, [`weights`] its
 //!   tensors.
-//! - Computation: [`element_ops`], [`kv_cache`] and [`sampler_ops`]; [`read`] brings results back to the host.
+//! - Computation: [`network_ops`], [`kv_cache`] and [`sampler_ops`]; [`read`] brings results back to the host.
 
 mod error;
 
@@ -22,8 +22,9 @@ pub mod source;
 pub mod json;
 pub mod weights;
 
-pub mod element_ops;
 pub mod kv_cache;
+mod cpu;
+pub mod network_ops;
 pub mod sampler_ops;
 mod launch;
 mod sentinels;

@@ -1,16 +1,23 @@
 //! The self-test of a device: small computations with results known by hand.
 //!
 //! A device is used only after it passed: a driver that miscompiles a kernel must not answer questions. Each operation
-//! of the samplers runs once, so each pipeline is compiled before anything depends on it.
+//! of the samplers and of the network runs once, before anything depends on it.
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 use fovea_shaders::{Keep, Scale};
 
-use crate::{device::info::DeviceInfo, error::Error, read::read_f32, sampler_ops};
+use crate::{
+    device::info::DeviceInfo,
+    error::Error,
+    kv_cache::LayerCache,
+    network_ops::{self, After, Cursor, Heads},
+    read::read_f32,
+    sampler_ops,
+};
 
-/// Tests `device`: a matrix product with a softmax, then each operation of the samplers.
+/// Tests `device`: a matrix product with a softmax, then each operation of the samplers and of the network.
 ///
 /// # Errors
 /// [`Error::SelfTest`] where a result is wrong, [`Error::DeviceLost`] where the device does not answer.
@@ -51,8 +58,51 @@ pub(crate) async fn run(device: &Device, info: &DeviceInfo) -> Result<(), Error>
     expect(info, "top_k", &[0.0, 1.0], kept.clone().float()).await?;
     let rows = sampler_ops::row_gather(key.narrow(2, 0, 1) * 0.5, kept)?;
     expect(info, "row_gather", &[0.5f32, 0.3, 0.1, 0.7].map(f32::ln), rows).await?;
+    network(device, info).await?;
     tracing::debug!(device = %info, ms = ?start.map(|start| start.elapsed().as_millis()), "self-test passed");
     Ok(())
+}
+
+/// Each operation of the network, on heads and rows of four numbers.
+async fn network(device: &Device, info: &DeviceInfo) -> Result<(), Error> {
+    let rows = |values: &[f32], width: usize| {
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), [values.len() / width, width]), device)
+    };
+    let x = rows(&[1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 1.0, 0.0], 4);
+    let weight = [rows(&[1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0], 4)];
+    let embedded = network_ops::embed(Cursor::words(1, 0, [0, 0], device), 1, std::slice::from_ref(&x), 2.0)?;
+    expect(info, "embed", &[0.0, 0.0, 2.0, 0.0], embedded).await?;
+    // mean(x^2) of the rows: 7.5 and 0.25.
+    let gamma = Tensor::<1>::from_data(TensorData::from([1.0, 1.0, 1.0, 2.0]), device);
+    let normed = network_ops::norm(x.clone(), gamma, None, 0.0)?;
+    let expected = [1.0, 2.0, 3.0, 8.0].map(|v: f32| v / 7.5f32.sqrt());
+    expect(info, "norm", &[&expected[..], &[0.0, 0.0, 2.0, 0.0]].concat(), normed).await?;
+    let product = network_ops::linear(x.clone(), &weight, None, None, After::Nothing)?;
+    expect(info, "linear, two rows", &[10.0, -2.0, 1.0, 1.0], product).await?;
+    let add = After::Add { residual: rows(&[10.0, 20.0], 2), factor: 0.5 };
+    let product = network_ops::linear(x.narrow(0, 0, 1), &weight, None, None, add)?;
+    expect(info, "linear, one row", &[15.0, 19.0], product).await?;
+    // One head. The second token is rotated by a quarter: its query and key move to the second half, so that its products with
+    // both keys are 0 and ln 3, and its weights 1/4 and 3/4.
+    let heads = Heads { query: 1, key: 1, width: 4 };
+    let (zero, log) = ([0.0; 3], 3f32.ln());
+    let token = |query: f32, key: f32, value: f32| [[query].as_slice(), &zero, &[key], &zero, &[value], &zero].concat();
+    let qkv = rows(&[token(1.0, 1.0, 8.0), token(log, 1.0, 16.0)].concat(), 12);
+    let table = rows(&[1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0], 4);
+    let cache = LayerCache::empty(&[1, 2, 4], DType::F32, device);
+    let (query, cache) = network_ops::rotate_and_store(qkv, table, &Cursor::new(0, device), cache, heads)?;
+    expect(info, "rotate_and_store", &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, log, 0.0], query.clone()).await?;
+    let seen = network_ops::attend(query.clone(), &cache, &Cursor::new(0, device), heads, 1.0)?;
+    expect(info, "attend, two tokens", &[8.0, 0.0, 0.0, 0.0, 14.0, 0.0, 0.0, 0.0], seen).await?;
+    let seen = network_ops::attend(query.narrow(0, 1, 1), &cache, &Cursor::new(1, device), heads, 1.0)?;
+    expect(info, "attend, one token", &[14.0, 0.0, 0.0, 0.0], seen).await?;
+    // Scores over sqrt(4): 0 and ln 3 for the first token, 0 and 0 for the second.
+    let qkv = rows(&[token(2.0, 0.0, 8.0), token(0.0, log, 16.0)].concat(), 12);
+    let seen = network_ops::attend_full(qkv, 1, heads)?;
+    expect(info, "attend_full", &[14.0, 0.0, 0.0, 0.0, 12.0, 0.0, 0.0, 0.0], seen).await?;
+    let allowed = Tensor::from_data(TensorData::from([0b101i32]), device);
+    let next = network_ops::pick(rows(&[1.0, 4.0, 3.0], 3), allowed, Cursor::words(0, -1, [4, 6], device)).await?;
+    expect(info, "pick", &[2.0, 0.0, 5.0, 7.0], next.float()).await
 }
 
 /// Rows of `a` times `b` are (ln 1, ln 2, ln 5) and twice that; the softmax of the first is (1, 2, 5) / 8.

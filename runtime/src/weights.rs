@@ -4,7 +4,7 @@
 //! values in a header are checked before memory is allocated for them. Sizes are u64 with checked arithmetic, because
 //! `usize` has 32 bits in a browser.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
@@ -66,6 +66,34 @@ impl TensorEntry {
     /// The number of values.
     pub fn values(&self) -> u64 {
         self.shape.iter().product()
+    }
+}
+
+/// Some rows of a stored tensor.
+#[derive(Clone, Debug)]
+pub struct Rows<'a> {
+    /// Its name.
+    pub tensor: &'a str,
+    /// Its shape in the file.
+    pub shape: &'a [usize],
+    /// The rows.
+    pub rows: Range<usize>,
+}
+
+impl<'a> Rows<'a> {
+    /// All rows of a tensor.
+    pub fn all(tensor: &'a str, shape: &'a [usize]) -> Self {
+        Self { tensor, shape, rows: 0..shape.first().copied().unwrap_or(1) }
+    }
+
+    /// Index of the first value in the tensor.
+    fn first_value(&self) -> usize {
+        self.rows.start * self.shape.iter().skip(1).product::<usize>()
+    }
+
+    fn bytes(&self, entry: &TensorEntry, stored: StoredDtype) -> Range<u64> {
+        let row = self.shape.iter().skip(1).map(|&d| d as u64).product::<u64>() * stored.size();
+        (self.rows.start as u64 * row)..(self.rows.end as u64 * row).min(entry.bytes)
     }
 }
 
@@ -282,7 +310,7 @@ impl Weights {
         let Ok(dtype) = entry.dtype else { return Ok(None) };
         let mut first = None;
         let mut seen = 0;
-        self.pieces(entry, |piece| {
+        self.pieces(entry, 0..entry.bytes, |piece| {
             if first.is_none() {
                 first = find_non_finite(piece, dtype).map(|(i, v)| (seen + i as u64, v));
             }
@@ -297,59 +325,71 @@ impl Weights {
         source.contains(SINGLE) || source.contains(INDEX)
     }
 
-    /// Loads `tensor` to `device` as `dtype` (f32 or f16).
+    /// Loads `slices`, one after the other, as one tensor on `device` in `dtype` (f32 or f16).
     ///
     /// bf16 has a wider range than f16. A value that is too large for f16 is an error; it does not become infinity.
     ///
     /// # Errors
     /// [`Error::Tensor`] as in [`Weights::check`], or where a value is not finite as `dtype`; [`Error::Io`].
+    ///
+    /// # Panics
+    /// Where the slices have another number of values than `shape`, or rows that their tensor does not have.
     pub async fn load<const D: usize>(
         &self,
-        tensor: &str,
-        stored_shape: &[usize],
+        slices: &[Rows<'_>],
         shape: [usize; D],
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor<D>, Error> {
-        let (entry, stored) = self.check(tensor, stored_shape)?;
-        let values: usize = stored_shape.iter().product();
+        let values: usize = shape.iter().product();
         let data = if dtype == DType::F16 {
             let mut buffer: Vec<f16> = Vec::with_capacity(values);
-            self.pieces(entry, |piece| match stored {
-                StoredDtype::F16 => buffer.extend(piece.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]))),
-                _ => buffer.extend(floats(piece, stored).map(f16::from_f32)),
-            })
-            .await?;
-            self.finite(entry, tensor, buffer.iter().position(|v| !v.is_finite()))?;
+            for slice in slices {
+                let (entry, stored) = self.check(slice.tensor, slice.shape)?;
+                let start = buffer.len();
+                let bytes = slice.bytes(entry, stored);
+                self.pieces(entry, bytes, |piece| match stored {
+                    StoredDtype::F16 => buffer.extend(piece.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]))),
+                    _ => buffer.extend(floats(piece, stored).map(f16::from_f32)),
+                })
+                .await?;
+                self.finite(entry, slice, buffer[start..].iter().position(|v| !v.is_finite()))?;
+            }
             TensorData::new(buffer, shape)
         } else {
             let mut buffer: Vec<f32> = Vec::with_capacity(values);
-            self.pieces(entry, |piece| buffer.extend(floats(piece, stored))).await?;
-            self.finite(entry, tensor, buffer.iter().position(|v| !v.is_finite()))?;
+            for slice in slices {
+                let (entry, stored) = self.check(slice.tensor, slice.shape)?;
+                let start = buffer.len();
+                let bytes = slice.bytes(entry, stored);
+                self.pieces(entry, bytes, |piece| buffer.extend(floats(piece, stored))).await?;
+                self.finite(entry, slice, buffer[start..].iter().position(|v| !v.is_finite()))?;
+            }
             TensorData::new(buffer, shape)
         };
         Ok(Tensor::from_data(data, (device, dtype)))
     }
 
-    fn finite(&self, entry: &TensorEntry, tensor: &str, bad: Option<usize>) -> Result<(), Error> {
+    fn finite(&self, entry: &TensorEntry, slice: &Rows<'_>, bad: Option<usize>) -> Result<(), Error> {
         match bad {
             None => Ok(()),
             Some(index) => Err(Error::Tensor {
                 file: self.file_of(entry).to_owned(),
-                tensor: tensor.to_owned(),
+                tensor: slice.tensor.to_owned(),
                 expected: "values that are finite in the dtype on the device".into(),
-                got: format!("NaN, infinity or a value out of range at index {index}"),
+                got: format!("NaN, infinity or a value out of range at index {}", slice.first_value() + index),
             }),
         }
     }
 
-    async fn pieces(&self, entry: &TensorEntry, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+    /// Reads the bytes `range` of a tensor in pieces of whole values.
+    async fn pieces(&self, entry: &TensorEntry, range: Range<u64>, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
         let file = self.file_of(entry);
         let found = self.source.file(file)?;
-        let mut piece = vec![0; entry.bytes.min(PIECE as u64) as usize];
-        let mut done = 0;
-        while done < entry.bytes {
-            let next = (entry.bytes - done).min(PIECE as u64) as usize;
+        let mut piece = vec![0; (range.end - range.start).min(PIECE as u64) as usize];
+        let mut done = range.start;
+        while done < range.end {
+            let next = (range.end - done).min(PIECE as u64) as usize;
             let read = found.read_at(entry.offset + done, &mut piece[..next]).await;
             read.map_err(|source| Error::Io { file: file.to_owned(), source })?;
             each(&piece[..next]);

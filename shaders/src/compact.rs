@@ -174,6 +174,7 @@ pub const ROWS: Kernel = Kernel {
     parameters: size_of::<CompactParams>(),
     variants: Variant::ONLY_F32,
     constants: &[],
+    shared: &[],
 };
 
 /// The kernel: tokens, newlines and boxes.
@@ -185,6 +186,7 @@ pub const KERNEL: Kernel = Kernel {
     parameters: size_of::<CompactParams>(),
     variants: Variant::ALL,
     constants: &[],
+    shared: &[],
 };
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A kernel: its WGSL text, and what a host needs to launch it.
 //!
 //! In WGSL the order of declarations does not matter, so the text is a concatenation: storage type, pack width,
-//! constants, body. Each file is valid for WGSL tools.
+//! constants, shared texts, body. Each file is valid for WGSL tools.
 
 use std::fmt::Write;
 
@@ -22,6 +22,8 @@ pub struct Kernel {
     pub variants: &'static [Variant],
     /// Names of the constants that the host adds before the body.
     pub constants: &'static [&'static str],
+    /// Texts of `wgsl/shared/` that several kernels use. They come before the body.
+    pub shared: &'static [&'static str],
 }
 
 /// How elements are stored, and how many are processed at once.
@@ -73,6 +75,9 @@ impl Kernel {
         let mut text = format!("{storage}\n{pack}\n");
         for (name, value) in self.constants.iter().zip(constants) {
             writeln!(text, "const {name}: u32 = {value}u;").unwrap_or_default(); // writing to a String never fails
+        }
+        for shared in self.shared {
+            text += shared;
         }
         text + self.body
     }

@@ -1,11 +1,13 @@
 //! Fovea's own kernels: WGSL text, parameters, and a sequential **twin** in f64 as a reference.
 //!
 //! A twin is written from the equation, one element after the other, and not from the code that it checks. The PyTorch
-//! specification checks the twin; the twin checks the results of a device. This crate uses no tensor library, GPU, file
-//! or async.
+//! specification, or a result calculated by hand, checks the twin; the twin checks the results of a device. This crate
+//! uses no tensor library, GPU, file or async.
 //!
-//! The WGSL text of a kernel is in `wgsl/`. Its parameters are a plain struct. A [`Kernel`] has all that a host needs
-//! to launch it.
+//! The WGSL text of a kernel is in `wgsl/`, text that several kernels use in `wgsl/shared/`. Its parameters are a plain
+//! struct. A [`Kernel`] has all that a host needs to launch it.
+//!
+//! The samplers:
 //!
 //! | twin | kernels | paper | result |
 //! |---|---|---|---|
@@ -15,6 +17,19 @@
 //! | [`text_score`] | `text_score_product`, `text_score_softmax`, `text_score_best` | Sec. 3.3, Eq. 7, 8 | importance of each visual token for the text |
 //! | [`top_k`] | `top_k` | Sec. 3.3, Eq. 9 | the fewest tokens with a given share of the importance |
 //! | [`row_gather`] | `row_gather` | | rows by index |
+//!
+//! Vision tower and text model:
+//!
+//! | twin | kernels | result |
+//! |---|---|---|
+//! | [`embed`] | `embed` | rows of the embedding |
+//! | [`norm`] | `norm` | RMS norm or layer norm of each row |
+//! | [`linear`] | `gemv` for one row, `gemm` or `gemm_direct` for more | a linear layer with what is before and after it |
+//! | [`attention`] | `flash_full`, `flash_causal`; `attend_split` and `attend_merge` for one token | attention |
+//! | [`rotate_and_store`] | `rope_kv` | rotated queries; keys and values in the cache |
+//! | [`pick`] | `pick` | the most likely token, and the place of the next one |
+//!
+//! [`Activation`] is the twin of `wgsl/shared/activation.wgsl`, a part of the linear layers.
 
 mod kernel;
 mod scale;
@@ -24,15 +39,34 @@ mod compact;
 mod text_score;
 mod top_k;
 mod row_gather;
+mod activation;
+mod norm;
+mod linear;
+mod gemm;
+mod attention;
+mod rotary;
+mod embed;
+mod pick;
 
+pub use activation::Activation;
+pub use attention::{
+    ATTEND_CHUNK, ATTEND_MERGE, ATTEND_SPLIT, AttendMergeParams, AttendSplitParams, FLASH_CAUSAL, FLASH_FULL,
+    FlashCausalParams, FlashFullParams, FlashPlan, attend_parts, attend_share, attention, flash_plan,
+};
 pub use compact::{
     Cell, CompactLayout, CompactParams, FROM_MAP, KERNEL as COMPACT, Place, ROWS as COMPACT_ROWS, TokenBox, compact,
 };
+pub use embed::{EmbedParams, KERNEL as EMBED, embed};
+pub use gemm::{GEMM, GEMM_DIRECT, GemmParams, GemmPlan, gemm_plan};
 pub use kernel::{Kernel, Variant};
+pub use linear::{Epilogue, GEMV, GemvParams, gemv_rows, linear};
+pub use norm::{KERNEL as NORM, NormParams, norm};
+pub use pick::{KERNEL as PICK, PickParams, pick};
 pub use region_pool::{
     KERNEL as REGION_POOL, MAX_SCALES, MAX_WINDOW, PoolLayout, RegionPoolParams, ScalePlan, region_pool,
     region_pool_chunk,
 };
+pub use rotary::{KERNEL as ROPE_KV, RopeKvParams, rotate_and_store};
 pub use row_gather::{KERNEL as ROW_GATHER, RowGatherParams, row_gather};
 pub use scale::{Scale, regions};
 pub use scale_select::{
@@ -45,7 +79,7 @@ pub use text_score::{
 pub use top_k::{KERNEL as TOP_K, Keep, MAX_SCORES, TopKParams, top_k};
 
 /// All kernels, in the order of the data.
-pub const KERNELS: [&Kernel; 10] = [
+pub const KERNELS: [&Kernel; 21] = [
     &REGION_POOL,
     &SCALE_FOLD,
     &SCALE_SELECT,
@@ -56,4 +90,15 @@ pub const KERNELS: [&Kernel; 10] = [
     &TEXT_SCORE_BEST,
     &TOP_K,
     &ROW_GATHER,
+    &EMBED,
+    &NORM,
+    &GEMV,
+    &GEMM,
+    &GEMM_DIRECT,
+    &FLASH_FULL,
+    &ROPE_KV,
+    &FLASH_CAUSAL,
+    &ATTEND_SPLIT,
+    &ATTEND_MERGE,
+    &PICK,
 ];

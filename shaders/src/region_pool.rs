@@ -145,6 +145,7 @@ pub const KERNEL: Kernel = Kernel {
     parameters: size_of::<RegionPoolParams>(),
     variants: Variant::ALL,
     constants: &["WINDOW", "CHUNK"],
+    shared: &[],
 };
 
 /// Packs of channels per workgroup: the largest power of two with which a region fits in 16 KiB, at most 64.

@@ -45,6 +45,7 @@ pub const KERNEL: Kernel = Kernel {
     parameters: size_of::<RowGatherParams>(),
     variants: Variant::ALL,
     constants: &[],
+    shared: &[],
 };
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ pub const FOLD: Kernel = Kernel {
     parameters: size_of::<ScaleFoldParams>(),
     variants: Variant::ALL,
     constants: &[],
+    shared: &[],
 };
 
 /// The kernel: logits and choices.
@@ -87,6 +88,7 @@ pub const KERNEL: Kernel = Kernel {
     parameters: size_of::<ScaleSelectParams>(),
     variants: Variant::ALL,
     constants: &[],
+    shared: &[],
 };
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ pub const PRODUCT: Kernel = Kernel {
     parameters: size_of::<ProductParams>(),
     variants: Variant::FOURS,
     constants: &[],
+    shared: &[],
 };
 
 /// The kernel: the denominators of the softmax.
@@ -131,6 +132,7 @@ pub const SOFTMAX: Kernel = Kernel {
     parameters: size_of::<SoftmaxParams>(),
     variants: Variant::ONLY_F32,
     constants: &[],
+    shared: &[],
 };
 
 /// The kernel: the maximum over the heads, summed over the text tokens.
@@ -142,6 +144,7 @@ pub const BEST: Kernel = Kernel {
     parameters: size_of::<BestParams>(),
     variants: Variant::ONLY_F32,
     constants: &[],
+    shared: &[],
 };
 
 #[cfg(test)]

@@ -97,6 +97,7 @@ pub const KERNEL: Kernel = Kernel {
     parameters: size_of::<TopKParams>(),
     variants: Variant::ONLY_F32,
     constants: &[],
+    shared: &[],
 };
 
 #[cfg(test)]

@@ -23,9 +23,8 @@ use crate::{
 /// The question of [`Sight::prepare`].
 const WARM_UP: &str = "What is in the picture?";
 
-/// Its answer: a token that every vocabulary of the Llama family has. Kernels are compiled for cache lengths that are multiples
-/// of four, of two, and others. An answer of four tokens needs all of them.
-const WARM_UP_ANSWER: [u32; 4] = [3; 4];
+/// The first token of its answer: one that every vocabulary has and that does not end an answer, so that a step runs.
+const WARM_UP_TOKEN: u32 = 3;
 
 /// An open picture.
 #[wasm_bindgen]
@@ -111,9 +110,11 @@ impl Sight {
         self.conversation.prepare(options).await?;
         if self.model.device().info.class != DeviceClass::Cpu && !self.warm.get() {
             let vocab = self.model.config().text.vocab as u32;
-            let forced = WARM_UP_ANSWER.map(|id| id.min(vocab.saturating_sub(1))).to_vec();
-            let options = AskOptions { max_new_tokens: forced.len() + 1, forced, ..options.clone() };
-            self.conversation.answer(WARM_UP, &options).await?;
+            let forced = vec![WARM_UP_TOKEN.min(vocab.saturating_sub(1))];
+            let forced = AskOptions { max_new_tokens: 2, forced, ..options.clone() };
+            self.conversation.answer(WARM_UP, &forced).await?;
+            // A token that the device chooses.
+            self.conversation.answer(WARM_UP, &AskOptions { max_new_tokens: 1, ..options.clone() }).await?;
             self.warm.set(true);
         }
         Ok(())

@@ -1,21 +1,7 @@
-//! The nonlinearities that published checkpoints use.
+//! The nonlinearities that published checkpoints use, by the names in their configs.
 
-use serde::Serialize;
-
-/// A nonlinearity.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// `x * sigmoid(1.702 x)`.
-    QuickGelu,
-    /// `x * Phi(x)` with the exact normal distribution function Phi.
-    Gelu,
-    /// `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: an approximation of the exact GELU.
-    GeluTanh,
-    /// `x * sigmoid(x)`.
-    Silu,
-}
+use fovea_runtime::network_ops::Activation;
+use serde::Serializer;
 
 pub(super) const ACTIVATIONS: [(&str, Activation); 4] = [
     ("quick_gelu", Activation::QuickGelu),
@@ -23,3 +9,13 @@ pub(super) const ACTIVATIONS: [(&str, Activation); 4] = [
     ("gelu_pytorch_tanh", Activation::GeluTanh),
     ("silu", Activation::Silu),
 ];
+
+/// Writes an activation as its name.
+pub(super) fn name<S: Serializer>(activation: &Activation, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match activation {
+        Activation::QuickGelu => "quick_gelu",
+        Activation::Gelu => "gelu",
+        Activation::GeluTanh => "gelu_tanh",
+        Activation::Silu => "silu",
+    })
+}

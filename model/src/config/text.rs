@@ -1,11 +1,12 @@
 //! Input: the object `text_config` of config.json. Output: the checked settings of the text model.
 //! Source: `configuration_{llama,mistral,qwen2,granite}.py` in Hugging Face's transformers.
 
+use fovea_runtime::network_ops::{Activation, Heads};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    activation::{ACTIVATIONS, Activation},
+    activation::{self, ACTIVATIONS},
     keys::{DEEPEST, Keys, WIDEST},
 };
 use crate::error::Error;
@@ -125,6 +126,7 @@ pub struct TextConfig {
     /// Number of rows of the embedding.
     pub vocab: usize,
     /// Nonlinearity.
+    #[serde(serialize_with = "activation::name")]
     pub activation: Activation,
     /// Epsilon of the RMS norms.
     pub epsilon: f64,
@@ -167,9 +169,20 @@ impl TextConfig {
         2 * d * heads * d_head + 3 * d * d_ff
     }
 
-    /// Largest number of values of one token in one buffer of a layer, without the attention scores.
+    /// Largest number of values of one token in one buffer of a layer.
     pub(crate) fn widest(&self) -> u64 {
-        (self.d_ff.max(self.d_model) as u64).max(self.n_heads as u64 * self.d_head as u64)
+        let joined = (self.n_heads as u64 + 2 * self.n_kv_heads as u64) * self.d_head as u64;
+        joined.max(self.d_ff as u64).max(self.d_model as u64)
+    }
+
+    /// The heads of the attention.
+    pub(crate) fn heads(&self) -> Heads {
+        Heads { query: self.n_heads, key: self.n_kv_heads, width: self.d_head }
+    }
+
+    /// Factor of the attention scores: `1 / sqrt(d_head)`, or Granite's.
+    pub(crate) fn attention_factor(&self) -> f64 {
+        self.multipliers.map_or((self.d_head as f64).powf(-0.5), |m| m.attention)
     }
 
     /// Shape of the keys, or of the values, of `tokens` in one layer.

@@ -1,11 +1,12 @@
 //! Input: the object `vision_config` of config.json. Output: the checked settings of the vision tower.
 //! Source: `configuration_clip.py`, `configuration_siglip.py` and `configuration_idefics3.py` in Hugging Face's transformers.
 
+use fovea_runtime::network_ops::Activation;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    activation::{ACTIVATIONS, Activation},
+    activation::{self, ACTIVATIONS},
     keys::{DEEPEST, Keys, LONGEST_SIDE, WIDEST},
 };
 use crate::error::Error;
@@ -147,6 +148,7 @@ pub struct VisionConfig {
     /// Whether the patch embedding has a bias.
     pub patch_bias: bool,
     /// Nonlinearity.
+    #[serde(serialize_with = "activation::name")]
     pub activation: Activation,
     /// Epsilon of the layer norms.
     pub epsilon: f64,

@@ -113,14 +113,14 @@ impl Trained {
         let (mut kept, mut looked) = (None, None);
         for (i, layer) in self.network.decoder.layers.iter().enumerate() {
             if looked_at == Some(i) {
-                looked = Some(importance(layer, &hidden, &s, &config.text, device));
+                looked = Some(importance(layer, &hidden, &s, &config.text, device)?);
             }
             if let (Some(pruning), true) = (stage.text, pruned_at == Some(i)) {
                 let importance = match &looked {
                     Some(importance) => importance.clone().inner(),
                     None => {
                         let (hidden, device) = (hidden.clone().inner(), device.clone().inner());
-                        importance(&layer.valid(), &hidden, &s, &config.text, &device)
+                        importance(&layer.valid(), &hidden, &s, &config.text, &device)?
                     }
                 };
                 let importance = s.by_question(importance, batch);
@@ -135,7 +135,7 @@ impl Trained {
         // Only the positions that predict an answer go through the head.
         let c_rows = hidden.reshape([scenes, tokens, c]).narrow(1, s.prefix, s.text).reshape([scenes * s.text, c]);
         let at: Vec<i32> = s.targets.iter().map(|(row, _)| *row as i32).collect();
-        let logits = self.network.decoder.logits_of(c_rows.select(0, ints(&at, device)));
+        let logits = self.network.decoder.logits_of(c_rows.select(0, ints(&at, device)))?;
         Ok(Passed { features, selector, choice, logits: Some(logits), sequences: Some(s), kept, importance: looked })
     }
 
@@ -245,7 +245,7 @@ async fn layer_over_batch(
     config: &TextConfig,
 ) -> Result<Tensor<2>, Error> {
     let rows = hidden.dims()[0];
-    let of_scenes = layer.project(hidden.clone(), rotation, config).map(|x| by_scene(x, s.lengths.len()));
+    let of_scenes = layer.project(hidden.clone(), rotation, config)?.map(|x| by_scene(x, s.lengths.len()));
     let [query, key, value] = of_scenes.map(|x| for_every_head(x, config.n_heads));
     let before = |x: &Tensor<4>| x.clone().narrow(2, 0, s.prefix);
     let prefix = attend(before(&query), before(&key), before(&value), causal.clone());
@@ -264,10 +264,10 @@ fn importance(
     s: &Sequences,
     config: &TextConfig,
     device: &Device,
-) -> Tensor<3> {
+) -> Result<Tensor<3>, Error> {
     let (scenes, visual) = (s.lengths.len(), s.prefix - s.before);
-    let query = by_scene(layer.score_query(hidden.clone(), None, config), scenes).narrow(2, s.prefix, s.text);
-    let key = by_scene(layer.score_key(hidden.clone(), None, config), scenes).narrow(2, s.before, visual);
+    let query = by_scene(layer.score_query(hidden.clone(), None, config)?, scenes).narrow(2, s.prefix, s.text);
+    let key = by_scene(layer.score_key(hidden.clone(), None, config)?, scenes).narrow(2, s.before, visual);
     let padding: Vec<f32> = s
         .lengths
         .iter()
@@ -278,7 +278,7 @@ fn importance(
     let scores = (query / (config.d_head as f64).sqrt()).matmul(key.swap_dims(2, 3)) + padding;
     let best = activation::softmax(scores, 3).max_dim(1).reshape([scenes, s.text, visual]);
     let averages = TensorData::new(s.averages(), [scenes, s.questions(), s.text]);
-    Tensor::<3>::from_data(averages, device).matmul(best)
+    Ok(Tensor::<3>::from_data(averages, device).matmul(best))
 }
 
 /// Eq. 9 for every question: which visual tokens stay at the thresholds `gammas`.

@@ -40,9 +40,15 @@ use crate::{
 
 pub use config::{Rates, Stage, Task, TextPruning, TrainConfig, Vision};
 
+/// The order of the parameters in a saved run. Another order gives an optimiser the moments of other parameters.
+const FORMAT: u32 = 1;
+
 /// The position of a run.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct At {
+    /// See [`FORMAT`].
+    #[serde(default)]
+    format: u32,
     stage: usize,
     step: usize,
     /// Steps of all stages.
@@ -139,10 +145,18 @@ impl Trainer {
         let (at, state) = match fs::read(dir.join(STATE)) {
             Ok(json) => {
                 let at: At = serde_json::from_slice(&json).map_err(|e| broken(&dir.join(STATE), &e))?;
+                if at.format != FORMAT {
+                    let (file, got) = (dir.join(STATE), at.format);
+                    return Err(Error::Training(format!(
+                        "{}: expected a run of format {FORMAT}, got {got}; finish it with the program that started it, or \
+                         start from its weights",
+                        file.display()
+                    )));
+                }
                 (at, Some(dir.join(format!("at-{}", at.total))))
             }
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                (At { drills: config.first, scenes: config.first, ..At::default() }, None)
+                (At { format: FORMAT, drills: config.first, scenes: config.first, ..At::default() }, None)
             }
             Err(e) => return Err(broken(&dir.join(STATE), &e)),
         };
@@ -224,7 +238,7 @@ impl Trainer {
             }
         };
         if stage.dense > 0.0
-            && let Some((part, right)) = losses::dense(&passed.features, &batch, &network.heads, &self.device)
+            && let Some((part, right)) = losses::dense(&passed.features, &batch, &network.heads, &self.device)?
         {
             report.dense = Some(add(part, stage.dense));
             report.labels = right;

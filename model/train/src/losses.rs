@@ -3,6 +3,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
+use fovea_model::Error;
+
 use crate::{
     batch::Batch,
     labels::{COLORS, DIGITS, HEAD, KINDS, Label, MIDDLE, PLACES},
@@ -59,6 +61,9 @@ pub(crate) fn look(importance: &Tensor<3>, aims: Aims, device: &Device) -> Optio
     Some((strayed.sum() * OTHERS - missed.sum() - aims.entropy) / aims.count as f64)
 }
 
+/// A loss, and the correct and all labels of kinds, colours, whole numbers and words.
+pub(crate) type Dense = (Tensor<1>, [(usize, usize); 4]);
+
 /// The sum of the dense labels' cross entropies: kind, colour, each digit, word, middle. Also the correct and all labels of kinds,
 /// colours, whole numbers and words. None if the batch has no labels.
 ///
@@ -69,17 +74,17 @@ pub(crate) fn dense(
     batch: &Batch,
     heads: &DenseHeads,
     device: &Device,
-) -> Option<(Tensor<1>, [(usize, usize); 4])> {
+) -> Result<Option<Dense>, Error> {
     let labels = &batch.labels;
     if labels.is_empty() {
-        return None;
+        return Ok(None);
     }
     let ints = |rows: Vec<i32>| {
         let n = rows.len();
         Tensor::<1, Int>::from_data(TensorData::new(rows, [n]), device)
     };
     let rows = ints(labels.iter().map(|(row, _)| *row as i32).collect());
-    let logits = heads.linear.forward(heads.norm.forward(features.clone().select(0, rows)));
+    let logits = heads.linear.forward(heads.norm.forward(features.clone().select(0, rows))?)?;
     // The rows of `labels` that have a class, and their classes.
     let with = |class: &dyn Fn(&Label) -> Option<usize>| -> (Vec<i32>, Vec<usize>) {
         labels.iter().enumerate().filter_map(|(i, (_, label))| class(label).map(|c| (i as i32, c))).unzip()
@@ -115,11 +120,11 @@ pub(crate) fn dense(
     right[3] = count(&head(from, HEAD - MIDDLE - from, &rows, &targets));
     let (rows, targets) = with(&|l| l.middle);
     head(HEAD - MIDDLE, MIDDLE, &rows, &targets);
-    let mut total = losses.into_iter().reduce(|a, b| a + b)?;
+    let Some(mut total) = losses.into_iter().reduce(|a, b| a + b) else { return Ok(None) };
     let (rows, targets) = with(&|l| (l.kind == 0).then_some(0));
     if !rows.is_empty() {
         let logits = logits.narrow(1, 0, KINDS).select(0, ints(rows));
         total = total + cross_entropy(logits, &targets, device) * BACKGROUND;
     }
-    Some((total, right))
+    Ok(Some((total, right)))
 }

@@ -1,14 +1,13 @@
 //! The model as one module with gradients: the modules of inference, and the heads of the dense labels. It loads and stores their
 //! weights under the names of the hub.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::VecDeque};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::nn::LayerNorm;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use fovea_model::{
     Cancel, Config, Error, Names, Parameter,
-    parts::{Linear, Loader, Network, SELECTOR},
+    parts::{Linear, Loader, Network, Norm, SELECTOR},
 };
 use fovea_runtime::{source::Source, weights::Weights};
 use futures_util::FutureExt;
@@ -33,7 +32,7 @@ pub(crate) struct Trained {
 #[derive(Module, Debug)]
 pub(crate) struct DenseHeads {
     /// Normalises the features.
-    pub norm: LayerNorm,
+    pub norm: Norm,
     /// From the vision tower's width to [`HEAD`] logits.
     pub linear: Linear,
 }
@@ -82,11 +81,24 @@ impl Trained {
 
     /// All tensors with their names in the hub's layout, in f32. Blocks until they are copied from the device.
     pub fn stored(&self, config: &Config) -> Vec<Stored> {
-        let mut values = Collected { found: Vec::new() };
+        let mut values = Collected { found: VecDeque::new() };
         self.visit(&mut values);
-        // The visitor and the loader go through the fields in the same order.
-        let all = parameters(config).into_iter().zip(values.found);
-        all.map(|(Parameter { name, shape, .. }, values)| Stored { name, shape, values }).collect()
+        // The visitor and the loader go through the fields in the same order. Joined matrices are one field: their values are those
+        // of the stored tensors, one after the other.
+        let mut rest = Vec::new();
+        let mut next = |count: usize| {
+            while rest.len() < count {
+                let Some(found) = values.found.pop_front() else { break };
+                rest.extend(found);
+            }
+            let after = rest.split_off(count.min(rest.len()));
+            std::mem::replace(&mut rest, after)
+        };
+        let of = |Parameter { name, shape, .. }| {
+            let values = next(shape.iter().product());
+            Stored { name, shape, values }
+        };
+        parameters(config).into_iter().map(of).collect()
     }
 }
 
@@ -245,13 +257,13 @@ impl ModuleMapper for Numbered {
 
 /// Collects the values of every parameter.
 struct Collected {
-    found: Vec<Vec<f32>>,
+    found: VecDeque<Vec<f32>>,
 }
 
 impl ModuleVisitor for Collected {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let data: TensorData = param.val().into_data();
         // In training every parameter is f32.
-        self.found.push(data.try_into_vec().unwrap_or_default());
+        self.found.push_back(data.try_into_vec().unwrap_or_default());
     }
 }

@@ -33,6 +33,13 @@ fn until<T>(what: &str, seconds: u64, mut there: impl FnMut() -> Outcome<Option<
     }
 }
 
+/// The numbers of complete and of stopped answers in a report.
+fn answers(report: &str) -> Option<[usize; 2]> {
+    let counts = report.lines().find_map(|line| line.strip_prefix("answers: "))?;
+    let mut counts = counts.split(", ").map(|count| count.split(' ').next().and_then(|n| n.parse().ok()));
+    Some([counts.next()??, counts.next()??])
+}
+
 /// The program; it is stopped at the end of the test.
 struct Program(Child);
 
@@ -87,16 +94,31 @@ fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
     let report = report_with("demo checkpoint, 8 layers")?;
     assert!(!report.contains("rack.jpg"), "expected a report without the picture's name, got {report}");
 
-    hands.type_text(QUESTION)?;
-    hands.press(&[hands::ENTER])?;
-    // Enough for one frame. The answer takes much longer, because the device must first compile its pipelines.
-    std::thread::sleep(Duration::from_millis(150));
-    hands.press(&[hands::ESCAPE])?;
-    report_with("answers: 0 complete, 1 stopped")?;
-
-    hands.type_text(QUESTION)?;
-    hands.press(&[hands::ENTER])?;
-    report_with("answers: 1 complete, 1 stopped")?;
+    // Asks, and stops after some time. An answer may be faster than that, so a stop is tried at several times.
+    let ask = |stop_after: Option<u64>, asked: usize| {
+        hands.type_text(QUESTION)?;
+        hands.press(&[hands::ENTER])?;
+        if let Some(milliseconds) = stop_after {
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            hands.press(&[hands::ESCAPE])?;
+        }
+        until("the end of an answer", 60, || {
+            hands.press(&[hands::CONTROL, hands::SHIFT, u32::from(b'r')])?;
+            let report = clipboard::text(&hands, 500)?;
+            Ok(report.as_deref().and_then(answers).filter(|[complete, stopped]| complete + stopped == asked))
+        })
+    };
+    let mut asked = 0;
+    let mut stopped = 0;
+    for milliseconds in [50, 20, 100, 10, 30, 70, 5] {
+        asked += 1;
+        [_, stopped] = ask(Some(milliseconds), asked)?;
+        if stopped > 0 {
+            break;
+        }
+    }
+    assert_eq!(stopped, 1, "answers that were stopped, of {asked} (got, expected)");
+    assert_eq!(ask(None, asked + 1)?, [asked, 1], "answers that are complete and stopped (got, expected)");
     let mut copied = None;
     let answer = until("the answer in the clipboard", 20, || {
         hands.press(&[hands::CONTROL, hands::SHIFT, u32::from(b'a')])?;

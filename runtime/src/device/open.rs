@@ -12,7 +12,7 @@ use super::{
     choice::DeviceChoice,
     info::{DeviceClass, DeviceInfo},
 };
-use crate::{error::Error, self_test, watch::Watch};
+use crate::{error::Error, launch::note_software, self_test, watch::Watch};
 
 /// wgpu's handles of a device, and the watch over it.
 #[derive(Clone, Debug)]
@@ -41,6 +41,10 @@ const BACKENDS: wgpu::Backends = if cfg!(target_family = "wasm") {
 } else {
     wgpu::Backends::PRIMARY.union(wgpu::Backends::GL)
 };
+
+/// Dispatches per submission, because a submission costs more than a dispatch: a step of a decoder is about 170. A browser
+/// checks each dispatch, so the GPU would wait for a longer list.
+const TASKS: usize = if cfg!(target_family = "wasm") { 64 } else { 128 };
 
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -155,9 +159,13 @@ impl OpenDevice {
         let gpu_queue = queue.clone();
         let device = Device::wgpu_options()
             .setup(WgpuSetup { instance, adapter, device, queue, backend })
+            .tasks_max(TASKS)
             .init()
             .map_err(|e| Error::MissingFeature { device: info.to_string(), what: e.to_string() })?;
         let watch = Watch::listen(&gpu);
+        if info.class == DeviceClass::Software {
+            note_software(&device);
+        }
         Ok(Self {
             device,
             info,

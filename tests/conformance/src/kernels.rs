@@ -1,4 +1,4 @@
-//! The table of cases of the samplers' operations, and how a case runs.
+//! The table of cases of the operations of samplers and network, and how a case runs.
 //!
 //! Every case runs twice on the device and must give equal bits. The result is compared with the f64 twin, which gets
 //! the same rounded inputs. Writes outside inputs and outputs are failures. The text of a case defines it completely:
@@ -6,6 +6,13 @@
 
 pub(crate) mod compact;
 pub(crate) mod region_pool;
+pub(crate) mod attend;
+pub(crate) mod attend_full;
+pub(crate) mod embed;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod pick;
+pub(crate) mod rotate;
 pub(crate) mod row_gather;
 pub(crate) mod scale_select;
 pub(crate) mod text_score;
@@ -60,6 +67,13 @@ enum Shape {
     TextScore(text_score::TextScore),
     TopK(top_k::TopK),
     RowGather(row_gather::RowGather),
+    Embed(embed::Embed),
+    Norm(norm::Norm),
+    Linear(linear::Linear),
+    AttendFull(attend_full::AttendFull),
+    Rotate(rotate::Rotate),
+    Attend(attend::Attend),
+    Pick(pick::Pick),
 }
 
 /// A row of the table.
@@ -84,6 +98,13 @@ macro_rules! with_operation {
             Shape::TextScore($op) => $call,
             Shape::TopK($op) => $call,
             Shape::RowGather($op) => $call,
+            Shape::Embed($op) => $call,
+            Shape::Norm($op) => $call,
+            Shape::Linear($op) => $call,
+            Shape::AttendFull($op) => $call,
+            Shape::Rotate($op) => $call,
+            Shape::Attend($op) => $call,
+            Shape::Pick($op) => $call,
         }
     };
 }
@@ -97,6 +118,13 @@ pub fn table(depth: Depth) -> Vec<KernelCase> {
     add(&mut all, text_score::cases(), true, Shape::TextScore);
     add(&mut all, top_k::cases(), false, Shape::TopK);
     add(&mut all, row_gather::cases(), true, Shape::RowGather);
+    add(&mut all, embed::cases(), true, Shape::Embed);
+    add(&mut all, norm::cases(), false, Shape::Norm);
+    add(&mut all, linear::cases(), true, Shape::Linear);
+    add(&mut all, attend_full::cases(), false, Shape::AttendFull);
+    add(&mut all, rotate::cases(), true, Shape::Rotate);
+    add(&mut all, attend::cases(), true, Shape::Attend);
+    add(&mut all, pick::cases(), false, Shape::Pick);
     all.retain(|case| depth == Depth::Full || !case.large);
     all
 }

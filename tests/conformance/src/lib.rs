@@ -5,7 +5,7 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`kernels`] | the table: operations of the samplers, compared with the f64 twins |
+//! | [`kernels`] | the table: operations of samplers and network, compared with the f64 twins |
 //! | [`stages`] | every stage of whole runs, compared with PyTorch's traces |
 //! | [`forced`] | forced decoding: whether every token of the reference's answer is the most likely one |
 //! | [`golden`] | cases of whole runs and their traces, read from [`golden::Fixtures`] |

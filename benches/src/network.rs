@@ -1,0 +1,120 @@
+//! Compares each operation of the network, at real sizes, with the same function in tensor operations of burn on the same
+//! device, and with a read of its weights or its cache.
+
+use std::{error::Error, slice::from_ref};
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use fovea_runtime::{
+    DeviceChoice, OpenDevice,
+    kv_cache::LayerCache,
+    network_ops::{Activation, After, Cursor, Heads, attend, attend_full, embed, linear, norm, pick, rotate_and_store},
+};
+use serde_json::json;
+
+use crate::kernels::{Row, as_json, both, print, values};
+
+/// Widths of a decoder: 0.5 B, 1 to 2 B and 8 B parameters. Feed-forward of the first one.
+const WIDTHS: [usize; 3] = [896, 2048, 4096];
+const FEED_FORWARD: usize = 4864;
+/// Tokens of a prefill that takes a short time also on a software GPU, and tokens in the cache.
+const TOKENS: usize = 256;
+const CACHED: usize = 2928;
+/// Heads as in the decoder of the benchmark and as in Llama 3 8B; those of CLIP-L.
+const HEADS: [Heads; 2] = [Heads { query: 14, key: 2, width: 64 }, Heads { query: 32, key: 8, width: 128 }];
+const CLIP: Heads = Heads { query: 16, key: 16, width: 64 };
+/// Tokens of one tile of CLIP-L/14-336.
+const TILE: usize = 577;
+/// Rows of an embedding, and of the largest vocabulary.
+const ROWS: usize = 32_000;
+const VOCABULARY: usize = 151_936;
+const EPSILON: f64 = 1e-6;
+
+/// Prints a row for each operation; with `json`, all numbers as JSON. `dtype`, f32 or f16, is that of weights and cache.
+pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Error>> {
+    let open = OpenDevice::open(&device.parse::<DeviceChoice>()?).await?;
+    let device = &open.device;
+    if dtype == "f16" && !open.has_f16() {
+        return Err(format!("expected a device with f16, got {}; use --dtype f32", open.info).into());
+    }
+    let dtype = if dtype == "f16" { DType::F16 } else { DType::F32 };
+    let size = dtype.size();
+    let weight = |shape: [usize; 2]| values(shape, 1, device).cast(dtype);
+    let mut rows = Vec::new();
+    let mut row = |kernel, what, time, bytes| rows.push(Row::new(&open, kernel, what, time, bytes));
+
+    for width in WIDTHS {
+        let (matrix, gamma) = (weight([width, width]), values([width], 2, device));
+        for tokens in [1, TOKENS] {
+            let x = values([tokens, width], 3, device);
+            let time = both(device, async || {
+                let after = After::Add { residual: x.clone(), factor: 1.0 };
+                linear(x.clone(), from_ref(&matrix), None, Some((gamma.clone(), EPSILON)), after)
+            });
+            let kernel = if tokens == 1 { "gemv" } else { "norm, gemm" };
+            row(kernel, format!("{tokens} x {width}, {width} rows, + residual"), time.await?, width * width * size);
+        }
+        let x = values([CACHED, width], 4, device);
+        let time = both(device, async || norm(x.clone(), gamma.clone(), None, EPSILON)).await?;
+        row("norm", format!("RMS, {CACHED} x {width}"), time, CACHED * width * 4);
+    }
+    let gate = weight([2 * FEED_FORWARD, WIDTHS[0]]);
+    for tokens in [1, TOKENS] {
+        let x = values([tokens, WIDTHS[0]], 5, device);
+        let gated = async || linear(x.clone(), from_ref(&gate), None, None, After::Gate(Activation::Silu));
+        let time = both(device, gated).await?;
+        let kernel = if tokens == 1 { "gemv" } else { "gemm" };
+        let what = format!("{tokens} x {}, 2 x {FEED_FORWARD} rows, gated", WIDTHS[0]);
+        row(kernel, what, time, 2 * FEED_FORWARD * WIDTHS[0] * size);
+    }
+    let (x, affine) = (values([TILE, 1024], 6, device), values([1024], 7, device));
+    let time = both(device, async || norm(x.clone(), affine.clone(), Some(affine.clone()), EPSILON)).await?;
+    row("norm", format!("layer norm, {TILE} x 1024"), time, TILE * 1024 * 4);
+
+    for heads in HEADS {
+        let Heads { query, key, width } = heads;
+        let what = format!("{query} heads of {width}, {key} key heads");
+        let cached = || values([key, CACHED, width], 8, device);
+        let cache = LayerCache::new(cached(), cached(), dtype);
+        let table = values([CACHED, width], 9, device);
+        for tokens in [1, TOKENS] {
+            let x = values([tokens, query * width], 10, device);
+            let at = Cursor::new(CACHED - tokens, device);
+            let factor = 1.0 / (width as f64).sqrt();
+            let time = both(device, async || attend(x.clone(), &cache, &at, heads, factor)).await?;
+            let kernel = if tokens == 1 { "attend_split, attend_merge" } else { "flash_causal" };
+            row(kernel, format!("{tokens} of {CACHED} tokens, {what}"), time, 2 * key * CACHED * width * size);
+
+            let qkv = values([tokens, heads.joined()], 11, device);
+            let at = Cursor::new(0, device);
+            // The first write copies the clone of the cache, as in the first step of an answer: so it is a small one.
+            let empty = LayerCache::empty(&[key, tokens, width], dtype, device);
+            let time =
+                both(device, async || Ok(rotate_and_store(qkv.clone(), table.clone(), &at, empty.clone(), heads)?.0));
+            row("rope_kv", format!("{tokens} x {what}"), time.await?, tokens * heads.joined() * 4);
+        }
+    }
+    let qkv = values([TILE, CLIP.joined()], 12, device);
+    let time = both(device, async || attend_full(qkv.clone(), 1, CLIP)).await?;
+    row("flash_full", format!("{TILE} tokens, {} heads of {}", CLIP.query, CLIP.width), time, TILE * CLIP.joined() * 4);
+
+    let table = weight([ROWS, WIDTHS[0]]);
+    for tokens in [1, TOKENS] {
+        let ids: Vec<i32> = (0..tokens).map(|i| (i * 7919 % ROWS) as i32).collect();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens]), device);
+        let time = both(device, async || embed(ids.clone(), tokens, from_ref(&table), 1.0)).await?;
+        row("embed", format!("{tokens} of {ROWS} x {}", WIDTHS[0]), time, tokens * WIDTHS[0] * size);
+    }
+    let logits = values([1, VOCABULARY], 13, device);
+    let words = VOCABULARY.div_ceil(32);
+    let allowed = Tensor::<1, Int>::from_data(TensorData::new(vec![-1_i32; words], [words]), device);
+    let state = Cursor::words(0, 0, [0, 0], device);
+    let time = both(device, async || Ok(pick(logits.clone(), allowed.clone(), state.clone()).await?.float())).await?;
+    row("pick", format!("{VOCABULARY} logits"), time, VOCABULARY * 4);
+
+    if json {
+        println!("{}", json!({"device": open.info, "dtype": format!("{dtype:?}"), "rows": as_json(&rows)}));
+    } else {
+        print(&open, &rows);
+    }
+    Ok(())
+}

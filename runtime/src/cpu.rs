@@ -1,0 +1,67 @@
+//! Loops for the CPU on plain slices: products with a few rows, attention, norms and rotary positions.
+//!
+//! Every loop runs on all threads (in a browser: on one) and with the widest vectors of the processor, which `pulp` finds
+//! at run time. A sum has an order that depends on the shapes and on the processor only: results are identical from run to
+//! run and for every number of threads.
+//!
+//! A closure inside of `WithSimd::with_simd` is compiled without the vector instructions. So these bodies contain loops
+//! and functions that are inlined only.
+
+pub(crate) mod after;
+pub(crate) mod attend;
+mod lanes;
+pub(crate) mod matvec;
+pub(crate) mod norm;
+pub(crate) mod rotary;
+
+use half::f16;
+
+/// A matrix of weights or of cached keys or values, row-major, finite.
+#[derive(Clone, Copy)]
+pub(crate) enum Matrix<'a> {
+    /// 4 bytes per value.
+    F32(&'a [f32]),
+    /// 2 bytes per value; the products widen each value to f32.
+    F16(&'a [f16]),
+}
+
+impl<'a> Matrix<'a> {
+    /// The number of values.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+        }
+    }
+
+    /// The values of `range`.
+    fn part(self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[range]),
+            Self::F16(values) => Self::F16(&values[range]),
+        }
+    }
+}
+
+/// `f(i, chunk i)` for each chunk of `size` values, on all threads. A single chunk runs on this thread.
+fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    #[cfg(not(target_family = "wasm"))]
+    if values.len() > size {
+        use rayon::prelude::*;
+        values.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
+        return;
+    }
+    values.chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
+}
+
+/// Values between -1 and 1 for the tests, a fixed sequence for each seed.
+#[cfg(test)]
+fn test_values(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}

@@ -1,0 +1,181 @@
+//! The operations on the CPU: the loops of [`crate::cpu`], and products of many rows by burn.
+
+use burn::backend::{
+    Flex, TensorMetadata,
+    ops::FloatTensorOps,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{DType, TensorData};
+use half::f16;
+
+use super::{
+    AttendPlan, Heads, LinearPlan, Maybe, NetworkOps, StorePlan,
+    tensor_ops::{self, Extra},
+};
+use crate::cpu::{
+    Matrix,
+    after::{After, first_halves},
+    attend,
+    matvec::{matvec, widen},
+    norm, rotary,
+};
+
+/// Most rows for which a weight is read once for all of them.
+const FEW: usize = 8;
+/// Most values of a weight that are widened to f32 at once.
+const PANEL: usize = 1 << 24;
+
+/// The tensor with a contiguous, row-major buffer: a view is copied. `x` is dropped, so that the buffer has one owner and
+/// can be written in place.
+fn whole(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
+    let contiguous = x.to_contiguous();
+    drop(x);
+    contiguous
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Flex> {
+    Flex::float_from_data(TensorData::new(values, shape), &Default::default())
+}
+
+/// The values of a contiguous tensor in f32 or f16.
+fn matrix(x: &FloatTensor<Flex>) -> Matrix<'_> {
+    if x.dtype() == DType::F16 { Matrix::F16(x.storage::<f16>()) } else { Matrix::F32(x.storage::<f32>()) }
+}
+
+/// Whether the loops can read all tensors.
+fn fits<'a>(x: impl IntoIterator<Item = &'a FloatTensor<Flex>>) -> bool {
+    x.into_iter().all(|x| [DType::F32, DType::F16].contains(&x.dtype()))
+}
+
+/// `x W^T` for many rows. A weight in f16 is widened to f32, some rows at once: products in f16 are slower.
+fn product(x: &FloatTensor<Flex>, weight: &FloatTensor<Flex>) -> FloatTensor<Flex> {
+    let [rows, width] = weight.shape().dims();
+    if weight.dtype() == DType::F32 {
+        return Flex::float_matmul(x.clone(), Flex::float_transpose(weight.clone()));
+    }
+    let most = (PANEL / width).max(1);
+    let halves = weight.storage::<f16>();
+    let panels: Vec<FloatTensor<Flex>> = halves
+        .chunks(most * width)
+        .map(|panel| {
+            let mut wide = vec![0.0; panel.len()];
+            widen(panel, &mut wide);
+            Flex::float_matmul(x.clone(), Flex::float_transpose(tensor(wide, [panel.len() / width, width])))
+        })
+        .collect();
+    if rows <= most { panels.into_iter().next().unwrap_or_else(|| x.clone()) } else { Flex::float_cat(panels, 1) }
+}
+
+impl NetworkOps for Flex {
+    fn norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: Maybe<Self>, epsilon: f64) -> FloatTensor<Self> {
+        let beta = beta.take();
+        if [&x, &gamma].into_iter().chain(&beta).any(|x| x.dtype() != DType::F32) {
+            return tensor_ops::norm::<Self>(x, gamma, beta, epsilon);
+        }
+        let (shape, x, gamma) = (x.shape().dims::<2>(), whole(x), whole(gamma));
+        let (values, gamma, epsilon) = (x.storage::<f32>(), gamma.storage::<f32>(), epsilon as f32);
+        tensor(
+            match beta.map(whole) {
+                Some(beta) => norm::layer_norm(values, gamma, beta.storage::<f32>(), epsilon),
+                None => norm::rms_norm(values, gamma, epsilon),
+            },
+            shape,
+        )
+    }
+
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Maybe<Self>,
+        gamma: Maybe<Self>,
+        residual: Maybe<Self>,
+        out: Maybe<Self>,
+        plan: LinearPlan,
+    ) -> FloatTensor<Self> {
+        let ([tokens, width], rows) = (x.shape().dims(), weight.shape()[0]);
+        let (gamma, extra) = (gamma.take(), Extra { bias: bias.take(), residual: residual.take(), out: out.take() });
+        let count = if plan.gated { rows / 2 } else { rows };
+        // A device that cuts matrices is not the CPU; only tests have parts here.
+        if count != plan.width || x.dtype() != DType::F32 || !fits([&weight]) {
+            return tensor_ops::linear::<Self>(x, weight, gamma, extra, &plan);
+        }
+        let x = match gamma {
+            Some(gamma) => Self::norm(x, gamma, Maybe::No, plan.epsilon),
+            None => x,
+        };
+        let (x, weight) = (whole(x), whole(weight));
+        let mut y = if tokens <= FEW {
+            let mut y = vec![0.0; tokens * rows];
+            matvec(matrix(&weight), width, x.storage::<f32>(), &mut y);
+            tensor(y, [tokens, rows])
+        } else {
+            whole(product(&x, &weight))
+        };
+        let (bias, residual) = (extra.bias.map(whole), extra.residual.map(whole));
+        let after = After {
+            bias: bias.as_ref().map(|bias| bias.storage::<f32>()),
+            activation: plan.activation,
+            gated: plan.gated,
+            residual: residual.as_ref().map(|residual| (residual.storage::<f32>(), plan.factor as f32)),
+        };
+        after.run(y.storage_mut::<f32>(), rows);
+        if plan.gated { tensor(first_halves(y.storage::<f32>(), rows), [tokens, count]) } else { y }
+    }
+
+    fn rotate_and_store(
+        qkv: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        _: IntTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        plan: StorePlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if qkv.dtype() != DType::F32 || !fits([&key, &value]) {
+            return tensor_ops::rotate_and_store::<Self>(qkv, table, key, value, &plan);
+        }
+        let (Heads { query: heads, width: d, .. }, tokens) = (plan.heads, qkv.shape()[0]);
+        let (qkv, table, mut key, mut value) = (whole(qkv), whole(table), whole(key), whole(value));
+        let mut query = vec![0.0; tokens * heads * d];
+        let table = &table.storage::<f32>()[plan.first * d..];
+        let (key_cache, value_cache) = (cache(&mut key), cache(&mut value));
+        let qkv = qkv.storage::<f32>();
+        rotary::rotate_and_store(qkv, table, plan.heads, plan.len, &mut query, key_cache, value_cache);
+        (tensor(query, [tokens, heads * d]), key, value)
+    }
+
+    fn attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        _: IntTensor<Self>,
+        plan: AttendPlan,
+    ) -> FloatTensor<Self> {
+        if query.dtype() != DType::F32 || !fits([&key, &value]) {
+            return tensor_ops::attend::<Self>(query, key, value, &plan);
+        }
+        let (shape, query, key, value) = (query.shape().dims::<2>(), whole(query), whole(key), whole(value));
+        let mut out = vec![0.0; shape[0] * shape[1]];
+        let (keys, factor) = (plan.keys, plan.factor as f32);
+        attend::attend(query.storage::<f32>(), matrix(&key), matrix(&value), keys, plan.heads, factor, &mut out);
+        tensor(out, shape)
+    }
+
+    fn attend_full(qkv: FloatTensor<Self>, tiles: usize, heads: Heads) -> FloatTensor<Self> {
+        if qkv.dtype() != DType::F32 {
+            return tensor_ops::attend_full::<Self>(qkv, tiles, heads);
+        }
+        let (shape, qkv) = ([qkv.shape()[0], heads.query * heads.width], whole(qkv));
+        let mut out = vec![0.0; shape[0] * shape[1]];
+        attend::attend_full(qkv.storage::<f32>(), tiles, heads, &mut out);
+        tensor(out, shape)
+    }
+}
+
+/// The values of a cache, to write.
+fn cache(x: &mut FloatTensor<Flex>) -> rotary::Cache<'_> {
+    if x.dtype() == DType::F16 {
+        rotary::Cache::F16(x.storage_mut::<f16>())
+    } else {
+        rotary::Cache::F32(x.storage_mut::<f32>())
+    }
+}
