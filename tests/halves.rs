@@ -4,9 +4,9 @@
 //! scale only at a margin below 1e-2, a greedy token only if the best two logits differ by less than .05 nat, and the
 //! kept sets over all cases by at most .005 of their union.
 //!
-//! The bound for the first logits is NMSE 1e-4, not 1e-5, because input and output of each product are rounded to f16
-//! too, not only the weights. Measured maximum: 7.5e-5 on the CPU (flex), 6.7e-5 on llvmpipe, with random weights that
-//! keep their gain over six layers; features: 1.2e-6.
+//! Activations stay in f32; only weights and KV cache are rounded. Measured maximum on 29 November 2026: logits NMSE
+//! 1.5e-5 on the CPU and on llvmpipe, with random weights that keep their gain over six layers; features 1.1e-7 on
+//! llvmpipe.
 
 use std::collections::BTreeSet;
 
@@ -56,7 +56,7 @@ fn every_case(open: &OpenDevice) {
         for name in ["thumbnail", "feature_map"] {
             let report = compare(name, floats(&expected, name), floats(&got, name));
             worst[0] = worst[0].max(report.nmse);
-            report.nmse_within(1e-5).unwrap_or_else(&mut fail);
+            report.nmse_within(1e-6).unwrap_or_else(&mut fail);
         }
         if case.vision {
             let scales = floats(&expected, "scale_logits").len() / indices(&expected, "scale_choice").len().max(1);
@@ -80,7 +80,7 @@ fn every_case(open: &OpenDevice) {
         }
         let report = compare("prefill_logits", floats(&expected, "prefill_logits"), floats(&got, "prefill_logits"));
         worst[1] = worst[1].max(report.nmse);
-        report.nmse_within(1e-4).unwrap_or_else(&mut fail);
+        report.nmse_within(5e-5).unwrap_or_else(&mut fail);
         let (a, b) = (indices(&expected, "answer_ids"), indices(&got, "answer_ids"));
         if let Some(step) = (0..a.len().min(b.len())).find(|&i| a[i] != b[i]) {
             let logits = floats(&expected, "step_logits");

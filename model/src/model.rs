@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use fovea_runtime::{Error as RuntimeError, OpenDevice, memory};
+use fovea_runtime::{Error as RuntimeError, OpenDevice, device::DeviceClass, memory};
 use serde_json::{Value, json};
 
 use crate::{
@@ -88,7 +88,8 @@ impl Model {
     ///
     /// # Errors
     /// [`fovea_runtime::Error::OutOfMemory`] before anything is allocated, if the plan does not fit;
-    /// [`fovea_runtime::Error::MissingFeature`] if a tensor other than a matrix exceeds the buffers of the device;
+    /// [`fovea_runtime::Error::MissingFeature`] if a tensor other than a matrix exceeds the buffers of the device, or if f16 is
+    /// requested of a device without it;
     /// [`fovea_runtime::Error::Tensor`] for a value that is not finite; [`Error::Cancelled`]; errors of device and files.
     pub async fn load(
         checkpoint: Checkpoint,
@@ -264,8 +265,13 @@ struct Fit {
 /// The dtype of the matrices: the requested one; with `Precision::Auto` f16 instead of f32 if only f16 fits into `have` bytes.
 ///
 /// # Errors
-/// [`RuntimeError::OutOfMemory`] if the model does not fit.
+/// [`RuntimeError::OutOfMemory`] if the model does not fit; [`RuntimeError::MissingFeature`] if f16 is requested of a device
+/// without it.
 fn fit(checkpoint: &Checkpoint, device: &OpenDevice, precision: Precision, have: Option<u64>) -> Result<Fit, Error> {
+    if precision == Precision::F16 && device.info.class != DeviceClass::Cpu && !device.has_f16() {
+        let what = "f16, which the dtype f16 needs: choose f32, or another device".to_owned();
+        return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what }.into());
+    }
     let of = |dtype: DType| Plan::new(checkpoint, None, Stored::of(dtype));
     let fits = |plan: &Plan| have.is_none_or(|have| plan.peak_bytes() <= have);
     let usual = match precision {

@@ -122,7 +122,7 @@ pub fn embed(ids: Tensor<1, Int>, tokens: usize, table: &[Tensor<2>], factor: f6
     let mut first = 0;
     for part in whole {
         let rows = part.dims()[0];
-        let plan = EmbedPlan { tokens, first, rows, factor };
+        let plan = EmbedPlan { tokens, first, factor };
         let filled = Maybe::of(out.take());
         out = Some(<Dispatch as NetworkOps>::embed(ids.clone().into_dispatch(), part.into_dispatch(), filled, plan));
         first += rows;

@@ -3,7 +3,7 @@
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use fovea_model::{Cancel, Checkpoint, Error, LoadProgress, Model, Picture, Precision};
-use fovea_runtime::{DeviceChoice, Error as RuntimeError, OpenDevice, source::Source};
+use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
 use js_sys::{Function, Map};
 use serde_json::json;
 use wasm_bindgen::prelude::*;
@@ -70,10 +70,6 @@ async fn load(source: Source, cpu: bool, dtype: &str, on_progress: &Function) ->
     let checkpoint = Checkpoint::open(source).await?;
     let choice = if cpu { DeviceChoice::Cpu } else { DeviceChoice::Wgpu };
     let device = OpenDevice::open(&choice).await?;
-    if precision == Precision::F16 && !cpu && !device.has_f16() {
-        let what = "f16, which the option `dtype` requires: choose f32".to_owned();
-        return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what }.into());
-    }
     let progress = |LoadProgress { stage, done, total }| {
         report(on_progress, &json!({ "stage": stage.name(), "done": done, "total": total }));
     };

@@ -61,8 +61,6 @@ pub struct EmbedPlan {
     pub tokens: usize,
     /// The id of the part's first row.
     pub first: usize,
-    /// Rows of the part.
-    pub rows: usize,
     /// Factor of the rows.
     pub factor: f64,
 }

@@ -34,7 +34,7 @@ impl NetworkOps for CubeBackend {
             tokens: plan.tokens as u32,
             packs: c as u32 / variant.pack,
             first: plan.first as u32,
-            rows: plan.rows as u32,
+            rows: table.shape()[0] as u32,
             factor: plan.factor as f32,
             unused_0: 0,
             unused_1: 0,
