@@ -247,7 +247,7 @@ impl App {
         }
         if self.session.busy.is_some() && pressed(Modifiers::NONE, Key::Escape) {
             self.engine.stop();
-            // egui removes the keyboard focus from the field on Escape; this restores it.
+            // As for an Escape that is not consumed: see the field.
             self.to_question = true;
         }
     }

@@ -39,7 +39,9 @@ impl App {
         let edit = TextEdit::singleline(&mut self.question).id(Id::unique("typed question")).hint_text(hint);
         let edit = edit.desired_width(f32::INFINITY);
         let field = ui.add(edit).labelled_by(label.id);
-        if std::mem::take(&mut self.to_question) {
+        // egui takes the focus from a field on Escape. A stop that comes just after the end of an answer must not lose it.
+        let escaped = field.lost_focus() && ui.input(|input| input.key_pressed(Key::Escape));
+        if std::mem::take(&mut self.to_question) || escaped {
             field.request_focus();
         }
         let entered = field.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));

@@ -83,6 +83,19 @@ fn answered(theme: Theme, question: &str, words: &str) -> (Played, RunId, Arc<Lo
     (window, run, shown)
 }
 
+/// An Escape that comes after the end of an answer is for no one; the next question can be typed at once.
+#[test]
+fn escape_after_an_answer_keeps_the_focus() {
+    let (mut window, ..) = answered(Theme::Dark, "What word is on the blue sign?", "exit");
+    for _ in 0..2 {
+        window.harness.get_by_label("Question").focus();
+        window.harness.run_steps(2);
+        window.harness.key_press(eframe::egui::Key::Escape);
+        window.harness.run_steps(3);
+        assert!(window.harness.get_by_label("Question").is_focused(), "expected the field to keep the keyboard focus");
+    }
+}
+
 #[test]
 fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     let mut window = Played::new(Theme::Dark);
