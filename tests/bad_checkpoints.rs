@@ -9,8 +9,12 @@ use std::{
 };
 
 use fovea_model::Checkpoint;
-use fovea_runtime::source::{ReadAt, Reading, Source};
-use fovea_tests::checkpoint::{Files, INDEX, WEIGHTS, weights_file};
+use fovea_runtime::{
+    network_ops::Format,
+    source::{ReadAt, Reading, Source},
+    weights::{Modules, Quantisation, Rows, Weights},
+};
+use fovea_tests::checkpoint::{Files, INDEX, Stored, WEIGHTS, weights_file};
 use pollster::block_on;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -321,6 +325,119 @@ const WEIGHT_FILES: &[Row] = &[
             f.set_tensors(&tensors, 2);
         },
         &["image_newline", "one tensor of this name", "another in"],
+    ),
+];
+
+const SCALES: &str = "language_model.model.layers.2.self_attn.q_proj.scales";
+const BIASES: &str = "language_model.model.layers.2.self_attn.q_proj.biases";
+const PACKED: &str = "language_model.model.layers.2.self_attn.q_proj.weight_packed";
+const SCALE: &str = "language_model.model.layers.2.self_attn.q_proj.weight_scale";
+const SHAPE: &str = "language_model.model.layers.2.self_attn.q_proj.weight_shape";
+const ZEROS: &str = "language_model.model.layers.2.self_attn.q_proj.weight_zero_point";
+const ORDER: &str = "language_model.model.layers.2.self_attn.q_proj.weight_g_idx";
+
+/// A tensor of zeros.
+fn zeros(name: &str, dtype: Dtype, shape: &[usize]) -> Stored {
+    let bytes = vec![0; shape.iter().product::<usize>() * dtype.bitsize() / 8];
+    Stored { name: name.to_owned(), dtype, shape: shape.to_vec(), bytes }
+}
+
+/// Adds a tensor.
+fn add(files: &mut Files, tensor: Stored) {
+    let mut tensors = files.tensors();
+    tensors.push(tensor);
+    files.set_tensors(&tensors, 1);
+}
+
+/// `tiny-0` with one matrix (64, 64) replaced by the tensors of a method of quantisation.
+fn quantised(key: &str, settings: Value, tensors: impl IntoIterator<Item = Stored>) -> Files {
+    let mut files = Files::fixture("tiny-0");
+    files.config(key, settings);
+    without(&mut files, QUERY);
+    tensors.into_iter().for_each(|tensor| add(&mut files, tensor));
+    files
+}
+
+/// MLX's codes of 8 bits in groups of 32.
+fn mlx() -> Files {
+    let numbers = |name| zeros(name, Dtype::F16, &[64, 2]);
+    let tensors = [zeros(QUERY, Dtype::U32, &[64, 16]), numbers(SCALES), numbers(BIASES)];
+    quantised("/quantization", json!({"group_size": 32, "bits": 8}), tensors)
+}
+
+/// compressed-tensors' codes of 4 bits in groups of 32.
+fn packed() -> Files {
+    let weights = json!({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32});
+    let groups = json!({"group_0": {"weights": weights}});
+    let settings = json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": groups});
+    let mut shape = zeros(SHAPE, Dtype::I64, &[2]);
+    (shape.bytes[0], shape.bytes[8]) = (64, 64);
+    let tensors = [zeros(PACKED, Dtype::I32, &[64, 8]), zeros(SCALE, Dtype::BF16, &[64, 2]), shape];
+    quantised("/quantization_config", settings, tensors)
+}
+
+const MLX: &[Row] = &[
+    ("no scales", |f| without(f, SCALES), &[SCALES, "none of this name"]),
+    ("no biases", |f| without(f, BIASES), &[BIASES, "none of this name"]),
+    ("no codes", |f| without(f, QUERY), &[QUERY, "none of this name"]),
+    ("scales of another shape", |f| f.edit(SCALES, |t| t.shape = vec![32, 4]), &[SCALES, "[64, 2]", "[32, 4]"]),
+    ("biases of another shape", |f| f.edit(BIASES, |t| t.shape = vec![128]), &[BIASES, "[64, 2]", "[128]"]),
+    ("integers as scales", |f| f.edit(SCALES, |t| t.dtype = Dtype::I16), &[SCALES, "f32, f16 or bf16", "I16"]),
+    ("codes with a sign", |f| f.edit(QUERY, |t| t.dtype = Dtype::I32), &[QUERY, "U32", "I32"]),
+    ("floats as codes", |f| f.edit(QUERY, |t| t.dtype = Dtype::F32), &[QUERY, "U32", "[64, 16] of f32"]),
+    ("codes in three dimensions", |f| f.edit(QUERY, |t| t.shape = vec![8, 8, 16]), &[QUERY, "matrix", "[8, 8, 16]"]),
+    (
+        "codes without rows",
+        |f| f.edit(QUERY, |t| *t = zeros(QUERY, Dtype::U32, &[0, 16])),
+        &[QUERY, "matrix", "[0, 16]"],
+    ),
+    ("a group that does not divide", |f| f.config("/quantization/group_size", json!(128)), &[QUERY, "groups of 128"]),
+    ("fewer bits than stored", |f| f.config("/quantization/bits", json!(4)), &[SCALES, "[64, 4]", "[64, 2]"]),
+    ("three bits", |f| f.config("/quantization/bits", json!(3)), &["quantization", "MLX (3 bits", "--weights q4"]),
+    ("floats of 4 bits", |f| f.config("/quantization/mode", json!("mxfp4")), &["quantization", "MLX (mxfp4)"]),
+    (
+        "codes of a module that is not quantised",
+        |f| f.config("/quantization/language_model.model.layers.2.self_attn.q_proj", json!(false)),
+        &["quantised with MLX"],
+    ),
+    ("codes without settings", |f| f.config("/quantization", Value::Null), &["quantised with MLX", "settings"]),
+    ("an infinite scale", |f| poison(f, SCALES, 5, f32::INFINITY, Dtype::F16), &[QUERY, "inf at index 160"]),
+    ("NaN in a bias", |f| poison(f, BIASES, 127, f32::NAN, Dtype::BF16), &[QUERY, "NaN at index 4064"]),
+];
+
+const COMPRESSED: &[Row] = &[
+    ("no scales", |f| without(f, SCALE), &[SCALE, "none of this name"]),
+    ("no shape", |f| without(f, SHAPE), &[SHAPE, "none of this name"]),
+    ("a shape of other rows", |f| f.edit(SHAPE, |t| t.bytes[0] = 63), &[SHAPE, "64", "[63, 64]"]),
+    ("a shape of other columns", |f| f.edit(SHAPE, |t| t.bytes[8] = 63), &[PACKED, "63 codes of 4 or 8 bits"]),
+    ("a shape below zero", |f| f.edit(SHAPE, |t| t.bytes[8..].fill(255)), &[PACKED, "18446744073709551615"]),
+    ("a shape of floats", |f| f.edit(SHAPE, |t| t.dtype = Dtype::F64), &[SHAPE, "two integers", "F64"]),
+    ("three numbers as a shape", |f| f.edit(SHAPE, |t| *t = zeros(SHAPE, Dtype::I64, &[3])), &[SHAPE, "two integers"]),
+    ("codes of another dtype", |f| f.edit(PACKED, |t| t.dtype = Dtype::U32), &[PACKED, "I32", "U32"]),
+    (
+        "groups that do not divide",
+        |f| f.edit(SCALE, |t| *t = zeros(SCALE, Dtype::F16, &[64, 3])),
+        &[SCALE, "32", "[64, 3]"],
+    ),
+    (
+        "groups of 16",
+        |f| f.edit(SCALE, |t| *t = zeros(SCALE, Dtype::F16, &[64, 4])),
+        &[SCALE, "multiple of 32", "[64, 4]"],
+    ),
+    ("integers as scales", |f| f.edit(SCALE, |t| t.dtype = Dtype::I16), &[SCALE, "f32, f16 or bf16", "I16"]),
+    ("zero points of another shape", |f| add(f, zeros(ZEROS, Dtype::I32, &[64, 2])), &[ZEROS, "[8, 2]", "[64, 2]"]),
+    ("zero points of another dtype", |f| add(f, zeros(ZEROS, Dtype::I8, &[8, 2])), &[ZEROS, "I32", "I8"]),
+    ("columns in another order", |f| add(f, zeros(ORDER, Dtype::I32, &[64])), &[ORDER, "order of the input"]),
+    ("an infinite scale", |f| poison(f, SCALE, 3, f32::NEG_INFINITY, Dtype::BF16), &[QUERY, "-inf at index 96"]),
+    (
+        "another format",
+        |f| f.config("/quantization_config/format", json!("nvfp4-pack-quantized")),
+        &["quantization_config", "compressed-tensors (nvfp4-pack-quantized)"],
+    ),
+    (
+        "two bits",
+        |f| f.config("/quantization_config/config_groups/group_0/weights/num_bits", json!(2)),
+        &["quantization_config", "compressed-tensors (pack-quantized, 2 bits)"],
     ),
 ];
 
@@ -725,7 +842,10 @@ fn check(rows: &[Row], least: usize) {
 }
 
 fn check_on(checkpoint: &str, rows: &[Row]) {
-    let good = Files::fixture(checkpoint);
+    check_files(checkpoint, &Files::fixture(checkpoint), rows);
+}
+
+fn check_files(checkpoint: &str, good: &Files, rows: &[Row]) {
     assert_eq!(refusal(good.source()), Err("no error".to_owned()), "the checkpoint that the rows break");
     let mut failed = Vec::new();
     for (name, break_it, words) in rows {
@@ -766,6 +886,49 @@ fn broken_configs_of_every_family_name_their_key() {
 #[test]
 fn broken_weights_name_file_and_tensor() {
     check(WEIGHT_FILES, 35);
+}
+
+#[test]
+fn broken_codes_name_file_and_tensor() {
+    check_files("a checkpoint of MLX", &mlx(), MLX);
+    check_files("a checkpoint of compressed-tensors", &packed(), COMPRESSED);
+}
+
+/// Reads everything of a weights file; an error or not.
+fn read_all(bytes: Vec<u8>, settings: &Quantisation) -> Result<(), fovea_runtime::Error> {
+    block_on(async {
+        let source = Source::memory("damaged tensors", [(WEIGHTS.to_owned(), Cow::Owned(bytes))]);
+        let weights = Weights::open(source).await?.with_quantisation(settings).await?;
+        for (name, entry) in weights.entries().iter().filter(|(_, entry)| entry.values() > 0) {
+            weights.first_non_finite(name).await?;
+            let shape: Vec<usize> = entry.shape.iter().map(|&d| d as usize).collect();
+            // A tensor of another dtype, and values that are not finite, are errors too.
+            let _ = weights.values(&Rows::all(name, &shape)).await;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn damaged_files_of_codes_never_panic() {
+    let format = |bits, group| Some(Format { bits, minimum: true, group });
+    let own = [("brain", format(8, 32)), ("full", format(4, 128)), ("symmetric", format(4, 32))];
+    let own = own.map(|(module, format)| (module.to_owned(), format)).into();
+    let modules = Modules { all: Format { bits: 4, minimum: true, group: 64 }, own };
+    for (file, settings) in
+        [("mlx.safetensors", Quantisation::Affine(modules)), ("packed.safetensors", Quantisation::Packed)]
+    {
+        let good = std::fs::read(fovea_tests::golden::fixtures().join("quantised").join(file)).expect("a fixture");
+        read_all(good.clone(), &settings).unwrap_or_else(|e| panic!("{file}: expected no error, got: {e}"));
+        for at in 0..good.len() {
+            for byte in [0, b'"', b'0', b'1', b'9', 0xff, good[at] ^ 1] {
+                let mut bytes = good.clone();
+                bytes[at] = byte;
+                let got = catch_unwind(AssertUnwindSafe(|| read_all(bytes, &settings)));
+                assert!(got.is_ok(), "{file}: byte {at} as {byte}: expected an error or none, got a panic");
+            }
+        }
+    }
 }
 
 #[test]

@@ -287,7 +287,7 @@ fn a_plan_needs_config_json_alone() {
         let checkpoint = open(files.source()).unwrap_or_else(|e| panic!("{name}: {e}"));
         files.0.retain(|file, _| file == "config.json");
         let size = Some((640, 480));
-        let plan = Plan::without_weights(&outline(&files), size, Stored::F16);
+        let plan = Plan::without_weights(&outline(&files), None, size, Stored::F16);
         assert_eq!(plan, Plan::new(&checkpoint, size, Stored::F16), "{name}: plan (got, that with all files)");
         assert!(open(files.source()).is_err(), "{name}: expected a checkpoint without a tokenizer to be refused");
     }

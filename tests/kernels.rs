@@ -2,10 +2,11 @@
 //!
 //! `cargo test --workspace --test kernels -- --nocapture` prints the report.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use fovea_conformance::{Depth, Options, conformance, golden::Fixtures, report::text::text};
 use fovea_runtime::{
     Error, Keep, OpenDevice, Scale,
+    network_ops::{After, Format, Weight, embed, linear},
     read::{read_f32, read_indices},
     sampler_ops::{compact, indices, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k},
     testing::{as_on_hardware, tensor_ops_only},
@@ -125,6 +126,58 @@ fn shapes_that_do_not_belong_together_are_typed_errors() {
         refused(format!("query {query:?}, key {key:?}"), text_score(zeros(query), zeros(key)).map(|_| ()));
     }
     refused("no score".into(), block_on(top_k(zeros([0]), Keep::Gamma(0.85))).map(|_| ()));
+}
+
+#[test]
+fn codes_that_do_not_fit_their_format_are_typed_errors() {
+    let device = &device::cpu().device;
+    let words = |columns: usize| Tensor::<2, Int>::zeros([2, columns], device);
+    for (columns, scales, format) in [
+        (8, 2, Format::Q8),                              // two words of scales for one group
+        (4, 1, Format::Q8),                              // half a group
+        (8, 1, Format { group: 64, ..Format::Q8 }),      // half a group
+        (12, 1, Format { minimum: true, ..Format::Q4 }), // one word of scales for three groups
+    ] {
+        let weight = [Weight::Codes { words: words(columns), scales: words(scales), format }];
+        let what = format!("{format}: {columns} words and {scales} words of scales");
+        let refused = |op: &str, got: Result<Tensor<2>, Error>| {
+            assert!(matches!(got, Err(Error::Shape { .. })), "{op}, {what}: expected a typed error, got {got:?}");
+        };
+        let width = columns * 32 / format.bits as usize;
+        refused("linear", linear(zeros([1, width]), &weight, None, None, After::Nothing));
+        refused("embed", embed(Tensor::zeros([1], device), 1, &weight, 1.0));
+    }
+}
+
+/// Matrices that are joined by rows keep their formats.
+#[test]
+fn parts_of_different_formats_give_their_own_columns() {
+    const K: usize = 128;
+    for open in device::all("parts of different formats") {
+        let of = |rows: usize, columns: usize, word: &dyn Fn(i32) -> i32| {
+            let words: Vec<i32> = (0..(rows * columns) as i32).map(word).collect();
+            Tensor::<2, Int>::from_data(TensorData::new(words, [rows, columns]), (&open.device, DType::I32))
+        };
+        let part = |rows: usize, format: Format| Weight::Codes {
+            words: of(rows, format.words(K), &|i| i.wrapping_mul(0x4165_3a7d)),
+            scales: of(rows, format.scale_words(K), &|i| 0x2400_1c00 + i),
+            format,
+        };
+        let parts = [part(5, Format { minimum: true, ..Format::Q4 }), part(3, Format { group: 16, ..Format::Q8 })];
+        for tokens in [1, 3, 12] {
+            let values: Vec<f32> = (0..tokens * K).map(|i| (i % 7) as f32 - 3.0).collect();
+            let x = Tensor::<2>::from_data(TensorData::new(values, [tokens, K]), &open.device);
+            let run = |weight: &[Weight]| {
+                let product = linear(x.clone(), weight, None, None, After::Nothing).unwrap();
+                block_on(read_f32(product)).unwrap()
+            };
+            let (both, first, second) = (run(&parts), run(&parts[..1]), run(&parts[1..]));
+            let rows = first.chunks(5).zip(second.chunks(3));
+            let expected: Vec<f32> = rows.flat_map(|(first, second)| [first, second].concat()).collect();
+            assert!(expected.iter().any(|x| *x != 0.0), "{}: expected products that are not zero", open.info);
+            assert_eq!(both, expected, "{}: {tokens} rows (got, expected)", open.info);
+        }
+    }
 }
 
 #[test]

@@ -1,15 +1,25 @@
 //! Checkpoint files, read like Hugging Face (transformers 5.24): which of two files is used, defaults of missing keys,
 //! and errors for unsupported formats. Answers with a repetition penalty equal those of its `generate`.
 
-use std::fs;
+use std::{borrow::Cow, collections::BTreeMap, fs};
 
+use burn::tensor::{DType, Device, Int, Tensor};
 use fovea_model::{AskOptions, Checkpoint, Conversation, Error, Grid, Pick};
-use fovea_runtime::{hub_cache, source::Source};
+use fovea_runtime::{
+    hub_cache,
+    network_ops::Format,
+    source::Source,
+    weights::{Modules, Quantisation, Rows, Weights},
+};
+use fovea_shaders::dequantise;
 use fovea_tests::{
-    checkpoint::Files,
+    checkpoint::{Files, Stored, WEIGHTS},
     device::cpu,
+    golden::fixtures,
     run::{ask, fixture, load, options, picture},
 };
+use half::f16;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 const HEAD: &str = "language_model.lm_head.weight";
@@ -244,7 +254,6 @@ fn quantised_checkpoints_are_refused_by_name() {
 fn other_formats_are_named() {
     for (file, words) in [
         ("pytorch_model.bin", "PyTorch's pickle format"),
-        ("llava.Q4_K_M.gguf", "GGUF"),
         ("model.onnx", "ONNX"),
         ("model-00001-of-00002.safetensors", "without an index"),
     ] {
@@ -355,4 +364,174 @@ fn a_repository_in_the_hubs_cache_is_found_by_its_folder() {
     let first = files.0.keys().next().expect("a file");
     let why = source.file(first).err().expect("a refusal").to_string();
     assert!(why.contains("download it again"), "{why}");
+}
+
+/// A file of `fixtures/quantised` as weights.
+fn quantised(file: &str, settings: &Quantisation) -> Weights {
+    let bytes = fs::read(fixtures().join("quantised").join(file)).expect("a fixture");
+    let source = Source::memory("quantised tensors", [(WEIGHTS.to_owned(), Cow::Owned(bytes))]);
+    let weights = pollster::block_on(Weights::open(source)).expect("a weights file");
+    pollster::block_on(weights.with_quantisation(settings)).expect("quantised tensors")
+}
+
+#[test]
+fn quantised_tensors_equal_what_their_own_libraries_read() {
+    let bytes = fs::read(fixtures().join("quantised/values.safetensors")).expect("a fixture");
+    let expected = SafeTensors::deserialize(&bytes).expect("values");
+    let format = |bits, minimum, group| Format { bits, minimum, group };
+    let own = [
+        ("brain".to_owned(), Some(format(8, true, 32))),
+        ("full".to_owned(), Some(format(4, true, 128))),
+        ("symmetric".to_owned(), Some(format(4, true, 32))),
+    ];
+    let modules = Modules { all: format(4, true, 64), own: own.into() };
+    let mlx = quantised("mlx.safetensors", &Quantisation::Affine(modules));
+    let packed = quantised("packed.safetensors", &Quantisation::Packed);
+    let formats = BTreeMap::from([
+        ("mlx.half", Some(format(4, true, 64))),
+        ("mlx.brain", Some(format(8, true, 32))),
+        ("mlx.full", Some(format(4, true, 128))),
+        ("mlx.symmetric", Some(Format::Q4)),
+        ("mlx.convolution", None),
+        ("packed.four", Some(format(4, false, 128))),
+        ("packed.eight", Some(Format::Q8)),
+        ("packed.channels", Some(format(4, false, 64))),
+        ("packed.zeros", Some(format(4, true, 64))),
+    ]);
+    assert_eq!(expected.len(), formats.len(), "tensors (got, expected)");
+    let device = Device::flex();
+    for (name, format) in formats {
+        let (weights, module) = match name.split_once('.') {
+            Some(("mlx", module)) => (&mlx, module),
+            Some((_, module)) => (&packed, module),
+            None => panic!("{name}: expected a file and a module"),
+        };
+        let tensor = format!("{module}.weight");
+        let view = expected.tensor(name).expect("values");
+        let shape = view.shape();
+        let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        // Equal bits, but for the sign of zero: a symmetric group with a scale below 0 has -0.
+        weights.check(&tensor, shape).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(weights.format(&tensor), format, "{name}: format (got, expected)");
+        assert_eq!(pollster::block_on(weights.first_non_finite(&tensor)).expect("a read"), None, "{name}");
+        let got = pollster::block_on(weights.values(&Rows::all(&tensor, shape))).expect("values");
+        assert_eq!(got, values, "{name}: values (got, expected)");
+        // Rows in another order, as one tensor, and as codes.
+        let width: usize = shape[1..].iter().product();
+        let rows = [1..shape[0], 0..1].map(|rows| Rows { tensor: &tensor, shape, rows });
+        let loaded = weights.load(&rows, [shape[0], width], DType::F32, &device);
+        let loaded: Tensor<2> = pollster::block_on(loaded).expect("a tensor");
+        let turned = [&values[width..], &values[..width]].concat();
+        let loaded: Vec<f32> = loaded.into_data().try_into_vec().expect("f32");
+        assert_eq!(loaded, turned, "{name}: rows (got, expected)");
+        // Only floats are copied as they are.
+        let mut bytes = 0;
+        let copied = pollster::block_on(weights.raw(&tensor, |piece| {
+            bytes += piece.len();
+            Ok(())
+        }));
+        let whole = (copied.is_ok(), bytes) == (true, view.data().len());
+        assert_eq!(whole, format.is_none(), "{name}: copied as floats (got, expected)");
+        let Some(format) = format else { continue };
+        let codes = |format| {
+            let codes = pollster::block_on(weights.load_codes(&rows, width, format, &device)).expect("codes");
+            let [words, scales] = codes.map(|x: Tensor<2, Int>| {
+                let words: Vec<i32> = x.into_data().try_into_vec().expect("i32");
+                words.into_iter().map(i32::cast_unsigned).collect::<Vec<u32>>()
+            });
+            dequantise(&words, &scales, width, format).into_iter().map(|value| value as f32).collect::<Vec<f32>>()
+        };
+        assert_eq!(codes(format), turned, "{name}: codes (got, expected)");
+        // In another format they are quantised again.
+        let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>();
+        let error = squares(&mut codes(Format::Q8).iter().zip(&turned).map(|(x, y)| x - y))
+            / squares(&mut turned.iter().copied());
+        assert!(error < 1e-4, "{name}: expected an NMSE in q8 below 1e-4, got {error}");
+    }
+}
+
+/// A matrix of floats as MLX's codes of 8 bits in groups of 32, and the same matrix dequantised.
+fn mlx_codes(matrix: &Stored) -> ([Stored; 3], Stored) {
+    let (mut codes, mut scales, mut biases, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for group in matrix.floats().chunks_exact(32) {
+        let [least, most] = [f32::min, f32::max].map(|of| group.iter().copied().reduce(of).expect("values"));
+        let [scale, bias] = [(most - least) / 255.0, least].map(|x| f16::from_f32(x).to_f32());
+        for value in group {
+            codes.push(((value - bias) / scale).round().clamp(0.0, 255.0) as u8);
+            values.push(scale.mul_add(f32::from(codes[codes.len() - 1]), bias));
+        }
+        scales.push(scale);
+        biases.push(bias);
+    }
+    let module = matrix.name.strip_suffix(".weight").expect("the weight of a module");
+    let part = |kind: &str, width: usize, dtype, bytes| Stored {
+        name: format!("{module}.{kind}"),
+        dtype,
+        shape: vec![matrix.shape[0], width],
+        bytes,
+    };
+    let width = matrix.shape[1];
+    let [scales, biases] = [("scales", scales), ("biases", biases)].map(|(kind, values)| {
+        let mut stored = part(kind, width / 32, Dtype::F16, Vec::new());
+        stored.store(&values, Dtype::F16);
+        stored
+    });
+    let mut exact = matrix.clone();
+    exact.store(&values, Dtype::F32);
+    ([part("weight", width / 4, Dtype::U32, codes), scales, biases], exact)
+}
+
+#[test]
+fn a_checkpoint_of_mlx_answers_as_its_dequantised_copy() {
+    let mut plain = Files::fixture("tiny-0");
+    let (mut quantised, mut exact) = (Vec::new(), Vec::new());
+    for mut tensor in plain.tensors() {
+        let matrix = tensor.shape.len() == 2 && tensor.shape[1].is_multiple_of(32);
+        if matrix && (tensor.name.starts_with("language_model") || tensor.name.contains("fc2.weight")) {
+            let (codes, values) = mlx_codes(&tensor);
+            quantised.extend(codes);
+            exact.push(values);
+            continue;
+        }
+        exact.push(tensor.clone());
+        if let &[out, channels, rows, columns] = tensor.shape.as_slice() {
+            let (values, pixels) = (tensor.floats(), rows * columns);
+            let last = (0..values.len()).map(|at| {
+                let (row, pixel, channel) = (at / channels / pixels, at / channels % pixels, at % channels);
+                values[(row * channels + channel) * pixels + pixel]
+            });
+            tensor.store(&last.collect::<Vec<f32>>(), Dtype::F32);
+            tensor.shape = vec![out, rows, columns, channels];
+        }
+        quantised.push(tensor);
+    }
+    assert!(
+        quantised.len() > exact.len() + 40,
+        "expected quantised tensors, got {} of {}",
+        quantised.len(),
+        exact.len()
+    );
+    plain.set_tensors(&exact, 1);
+    let mut mlx = Files::fixture("tiny-0");
+    mlx.set_tensors(&quantised, 1);
+    mlx.config("/quantization", json!({"group_size": 32, "bits": 8}));
+    assert_eq!(answer(&mlx), answer(&plain), "answer (got, expected)");
+}
+
+#[test]
+fn the_names_of_mlx_vlm_give_the_same_answer() {
+    let plain = Files::fixture("smolvlm-0");
+    let mut mlx = plain.clone();
+    let mut tensors = plain.tensors();
+    for tensor in &mut tensors {
+        let name = tensor.name.replacen("lm_head.", "language_model.lm_head.", 1);
+        tensor.name = name.replacen("model.text_model.", "language_model.", 1);
+        for part in ["vision_model.", "connector."] {
+            tensor.name = tensor.name.replacen(&format!("model.{part}"), part, 1);
+        }
+    }
+    mlx.set_tensors(&tensors, 1);
+    let names = open(&mlx).expect("a checkpoint").names;
+    assert_eq!(names.embedding(), "language_model.embed_tokens.weight", "name (got, expected)");
+    assert_eq!(answer(&mlx), answer(&plain), "answer (got, expected)");
 }

@@ -1,15 +1,15 @@
 //! Checks the WGSL of every kernel without a GPU: it is valid within WebGPU's baseline limits, agrees with its
 //! [`Kernel`] and its struct of parameters, and compiles with naga's back ends.
 //!
-//! Covers every kernel in every variant, and `region_pool` with every window.
+//! Covers every kernel in every variant, of codes in six formats, and `region_pool` with every window.
 
 use std::{collections::BTreeSet, fmt::Debug, fs, mem::offset_of, path::Path, process::Command};
 
 use fovea_shaders::{
     AttendMergeParams, AttendSplitParams, BestParams, CompactParams, EmbedParams, FlashCausalParams, FlashFullParams,
-    GemmParams, GemvParams, KERNELS, Kernel, MAX_WINDOW, NormParams, PickParams, ProductParams, RegionPoolParams,
-    RopeKvParams, RowGatherParams, ScaleFoldParams, ScaleSelectParams, SoftmaxParams, TopKParams, Variant,
-    region_pool_chunk,
+    Format, GemmParams, GemvParams, KERNELS, Kernel, MAX_WINDOW, NormParams, PickParams, ProductParams,
+    RegionPoolParams, RopeKvParams, RowGatherParams, ScaleFoldParams, ScaleSelectParams, SoftmaxParams, TopKParams,
+    Variant, region_pool_chunk,
 };
 use fovea_tests::device::{REQUIRE, skip};
 use naga::{
@@ -82,7 +82,7 @@ fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
         ["ROWS", "WIDTH"] => [4, 8].into_iter().flat_map(|rows| (1..=4).map(move |width| vec![rows, width])).collect(),
         ["SHARE"] => (1..=8).map(|share| vec![share]).collect(),
         ["LAYER"] => vec![vec![0], vec![1]],
-        ["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"] => [
+        ["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS", "UNIT"] => [
             [0, 0, 0, 0, 0, 1],
             [1, 0, 0, 4, 1, 2],
             [0, 1, 1, 0, 0, 2],
@@ -92,8 +92,9 @@ fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
             [0, 1, 0, 3, 0, 8],
             [1, 1, 0, 4, 1, 8],
         ]
-        .map(Vec::from)
-        .into(),
+        .iter()
+        .flat_map(|steps| units(variant).iter().map(move |unit| [&steps[..], &[*unit]].concat()))
+        .collect(),
         ["BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"] => {
             [[0, 0, 0, 0, 4], [1, 0, 1, 0, 8], [1, 1, 0, 0, 16], [0, 0, 2, 0, 8], [1, 0, 3, 0, 4], [1, 0, 4, 1, 16]]
                 .map(Vec::from)
@@ -112,6 +113,25 @@ fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
         ["WINDOW", "CHUNK"] => (1..=MAX_WINDOW).map(|w| vec![w as u32, region_pool_chunk(w, variant)]).collect(),
         other => panic!("{}: expected values for {other:?} in this table", kernel.name),
     }
+}
+
+/// The values of `UNIT`.
+fn units(variant: Variant) -> &'static [u32] {
+    if variant.codes.is_some() { &[1, 4] } else { &[1] }
+}
+
+/// The variants of a kernel: of floats, and if it reads a weight, of codes.
+fn variants(kernel: &Kernel) -> Vec<Variant> {
+    let codes = [
+        Format::Q8,
+        Format::Q4,
+        Format { minimum: true, ..Format::Q4 },
+        Format { minimum: true, group: 128, ..Format::Q4 },
+        Format { group: 16, ..Format::Q8 },
+        Format { minimum: true, group: 64, ..Format::Q8 },
+    ];
+    let codes = codes.into_iter().filter(|_| kernel.weight.is_some()).map(Variant::of_codes);
+    kernel.variants.iter().copied().chain(codes).collect()
 }
 
 /// What a kernel's WGSL must contain.
@@ -194,9 +214,9 @@ fn check(text: &str, promise: &Promise) -> Result<(Module, ModuleInfo), String> 
 fn texts() -> Vec<(String, String, Promise)> {
     let mut texts = Vec::new();
     for kernel in KERNELS {
-        for &variant in kernel.variants {
+        for variant in variants(kernel) {
             for constants in constants(kernel, variant) {
-                let (lanes, buffers) = (kernel.lanes, kernel.buffers);
+                let (lanes, buffers) = (kernel.lanes, kernel.storage_buffers(variant));
                 let promise = Promise { half: variant.half, lanes, buffers, block: block(kernel) };
                 texts.push((
                     format!("{} {variant} {constants:?}", kernel.name),

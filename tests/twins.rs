@@ -6,7 +6,9 @@
 
 use fovea_model::{Grid, Outline, Thumbnail};
 use fovea_runtime::{Keep, Scale};
-use fovea_shaders::{Cell, compact, region_pool, scale_select, text_score, top_k};
+use fovea_shaders::{
+    Cell, Epilogue, Format, compact, dequantise, embed, linear, region_pool, scale_select, text_score, top_k,
+};
 use fovea_tests::{
     checkpoint::{Files, Stored},
     closeness::{compare, same_bits},
@@ -139,4 +141,11 @@ fn examples_computed_by_hand() {
     let cells = compact(6, 8, 4, &DEFAULT, &[2, 1, 0, 1]);
     let newlines = cells.iter().filter(|(_, cell)| *cell == Cell::Newline).count();
     assert_eq!((cells.len() - newlines, newlines), (23, 5), "tokens and newlines of the mixed map (got, expected)");
+    // Two rows of 32 codes of 4 bits: 9 with scale 0.5 and 6 with scale -2 are (9 - 8) / 2 = 0.5 and -2 (6 - 8) = 4.
+    let (scale, other) = (0x3800, 0xc000);
+    let words = [[0x9999_9999; 4], [0x6666_6666; 4]].concat();
+    let weight = dequantise(&words, &[scale, other], 32, Format::Q4);
+    assert_eq!(embed(&[1, 0], &weight, 32, 2.0), [[8.0; 32], [1.0; 32]].concat(), "rows of codes (got, expected)");
+    let product = linear(&[3.0; 32], &weight, [1, 32], None, None, Epilogue::Nothing);
+    assert_eq!(product, [48.0, 384.0], "a product with codes (got, expected)");
 }

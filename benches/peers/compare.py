@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Runs Fovea and other programs on the same weights, and prints their speeds in one table.
 
-    compare.py DIR WORK [--device cpu|wgpu] [--kinds f16,q8_0,q4_0] [--new 16] [--node FOLDER] [--fovea COMMAND] [--json]
+    compare.py DIR WORK [--device cpu|wgpu] [--weights f32,f16,q8,q4] [--kinds f16,q8_0,q4_0] [--new 16] [--node FOLDER]
+        [--fovea COMMAND] [--json]
 
 DIR is a checkpoint of `fovea-benches checkpoint`. WORK is a folder for the converted weights (GGUF), which are kept for the
-next run. All programs use two threads, one after the other. Run nothing else at the same time: the threads of llama.cpp spin
-while they wait, so a busy machine slows it more than others.
+next run. Fovea reads DIR and stores the weights as --weights says. q8 and q8_0 have the same bits per value, and q4 and q4_0
+in the layers: Fovea's embedding and head have 8 bits also with q4. All programs use two threads, one after the other. Run
+nothing else at the same time: the threads of llama.cpp spin while they wait, so a busy machine slows it more than others.
 
 | package | what runs |
 |---|---|
@@ -234,15 +236,15 @@ def output(command, **options):
 def fovea(settings, prompt):
     """Rows with and without samplers; sets the length of the prompt of the others."""
     version = output(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY)
-    for dtype in settings.dtypes.split(","):
+    for weights in settings.weights.split(","):
         command = [*shlex.split(settings.fovea), "pipeline", str(settings.dir), "--device", settings.device,
-                   "--modes", "off,both", "--new-tokens", str(settings.new), "--dtype", dtype, "--json"]
+                   "--modes", "off,both", "--new-tokens", str(settings.new), "--weights", weights, "--json"]
         report = json.loads(output(command, cwd=REPOSITORY))
         for row in report["rows"]:
             tokens = row["tokens"]["after_vision_sampler"] + report["text_tokens"]
             prompt.setdefault("tokens", tokens)
             yield {
-                "program": f"Fovea {version}, {settings.device}", "weights": report["dtype"].lower(),
+                "program": f"Fovea {version}, {settings.device}", "weights": report["dtype"],
                 "samplers": row["mode"], "prompt": tokens, "prefill_s": row["prefill_ms"] / 1e3,
                 "decode_tokens_per_s": row["tokens_per_second"], "first_token_s": row["first_token_ms"] / 1e3,
                 "launches_per_token": row["launches_per_token"],
@@ -392,8 +394,8 @@ def main():
     parser.add_argument("dir", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--kinds", default="f16,q8_0,q4_0")
-    parser.add_argument("--dtypes", default="f32,f16", help="of Fovea's matrices")
+    parser.add_argument("--weights", default="f32,f16,q8,q4", help="how Fovea stores its matrices")
+    parser.add_argument("--kinds", default="f16,q8_0,q4_0", help="how the others store theirs")
     parser.add_argument("--new", type=int, default=16)
     parser.add_argument("--node", type=Path, default=Path("."))
     parser.add_argument("--fovea", default="cargo run --quiet --bin fovea-benches --")

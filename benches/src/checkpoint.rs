@@ -2,7 +2,9 @@
 //!
 //! Vision: CLIP ViT-L/14-336 (24 layers, width 1024). Text: a Llama with 24 layers, width 896, 14 heads on 2 key heads,
 //! feed-forward 4864, 151936 tied embedding rows: 0.5 B parameters. The small one has 8 layers in both, of widths 256 and
-//! 384, and 32000 rows: 25 M parameters in the text model. Tokenizer and template are those of the demo checkpoint. The
+//! 384, and 32000 rows: 25 M parameters in the text model. The large one has the same tower, and the text model of
+//! llama3-llava-next-8b (llava-hf on the Hugging Face hub): 32 layers, width 4096, 32 heads on 8 key heads, feed-forward
+//! 14336, 128320 rows in embedding and head: 8 B parameters, 16.7 GB. Tokenizer and template are those of the demo checkpoint. The
 //! weights of the selector are zero and its bias chooses 2x2, so the vision-guided sampler keeps 1176 of 2928 tokens, 40 %
 //! (the paper has 49 % on average). The text-guided sampler uses gamma .85 on random weights.
 
@@ -13,27 +15,46 @@ use std::{
     path::Path,
 };
 
+use clap::ValueEnum;
 use fovea_model::{Checkpoint, Config, Names, demo, parts::Network};
 use half::bf16;
 use serde_json::{Map, Value, json};
+
+/// The size of a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Scale {
+    /// 25 M parameters in the text model and a small tower: 60 MB.
+    Small,
+    /// 0.5 B parameters: 1.6 GB.
+    #[default]
+    Medium,
+    /// 8 B parameters: 16.7 GB.
+    Large,
+}
 
 /// The dimensions of a tower or of a text model.
 struct Size {
     layers: usize,
     width: usize,
     heads: usize,
+    key_heads: usize,
     feed_forward: usize,
 }
 
-/// Writes the checkpoint to `dir`: the small one, or that of real dimensions. `vocab` is the number of embedding rows.
-pub fn write(dir: &Path, small: bool, vocab: Option<usize>) -> Result<(), Box<dyn Error>> {
-    let (vision, text, rows) = if small {
-        let vision = Size { layers: 8, width: 256, heads: 4, feed_forward: 1024 };
-        (vision, Size { layers: 8, width: 384, heads: 6, feed_forward: 1024 }, 32_000)
-    } else {
-        let vision = Size { layers: 24, width: 1024, heads: 16, feed_forward: 4096 };
-        (vision, Size { layers: 24, width: 896, heads: 14, feed_forward: 4864 }, 151_936)
+/// Writes a checkpoint to `dir`. `vocab` is the number of embedding rows.
+pub fn write(dir: &Path, scale: Scale, vocab: Option<usize>) -> Result<(), Box<dyn Error>> {
+    let tower = Size { layers: 24, width: 1024, heads: 16, key_heads: 16, feed_forward: 4096 };
+    let (vision, text, rows) = match scale {
+        Scale::Small => {
+            let vision = Size { layers: 8, width: 256, heads: 4, key_heads: 4, feed_forward: 1024 };
+            (vision, Size { layers: 8, width: 384, heads: 6, key_heads: 2, feed_forward: 1024 }, 32_000)
+        }
+        Scale::Medium => (tower, Size { layers: 24, width: 896, heads: 14, key_heads: 2, feed_forward: 4864 }, 151_936),
+        Scale::Large => {
+            (tower, Size { layers: 32, width: 4096, heads: 32, key_heads: 8, feed_forward: 14_336 }, 128_320)
+        }
     };
+    let tied = scale != Scale::Large;
     fs::create_dir_all(dir)?;
     let source = demo::source();
     for file in ["chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
@@ -43,7 +64,7 @@ pub fn write(dir: &Path, small: bool, vocab: Option<usize>) -> Result<(), Box<dy
     let pinpoints = json!([[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]);
     let config = json!({
         "architectures": ["LlavaNextForConditionalGeneration"], "model_type": "llava_next",
-        "image_token_id": demo.config.image_token, "image_grid_pinpoints": pinpoints, "tie_word_embeddings": true,
+        "image_token_id": demo.config.image_token, "image_grid_pinpoints": pinpoints, "tie_word_embeddings": tied,
         "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "projector_hidden_act": "gelu",
         "vision_config": {
             "model_type": "clip_vision_model", "hidden_size": vision.width,
@@ -52,9 +73,9 @@ pub fn write(dir: &Path, small: bool, vocab: Option<usize>) -> Result<(), Box<dy
         },
         "text_config": {
             "model_type": "llama", "hidden_size": text.width, "intermediate_size": text.feed_forward,
-            "num_hidden_layers": text.layers, "num_attention_heads": text.heads, "num_key_value_heads": 2,
+            "num_hidden_layers": text.layers, "num_attention_heads": text.heads, "num_key_value_heads": text.key_heads,
             "vocab_size": vocab.unwrap_or(rows), "rms_norm_eps": 1e-6,
-            "rope_theta": 1e6, "max_position_embeddings": 32768, "tie_word_embeddings": true,
+            "rope_theta": 1e6, "max_position_embeddings": 32768, "tie_word_embeddings": tied,
             "bos_token_id": 0, "eos_token_id": 4, "pad_token_id": 6,
         },
         "focus": { "window": 4, "scales": [[4, 4], [2, 2], [1, 1]], "text_layer": text.layers / 4, "gamma": 0.85 },
@@ -103,7 +124,6 @@ fn weights(path: &Path, names: &Names, config: &Config) -> Result<(), Box<dyn Er
             1 => (0.0, 0.05),
             _ => (0.0, (3.0 / (values / shape[0]) as f32).sqrt()),
         };
-        let mut bytes = Vec::with_capacity(2 * values);
         for index in 0..values {
             state ^= state << 13;
             state ^= state >> 17;
@@ -111,9 +131,8 @@ fn weights(path: &Path, names: &Names, config: &Config) -> Result<(), Box<dyn Er
             let noise = state as f32 / u32::MAX as f32 * 2.0 - 1.0;
             let value =
                 if name == "scale_selector.bias" { f32::from(u8::from(index == 1)) } else { base + spread * noise };
-            bytes.extend_from_slice(&bf16::from_f32(value).to_le_bytes());
+            file.write_all(&bf16::from_f32(value).to_le_bytes())?;
         }
-        file.write_all(&bytes)?;
     }
     Ok(file.flush()?)
 }

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fovea_model::{Cancel, Checkpoint, Conversation, Model, Parameter};
-use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
+use fovea_model::{Cancel, Checkpoint, Conversation, Model, Parameter, Precision, Role, Stored};
+use fovea_runtime::{DeviceChoice, OpenDevice, network_ops::Format, source::Source};
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,7 +19,6 @@ use crate::{
     counters::{Calls, Counting, Launches, Spent, last_submit},
     picture,
     pipeline::{answer, options},
-    precision,
     pytorch::QUESTION,
 };
 
@@ -36,8 +35,8 @@ pub struct Settings {
     /// Least number of tokens before the answer without samplers: a small picture and a long question.
     /// None: the picture and the question of `pipeline`.
     pub context: Option<usize>,
-    /// f32, f16 or auto.
-    pub dtype: String,
+    /// How the matrices are stored.
+    pub weights: Precision,
     /// Whether to print JSON.
     pub json: bool,
 }
@@ -64,14 +63,12 @@ struct Work {
 
 /// Prints a row for each token and the medians, or JSON.
 pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
-    let precision = precision(&settings.dtype);
     let open = OpenDevice::open(&settings.device.parse::<DeviceChoice>()?).await?;
     let bandwidth = read_bandwidth(&open);
     let checkpoint = Checkpoint::open(Source::directory(&settings.dir)?).await?;
     let read = read_per_token(&checkpoint);
-    let model = Model::load(checkpoint, open, precision, &Cancel::default(), |_| {}).await?;
-    let matrix_value = model.dtype().size() as u64;
-    let bytes: u64 = read.iter().map(|p| p.values() * if p.is_matrix { matrix_value } else { 4 }).sum();
+    let model = Model::load(checkpoint, open, settings.weights, &Cancel::default(), |_| {}).await?;
+    let bytes: u64 = read.iter().map(|parameter| device_bytes(parameter, model.stored())).sum();
 
     let picture = if settings.context.is_some() { picture::strip()? } else { picture::picture()? };
     let mut conversation = Conversation::new(&model, picture);
@@ -131,7 +128,7 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let median = median(&rows);
     let speed = median["wall_ms"].as_f64().map(|ms| bytes as f64 / ms * 1e3);
     let report = json!({
-        "device": model.device().info, "dtype": format!("{:?}", model.dtype()), "mode": settings.mode,
+        "device": model.device().info, "dtype": model.dtype_name(), "mode": settings.mode,
         "context": {"lower_layers": context[0], "upper_layers": context[1]}, "tokens": rows, "median": median,
         "kernels": kernels(&steps), "tokens_per_second": statistics.tokens_per_second,
         "bytes_per_token": {"weights": bytes, "kv_cache": statistics.memory.kv_cache},
@@ -153,6 +150,20 @@ fn read_per_token(checkpoint: &Checkpoint) -> Vec<Parameter> {
     let head = if config.text.tied { names.embedding() } else { names.head() };
     let layers = names.text("layers.");
     checkpoint.needed().into_iter().filter(|p| p.name == head || p.name.starts_with(&layers)).collect()
+}
+
+/// Bytes of a parameter on the device. Codes have groups of 32, as those that Fovea makes of floats.
+fn device_bytes(parameter: &Parameter, stored: Stored) -> u64 {
+    let format = match (parameter.role, stored) {
+        (Role::Layer, Stored::Q4) => Some(Format::Q4),
+        (Role::Layer | Role::Table, Stored::Q8 | Stored::Q4) => Some(Format::Q8),
+        _ => None,
+    };
+    match format.filter(|format| format.fits(parameter.width())) {
+        Some(format) => parameter.shape[0] as u64 * format.row_bytes(parameter.width()),
+        None if parameter.role == Role::Exact || stored == Stored::F32 => 4 * parameter.values(),
+        None => 2 * parameter.values(),
+    }
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -27,14 +27,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write a random checkpoint: CLIP ViT-L/14-336 and a decoder with 0.5 B parameters, in bf16 (1.6 GB).
+    /// Write a random checkpoint in bf16: CLIP ViT-L/14-336 and a decoder.
     Checkpoint {
         /// The folder to write.
         dir: PathBuf,
-        /// A small one: 25 M parameters in the text model and a small tower (60 MB).
-        #[arg(long)]
-        small: bool,
-        /// Rows of the embedding [default: 151936, with --small 32000].
+        /// Its size.
+        #[arg(long, value_enum, default_value = "medium")]
+        size: checkpoint::Scale,
+        /// Rows of the embedding [default: 32000, 151936 or 128320].
         #[arg(long)]
         vocab: Option<usize>,
     },
@@ -55,9 +55,9 @@ enum Command {
         /// picture and the question of `pipeline`].
         #[arg(long)]
         context: Option<usize>,
-        /// The type of the matrices.
-        #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "f16"])]
-        dtype: String,
+        /// How the matrices are stored: auto, f32, f16, q8 or q4.
+        #[arg(long, default_value = "auto")]
+        weights: Precision,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -76,9 +76,9 @@ enum Command {
         /// wgpu, wgpu:N or wgpu:NAME; with cuda or cpu there is one time: of tensor operations, or of the loops for the CPU.
         #[arg(long, default_value = "wgpu")]
         device: String,
-        /// The type of weights and KV cache.
+        /// How weights and KV cache are stored: f32 or f16.
         #[arg(long, default_value = "f32", value_parser = ["f32", "f16"])]
-        dtype: String,
+        weights: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -99,9 +99,9 @@ enum Command {
         /// Modes to run.
         #[arg(long, value_delimiter = ',', default_value = "off,vision,text,both")]
         modes: Vec<String>,
-        /// The type of the matrices: f32, f16 or auto.
-        #[arg(long, default_value = "auto", value_parser = ["f32", "f16", "auto"])]
-        dtype: String,
+        /// How the matrices are stored: auto, f32, f16, q8 or q4.
+        #[arg(long, default_value = "auto")]
+        weights: Precision,
         /// A Python with torch and transformers: also measures the same model in PyTorch eager, after each mode.
         #[arg(long)]
         pytorch: Option<PathBuf>,
@@ -111,26 +111,17 @@ enum Command {
     },
 }
 
-/// The precision of that name; `auto` for all others.
-fn precision(dtype: &str) -> Precision {
-    match dtype {
-        "f32" => Precision::F32,
-        "f16" => Precision::F16,
-        _ => Precision::Auto,
-    }
-}
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     match Cli::parse().command {
-        Command::Checkpoint { dir, small, vocab } => checkpoint::write(&dir, small, vocab),
-        Command::Decode { dir, device, mode, new_tokens, context, dtype, json } => {
-            let settings = decode::Settings { dir, device, mode, new_tokens, context, dtype, json };
+        Command::Checkpoint { dir, size, vocab } => checkpoint::write(&dir, size, vocab),
+        Command::Decode { dir, device, mode, new_tokens, context, weights, json } => {
+            let settings = decode::Settings { dir, device, mode, new_tokens, context, weights, json };
             pollster::block_on(decode::run(&settings))
         }
         Command::Kernels { device, json } => pollster::block_on(kernels::run(&device, json)),
-        Command::Network { device, dtype, json } => pollster::block_on(network::run(&device, &dtype, json)),
-        Command::Pipeline { dir, device, new_tokens, repeat, modes, dtype, pytorch, json } => {
-            let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, dtype, pytorch, json };
+        Command::Network { device, weights, json } => pollster::block_on(network::run(&device, &weights, json)),
+        Command::Pipeline { dir, device, new_tokens, repeat, modes, weights, pytorch, json } => {
+            let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, weights, pytorch, json };
             pollster::block_on(pipeline::run(&settings))
         }
     }

@@ -3,11 +3,14 @@
 
 use std::{error::Error, slice::from_ref};
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fovea_runtime::{
     DeviceChoice, OpenDevice,
     kv_cache::LayerCache,
-    network_ops::{Activation, After, Cursor, Heads, attend, attend_full, embed, linear, norm, pick, rotate_and_store},
+    network_ops::{
+        Activation, After, Cursor, Format, Heads, Weight, attend, attend_full, embed, linear, norm, pick,
+        rotate_and_store,
+    },
 };
 use serde_json::json;
 
@@ -29,42 +32,65 @@ const ROWS: usize = 32_000;
 const VOCABULARY: usize = 151_936;
 const EPSILON: f64 = 1e-6;
 
+/// A weight of codes.
+fn codes([rows, width]: [usize; 2], format: Format, device: &Device) -> Weight {
+    let matrix = |columns: usize, word: fn(usize) -> i32| {
+        let words: Vec<i32> = (0..rows * columns).map(word).collect();
+        Tensor::<2, Int>::from_data(TensorData::new(words, [rows, columns]), (device, DType::I32))
+    };
+    let words = matrix(format.words(width), |i| (i as i32).wrapping_mul(0x9e37_79b1_u32.cast_signed()));
+    let scales = matrix(format.scale_words(width), |_| 0x211f_211f); // twice 0.01 in f16
+    Weight::Codes { words, scales, format }
+}
+
 /// Prints a row for each operation; with `json`, all numbers as JSON. `dtype`, f32 or f16, is that of weights and cache.
+/// Weights of 8 and 4 bits have rows beside it.
 pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let open = OpenDevice::open(&device.parse::<DeviceChoice>()?).await?;
     let device = &open.device;
     if dtype == "f16" && !open.has_f16() {
-        return Err(format!("expected a device with f16, got {}; use --dtype f32", open.info).into());
+        return Err(format!("expected a device with f16, got {}; use --weights f32", open.info).into());
     }
     let dtype = if dtype == "f16" { DType::F16 } else { DType::F32 };
     let size = dtype.size();
-    let weight = |shape: [usize; 2]| values(shape, 1, device).cast(dtype);
+    // The ways to store a matrix: with its name, and its bytes per row.
+    let matrices = |shape: [usize; 2]| {
+        let name = if dtype == DType::F16 { "f16" } else { "f32" };
+        let floats = (Weight::Float(values(shape, 1, device).cast(dtype)), name.to_owned(), shape[1] * size);
+        let coded = [Format::Q8, Format::Q4]
+            .map(|format| (codes(shape, format, device), format.to_string(), format.row_bytes(shape[1]) as usize));
+        [floats].into_iter().chain(coded)
+    };
     let mut rows = Vec::new();
     let mut row = |kernel, what, time, bytes| rows.push(Row::new(&open, kernel, what, time, bytes));
 
     for width in WIDTHS {
-        let (matrix, gamma) = (weight([width, width]), values([width], 2, device));
-        for tokens in [1, TOKENS] {
-            let x = values([tokens, width], 3, device);
-            let time = both(device, async || {
-                let after = After::Add { residual: x.clone(), factor: 1.0 };
-                linear(x.clone(), from_ref(&matrix), None, Some((gamma.clone(), EPSILON)), after)
-            });
-            let kernel = if tokens == 1 { "gemv" } else { "norm, gemm" };
-            row(kernel, format!("{tokens} x {width}, {width} rows, + residual"), time.await?, width * width * size);
+        let gamma = values([width], 2, device);
+        for (matrix, name, bytes) in matrices([width, width]) {
+            for tokens in [1, TOKENS] {
+                let x = values([tokens, width], 3, device);
+                let time = both(device, async || {
+                    let after = After::Add { residual: x.clone(), factor: 1.0 };
+                    linear(x.clone(), from_ref(&matrix), None, Some((gamma.clone(), EPSILON)), after)
+                });
+                let kernel = if tokens == 1 { "gemv" } else { "norm, gemm" };
+                let what = format!("{tokens} x {width}, {width} rows, + residual, {name}");
+                row(kernel, what, time.await?, width * bytes);
+            }
         }
         let x = values([CACHED, width], 4, device);
         let time = both(device, async || norm(x.clone(), gamma.clone(), None, EPSILON)).await?;
         row("norm", format!("RMS, {CACHED} x {width}"), time, CACHED * width * 4);
     }
-    let gate = weight([2 * FEED_FORWARD, WIDTHS[0]]);
-    for tokens in [1, TOKENS] {
-        let x = values([tokens, WIDTHS[0]], 5, device);
-        let gated = async || linear(x.clone(), from_ref(&gate), None, None, After::Gate(Activation::Silu));
-        let time = both(device, gated).await?;
-        let kernel = if tokens == 1 { "gemv" } else { "gemm" };
-        let what = format!("{tokens} x {}, 2 x {FEED_FORWARD} rows, gated", WIDTHS[0]);
-        row(kernel, what, time, 2 * FEED_FORWARD * WIDTHS[0] * size);
+    for (gate, name, bytes) in matrices([2 * FEED_FORWARD, WIDTHS[0]]) {
+        for tokens in [1, TOKENS] {
+            let x = values([tokens, WIDTHS[0]], 5, device);
+            let gated = async || linear(x.clone(), from_ref(&gate), None, None, After::Gate(Activation::Silu));
+            let time = both(device, gated).await?;
+            let kernel = if tokens == 1 { "gemv" } else { "gemm" };
+            let what = format!("{tokens} x {}, 2 x {FEED_FORWARD} rows, gated, {name}", WIDTHS[0]);
+            row(kernel, what, time, 2 * FEED_FORWARD * bytes);
+        }
     }
     let (x, affine) = (values([TILE, 1024], 6, device), values([1024], 7, device));
     let time = both(device, async || norm(x.clone(), affine.clone(), Some(affine.clone()), EPSILON)).await?;
@@ -97,12 +123,13 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
     let time = both(device, async || attend_full(qkv.clone(), 1, CLIP)).await?;
     row("flash_full", format!("{TILE} tokens, {} heads of {}", CLIP.query, CLIP.width), time, TILE * CLIP.joined() * 4);
 
-    let table = weight([ROWS, WIDTHS[0]]);
-    for tokens in [1, TOKENS] {
-        let ids: Vec<i32> = (0..tokens).map(|i| (i * 7919 % ROWS) as i32).collect();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens]), device);
-        let time = both(device, async || embed(ids.clone(), tokens, from_ref(&table), 1.0)).await?;
-        row("embed", format!("{tokens} of {ROWS} x {}", WIDTHS[0]), time, tokens * WIDTHS[0] * size);
+    for (table, name, bytes) in matrices([ROWS, WIDTHS[0]]) {
+        for tokens in [1, TOKENS] {
+            let ids: Vec<i32> = (0..tokens).map(|i| (i * 7919 % ROWS) as i32).collect();
+            let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens]), device);
+            let time = both(device, async || embed(ids.clone(), tokens, from_ref(&table), 1.0)).await?;
+            row("embed", format!("{tokens} of {ROWS} x {}, {name}", WIDTHS[0]), time, tokens * bytes);
+        }
     }
     let logits = values([1, VOCABULARY], 13, device);
     let words = VOCABULARY.div_ceil(32);

@@ -2,7 +2,10 @@
 //!
 //! It reads configs, tokenizer, template and the headers of the weights, and checks that they match. It allocates no tensor.
 
-use fovea_runtime::{source::Source, weights::Weights};
+use fovea_runtime::{
+    source::Source,
+    weights::{Quantisation, Stored, Weights},
+};
 use serde_json::Value;
 
 use crate::{
@@ -11,11 +14,13 @@ use crate::{
     config::{Config, ProjectorKind, TileConfig},
     conversations,
     error::Error,
+    gguf::GgufCheckpoint,
     json_files::{read_json, read_optional_json},
     load::Parameter,
     names::{Names, SELECTOR},
     network::Network,
     original,
+    plan::stored_bits,
     prompt::Prompter,
     quantised,
 };
@@ -37,6 +42,10 @@ pub struct Outline {
     json: Value,
     /// processor_config.json.
     processor: Value,
+    /// How the matrices are quantised, if they are.
+    quantisation: Option<Quantisation>,
+    /// What GGUF files have instead of all other files.
+    gguf: Option<GgufCheckpoint>,
     /// Names of the tensors: those of the family on the Hugging Face hub, until the weights are opened.
     pub(crate) names: Names,
     /// Whether the weights, if they are open, have a scale selector.
@@ -74,18 +83,21 @@ pub struct Checkpoint {
 }
 
 impl Outline {
-    /// Reads and checks config.json, and the settings of the image processor if they are there.
+    /// Reads and checks config.json, and the settings of the image processor if they are there; or the metadata of GGUF files.
     ///
     /// # Errors
     /// [`Error::Config`] with file and key, expected and found value; an I/O error.
     pub async fn open(source: &Source) -> Result<Self, Error> {
+        if GgufCheckpoint::present(source) {
+            return Self::of_gguf(GgufCheckpoint::open(source).await?);
+        }
         let mut json = read_json(source, "config.json").await?;
         let own = [
             ("quantize_config.json", read_optional_json(source, "quantize_config.json").await?),
             ("quant_config.json", read_optional_json(source, "quant_config.json").await?),
             ("hf_quant_config.json", read_optional_json(source, "hf_quant_config.json").await?),
         ];
-        quantised::refuse(&json, &own)?;
+        let quantisation = quantised::settings(&json, &own)?;
         let processor = read_optional_json(source, "processor_config.json").await?;
         let (mut template, mut notes) = (None, Vec::new());
         // transformers 5 writes the settings into the processor's file; the older separate file may still be there, and is
@@ -113,7 +125,17 @@ impl Outline {
         // The processor's canvases pad a picture and the model's canvases unpad it: it is an error if they differ.
         let tiles = TileConfig::from_json(file, &image, &config.layout, config.vision.side)?;
         let names = Names::of_family(config.projector == ProjectorKind::Shuffle);
-        Ok(Self { config, tiles, template, notes, json, processor, names, selector: false })
+        Ok(Self { config, tiles, template, notes, json, processor, quantisation, names, selector: false, gguf: None })
+    }
+
+    fn of_gguf(gguf: GgufCheckpoint) -> Result<Self, Error> {
+        let mut config = Config::from_json(&gguf.config)?;
+        config.image_token = gguf.image_token;
+        let tiles = TileConfig::from_json(&gguf.files[1], &gguf.image, &config.layout, config.vision.side)?;
+        let (notes, json, names) = (gguf.notes.clone(), gguf.config.clone(), Names::hub());
+        let (template, processor, quantisation) = (None, Value::Null, None);
+        let gguf = Some(gguf);
+        Ok(Self { config, tiles, template, notes, json, processor, quantisation, names, selector: false, gguf })
     }
 
     /// Every tensor that the model needs; before the weights are opened without a scale selector, by the names of the family on
@@ -129,6 +151,12 @@ impl Outline {
 
     /// Tokenizer, chat template and stop ids; and where the template is from.
     pub(crate) async fn prompter(&self, source: &Source) -> Result<(Prompter, String), Error> {
+        if let Some(gguf) = &self.gguf {
+            let special = special_names(&gguf.tokenizer_config, &Value::Null);
+            let settings = [&gguf.generation, &self.json];
+            let prompter = Prompter::new(&gguf.tokenizer, gguf.template.clone(), special, settings, &self.config)?;
+            return Ok((prompter, gguf.template_from.clone()));
+        }
         let tokenizer_config = read_optional_json(source, "tokenizer_config.json").await?;
         let special_tokens = read_optional_json(source, "special_tokens_map.json").await?;
         let generation = read_optional_json(source, "generation_config.json").await?;
@@ -147,7 +175,13 @@ impl Outline {
 
     /// Opens the weights, and finds the names of the tensors, the output head and the scale selector in them.
     pub(crate) async fn open_weights(&mut self, source: Source) -> Result<Weights, Error> {
-        let weights = Weights::open(source).await?;
+        let mut weights = match &self.gguf {
+            Some(gguf) => Weights::gguf(source, gguf.files.clone(), gguf.tensors.clone())?,
+            None => Weights::open(source).await?,
+        };
+        if let Some(settings) = &self.quantisation {
+            weights = weights.with_quantisation(settings).await?;
+        }
         self.names = Names::detect(&weights, self.config.text.tied)?;
         // Like Hugging Face (transformers 5.24, `tie_weights`): a head in the file is used, even if the config ties it.
         self.config.text.tied &= self.names.head_is_embedding() || !weights.entries().contains_key(&self.names.head());
@@ -208,9 +242,15 @@ impl Checkpoint {
         for parameter in self.needed() {
             let Some(entry) = self.weights.entries().get(&parameter.name) else { continue };
             all += entry.bytes();
-            half += if entry.dtype.as_ref().is_ok_and(|d| d.size() == 2) { entry.bytes() } else { 0 };
+            let is_half = matches!(&entry.stored, Ok(Stored::Float(float)) if float.dtype.size() == 2);
+            half += if is_half { entry.bytes() } else { 0 };
         }
         2 * half > all
+    }
+
+    /// The bits per code of most values in the layers of the text model; None where most are stored as floats.
+    pub fn stored_bits(&self) -> Option<u32> {
+        stored_bits(&self.needed(), &self.weights)
     }
 
     /// Every tensor that the model needs.

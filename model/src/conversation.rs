@@ -32,6 +32,7 @@ use crate::{
     plan::Plan,
     prompt::{Detokenizer, Prompt},
     stage::Stage,
+    storage::Stored,
     text_sampler::Kept,
     tiles::{Tiles, tiles},
     vision_sampler::Chooser,
@@ -413,15 +414,16 @@ impl Conversation {
         self.check_length(around.saturating_add(least))
     }
 
-    /// Checks the memory on the CPU before anything is computed: a long question or answer may need more than is free.
+    /// Checks the memory before anything is computed: a long question or answer may need more than is free on the CPU, or allowed.
     fn check_memory(&self, around: usize) -> Result<(), Error> {
         let model = &self.model;
-        let have = if model.device.info.class == DeviceClass::Cpu { memory::host_available() } else { None };
-        let Some(have) = have else { return Ok(()) };
+        let available = || if model.device.info.class == DeviceClass::Cpu { memory::host_available() } else { None };
+        let allowed = model.memory.map(|most| most.saturating_sub(model.weight_bytes()));
+        let Some(have) = allowed.or_else(available) else { return Ok(()) };
         let config = &model.config;
         let tokens = around.saturating_add(self.stock_tokens()).min(config.text.context);
         let rows = model.steps.rows(config.text.layer_work(), config.text.widest());
-        let need = Plan::question_bytes(config, tokens, rows, model.dtype.size() as u64);
+        let need = Plan::question_bytes(config, tokens, rows, model.cache.size() as u64, model.stored != Stored::F32);
         if need <= have {
             return Ok(());
         }

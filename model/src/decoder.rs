@@ -3,18 +3,19 @@
 //! One `forward` of a layer serves prefill and decoding: cache and positions are arguments. Training calls the same parts of a
 //! layer, [`DecoderLayer::project`] and [`DecoderLayer::after_attention`], around its own attention over a batch.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use fovea_runtime::{
     kv_cache::LayerCache,
-    network_ops::{self, After, Cursor},
+    network_ops::{self, After, Cursor, Weight},
 };
 
 use crate::{
     config::{Config, TextConfig},
     error::Error,
     linear::Linear,
-    load::Loader,
+    load::{Loader, Role},
+    matrix::{Part, weights},
     names::Names,
     norm::Norm,
     pace::{Pace, Steps},
@@ -37,12 +38,12 @@ pub struct DecoderLayer {
 #[derive(Module, Debug)]
 pub struct Decoder {
     /// Parts of (rows, C).
-    embed_tokens: Vec<Param<Tensor<2>>>,
+    embed_tokens: Vec<Part>,
     /// The layers, first to last.
     pub layers: Vec<DecoderLayer>,
     norm: Norm,
     /// Parts of (rows, C). None if the head shares the embedding's weights.
-    lm_head: Option<Vec<Param<Tensor<2>>>>,
+    lm_head: Option<Vec<Part>>,
 }
 
 impl Decoder {
@@ -53,10 +54,12 @@ impl Decoder {
     pub async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
         let t = &config.text;
         let (c, q, kv) = (t.d_model, t.n_heads * t.d_head, t.n_kv_heads * t.d_head);
-        let embed_tokens = load.matrix(&names.embedding(), [t.vocab, c]).await?;
+        let embed_tokens = load.table(&names.embedding(), [t.vocab, c]).await?;
         let mut layers = Vec::with_capacity(t.n_layers);
         for layer in 0..t.n_layers {
             let name = |rest: &str| names.text_layer(layer, rest);
+            // The text-guided sampler compares scores of these, and a small error changes which tokens it keeps.
+            let scores = config.focus.text_layer == Some(layer);
             layers.push(DecoderLayer {
                 input_layernorm: load.rms_norm(&name("input_layernorm.weight"), c, t.epsilon).await?,
                 qkv_proj: load
@@ -68,16 +71,17 @@ impl Decoder {
                         ],
                         c,
                         t.qkv_bias,
+                        if scores { Role::Float } else { Role::Layer },
                     )
                     .await?,
-                o_proj: load.linear(&name("self_attn.o_proj"), c, q, t.output_bias).await?,
+                o_proj: load.layer(&name("self_attn.o_proj"), c, q, t.output_bias).await?,
                 post_attention_layernorm: load.rms_norm(&name("post_attention_layernorm.weight"), c, t.epsilon).await?,
                 gate_up_proj: load.gated([name("mlp.gate_proj"), name("mlp.up_proj")], t.d_ff, c, t.mlp_bias).await?,
-                down_proj: load.linear(&name("mlp.down_proj"), c, t.d_ff, t.mlp_bias).await?,
+                down_proj: load.layer(&name("mlp.down_proj"), c, t.d_ff, t.mlp_bias).await?,
             });
         }
         let norm = load.rms_norm(&names.text("norm.weight"), c, t.epsilon).await?;
-        let lm_head = if t.tied { None } else { Some(load.matrix(&names.head(), [t.vocab, c]).await?) };
+        let lm_head = if t.tied { None } else { Some(load.table(&names.head(), [t.vocab, c]).await?) };
         Ok(Self { embed_tokens, layers, norm, lm_head })
     }
 
@@ -101,7 +105,7 @@ impl Decoder {
         count: usize,
         config: &TextConfig,
     ) -> Result<Tensor<2>, Error> {
-        let table: Vec<Tensor<2>> = self.embed_tokens.iter().map(Param::val).collect();
+        let table = weights(&self.embed_tokens);
         Ok(network_ops::embed(ids, count, &table, config.multipliers.map_or(1.0, |m| m.embedding))?)
     }
 
@@ -119,14 +123,14 @@ impl Decoder {
     /// # Errors
     /// [`fovea_runtime::Error::Shape`] if the width differs.
     pub fn logits_of(&self, hidden: Tensor<2>) -> Result<Tensor<2>, Error> {
-        let head: Vec<Tensor<2>> = self.lm_head.as_ref().unwrap_or(&self.embed_tokens).iter().map(Param::val).collect();
+        let head = weights(self.lm_head.as_ref().unwrap_or(&self.embed_tokens));
         let norm = (self.norm.gamma.val(), self.norm.epsilon);
         Ok(network_ops::linear(hidden, &head, None, Some(norm), After::Nothing)?)
     }
 
     /// The embedding of every token, (vocab, C).
     pub fn embeddings(&self) -> Tensor<2> {
-        Tensor::cat(self.embed_tokens.iter().map(Param::val).collect(), 0)
+        Tensor::cat(weights(&self.embed_tokens).iter().map(Weight::floats).collect(), 0)
     }
 }
 

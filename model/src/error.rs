@@ -49,7 +49,7 @@ pub enum Error {
         have: usize,
     },
     /// The device computed a value that is not finite: weights out of the range of f16, or a faulty driver.
-    #[error("{stage}: expected finite values, got one that is not; try --dtype f32 or another --device")]
+    #[error("{stage}: expected finite values, got one that is not; try --weights f32 or another --device")]
     NotFinite {
         /// Where it was found.
         stage: &'static str,

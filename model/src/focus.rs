@@ -360,7 +360,7 @@ impl Model {
                 cache.reserve(rows);
                 cache
             }
-            None => LayerCache::empty(&config.cache_shape(rows), self.dtype, device),
+            None => LayerCache::empty(&config.cache_shape(rows), self.cache, device),
         };
         let mut parts = Vec::new();
         for first in (0..rows).step_by(most) {

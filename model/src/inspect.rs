@@ -3,11 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fovea_runtime::{
-    Error as RuntimeError,
-    source::Source,
-    weights::{StoredDtype, Weights},
-};
+use fovea_runtime::{Error as RuntimeError, source::Source, weights::Weights};
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
@@ -15,16 +11,15 @@ use crate::{
     checkpoint::{Outline, quantised_weights},
     config::{Config, Cut, TileConfig},
     error::Error,
+    gguf::GgufCheckpoint,
     load::Parameter,
     names::Naming,
-    plan::{self, Plan},
+    plan::Plan,
+    storage,
 };
 
 /// The picture for which tokens and memory are given: width and height in pixels.
 const PICTURE: (usize, usize) = (672, 672);
-/// The ways to store matrices, and whether they can be loaded.
-const DTYPES: [(plan::Stored, bool); 4] =
-    [(plan::Stored::F32, true), (plan::Stored::F16, true), (plan::Stored::Q8, false), (plan::Stored::Q4, false)];
 
 /// What to do if weights or tokenizer are not there.
 const DOWNLOAD: &str = "download what is missing with `fovea pull ORG/NAME`, or copy it into the folder";
@@ -38,7 +33,7 @@ const NO_TOWER: &str = "the weights have no vision tower: use a conversion that 
 const MISSING: &str =
     "download the weights again with `fovea pull --check ORG/NAME`; config.json must be from the same checkpoint";
 /// What to do if tensors have another shape or dtype.
-const OTHER_SHAPE: &str = "take config.json and weights from the same checkpoint; values must be f32, f16 or bf16";
+const OTHER_SHAPE: &str = "take config.json and weights from the same checkpoint; their types are in docs/weights.md";
 /// What to do if values are not finite.
 const BROKEN_VALUES: &str =
     "download the file again with `fovea pull --check ORG/NAME`; if the values stay, the checkpoint itself is broken";
@@ -158,8 +153,6 @@ pub struct Memory {
     pub weights: u64,
     /// Largest number of bytes during one question about the picture, with every visual token.
     pub peak: u64,
-    /// Whether weights can be loaded in this dtype.
-    pub supported: bool,
 }
 
 /// What is in a checkpoint.
@@ -228,16 +221,17 @@ fn tiles<S: Serializer>(tiles: &TileConfig, serializer: S) -> Result<S::Ok, S::E
 /// cannot be read. Problems of all other files are in the result, not errors.
 pub async fn inspect(source: Source) -> Result<Inspection, Error> {
     let mut outline = Outline::open(&source).await?;
-    let present = Weights::present(&source);
-    let has_tokenizer = source.contains("tokenizer.json") || source.contains("tokenizer.model");
+    let gguf = GgufCheckpoint::present(&source);
+    let present = gguf || Weights::present(&source);
+    let has_tokenizer = gguf || source.contains("tokenizer.json") || source.contains("tokenizer.model");
     let prompter = outline.prompter(&source).await;
     let mut problems: Vec<(String, &'static str)> = Vec::new();
     let mut tensors = Tensors::default();
     let weights = outline.open_weights(source).await;
-    match weights {
+    match &weights {
         Ok(weights) => {
-            tensors = Tensors::read(&outline, &weights).await?;
-            problems.extend(tensors.problem(&outline, &weights));
+            tensors = Tensors::read(&outline, weights).await?;
+            problems.extend(tensors.problem(&outline, weights));
         }
         Err(Error::Runtime(RuntimeError::WeightFile { why, .. })) if !present => {
             problems.push((format!("no weights: {why}"), DOWNLOAD));
@@ -264,12 +258,12 @@ pub async fn inspect(source: Source) -> Result<Inspection, Error> {
     if outline.config.has_focus && tensors.naming.is_some() && !outline.selector {
         notes.push("the weights have no scale selector: the vision-guided sampler stays off".to_owned());
     }
-    let planned = |stored| Plan::without_weights(&outline, Some(PICTURE), stored);
-    let memory = DTYPES.map(|(stored, supported)| {
+    let planned = |stored| Plan::without_weights(&outline, weights.as_ref().ok(), Some(PICTURE), stored);
+    let memory = storage::Stored::ALL.map(|stored| {
         let plan = planned(stored);
-        Memory { dtype: stored.name(), weights: plan.weight_bytes, peak: plan.peak_bytes(), supported }
+        Memory { dtype: stored.name(), weights: plan.weight_bytes, peak: plan.peak_bytes() }
     });
-    let Plan { picture: (width, height), tiles, full, .. } = planned(plan::Stored::F32);
+    let Plan { picture: (width, height), tiles, full, .. } = planned(storage::Stored::F32);
     let runs = match (problems.is_empty(), present) {
         (false, false) => Runs::NotYet,
         (false, true) => Runs::No,
@@ -324,7 +318,7 @@ impl Tensors {
         let mut found = Self { naming, files: weights.files().to_vec(), ..Self::default() };
         let needed = outline.needed();
         for Parameter { name, shape, .. } in &needed {
-            let (entry, dtype) = match weights.check(name, shape) {
+            let (entry, kind) = match weights.check(name, shape) {
                 Ok(found) => found,
                 Err(wrong) => {
                     found.missing.push(wrong.to_string());
@@ -332,12 +326,7 @@ impl Tensors {
                     continue;
                 }
             };
-            let dtype = match dtype {
-                StoredDtype::F32 => "f32",
-                StoredDtype::F16 => "f16",
-                StoredDtype::Bf16 => "bf16",
-            };
-            let stored = found.needed.entry(dtype.to_owned()).or_default();
+            let stored = found.needed.entry(kind.name()).or_default();
             stored.tensors += 1;
             stored.values += entry.values();
             stored.bytes += entry.bytes();

@@ -1,4 +1,5 @@
 //! Models of the LLaVA family with FocusLLaVA's two token samplers: from a checkpoint and pictures to an answer.
+//! Weights are floats, or codes of 8 or 4 bits ([`Precision`], [`LoadOptions`]).
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), fovea_model::Error> {
@@ -31,6 +32,7 @@ mod chat_template;
 mod quiet;
 mod prompt;
 mod names;
+pub mod gguf;
 mod checkpoint;
 mod inspect;
 #[cfg(feature = "demo")]
@@ -41,6 +43,7 @@ mod cancel;
 mod stage;
 mod pace;
 mod grid;
+mod storage;
 mod load;
 mod plan;
 mod model;
@@ -52,6 +55,7 @@ mod tiles;
 
 // The network.
 mod norm;
+mod matrix;
 mod linear;
 mod vision;
 mod projector;
@@ -82,17 +86,18 @@ pub use error::{Error, ErrorKind};
 pub use generation::Generation;
 pub use grid::{Blocks, Fit, Grid, Newline, Thumbnail};
 pub use inspect::{Inspection, NotUsed, inspect};
-pub use load::Parameter;
+pub use load::{Parameter, Role};
 pub use looked::{Looked, Part, VisualToken};
-pub use model::{LoadProgress, LoadStage, Model, Precision};
+pub use model::{LoadProgress, LoadStage, Model};
 pub use names::{Names, Naming};
 pub use pace::Progress;
 pub use pick::Pick;
 pub use picture::Picture;
-pub use plan::{Cost, Plan, Stored};
+pub use plan::{Cost, Plan};
 pub use prompt::{Prompt, Prompter};
 pub use resize::{Kernel, bicubic, resize, resize_part};
 pub use stage::Stage;
+pub use storage::{CacheType, LoadOptions, Precision, Stored};
 pub use tiles::{Tiles, best_resolution, tiles};
 
 /// Parts of the network, for fovea-train. Not a stable API.
@@ -102,12 +107,14 @@ pub mod parts {
         decoder::{Decoder, DecoderLayer},
         linear::Linear,
         load::Loader,
+        matrix::Part,
         names::SELECTOR,
         network::Network,
         norm::Norm,
         pace::{Pace, Steps},
         projector::Projector,
         rope::{Rope, Rotation},
+        storage::Storage,
         vision::VisionTower,
         vision_sampler::ScaleSelector,
     };

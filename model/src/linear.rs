@@ -6,14 +6,18 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use fovea_runtime::network_ops::{self, After};
 
-use crate::{error::Error, norm::Norm};
+use crate::{
+    error::Error,
+    matrix::{Part, weights},
+    norm::Norm,
+};
 
 /// A linear layer, or several with the same input, joined by rows.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// Parts of (rows, d_in), in the dtype of the loaded matrices, f32 or f16. More than one only where a device can't bind the
-    /// whole matrix.
-    pub weight: Vec<Param<Tensor<2>>>,
+    /// Parts of (rows, d_in). More than one only where a device can't bind the whole matrix, or where the rows of joined matrices
+    /// are stored differently.
+    pub weight: Vec<Part>,
     /// (d_out,), f32.
     pub bias: Option<Param<Tensor<1>>>,
 }
@@ -36,7 +40,7 @@ impl Linear {
     /// [`fovea_runtime::Error::Shape`] if a shape differs.
     pub(crate) fn run(&self, x: Tensor<2>, norm: Option<&Norm>, after: After) -> Result<Tensor<2>, Error> {
         let norm = norm.map(|norm| (norm.gamma.val(), norm.epsilon));
-        Ok(network_ops::linear(x, &self.parts(), self.bias.as_ref().map(Param::val), norm, after)?)
+        Ok(network_ops::linear(x, &weights(&self.weight), self.bias.as_ref().map(Param::val), norm, after)?)
     }
 
     /// Some columns of the result: a layer with these rows of the weight.
@@ -46,19 +50,15 @@ impl Linear {
     pub(crate) fn columns(&self, x: Tensor<2>, norm: &Norm, columns: Range<usize>) -> Result<Tensor<2>, Error> {
         let mut first = 0;
         let mut parts = Vec::new();
-        for part in self.parts() {
+        for part in weights(&self.weight) {
             let rows = part.dims()[0];
             let (from, to) = (columns.start.max(first), columns.end.min(first + rows));
             if from < to {
-                parts.push(part.narrow(0, from - first, to - from));
+                parts.push(part.rows(from - first..to - first));
             }
             first += rows;
         }
         let bias = self.bias.as_ref().map(|bias| bias.val().narrow(0, columns.start, columns.len()));
         Ok(network_ops::linear(x, &parts, bias, Some((norm.gamma.val(), norm.epsilon)), After::Nothing)?)
-    }
-
-    fn parts(&self) -> Vec<Tensor<2>> {
-        self.weight.iter().map(Param::val).collect()
     }
 }

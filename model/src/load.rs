@@ -6,9 +6,25 @@ use std::cell::{Cell, RefCell};
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
-use fovea_runtime::weights::{Rows, Weights};
+use fovea_runtime::{
+    network_ops::Format,
+    weights::{Rows, Weights},
+};
 
-use crate::{cancel::Cancel, error::Error, linear::Linear, norm::Norm};
+use crate::{cancel::Cancel, error::Error, linear::Linear, matrix::Part, norm::Norm, storage::Storage};
+
+/// What a tensor is for: it decides how it may be stored on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Always f32: vectors, position embeddings, which are added to activations, and the scale selector, which decides.
+    Exact,
+    /// f32 or f16: matrices of the vision tower and the projector, and those that score visual tokens.
+    Float,
+    /// f32, f16, q8 or q4: matrices of the text model's layers.
+    Layer,
+    /// f32, f16, q8 or as in the file: embedding and head.
+    Table,
+}
 
 /// A tensor that a model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,16 +33,21 @@ pub struct Parameter {
     pub name: String,
     /// Its shape in the checkpoint.
     pub shape: Vec<usize>,
-    /// Whether it is loaded in the dtype of the matrices; all others are loaded in f32.
-    ///
-    /// Position embeddings and the scale selector stay exact: the first are added to activations, the second decides.
-    pub is_matrix: bool,
+    /// What it is for.
+    pub role: Role,
+    /// The matrix with which it is joined row by row, if there is one.
+    pub with: Option<String>,
 }
 
 impl Parameter {
     /// Number of values.
     pub fn values(&self) -> u64 {
         self.shape.iter().map(|&d| d as u64).fold(1, u64::saturating_mul)
+    }
+
+    /// Values per row.
+    pub fn width(&self) -> usize {
+        self.shape.iter().skip(1).fold(1, |width, &d| width.saturating_mul(d))
     }
 }
 
@@ -39,7 +60,7 @@ pub struct Loader<'a> {
     /// None: the tensors are listed, not loaded.
     from: Option<From<'a>>,
     device: Device,
-    dtype: DType,
+    storage: Storage,
     /// Largest matrix in one part, in bytes.
     largest: u64,
     listed: RefCell<Vec<Parameter>>,
@@ -54,17 +75,17 @@ struct From<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// Loads the tensors of `weights` to `device`, matrices in `dtype` and all others in f32. `progress` receives the number of
-    /// bytes read after each tensor.
+    /// Loads the tensors of `weights` to `device`, matrices as `storage` says and all others in f32. `progress` receives the number
+    /// of bytes read after each tensor.
     pub fn new(
         weights: &'a Weights,
         device: &Device,
-        dtype: DType,
+        storage: Storage,
         cancel: &'a Cancel,
         progress: &'a dyn Fn(u64),
     ) -> Self {
         let from = From { weights, done: Cell::new(0), progress, cancel };
-        Self { from: Some(from), device: device.clone(), dtype, largest: u64::MAX, listed: RefCell::default() }
+        Self { from: Some(from), device: device.clone(), storage, largest: u64::MAX, listed: RefCell::default() }
     }
 
     /// Cuts matrices of more than `bytes` by rows.
@@ -74,7 +95,8 @@ impl<'a> Loader<'a> {
 
     /// A dry run: every tensor is a single zero, and only its name and shape count.
     pub fn listing() -> Self {
-        Self { from: None, device: Device::flex(), dtype: DType::F32, largest: u64::MAX, listed: RefCell::default() }
+        let storage = Storage::F32;
+        Self { from: None, device: Device::flex(), storage, largest: u64::MAX, listed: RefCell::default() }
     }
 
     /// The tensors that were asked for, in the order of the modules' fields.
@@ -82,9 +104,20 @@ impl<'a> Loader<'a> {
         self.listed.into_inner()
     }
 
-    /// Notes that a tensor is needed, in a dry run.
-    fn list(&self, name: &str, shape: &[usize], is_matrix: bool) {
-        self.listed.borrow_mut().push(Parameter { name: name.to_owned(), shape: shape.to_vec(), is_matrix });
+    /// Notes that a tensor is needed in f32, in a dry run.
+    fn list(&self, name: &str, shape: &[usize]) {
+        let (name, shape) = (name.to_owned(), shape.to_vec());
+        self.listed.borrow_mut().push(Parameter { name, shape, role: Role::Exact, with: None });
+    }
+
+    /// Reports that some rows of stored tensors are on the device.
+    fn loaded(from: &From<'_>, slices: &[Rows<'_>]) {
+        let bytes = |slice: &Rows<'_>| {
+            let rows = slice.shape.first().map_or(1, |&rows| rows.max(1)) as u64;
+            from.weights.entries().get(slice.tensor).map_or(0, |e| e.bytes() / rows * slice.rows.len() as u64)
+        };
+        from.done.set(from.done.get() + slices.iter().map(bytes).sum::<u64>());
+        (from.progress)(from.done.get());
     }
 
     /// Some rows of stored tensors, one after the other, as one tensor.
@@ -97,28 +130,69 @@ impl<'a> Loader<'a> {
     ) -> Result<Tensor<D>, Error> {
         from.cancel.check().await?;
         let tensor = from.weights.load(slices, shape, dtype, &self.device).await?;
-        let bytes = |slice: &Rows<'_>| {
-            let rows = slice.shape.first().map_or(1, |&rows| rows.max(1)) as u64;
-            from.weights.entries().get(slice.tensor).map_or(0, |e| e.bytes() / rows * slice.rows.len() as u64)
-        };
-        from.done.set(from.done.get() + slices.iter().map(bytes).sum::<u64>());
-        (from.progress)(from.done.get());
+        Self::loaded(from, slices);
         Ok(tensor)
     }
 
-    /// Stored matrices joined by rows, in the dtype of the matrices, in parts that a device can bind. If `together` is set, all
-    /// have the same number of rows, and each part has the same rows of each of them.
-    async fn matrices(&self, stored: &[(&str, &[usize])], together: bool) -> Result<Vec<Param<Tensor<2>>>, Error> {
-        let Some(from) = &self.from else {
-            stored.iter().for_each(|(name, shape)| self.list(name, shape, true));
-            return Ok(vec![Param::from_tensor(Tensor::zeros([1, 1], (&self.device, DType::F32)))]);
+    /// Some rows of stored matrices, one after the other, as floats or codes.
+    async fn part(
+        &self,
+        from: &From<'_>,
+        slices: &[Rows<'_>],
+        shape: [usize; 2],
+        format: Option<Format>,
+    ) -> Result<Part, Error> {
+        let Some(format) = format else {
+            return Ok(Part::floats(self.tensor(from, slices, shape, self.storage.floats).await?));
         };
-        let inner = stored.first().map_or(0, |(_, shape)| shape.iter().skip(1).product::<usize>());
+        from.cancel.check().await?;
+        let codes = from.weights.load_codes(slices, shape[1], format, &self.device).await?;
+        Self::loaded(from, slices);
+        Ok(Part::codes(codes, format))
+    }
+
+    /// Stored matrices joined by rows, in parts that a device can bind. If `together` is set, there are two with the same number of
+    /// rows, and each part has the same rows of both.
+    async fn matrices(&self, stored: &[(&str, &[usize])], role: Role, together: bool) -> Result<Vec<Part>, Error> {
+        let name = |i: usize| stored.get(i).map(|(name, _)| (*name).to_owned());
+        let parameters = stored.iter().enumerate().map(|(i, (name_of, shape))| Parameter {
+            name: (*name_of).to_owned(),
+            shape: shape.to_vec(),
+            role,
+            with: if together { name(1 - i) } else { None },
+        });
+        let Some(from) = &self.from else {
+            self.listed.borrow_mut().extend(parameters);
+            return Ok(vec![Part::floats(Tensor::zeros([1, 1], (&self.device, DType::F32)))]);
+        };
+        let width = stored.first().map_or(0, |(_, shape)| shape.iter().skip(1).product::<usize>());
+        let file = |name: &str| from.weights.format(name);
+        let formats: Vec<Option<Format>> = parameters.map(|p| self.storage.format_of(&p, &file)).collect();
+        let mut parts = Vec::new();
+        let mut rest = stored;
+        // Neighbours of one format are joined.
+        for run in formats.chunk_by(|a, b| a == b) {
+            let (joined, after) = rest.split_at(run.len());
+            self.cut(from, joined, (width, run[0]), together, &mut parts).await?;
+            rest = after;
+        }
+        Ok(parts)
+    }
+
+    /// Stored matrices of one format, as parts of at most the largest size. See [`Loader::matrices`].
+    async fn cut(
+        &self,
+        from: &From<'_>,
+        stored: &[(&str, &[usize])],
+        (width, format): (usize, Option<Format>),
+        together: bool,
+        parts: &mut Vec<Part>,
+    ) -> Result<(), Error> {
         let count = if together { stored.len() } else { 1 };
-        let row = (inner.max(1) * self.dtype.size() * count) as u64;
+        let floats = (width.max(1) * self.storage.floats.size()) as u64;
+        let row = format.map_or(floats, |format| format.row_bytes(width)) * count as u64;
         let most = usize::try_from(self.largest / row).unwrap_or(usize::MAX).max(1);
         let rows: usize = stored.iter().map(|(_, shape)| shape[0]).sum::<usize>() / count;
-        let mut parts = Vec::new();
         for first in (0..rows).step_by(most) {
             let last = rows.min(first.saturating_add(most));
             let mut slices = Vec::new();
@@ -130,26 +204,25 @@ impl<'a> Loader<'a> {
                 }
                 start += if together { 0 } else { shape[0] };
             }
-            let shape = [(last - first) * count, inner];
-            parts.push(Param::from_tensor(self.tensor(from, &slices, shape, self.dtype).await?));
+            parts.push(self.part(from, &slices, [(last - first) * count, width], format).await?);
         }
-        Ok(parts)
+        Ok(())
     }
 
-    /// A matrix, in the dtype of the matrices, in parts that a device can bind.
-    pub(crate) async fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Vec<Param<Tensor<2>>>, Error> {
-        self.matrices(&[(name, &shape)], false).await
+    /// Embedding or head.
+    pub(crate) async fn table(&self, name: &str, shape: [usize; 2]) -> Result<Vec<Part>, Error> {
+        self.matrices(&[(name, &shape)], Role::Table, false).await
     }
 
     /// The kernel of a convolution (out, channels, rows, columns) as a matrix (out, the product of the others).
-    pub(crate) async fn convolution(&self, name: &str, stored: [usize; 4]) -> Result<Vec<Param<Tensor<2>>>, Error> {
-        self.matrices(&[(name, &stored)], false).await
+    pub(crate) async fn convolution(&self, name: &str, stored: [usize; 4]) -> Result<Vec<Part>, Error> {
+        self.matrices(&[(name, &stored)], Role::Float, false).await
     }
 
     /// A matrix, in f32.
     pub(crate) async fn exact(&self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>, Error> {
         let Some(from) = &self.from else {
-            self.list(name, &shape, false);
+            self.list(name, &shape);
             return Ok(Param::from_tensor(Tensor::zeros([1, 1], (&self.device, DType::F32))));
         };
         Ok(Param::from_tensor(self.tensor(from, &[Rows::all(name, &shape)], shape, DType::F32).await?))
@@ -166,7 +239,7 @@ impl<'a> Loader<'a> {
     /// Vectors, one after the other, in f32.
     async fn vectors(&self, stored: &[(&str, usize)]) -> Result<Param<Tensor<1>>, Error> {
         let Some(from) = &self.from else {
-            stored.iter().for_each(|(name, n)| self.list(name, &[*n], false));
+            stored.iter().for_each(|(name, n)| self.list(name, &[*n]));
             return Ok(Param::from_tensor(Tensor::zeros([1], (&self.device, DType::F32))));
         };
         let shapes: Vec<[usize; 1]> = stored.iter().map(|(_, n)| [*n]).collect();
@@ -180,7 +253,12 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// See [`Loader`].
     pub async fn linear(&self, name: &str, out: usize, inputs: usize, bias: bool) -> Result<Linear, Error> {
-        self.joined(&[(name.to_owned(), out)], inputs, bias, false).await
+        self.joined(&[(name.to_owned(), out)], inputs, bias, Role::Float, false).await
+    }
+
+    /// The same in a layer of the text model.
+    pub(crate) async fn layer(&self, name: &str, out: usize, inputs: usize, bias: bool) -> Result<Linear, Error> {
+        self.joined(&[(name.to_owned(), out)], inputs, bias, Role::Layer, false).await
     }
 
     /// Linear layers with the same input as one: their outputs are side by side.
@@ -189,11 +267,12 @@ impl<'a> Loader<'a> {
         layers: &[(String, usize)],
         inputs: usize,
         bias: bool,
+        role: Role,
     ) -> Result<Linear, Error> {
-        self.joined(layers, inputs, bias, false).await
+        self.joined(layers, inputs, bias, role, false).await
     }
 
-    /// A gated layer: each part of the weight has rows of `gate`, then the same rows of `up`.
+    /// A gated layer of the text model: each part of the weight has rows of `gate`, then the same rows of `up`.
     pub(crate) async fn gated(
         &self,
         [gate, up]: [String; 2],
@@ -201,7 +280,7 @@ impl<'a> Loader<'a> {
         inputs: usize,
         bias: bool,
     ) -> Result<Linear, Error> {
-        self.joined(&[(gate, out), (up, out)], inputs, bias, true).await
+        self.joined(&[(gate, out), (up, out)], inputs, bias, Role::Layer, true).await
     }
 
     async fn joined(
@@ -209,6 +288,7 @@ impl<'a> Loader<'a> {
         layers: &[(String, usize)],
         inputs: usize,
         bias: bool,
+        role: Role,
         together: bool,
     ) -> Result<Linear, Error> {
         let of = |kind: &str| layers.iter().map(|(name, _)| format!("{name}.{kind}")).collect::<Vec<String>>();
@@ -216,7 +296,7 @@ impl<'a> Loader<'a> {
         let shapes: Vec<[usize; 2]> = layers.iter().map(|(_, out)| [*out, inputs]).collect();
         let stored: Vec<(&str, &[usize])> =
             weights.iter().zip(&shapes).map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
-        let weight = self.matrices(&stored, together).await?;
+        let weight = self.matrices(&stored, role, together).await?;
         let stored: Vec<(&str, usize)> =
             biases.iter().zip(layers).map(|(name, (_, out))| (name.as_str(), *out)).collect();
         let bias = if bias { Some(self.vectors(&stored).await?) } else { None };

@@ -13,28 +13,15 @@ use crate::{
     config::{Config, TileConfig},
     decoder::Decoder,
     error::Error,
-    load::Loader,
+    load::{Loader, Role},
     network::Network,
     pace::Steps,
     picture::Picture,
-    plan::{Plan, Stored},
+    plan::{Plan, TEXT_TOKENS},
     prompt::Prompter,
     rope::Rope,
+    storage::{CacheType, LoadOptions, Precision, Storage, Stored},
 };
-
-/// The dtype of the matrices on the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Precision {
-    /// f16 if most weights are stored in 16 bits and the device computes in f16, or, on the CPU, if only f16 fits into memory;
-    /// else f32.
-    #[default]
-    Auto,
-    /// f32, for any stored dtype.
-    F32,
-    /// f16, for any stored dtype: half of the memory of f32.
-    F16,
-}
 
 /// A stage of loading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +60,12 @@ pub struct Model {
     pub(crate) tiles: TileConfig,
     pub(crate) prompter: Prompter,
     pub(crate) device: OpenDevice,
-    pub(crate) dtype: DType,
+    /// How the matrices are stored.
+    pub(crate) stored: Stored,
+    /// dtype of the KV cache.
+    pub(crate) cache: DType,
+    /// Bytes of memory that the caller allows, if there is a limit.
+    pub(crate) memory: Option<u64>,
     pub(crate) network: Network,
     pub(crate) rope: Rope,
     pub(crate) steps: Steps,
@@ -94,16 +86,18 @@ impl Model {
     pub async fn load(
         checkpoint: Checkpoint,
         device: OpenDevice,
-        precision: Precision,
+        options: impl Into<LoadOptions>,
         cancel: &Cancel,
         progress: impl Fn(LoadProgress),
     ) -> Result<Arc<Self>, Error> {
-        let have = if device.info.backend == "cpu" { memory::host_available() } else { None };
-        let Fit { dtype, plan, note } = fit(&checkpoint, &device, precision, have)?;
+        let options = options.into();
+        let available = || if device.info.backend == "cpu" { memory::host_available() } else { None };
+        let have = options.memory.or_else(available);
+        let Fit { storage, plan, note } = fit(&checkpoint, &device, options, have)?;
         let own = checkpoint.prompter.generation().notes.iter();
         let notes = checkpoint.notes.iter().chain(own).cloned().chain(note).collect();
         // A matrix is cut where a binding is too small; all others must fit.
-        for parameter in checkpoint.needed().into_iter().filter(|parameter| !parameter.is_matrix) {
+        for parameter in checkpoint.needed().into_iter().filter(|parameter| parameter.role == Role::Exact) {
             let (name, need) = (&parameter.name, parameter.values().saturating_mul(4));
             let have = device.info.max_binding_size.min(device.info.max_buffer_size);
             if need > have {
@@ -124,7 +118,7 @@ impl Model {
         let loaded = report(LoadStage::Loading);
         let progress = |done| loaded(done, total);
         let largest = device.info.max_binding_size.min(device.info.max_buffer_size);
-        let load = Loader::new(&checkpoint.weights, &device.device, dtype, cancel, &progress).cut_at(largest);
+        let load = Loader::new(&checkpoint.weights, &device.device, storage, cancel, &progress).cut_at(largest);
         let (names, config) = (&checkpoint.names, &checkpoint.config);
         let loading = async {
             let network = Network::load(&load, names, config, checkpoint.selector).await?;
@@ -144,7 +138,9 @@ impl Model {
             tiles: checkpoint.tiles,
             prompter: checkpoint.prompter,
             device,
-            dtype,
+            stored: storage.stored,
+            cache: storage.cache,
+            memory: options.memory,
             network,
         }))
     }
@@ -173,7 +169,7 @@ impl Model {
 
     /// An answer as JSON, as `fovea ask --json` and the page report it: `question`, `answer`, `answer_ids`,
     /// `finish_reason`, `tokens`, `equivalent_share`, `timing_ms` (one key per stage, and `first_token`),
-    /// `tokens_per_second`, `memory_bytes`, `device` and `dtype`.
+    /// `tokens_per_second`, `memory_bytes`, `device`, `dtype` and `cache`.
     pub fn report(&self, question: &str, turn: &Turn) -> Value {
         let s = &turn.statistics;
         let mut timing = json!(s.stage_ms);
@@ -190,6 +186,7 @@ impl Model {
             "memory_bytes": s.memory,
             "device": self.device.info.to_string(),
             "dtype": self.dtype_name(),
+            "cache": self.cache_name(),
         })
     }
 
@@ -227,14 +224,19 @@ impl Model {
         self.network.selector.is_some()
     }
 
-    /// The dtype of the matrices.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    /// How the matrices are stored.
+    pub fn stored(&self) -> Stored {
+        self.stored
     }
 
-    /// The name of the dtype in reports: `f32` or `f16`.
-    pub fn dtype_name(&self) -> String {
-        format!("{:?}", self.dtype).to_lowercase()
+    /// The name of that in reports: `f32`, `f16`, `q8` or `q4`.
+    pub fn dtype_name(&self) -> &'static str {
+        self.stored.name()
+    }
+
+    /// How the KV cache is stored, in reports: `f32` or `f16`.
+    pub fn cache_name(&self) -> &'static str {
+        if self.cache == DType::F16 { "f16" } else { "f32" }
     }
 
     /// Bytes of the weights on the device.
@@ -256,54 +258,104 @@ fn bits(allowed: &[bool], vocab: usize, device: &OpenDevice) -> Tensor<1, Int> {
 
 /// How a checkpoint is loaded.
 struct Fit {
-    dtype: DType,
+    storage: Storage,
     plan: Plan,
-    /// Why the dtype is not the default, if so.
+    /// Why the matrices are not stored as usual, if so.
     note: Option<String>,
 }
 
-/// The dtype of the matrices: the requested one; with `Precision::Auto` f16 instead of f32 if only f16 fits into `have` bytes.
+/// How to store the matrices: as requested; with `Precision::Auto`, if the usual way does not fit into `have` bytes, the most exact
+/// way that fits.
 ///
 /// # Errors
 /// [`RuntimeError::OutOfMemory`] if the model does not fit; [`RuntimeError::MissingFeature`] if f16 is requested of a device
 /// without it.
-fn fit(checkpoint: &Checkpoint, device: &OpenDevice, precision: Precision, have: Option<u64>) -> Result<Fit, Error> {
-    if precision == Precision::F16 && device.info.class != DeviceClass::Cpu && !device.has_f16() {
-        let what = "f16, which the dtype f16 needs: choose f32, or another device".to_owned();
-        return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what }.into());
+fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have: Option<u64>) -> Result<Fit, Error> {
+    let LoadOptions { precision, cache, memory: limit } = options;
+    let halves = device.info.class == DeviceClass::Cpu || device.has_f16();
+    if (precision == Precision::F16 || cache == CacheType::F16) && !halves {
+        let what =
+            "f16, which was chosen for weights or cache: choose f32 (for weights also q8 or q4), or another device";
+        return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what: what.to_owned() }.into());
     }
-    let of = |dtype: DType| Plan::new(checkpoint, None, Stored::of(dtype));
-    let fits = |plan: &Plan| have.is_none_or(|have| plan.peak_bytes() <= have);
-    let usual = match precision {
-        Precision::F32 => DType::F32,
-        Precision::F16 => DType::F16,
-        Precision::Auto if device.has_f16() && checkpoint.mostly_16_bit() => DType::F16,
-        Precision::Auto => DType::F32,
+    let bits = checkpoint.stored_bits();
+    let usual = match (precision, bits) {
+        (Precision::F32, _) => Stored::F32,
+        (Precision::F16, _) => Stored::F16,
+        (Precision::Q8, _) | (Precision::Auto, Some(8)) => Stored::Q8,
+        (Precision::Q4, _) | (Precision::Auto, Some(_)) => Stored::Q4,
+        (Precision::Auto, None) if device.has_f16() && checkpoint.mostly_16_bit() => Stored::F16,
+        (Precision::Auto, None) => Stored::F32,
     };
-    let plan = of(usual);
-    if fits(&plan) {
-        return Ok(Fit { dtype: usual, plan, note: None });
+    let storage = |stored: Stored, native: bool| {
+        let usual = Storage::usual(stored, bits == Some(4));
+        let floats = if halves { usual.floats } else { DType::F32 };
+        let cache = match cache {
+            CacheType::Auto => floats,
+            CacheType::F32 => DType::F32,
+            CacheType::F16 => DType::F16,
+        };
+        Storage { native, floats, cache, ..usual }
+    };
+    let planned = |storage: Storage| {
+        let plan = Plan::with(checkpoint, None, &storage);
+        let need = need(checkpoint, device, &storage, &plan);
+        (storage, plan, need)
+    };
+    let fits = |need: u64| have.is_none_or(|have| need <= have);
+    let (first, plan, most) = planned(storage(usual, true));
+    if fits(most) {
+        return Ok(Fit { storage: first, plan, note: None });
     }
-    let (need, available) = (plan.peak_bytes(), have.unwrap_or_default());
-    let half = of(DType::F16);
-    let hint = match (usual, precision) {
-        (DType::F32, Precision::Auto) if fits(&half) => {
+    let smaller = Stored::ALL.into_iter().skip_while(|stored| *stored != usual).skip(1);
+    let smaller = smaller.filter(|stored| *stored != Stored::F16 || halves).map(|stored| storage(stored, true));
+    // Our 4 bits need less memory than those of some files.
+    let smallest = bits.map(|_| storage(Stored::Q4, false));
+    let mut smaller: Vec<_> = smaller.chain(smallest).map(planned).collect();
+    let fitting = smaller.iter().position(|(.., need)| fits(*need));
+    let available = have.unwrap_or_default();
+    let more = if limit.is_some() { "a larger --memory" } else { "a device with more memory" };
+    let hint = match (fitting.map(|fitting| smaller.swap_remove(fitting)), precision) {
+        (Some((storage, plan, _)), Precision::Auto) => {
+            let cost = match (storage.native, storage.stored) {
+                (false, _) => "; the file's codes are quantised again, and answers can differ",
+                (_, Stored::Q4) => "; in q4 answers can differ",
+                (_, Stored::Q8) => "; in q8 answers rarely differ",
+                _ => "",
+            };
+            let (name, usual) = (storage.stored.name(), usual.name());
+            let [need, available] = [most, available].map(memory::bytes);
             let note = format!(
-                "the weights are in f16: in f32 they and one question need {}, {} are available",
-                memory::bytes(need),
-                memory::bytes(available)
+                "the weights are in {name}: in {usual} they and one question need {need}, {available} are available{cost}"
             );
-            return Ok(Fit { dtype: DType::F16, plan: half, note: Some(note) });
+            return Ok(Fit { storage, plan, note: Some(note) });
         }
-        (DType::F32, Precision::F32) if fits(&half) => {
-            format!("in f16 it needs {}: choose --dtype f16 or auto", memory::bytes(half.peak_bytes()))
+        (Some((storage, _, need)), _) if storage.native => {
+            let (name, need) = (storage.stored.name(), memory::bytes(need));
+            format!("in {name} it needs {need}: choose --weights {name} or auto")
         }
-        (DType::F32, _) => {
-            let needs = memory::bytes(half.peak_bytes());
-            format!("in f16 it needs {needs}; use a smaller checkpoint, or a device with more memory")
-        }
-        _ => "use a smaller checkpoint, or a device with more memory".to_owned(),
+        (Some((_, _, need)), _) => format!("quantised again it needs {}: choose --weights auto", memory::bytes(need)),
+        (None, _) => match smaller.last() {
+            Some((storage, _, need)) => {
+                let (name, need) = (storage.stored.name(), memory::bytes(*need));
+                format!("in {name} it needs {need}; use a smaller checkpoint, or {more}")
+            }
+            None => format!("use a smaller checkpoint, or {more}"),
+        },
     };
-    let what = format!("the weights in {usual:?} and one question").to_lowercase();
-    Err(RuntimeError::OutOfMemory { what, need, have: available, hint }.into())
+    let what = format!("the weights in {} and one question", usual.name());
+    Err(RuntimeError::OutOfMemory { what, need: most, have: available, hint }.into())
+}
+
+/// Bytes for the weights and one question about the largest picture. The CPU computes some rows of a layer at once.
+fn need(checkpoint: &Checkpoint, device: &OpenDevice, storage: &Storage, plan: &Plan) -> u64 {
+    if device.info.class != DeviceClass::Cpu {
+        return plan.peak_bytes();
+    }
+    let text = &checkpoint.config.text;
+    let rows = Steps::of(&device.info).rows(text.layer_work(), text.widest());
+    let tokens = usize::try_from(plan.full.visual_tokens + TEXT_TOKENS).unwrap_or(usize::MAX);
+    let (value, widened) = (storage.cache.size() as u64, storage.stored != Stored::F32);
+    let question = Plan::question_bytes(&checkpoint.config, tokens, rows, value, widened);
+    plan.weight_bytes.saturating_add(plan.features).saturating_add(plan.vision_activations.max(question))
 }

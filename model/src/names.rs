@@ -6,8 +6,10 @@
 //! | transformers 5 | `model.language_model.*`, `lm_head` | `model.vision_tower.*` | `model.multi_modal_projector.linear_{1,2}` |
 //! | original LLaVA | `model.layers.*`, `lm_head` | `model.vision_tower.vision_tower.vision_model.*` | `model.mm_projector.{0,2}` |
 //! | Idefics3 | `model.text_model.*`, `lm_head` | `model.vision_model.*` | `model.connector.modality_projection.proj` |
+//! | Idefics3 of mlx-vlm | `language_model.*` | `vision_model.*` | `connector.modality_projection.proj` |
 //!
 //! In the first three the level `vision_model.` may be absent. `scale_selector.*` is Fovea's own, and the same in all layouts.
+//! mlx-vlm writes the other families in the hub's layout.
 
 use fovea_runtime::{Error as RuntimeError, weights::Weights};
 use serde::Serialize;
@@ -88,7 +90,14 @@ const IDEFICS3: Names = Names {
     projector: ["model.connector.modality_projection.proj", ""],
     ..TRANSFORMERS
 };
-const LAYOUTS: [Names; 4] = [HUB, TRANSFORMERS, ORIGINAL, IDEFICS3];
+const MLX_IDEFICS3: Names = Names {
+    text: "language_model.",
+    head: "language_model.lm_head",
+    vision: "vision_model.",
+    projector: ["connector.modality_projection.proj", ""],
+    ..IDEFICS3
+};
+const LAYOUTS: [Names; 5] = [HUB, TRANSFORMERS, ORIGINAL, IDEFICS3, MLX_IDEFICS3];
 
 impl Names {
     /// The names in the hub's layout, which Fovea itself writes.

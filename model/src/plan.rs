@@ -9,14 +9,14 @@ use crate::{
     checkpoint::{Checkpoint, Outline},
     config::{Config, TileConfig},
     grid::{Grid, Newline, Thumbnail},
-    load::Parameter,
+    load::{Parameter, Role},
+    storage::{Storage, Stored},
 };
-use burn::tensor::DType;
-use fovea_runtime::Scale;
+use fovea_runtime::{Scale, network_ops::Format, weights::Weights};
 use fovea_shaders::{Cell, compact, regions};
 
 /// Number of tokens of question and answer in a plan.
-const TEXT_TOKENS: u64 = 192;
+pub(crate) const TEXT_TOKENS: u64 = 192;
 /// The assumed share of visual tokens that the text-guided sampler keeps.
 const KEPT: f64 = 0.5;
 
@@ -35,51 +35,6 @@ pub struct Cost {
     pub prefill_activations: u64,
 }
 
-/// How matrices are stored on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// Blocks of 32 values: 8 bits each, and one 16-bit scale. For the plan only: it cannot be loaded yet.
-    Q8,
-    /// Blocks of 32 values: 4 bits each, and one 16-bit scale. For the plan only: it cannot be loaded yet.
-    Q4,
-}
-
-impl Stored {
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Q8 => "q8",
-            Self::Q4 => "q4",
-        }
-    }
-
-    /// That of a dtype in which the matrices can be loaded.
-    pub(crate) fn of(dtype: DType) -> Self {
-        if dtype == DType::F16 { Self::F16 } else { Self::F32 }
-    }
-
-    /// Bytes of a matrix of `values` values.
-    fn matrix_bytes(self, values: u64) -> u64 {
-        match self {
-            Self::F32 => values.saturating_mul(4),
-            Self::F16 => values.saturating_mul(2),
-            Self::Q8 => values.saturating_add(values.div_ceil(32) * 2),
-            Self::Q4 => values.div_ceil(2) + values.div_ceil(32) * 2,
-        }
-    }
-
-    /// Bytes of one value of the KV cache. It is not quantised.
-    fn cache_bytes(self) -> u64 {
-        if self == Self::F32 { 4 } else { 2 }
-    }
-}
-
 /// The plan of one picture size and dtype.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
@@ -87,7 +42,7 @@ pub struct Plan {
     pub picture: (usize, usize),
     /// Number of tiles, with the thumbnail.
     pub tiles: u64,
-    /// Weights on the device, in bytes: matrices in the dtype of the plan, vectors in f32.
+    /// Weights on the device, in bytes: matrices as the plan says, vectors in f32.
     pub weight_bytes: u64,
     /// Largest activations of the vision tower, in bytes.
     pub vision_activations: u64,
@@ -102,14 +57,30 @@ pub struct Plan {
 impl Plan {
     /// The plan of `checkpoint` for a `picture` (width, height) in pixels, with matrices that are stored as `stored`.
     pub fn new(checkpoint: &Checkpoint, picture: Option<(usize, usize)>, stored: Stored) -> Self {
-        let Checkpoint { config, tiles, selector, .. } = checkpoint;
-        Self::of(config, tiles, *selector, &checkpoint.needed(), picture, stored)
+        Self::with(checkpoint, picture, &Storage::usual(stored, checkpoint.stored_bits() == Some(4)))
     }
 
-    /// The plan of a checkpoint whose weights are not there.
-    pub fn without_weights(blueprint: &Outline, picture: Option<(usize, usize)>, stored: Stored) -> Self {
+    /// The plan of what [`Loader`](crate::load::Loader) loads.
+    pub(crate) fn with(checkpoint: &Checkpoint, picture: Option<(usize, usize)>, storage: &Storage) -> Self {
+        let Checkpoint { config, tiles, selector, weights, .. } = checkpoint;
+        let format = |p: &Parameter| storage.format_of(p, &|name| weights.format(name));
+        Self::of(config, tiles, *selector, &checkpoint.needed(), &format, picture, storage)
+    }
+
+    /// The plan of a checkpoint whose weights are not open. `weights`: their headers, if they are there.
+    pub fn without_weights(
+        blueprint: &Outline,
+        weights: Option<&Weights>,
+        picture: Option<(usize, usize)>,
+        stored: Stored,
+    ) -> Self {
         let Outline { config, tiles, .. } = blueprint;
-        Self::of(config, tiles, false, &blueprint.needed(), picture, stored)
+        let needed = blueprint.needed();
+        let mixed = weights.is_some_and(|weights| stored_bits(&needed, weights) == Some(4));
+        let storage = Storage::usual(stored, mixed);
+        let file = |name: &str| weights.and_then(|weights| weights.format(name));
+        let format = |p: &Parameter| storage.format_of(p, &file);
+        Self::of(config, tiles, false, &needed, &format, picture, &storage)
     }
 
     fn of(
@@ -117,11 +88,15 @@ impl Plan {
         cut: &TileConfig,
         selector: bool,
         needed: &[Parameter],
+        format: &dyn Fn(&Parameter) -> Option<Format>,
         picture: Option<(usize, usize)>,
-        stored: Stored,
+        storage: &Storage,
     ) -> Self {
-        let bytes =
-            |p: &Parameter| if p.is_matrix { stored.matrix_bytes(p.values()) } else { p.values().saturating_mul(4) };
+        let bytes = |p: &Parameter| match (p.role, format(p)) {
+            (_, Some(format)) => (p.shape[0] as u64).saturating_mul(format.row_bytes(p.width())),
+            (Role::Exact, _) => p.values().saturating_mul(4),
+            _ => p.values().saturating_mul(storage.floats.size() as u64),
+        };
         let weight_bytes = needed.iter().map(bytes).fold(0, u64::saturating_add);
         let (v, t) = (&config.vision, &config.text);
         let (width, height) = picture.unwrap_or_else(|| cut.largest());
@@ -136,7 +111,7 @@ impl Plan {
         let compressed = if selector { middle(config, &grid) } else { stock };
         let kept =
             if config.focus.text_layer.is_some() { (compressed as f64 * KEPT).ceil() as u64 } else { compressed };
-        let value_bytes = stored.cache_bytes();
+        let value_bytes = storage.cache.size() as u64;
         Self {
             picture: (width, height),
             tiles,
@@ -162,16 +137,16 @@ impl Plan {
         (stock, config.focus.text_layer.map(share))
     }
 
-    /// Bytes on the host for a question, without weights and picture: the caches of `tokens` in every layer, their hidden
-    /// states, and the largest activations of `rows` of them at once.
-    pub(crate) fn question_bytes(config: &Config, tokens: usize, rows: usize, value_bytes: u64) -> u64 {
+    /// Bytes on the host for a question, without weights and picture: the caches of `tokens` in every layer, with `value_bytes` per
+    /// value; their hidden states, and the largest activations of `rows` of them at once. `widened`: weights are not in f32.
+    pub(crate) fn question_bytes(config: &Config, tokens: usize, rows: usize, value_bytes: u64, widened: bool) -> u64 {
         let t = &config.text;
         let (tokens, rows) = (tokens as u64, rows.min(tokens) as u64);
         let [layers, heads, kv_heads, d_head, d, d_ff] =
             [t.n_layers, t.n_heads, t.n_kv_heads, t.d_head, t.d_model, t.d_ff].map(|n| n as u64);
         let cache = product(&[2, layers, kv_heads, d_head, value_bytes, tokens]);
-        // Weights in f16 are widened, some rows at once.
-        let wide = if value_bytes == 2 { 4 << 24 } else { 0 };
+        // Such weights become f32 for many tokens, some rows at once.
+        let wide = if widened { 4 << 24 } else { 0 };
         let hidden = product(&[4, 3, d, tokens]);
         let feed_forward = product(&[4, rows, 2 * d + 3 * d_ff]);
         let attention = product(&[4, rows, 2 * d + (2 * heads + 2 * kv_heads) * d_head]);
@@ -183,6 +158,16 @@ impl Plan {
         let running = self.vision_activations.max(self.full.kv_cache.saturating_add(self.full.prefill_activations));
         self.weight_bytes.saturating_add(self.features).saturating_add(running)
     }
+}
+
+/// The bits per code of most values in the layers of the text model; None where most are stored as floats.
+pub(crate) fn stored_bits(needed: &[Parameter], weights: &Weights) -> Option<u32> {
+    let mut counts = [(None, 0), (Some(8), 0), (Some(4), 0)];
+    for parameter in needed.iter().filter(|parameter| parameter.role == Role::Layer) {
+        let bits = weights.format(&parameter.name).map(|format| format.bits);
+        counts.iter_mut().filter(|(of, _)| *of == bits).for_each(|(_, count)| *count += parameter.values());
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).and_then(|(bits, _)| bits)
 }
 
 /// The number of visual tokens if every region has the scale with the median number of tokens.
@@ -245,9 +230,9 @@ mod tests {
         let config = Config::from_json(&config).expect("a config");
         // 10 tokens in f16: caches 2 * 2 layers * 4 * 2 bytes * 10; weights as f32; three hidden states 4 * 3 * 8 * 10;
         // the feed-forward of 4 rows 4 * 4 * (2 * 8 + 3 * 16), which is more than attention, 4 * 4 * (2 * 8 + 6 * 4).
-        assert_eq!(Plan::question_bytes(&config, 10, 4, 2), 320 + (64 << 20) + 960 + 1024);
+        assert_eq!(Plan::question_bytes(&config, 10, 4, 2, true), 320 + (64 << 20) + 960 + 1024);
         // In f32 nothing is widened.
-        assert_eq!(Plan::question_bytes(&config, 40, 4, 4), 2560 + 3840 + 1024);
+        assert_eq!(Plan::question_bytes(&config, 40, 4, 4, false), 2560 + 3840 + 1024);
     }
 
     #[test]
@@ -262,11 +247,12 @@ mod tests {
         });
         let config = Config::from_json(&json).expect("a config");
         let tiles = TileConfig::anyres(256, vec![(2560, 2560)]);
-        let needed = [Parameter { name: "w".into(), shape: vec![1 << 24, 1 << 24, 1 << 24], is_matrix: true }];
-        let plan = Plan::of(&config, &tiles, false, &needed, None, Stored::F32);
+        let needed =
+            [Parameter { name: "w".into(), shape: vec![1 << 24, 1 << 24, 1 << 24], role: Role::Float, with: None }];
+        let plan = Plan::of(&config, &tiles, false, &needed, &|_| None, None, &Storage::F32);
         assert_eq!((plan.weight_bytes, plan.peak_bytes()), (u64::MAX, u64::MAX), "bytes (got, expected)");
         assert_eq!(plan.full.kv_cache, u64::MAX, "KV cache (got, expected)");
         assert!(config.text.layer_work() > 1 << 47 && config.text.widest() == 3 * 131_072 * 4096);
-        assert_eq!(Plan::question_bytes(&config, usize::MAX, 512, 4), u64::MAX, "a question (got, expected)");
+        assert_eq!(Plan::question_bytes(&config, usize::MAX, 512, 4, false), u64::MAX, "a question (got, expected)");
     }
 }

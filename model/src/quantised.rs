@@ -1,36 +1,112 @@
-//! Detects quantised checkpoints, which are not supported. Input: configuration files, or names of tensors. Output: an error
-//! that names the method of quantisation; without it the tensors would only look broken.
+//! Settings of quantised checkpoints. Input: configuration files, or names of tensors. Output: the settings of a
+//! supported method, or an error that names another one; without it the tensors would only look broken.
 
+use std::collections::BTreeMap;
+
+use fovea_runtime::{
+    network_ops::Format,
+    weights::{Modules, Quantisation},
+};
 use serde_json::Value;
 
 use crate::error::Error;
 
-/// What is supported, for messages.
-const SUPPORTED: &str = "supported are checkpoints in safetensors whose values are f32, f16 or bf16";
+/// What is supported, and what to do, for messages.
+const SUPPORTED: &str = "supported are safetensors of f32, f16 or bf16, MLX's affine codes of 4 or 8 bits, and \
+     compressed-tensors' pack-quantized; use the original float checkpoint with --weights q4 or q8, or an MLX or GGUF \
+     version";
 
-/// Refuses a checkpoint whose configuration names a method of quantisation.
+/// How the tensors of a checkpoint are quantised; None if they are floats.
 ///
 /// `config` is config.json; `own` are the files of older tools, or null if they do not exist.
 ///
 /// # Errors
 /// [`Error::Config`] with the method, its variant, and what is supported.
-pub(crate) fn refuse(config: &Value, own: &[(&str, Value)]) -> Result<(), Error> {
+pub(crate) fn settings(config: &Value, own: &[(&str, Value)]) -> Result<Option<Quantisation>, Error> {
     let within = |keys: &[&str]| keys.iter().try_fold(config, |value, key| value.get(*key)).filter(|v| !v.is_null());
-    // MLX writes `quantization`; the text model can have its own settings.
+    // MLX writes `quantization`, and a copy of it as `quantization_config`. The text model can have its own settings.
     let places = [
+        ("config.json: quantization", within(&["quantization"])),
         ("config.json: quantization_config", within(&["quantization_config"])),
         ("config.json: text_config.quantization_config", within(&["text_config", "quantization_config"])),
         ("config.json: compression_config", within(&["compression_config"])),
-        ("config.json: quantization", within(&["quantization"])),
     ];
     let files = own.iter().map(|(file, value)| (*file, Some(value).filter(|v| !v.is_null())));
-    match places.into_iter().chain(files).find_map(|(place, settings)| Some((place, settings?))) {
-        None => Ok(()),
-        Some((place, settings)) => {
-            let why = format!("quantised with {}: not supported; {SUPPORTED}", method(place, settings));
-            Err(Error::Config { key: place.to_owned(), why })
+    let found = places.into_iter().chain(files).find_map(|(place, settings)| Some((place, settings?)));
+    let Some((place, settings)) = found else { return Ok(None) };
+    let text = |key: &str| settings.get(key).and_then(Value::as_str);
+    let refused = |what: String| Error::Config {
+        key: place.to_owned(),
+        why: format!("quantised with {what}: not supported; {SUPPORTED}"),
+    };
+    if place.ends_with(": quantization") && text("quant_method").is_none() {
+        return mlx(settings).map(|modules| Some(Quantisation::Affine(modules))).map_err(refused);
+    }
+    if text("quant_method") == Some("compressed-tensors") && text("format") == Some("pack-quantized") {
+        return match unsupported(settings) {
+            None => Ok(Some(Quantisation::Packed)),
+            Some(what) => Err(refused(format!("compressed-tensors (pack-quantized, {what})"))),
+        };
+    }
+    Err(refused(method(place, settings)))
+}
+
+/// The modules of MLX's `quantization`: the settings of all, and by path those of a module, or false.
+fn mlx(settings: &Value) -> Result<Modules, String> {
+    // The defaults are those of `QuantizedLinear` in MLX.
+    let format = |settings: &Value, module: &str| {
+        let number = |key: &str, default| settings.get(key).map_or(Some(default), Value::as_u64);
+        let mode = settings.get("mode").map_or(Some("affine"), Value::as_str);
+        match (mode, number("bits", 4), number("group_size", 64)) {
+            (Some("affine"), Some(bits @ (4 | 8)), Some(group @ (32 | 64 | 128))) => {
+                Ok(Format { bits: bits as u32, minimum: true, group: group as u32 })
+            }
+            (Some("affine"), Some(bits), Some(group)) => Err(format!("MLX ({bits} bits, group {group}{module})")),
+            (Some(mode), ..) => Err(format!("MLX ({mode}{module})")),
+            (None, ..) => Err(format!("MLX (an unnamed mode{module})")),
+        }
+    };
+    let all = format(settings, "")?;
+    let mut own = BTreeMap::new();
+    for (module, settings) in settings.as_object().into_iter().flatten() {
+        match settings {
+            Value::Object(_) => own.insert(module.clone(), Some(format(settings, &format!(", for {module}"))?)),
+            Value::Bool(false) => own.insert(module.clone(), None),
+            _ => None,
+        };
+    }
+    Ok(Modules { all, own })
+}
+
+/// What of compressed-tensors' settings is not supported.
+fn unsupported(settings: &Value) -> Option<String> {
+    let given =
+        |value: Option<&Value>| value.is_some_and(|v| !v.is_null() && v.as_object().is_none_or(|o| !o.is_empty()));
+    if given(settings.get("transform_config")) {
+        return Some("with a transform".to_owned());
+    }
+    for group in settings.get("config_groups").and_then(Value::as_object).into_iter().flat_map(|groups| groups.values())
+    {
+        let text = |key: &str| group.pointer(&format!("/weights/{key}")).and_then(Value::as_str);
+        let bits = group.pointer("/weights/num_bits").and_then(Value::as_u64);
+        if let Some(bits) = bits.filter(|bits| ![4, 8].contains(bits)) {
+            return Some(format!("{bits} bits"));
+        }
+        if let Some(other) = group.get("format").and_then(Value::as_str).filter(|&format| format != "pack-quantized") {
+            return Some(format!("mixed with {other}"));
+        }
+        if ["input_activations", "output_activations"].iter().any(|key| given(group.get(key))) {
+            return Some("with quantised activations".to_owned());
+        }
+        for (key, supported) in
+            [("type", &["int"] as &[&str]), ("strategy", &["group", "channel"]), ("actorder", &["weight", "static"])]
+        {
+            if let Some(other) = text(key).filter(|found| !supported.contains(found)) {
+                return Some(format!("{key} {other}"));
+            }
         }
     }
+    None
 }
 
 /// The method and its variant, such as `bitsandbytes (nf4)` or `gptq (4 bits)`.
@@ -44,7 +120,6 @@ fn method(place: &str, settings: &Value) -> String {
     let name = match text("quant_method").or_else(|| text("quant_type")).or_else(listed) {
         Some(name) => name.to_owned(),
         None if bitsandbytes => "bitsandbytes".to_owned(),
-        None if place.ends_with(": quantization") => "MLX".to_owned(),
         None if place == "quantize_config.json" => "gptq".to_owned(),
         None if place == "quant_config.json" => "awq".to_owned(),
         None => "an unnamed method".to_owned(),
@@ -65,7 +140,7 @@ fn method(place: &str, settings: &Value) -> String {
 
 /// The method of quantisation that the names of all tensors show, if any. For a checkpoint in which no file names it.
 pub(crate) fn by_tensors<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
-    const SIGNS: [(&str, &str); 8] = [
+    const SIGNS: [(&str, &str); 9] = [
         (".weight.absmax", "bitsandbytes (4 bits)"),
         (".weight.quant_state", "bitsandbytes (4 bits)"),
         (".SCB", "bitsandbytes (int8)"),
@@ -74,13 +149,15 @@ pub(crate) fn by_tensors<'a>(mut names: impl Iterator<Item = &'a str>) -> Option
         (".weight_scale_inv", "fp8"),
         (".weight_scale", "compressed-tensors or fp8"),
         (".W_q", "hqq"),
+        (".biases", "MLX"),
     ];
     names.find_map(|name| SIGNS.iter().find(|(sign, _)| name.contains(sign)).map(|(_, method)| *method))
 }
 
 /// The error message for a checkpoint whose tensors show a method of quantisation.
 pub(crate) fn sentence(method: &str) -> String {
-    format!("quantised with {method}, as the names of its tensors show: not supported; {SUPPORTED}")
+    let why = "as the names of its tensors show: not supported without settings in config.json";
+    format!("quantised with {method}, {why}; {SUPPORTED}")
 }
 
 #[cfg(test)]
@@ -90,7 +167,7 @@ mod tests {
     use super::*;
 
     fn refusal(config: Value) -> String {
-        refuse(&config, &[]).map_or_else(|why| why.to_string(), |()| String::new())
+        settings(&config, &[]).map_or_else(|why| why.to_string(), |_| String::new())
     }
 
     #[test]
@@ -103,8 +180,8 @@ mod tests {
             (json!({"quant_method": "awq", "bits": 4, "version": "gemm"}), "awq (4 bits)"),
             (json!({"quant_method": "gptq", "bits": 8}), "gptq (8 bits)"),
             (
-                json!({"quant_method": "compressed-tensors", "format": "pack-quantized"}),
-                "compressed-tensors (pack-quantized)",
+                json!({"quant_method": "compressed-tensors", "format": "int-quantized"}),
+                "compressed-tensors (int-quantized)",
             ),
             (json!({"quant_method": "fp8", "fmt": "e4m3"}), "fp8 (e4m3)"),
             (json!({"quant_method": "hqq"}), "hqq"),
@@ -114,8 +191,55 @@ mod tests {
             let why = with(settings);
             assert!(why.contains(&format!("quantised with {expected}: not supported; supported are")), "{why}");
         }
-        assert!(refusal(json!({"quantization": {"group_size": 64, "bits": 4}})).contains("MLX (4 bits)"));
         assert!(refusal(json!({"text_config": {"quantization_config": {"quant_method": "awq"}}})).contains("awq"));
         assert_eq!(refusal(json!({"model_type": "llava_next", "quantization_config": null})), "");
+    }
+
+    #[test]
+    fn settings_of_mlx_are_those_of_each_module() {
+        let own = json!({"bits": 8, "group_size": 32});
+        let config = json!({"bits": 4, "group_size": 64, "mode": "affine", "a.b": own, "c": false, "d": true, "e": {}});
+        let both = json!({"quantization": config, "quantization_config": config});
+        let Ok(Some(Quantisation::Affine(modules))) = settings(&both, &[]) else { panic!("expected settings of MLX") };
+        let format = |bits, group| Format { bits, minimum: true, group };
+        assert_eq!(modules.all, format(4, 64));
+        let expected = [("a.b", Some(format(8, 32))), ("c", None), ("e", Some(format(4, 64)))];
+        assert_eq!(modules.own, expected.map(|(module, format)| (module.to_owned(), format)).into());
+        for (config, expected) in [
+            (json!({"bits": 3, "group_size": 64}), "MLX (3 bits, group 64)"),
+            (json!({"bits": 4, "group_size": 16}), "MLX (4 bits, group 16)"),
+            (json!({"bits": 4, "group_size": 32, "mode": "mxfp4"}), "MLX (mxfp4)"),
+            (json!({"bits": 4, "group_size": 64, "lm_head": {"bits": 6}}), "MLX (6 bits, group 64, for lm_head)"),
+        ] {
+            let why = refusal(json!({"quantization": config}));
+            assert!(why.contains(expected) && why.contains("--weights q4"), "{why}");
+        }
+    }
+
+    #[test]
+    fn settings_of_compressed_tensors_are_supported_or_named() {
+        let config = |key: &str, value: Value| {
+            let mut weights =
+                json!({"num_bits": 4, "type": "int", "symmetric": true, "strategy": "group", "group_size": 128});
+            let mut group = json!({"input_activations": null, "targets": ["Linear"]});
+            let place = if key == "input_activations" { &mut group } else { &mut weights };
+            place[key] = value;
+            group["weights"] = weights;
+            json!({"quantization_config": {
+                "quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": group},
+            }})
+        };
+        let good = settings(&config("actorder", json!("static")), &[]);
+        assert!(matches!(good, Ok(Some(Quantisation::Packed))), "{good:?}");
+        for (key, value, expected) in [
+            ("num_bits", json!(2), "2 bits"),
+            ("type", json!("float"), "type float"),
+            ("strategy", json!("tensor"), "strategy tensor"),
+            ("actorder", json!("group"), "actorder group"),
+            ("input_activations", json!({"num_bits": 8}), "with quantised activations"),
+        ] {
+            let why = refusal(config(key, value));
+            assert!(why.contains(&format!("compressed-tensors (pack-quantized, {expected}): not supported")), "{why}");
+        }
     }
 }

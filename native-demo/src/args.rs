@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fovea_eval::EvalArgs;
-use fovea_model::{AskOptions, Pick};
+use fovea_model::{AskOptions, Pick, Precision};
 use fovea_runtime::{DeviceChoice, Keep, hub_cache::Repository};
 use fovea_terminal::{
     failure::Failure,
     logging::Verbosity,
-    options::{Dtype, device, whole},
+    options::{LoadArgs, device, named, whole},
 };
 
 /// The end of `fovea ask --help`.
@@ -23,7 +23,7 @@ visual tokens   without samplers, after the vision-guided and after the
                 text-guided sampler
 of the work     equivalent tokens (mean number of visual tokens per decoder layer)
                 as a share of all visual tokens
-CPU f32         device and data type
+CPU f32         device, and how the weight matrices are stored
 first token     time from the question to the first token of the answer
 tokens/s        speed of the tokens after the first";
 
@@ -73,6 +73,8 @@ pub enum Command {
     /// resumed.
     #[command(after_long_help = ENVIRONMENT)]
     Pull(PullArgs),
+    /// Write a checkpoint with quantised weights: codes of 8 or 4 bits instead of floats.
+    Quantize(QuantizeArgs),
     /// Show whether a checkpoint runs and what is missing, without loading it.
     Inspect(DirArgs),
     /// Show how many tokens and how much memory a run needs, before anything is loaded.
@@ -142,9 +144,9 @@ pub struct AskArgs {
     /// auto, cpu, wgpu, wgpu:N, wgpu:NAME, cuda or cuda:N. auto selects a GPU, or the CPU where there is none.
     #[arg(long, default_value = "auto", value_parser = device)]
     pub device: DeviceChoice,
-    /// The data type of the weight matrices.
-    #[arg(long, value_enum, default_value = "auto", ignore_case = true)]
-    pub dtype: Dtype,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
     /// Which samplers run.
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -307,6 +309,27 @@ pub struct PullArgs {
     /// Also compare the weights that are in the cache with their SHA-256, and download wrong files again.
     #[arg(long)]
     pub check: bool,
+}
+
+/// `fovea quantize`.
+#[derive(Args)]
+pub struct QuantizeArgs {
+    /// A checkpoint: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME).
+    pub model: PathBuf,
+    /// The folder to write. It must not exist, or be empty.
+    pub out: PathBuf,
+    /// How the weight matrices are stored.
+    #[arg(long, ignore_case = true, value_parser = named::<Precision>(["q8", "q4"]))]
+    pub weights: Precision,
+    /// Number of neighbouring values that share a scale.
+    #[arg(long, value_name = "N", default_value = "32", value_parser = named::<u32>(["32", "64", "128"]))]
+    pub group: u32,
+    /// Also store a minimum for each group: more exact, and larger.
+    #[arg(long)]
+    pub minimum: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn repository(text: &str) -> Result<Repository, String> {

@@ -32,7 +32,7 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
     };
     let options = AskOptions { cancel: load::interruptible(), ..args.options() };
     let pictures = load::pictures(&args.image, &args.more)?;
-    let model = load::model(args.model.as_deref(), &args.device, args.dtype.into(), &options).await?;
+    let model = load::model(args.model.as_deref(), &args.device, args.load, &options).await?;
     notes(&args, &model, &pictures);
     let mut conversation = Conversation::about(&model, pictures)?;
     let mut last = None;

@@ -64,8 +64,8 @@ impl Row {
         if let Some(info) = &self.info {
             let (kind, subgroups) = (kind(info.class), yes(info.subgroups));
             if info.class == DeviceClass::Cpu {
-                // `info.f16` is about shaders; --dtype f16 works on every CPU.
-                writeln!(to, "  {kind}, f16 weights yes")?;
+                // `info.f16` is about shaders; `--weights f16`, `q8` and `q4` work on every CPU.
+                writeln!(to, "  {kind}, weights in f32, f16, q8 and q4")?;
             } else {
                 writeln!(to, "  {kind}, f16 {}, subgroups {subgroups}", yes(info.f16))?;
             }

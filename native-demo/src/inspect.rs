@@ -176,9 +176,8 @@ fn weights(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     }
     let mut label = "memory";
     for memory in &found.memory {
-        let later = if memory.supported { "" } else { ", not supported yet" };
         let (weights, peak) = (text::bytes(memory.weights), text::bytes(memory.peak));
-        row(to, label, &format!("{:5} weights {weights}, peak {peak}{later}", memory.dtype))?;
+        row(to, label, &format!("{:5} weights {weights}, peak {peak}", memory.dtype))?;
         label = "";
     }
     let picture = &found.picture;

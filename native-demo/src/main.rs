@@ -7,6 +7,7 @@ mod window;
 mod ask;
 mod trace;
 mod pull;
+mod quantize;
 mod inspect;
 mod plan;
 mod doctor;
@@ -57,6 +58,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Ask(args) => ask::run(args).await,
         Command::Trace(args) => trace::run(args).await,
         Command::Pull(args) => pull::run(&args),
+        Command::Quantize(args) => quantize::run(args).await,
         Command::Inspect(args) => inspect::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -2,39 +2,35 @@
 
 use std::io::{self, Write};
 
-use fovea_model::{Checkpoint, Cost, Outline, Plan, Stored};
+use fovea_model::{Checkpoint, Cost, Outline, Plan, Stored, gguf::GgufCheckpoint};
 use fovea_runtime::{memory, weights::Weights};
 use fovea_terminal::{failure::Failure, load, text};
 use serde_json::{Map, json};
 
 use crate::args::PlanArgs;
 
-/// The ways to store matrices, and whether they can be loaded.
-const STORED: [(Stored, bool); 4] =
-    [(Stored::F32, true), (Stored::F16, true), (Stored::Q8, false), (Stored::Q4, false)];
-
 /// Prints the plan for every way to store matrices. config.json is enough; without weights, a scale selector is not assumed.
 pub async fn run(args: PlanArgs) -> Result<(), Failure> {
     let source = load::source(args.dir.as_deref())?;
-    let plan: Box<dyn Fn(Stored) -> Plan> = if Weights::present(&source) && source.contains("tokenizer.json") {
-        let checkpoint = Checkpoint::open(source).await?;
-        Box::new(move |stored| Plan::new(&checkpoint, args.image, stored))
-    } else {
-        let outline = Outline::open(&source).await?;
-        let notes = outline.notes.iter().map(|note| format!("note: {note}"));
-        notes
-            .chain(["note: no safetensors, or no tokenizer.json: planned from config.json".to_owned()])
-            .for_each(|note| text::note(&note));
-        Box::new(move |stored| Plan::without_weights(&outline, args.image, stored))
-    };
-    let plans = STORED.map(|(stored, loads)| (stored.name(), loads, plan(stored)));
+    let plan: Box<dyn Fn(Stored) -> Plan> =
+        if GgufCheckpoint::present(&source) || Weights::present(&source) && source.contains("tokenizer.json") {
+            let checkpoint = Checkpoint::open(source).await?;
+            Box::new(move |stored| Plan::new(&checkpoint, args.image, stored))
+        } else {
+            let outline = Outline::open(&source).await?;
+            let notes = outline.notes.iter().map(|note| format!("note: {note}"));
+            notes
+                .chain(["note: no safetensors, or no tokenizer.json: planned from config.json".to_owned()])
+                .for_each(|note| text::note(&note));
+            Box::new(move |stored| Plan::without_weights(&outline, None, args.image, stored))
+        };
+    let plans = Stored::ALL.map(|stored| (stored.name(), plan(stored)));
     if args.json {
         let by_dtype: Map<String, serde_json::Value> = plans
             .iter()
-            .map(|(name, loads, plan)| {
+            .map(|(name, plan)| {
                 let mut plan_json = json!(plan);
                 plan_json["peak"] = json!(plan.peak_bytes());
-                plan_json["supported"] = json!(loads);
                 ((*name).to_owned(), plan_json)
             })
             .collect();
@@ -44,15 +40,15 @@ pub async fn run(args: PlanArgs) -> Result<(), Failure> {
     text::out(|to| print(to, &plans))
 }
 
-fn print(to: &mut dyn Write, plans: &[(&str, bool, Plan)]) -> io::Result<()> {
-    if let Some((_, _, plan)) = plans.first() {
+fn print(to: &mut dyn Write, plans: &[(&str, Plan)]) -> io::Result<()> {
+    if let Some((_, plan)) = plans.first() {
         let ((width, height), tiles) = (plan.picture, plan.tiles);
         writeln!(to, "picture {width}x{height}: {}", text::counted(tiles as usize, "tile"))?;
     }
     writeln!(to, "full: every visual token, as without samplers")?;
     writeln!(to, "compressed: middle scale everywhere, then half of the tokens (an assumption)")?;
     writeln!(to, "equivalent tokens: mean number per decoder layer, as a share of all")?;
-    for (name, _, plan) in plans.iter().filter(|(_, loads, _)| *loads) {
+    for (name, plan) in plans {
         writeln!(to, "\n{name:26}{:>14}{:>14}", "full", "compressed")?;
         let mut row = |what: &str, of: fn(&Cost) -> String| {
             writeln!(to, "  {what:24}{:>14}{:>14}", of(&plan.full), of(&plan.compressed))
@@ -67,12 +63,6 @@ fn print(to: &mut dyn Write, plans: &[(&str, bool, Plan)]) -> io::Result<()> {
         both("vision activations", plan.vision_activations)?;
         both("stored features", plan.features)?;
         both("peak, full", plan.peak_bytes())?;
-    }
-    let later = plans.iter().filter(|(_, loads, _)| !*loads);
-    writeln!(to, "\nnot supported yet")?;
-    for (name, _, plan) in later {
-        let (weights, peak) = (text::bytes(plan.weight_bytes), text::bytes(plan.peak_bytes()));
-        writeln!(to, "  {name:24}{:>28}", format!("weights {weights}, peak {peak}"))?;
     }
     if let Some(have) = memory::host_available() {
         writeln!(to, "\nhost memory available {}", text::bytes(have))?;

@@ -72,26 +72,14 @@ fn folder(given: &Path) -> Result<PathBuf, Error> {
         );
         return Err(refuse(given, why));
     }
-    if let Some(gguf) = names.iter().find(|name| has_extension(Path::new(name), "gguf")) {
-        return Err(refuse(given, single_file(&given.join(gguf))));
-    }
     // Missing files are reported when it is opened.
     Ok(given.to_owned())
 }
 
 /// The message for a file where a folder was expected.
 fn single_file(file: &Path) -> String {
-    if has_extension(file, "gguf") {
-        return "GGUF files are not supported; use a folder with config.json, tokenizer.json and safetensors in \
-                f32, f16 or bf16"
-            .to_owned();
-    }
     let parent = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     format!("expected the folder of a checkpoint, got a file; give the folder that contains it: {}", parent.display())
-}
-
-fn has_extension(file: &Path, extension: &str) -> bool {
-    file.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -77,7 +77,7 @@ pub(crate) fn is_software(x: &CubeTensor) -> bool {
     !AS_ON_HARDWARE.get() && SOFTWARE.read().unwrap_or_else(PoisonError::into_inner).contains(&x.device)
 }
 
-/// The variant for a tensor with rows of `width` elements; None where the kernels cannot run on it.
+/// The variant for a tensor with rows of `width` floats; None where the kernels cannot run on it.
 pub(crate) fn variant(x: &CubeTensor, width: usize) -> Option<Variant> {
     if !runs_wgsl(x) {
         return None;
@@ -120,7 +120,8 @@ pub(crate) fn launch<P: bytemuck::Pod>(
     buffers: &[&CubeTensor],
     params: P,
 ) {
-    debug_assert_eq!((buffers.len(), size_of::<P>()), (kernel.buffers as usize, kernel.parameters), "{}", kernel.name);
+    let expected = (kernel.storage_buffers(variant) as usize, kernel.parameters);
+    debug_assert_eq!((buffers.len(), size_of::<P>()), expected, "{}", kernel.name);
     let words = bytemuck::bytes_of(&params).as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect();
     let client = &buffers[0].client;
     LAUNCHING.set(Some(kernel.name));

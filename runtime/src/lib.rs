@@ -1,12 +1,12 @@
-//! Devices, weights, operations of the samplers, KV cache and memory: everything below the network.
+//! Devices, weights, operations of samplers and network, KV cache and memory: everything below the network.
 //!
 //! Only this crate names `burn-wgpu` or `wgpu`. It knows nothing about layers, tokens or pictures.
 //!
 //! The modules in the order of the data:
 //!
 //! - A device: [`device`] opens and tests one; [`memory`] is what the host has left.
-//! - A checkpoint: [`hub_cache`] finds its folder, [`source`] reads its files, [`json`] its settings, [`weights`] its
-//!   tensors.
+//! - A checkpoint: [`hub_cache`] finds its folder, [`source`] reads its files, [`json`] its settings, [`gguf`] settings and
+//!   tensors in one file, [`weights`] its tensors, as floats or codes; [`quantise`] turns floats into codes.
 //! - Computation: [`network_ops`], [`kv_cache`] and [`sampler_ops`]; [`read`] brings results back to the host.
 
 mod error;
@@ -20,6 +20,8 @@ pub mod memory;
 pub mod hub_cache;
 pub mod source;
 pub mod json;
+pub mod gguf;
+pub mod quantise;
 pub mod weights;
 
 pub mod kv_cache;

@@ -12,18 +12,21 @@
 //!
 //! The functions here check shapes, and call the trait [`NetworkOps`]. Its default bodies are tensor operations, which
 //! run on each backend (`tensor_ops`). WGSL kernels replace them where the device compiles WGSL (`kernels`), loops of
-//! our own on the CPU (`flex`). Activations are f32; weights and the KV cache are f32 or f16; sums are f32.
+//! our own on the CPU (`flex`). Activations are f32; the KV cache is f32 or f16; weights are f32, f16 or codes of 8 or 4
+//! bits ([`Weight`]); sums are f32.
 
 use burn::backend::Dispatch;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-pub use fovea_shaders::Activation;
+pub use fovea_shaders::{Activation, Format};
 
 mod backend;
 mod flex;
 mod kernels;
 mod tensor_ops;
+mod weight;
 
-pub use backend::{AttendPlan, EmbedPlan, LinearPlan, Maybe, NetworkOps, StorePlan};
+pub use backend::{AttendPlan, EmbedPlan, LinearPlan, Maybe, NetworkOps, Operand, StorePlan};
+pub use weight::Weight;
 
 use crate::{error::Error, kv_cache::LayerCache, sampler_ops::runs_kernels};
 
@@ -104,17 +107,20 @@ impl Cursor {
 ///
 /// # Errors
 /// [`Error::Shape`] where a tensor is empty or the parts have different widths.
-pub fn embed(ids: Tensor<1, Int>, tokens: usize, table: &[Tensor<2>], factor: f64) -> Result<Tensor<2>, Error> {
+pub fn embed(ids: Tensor<1, Int>, tokens: usize, table: &[Weight], factor: f64) -> Result<Tensor<2>, Error> {
     let width = table.first().map_or(0, |part| part.dims()[1]);
-    if tokens == 0 || tokens > ids.dims()[0] || width == 0 || table.iter().any(|part| part.dims()[1] != width) {
+    let fits = |part: &Weight| part.dims()[1] == width && part.is_whole();
+    if tokens == 0 || tokens > ids.dims()[0] || width == 0 || !table.iter().all(fits) {
         return Err(Error::Shape {
             op: "embed",
-            expected: format!("at least {tokens} ids, and parts of a table of one width, none empty"),
-            got: format!("{:?}, {:?}", ids.dims(), table.iter().map(Tensor::dims).collect::<Vec<_>>()),
+            expected: format!(
+                "at least {tokens} ids, and parts of a table of one width, none empty; whole codes and scales"
+            ),
+            got: format!("{:?}, {:?}", ids.dims(), table.iter().map(Weight::sizes).collect::<Vec<_>>()),
         });
     }
     let whole = if table.len() > 1 && !runs_kernels(&ids.device()) {
-        vec![Tensor::cat(table.to_vec(), 0)]
+        vec![Weight::Float(Tensor::cat(table.iter().map(Weight::floats).collect(), 0))]
     } else {
         table.to_vec()
     };
@@ -124,7 +130,7 @@ pub fn embed(ids: Tensor<1, Int>, tokens: usize, table: &[Tensor<2>], factor: f6
         let rows = part.dims()[0];
         let plan = EmbedPlan { tokens, first, factor };
         let filled = Maybe::of(out.take());
-        out = Some(<Dispatch as NetworkOps>::embed(ids.clone().into_dispatch(), part.into_dispatch(), filled, plan));
+        out = Some(<Dispatch as NetworkOps>::embed(ids.clone().into_dispatch(), part.stored(), filled, plan));
         first += rows;
     }
     out.map(Tensor::from_dispatch).ok_or(Error::Shape { op: "embed", expected: "a table".into(), got: "none".into() })
@@ -155,14 +161,14 @@ pub fn norm(x: Tensor<2>, gamma: Tensor<1>, beta: Option<Tensor<1>>, epsilon: f6
 /// `y = W x' + b`, and what follows it. `x'` is `x`, or its RMS norm if `rms` has gamma and epsilon.
 ///
 /// # Shapes
-/// `x` (T, K), f32; `weight` in parts, (rows, K) each, f32 or f16; `bias` (all rows,), f32 -> (T, N), f32. N is the number of
+/// `x` (T, K), f32; `weight` in parts, (rows, K) each; `bias` (all rows,), f32 -> (T, N), f32. N is the number of
 /// rows; with [`After::Gate`] half of it.
 ///
 /// # Errors
 /// [`Error::Shape`] where the shapes do not match or a tensor is empty.
 pub fn linear(
     x: Tensor<2>,
-    weight: &[Tensor<2>],
+    weight: &[Weight],
     bias: Option<Tensor<1>>,
     rms: Option<(Tensor<1>, f64)>,
     after: After,
@@ -171,7 +177,8 @@ pub fn linear(
     let gated = matches!(after, After::Gate(_));
     let share = if gated { 2 } else { 1 };
     let rows: usize = weight.iter().map(|part| part.dims()[0]).sum();
-    let parts_fit = weight.iter().all(|part| part.dims()[1] == width && part.dims()[0].is_multiple_of(share));
+    let fits = |part: &Weight| part.dims()[1] == width && part.dims()[0].is_multiple_of(share) && part.is_whole();
+    let parts_fit = weight.iter().all(fits);
     let bias_fits = bias.as_ref().is_none_or(|bias| bias.dims() == [rows]);
     let gamma_fits = rms.as_ref().is_none_or(|(gamma, _)| gamma.dims() == [width]);
     let residual_fits = match &after {
@@ -181,11 +188,12 @@ pub fn linear(
     if [tokens, width, rows].contains(&0) || !(parts_fit && bias_fits && gamma_fits && residual_fits) {
         return Err(Error::Shape {
             op: "linear",
-            expected: "x (T, K), parts of a weight (rows, K), bias (rows), gamma (K), residual (T, rows); none empty"
+            expected: "x (T, K), parts of a weight (rows, K), bias (rows), gamma (K), residual (T, rows); none empty; \
+                       whole codes and scales"
                 .into(),
             got: format!(
                 "({tokens}, {width}), {:?}, bias {:?}, residual {:?}",
-                weight.iter().map(Tensor::dims).collect::<Vec<_>>(),
+                weight.iter().map(Weight::sizes).collect::<Vec<_>>(),
                 bias.map(|b| b.dims()),
                 match &after {
                     After::Add { residual, .. } => Some(residual.dims()),
@@ -225,7 +233,7 @@ pub fn linear(
         let filled = out.take();
         out = Some(<Dispatch as NetworkOps>::linear(
             x.clone().into_dispatch(),
-            part.clone().into_dispatch(),
+            part.clone().stored(),
             Maybe::of(bias.map(Tensor::into_dispatch)),
             Maybe::of(gamma.clone().map(Tensor::into_dispatch)),
             Maybe::of(residual.clone().map(Tensor::into_dispatch)),

@@ -12,7 +12,7 @@ use crate::{
     device::info::DeviceInfo,
     error::Error,
     kv_cache::LayerCache,
-    network_ops::{self, After, Cursor, Heads},
+    network_ops::{self, After, Cursor, Heads, Weight},
     read::read_f32,
     sampler_ops,
 };
@@ -69,8 +69,8 @@ async fn network(device: &Device, info: &DeviceInfo) -> Result<(), Error> {
         Tensor::<2>::from_data(TensorData::new(values.to_vec(), [values.len() / width, width]), device)
     };
     let x = rows(&[1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 1.0, 0.0], 4);
-    let weight = [rows(&[1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0], 4)];
-    let embedded = network_ops::embed(Cursor::words(1, 0, [0, 0], device), 1, std::slice::from_ref(&x), 2.0)?;
+    let weight = [Weight::Float(rows(&[1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0], 4))];
+    let embedded = network_ops::embed(Cursor::words(1, 0, [0, 0], device), 1, &[Weight::Float(x.clone())], 2.0)?;
     expect(info, "embed", &[0.0, 0.0, 2.0, 0.0], embedded).await?;
     // mean(x^2) of the rows: 7.5 and 0.25.
     let gamma = Tensor::<1>::from_data(TensorData::from([1.0, 1.0, 1.0, 2.0]), device);

@@ -1,54 +1,204 @@
-//! Safetensors files in, tensors on a device out. Each tensor is read in pieces and converted into its own buffer.
+//! Safetensors files in, tensors on a device out. A tensor is read in panels of rows and converted into its own buffer.
 //!
-//! Besides the tensors, the host needs memory for one piece of 4 MiB (and on a GPU for the current tensor). All
+//! A tensor consists of one or several parts: byte ranges of files. How they store its values is a `Kind`, one file in
+//! `weights/`; another one is such a file, and a row of [`Stored`].
+//!
+//! | kind | parts | format of the codes |
+//! |---|---|---|
+//! | [`Float`] | values | none |
+//! | [`Affine`] | codes, scales, biases | exact; scales and biases rounded to f16 |
+//! | [`Packed`] | codes, scales, perhaps zero points | exact; scales and minima rounded to f16 |
+//! | [`Blocks`] | blocks of codes and scales | exact; scales and minima of Q4_K, Q5_K and Q6_K rounded to f16 |
+//!
+//! The rounding to f16 is exact for scales in f16, and for those in bf16 from 2^-14 to 65504.
+//!
+//! Besides the tensors, the host needs memory for one panel of 2 Mi values (and on a GPU for the current tensor). All
 //! values in a header are checked before memory is allocated for them. Sizes are u64 with checked arithmetic, because
 //! `usize` has 32 bits in a browser.
 
-use std::{collections::BTreeMap, ops::Range};
+mod affine;
+mod float;
+mod gguf;
+mod packed;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use half::{bf16, f16};
+use std::{collections::BTreeMap, io, ops::Range};
+
+use burn::tensor::{DType, Device, Element, Int, Tensor, TensorData};
+use fovea_shaders::Format;
+use half::f16;
 use safetensors::Dtype;
 use serde::Deserialize;
 
-use crate::{error::Error, json, source::Source};
+pub use self::{
+    affine::{Affine, Modules},
+    float::{Float, StoredDtype},
+    gguf::Blocks,
+    packed::Packed,
+};
+use crate::{cpu::codes as cpu, error::Error, json, quantise::quantise, source::Source};
 
-/// Bytes per read.
-const PIECE: usize = 4 << 20;
+/// Values per panel, at most; more only where a single row has more.
+const PANEL: u64 = 2 << 20;
 /// The limit of the format.
 const MAX_HEADER: u64 = 100_000_000;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// A float type of stored weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoredDtype {
-    /// 32 bits.
-    F32,
-    /// 16 bits, IEEE half precision.
-    F16,
-    /// 16 bits: the upper half of an f32.
-    Bf16,
+/// How the values of a tensor are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Stored {
+    /// Floats.
+    Float(Float),
+    /// Codes of MLX.
+    Affine(Affine),
+    /// Codes of compressed-tensors.
+    Packed(Packed),
+    /// Blocks of GGUF.
+    Blocks(Blocks),
 }
 
-impl StoredDtype {
-    /// Bytes of one value.
-    pub const fn size(self) -> u64 {
+impl Stored {
+    fn kind(&self) -> &dyn Kind {
         match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
+            Self::Float(kind) => kind,
+            Self::Affine(kind) => kind,
+            Self::Packed(kind) => kind,
+            Self::Blocks(kind) => kind,
+        }
+    }
+
+    /// Its name for users: `f32`, `f16`, `bf16`, or that of the codes' format, such as `q4m g64`.
+    pub fn name(&self) -> String {
+        self.kind().name()
+    }
+
+    /// The format in which its codes are loaded without loss; None for floats.
+    pub fn format(&self) -> Option<Format> {
+        self.kind().format()
+    }
+}
+
+/// A way to store a matrix. Rows are those of the values; parts have the bytes of [`Kind::spans`].
+trait Kind {
+    /// See [`Stored::name`].
+    fn name(&self) -> String;
+
+    /// The format in which the codes are repacked without loss.
+    fn format(&self) -> Option<Format> {
+        None
+    }
+
+    /// Which bytes of each part some rows need.
+    fn spans(&self, rows: &Range<u64>) -> Vec<Range<u64>>;
+
+    /// Empties the spans of parts without floats, which need no check for NaN.
+    fn without_codes(&self, _spans: &mut [Range<u64>]) {}
+
+    /// Appends the codes of some rows, where there is a format.
+    fn repack(&self, _parts: &[Vec<u8>], _rows: &Range<u64>, _codes: &mut Codes) {}
+
+    /// The values of some rows.
+    fn values(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Vec<f32> {
+        let Some(format) = self.format() else { return Vec::new() };
+        let mut codes = Codes::default();
+        self.repack(parts, rows, &mut codes);
+        let count = (rows.end - rows.start).max(1) as usize;
+        let width = codes.words.len() / count * 32 / format.bits as usize;
+        let mut values = vec![0.0; count * width];
+        cpu::values(cpu::Codes { words: &codes.words, scales: &codes.scales, width, format }, &mut values);
+        values
+    }
+
+    /// The first stored float of some rows that is NaN or infinite, and the index of the first value that it affects.
+    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<(u64, f32)>;
+}
+
+/// Rows of codes in our layout.
+#[derive(Default)]
+struct Codes {
+    words: Vec<u32>,
+    scales: Vec<u32>,
+}
+
+impl Codes {
+    /// Appends codes whose first one is in the lowest bits of a little-endian word.
+    fn push_words(&mut self, bytes: &[u8], bits: u32) {
+        let words = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        // 4 bits: codes 0 to 3 go to the low halves of the four bytes, codes 4 to 7 to the high halves.
+        let spread = |codes: u32| {
+            let pairs = (codes | codes << 8) & 0x00ff_00ff;
+            (pairs | pairs << 4) & 0x0f0f_0f0f
+        };
+        match bits {
+            8 => self.words.extend(words),
+            _ => self.words.extend(words.map(|word| spread(word & 0xffff) | spread(word >> 16) << 4)),
+        }
+    }
+
+    /// Appends the bits of f16 scales without minima, `groups` per row.
+    fn push_scales(&mut self, scales: &[u32], groups: usize) {
+        for row in scales.chunks_exact(groups) {
+            self.scales.extend(row.chunks(2).map(|pair| pair[0] | pair.get(1).copied().unwrap_or(0) << 16));
         }
     }
 }
 
-/// One tensor of a file's header.
+/// The bits of a value rounded to f16.
+fn half(value: f32) -> u32 {
+    u32::from(f16::from_f32(value).to_bits())
+}
+
+/// A type of values on a device.
+trait Value: Element {
+    fn from_f32(value: f32) -> Self;
+    fn finite(self) -> bool;
+    /// Appends stored floats.
+    fn read(bytes: &[u8], dtype: StoredDtype, into: &mut Vec<Self>);
+}
+
+impl Value for f32 {
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+
+    fn finite(self) -> bool {
+        self.is_finite()
+    }
+
+    fn read(bytes: &[u8], dtype: StoredDtype, into: &mut Vec<Self>) {
+        into.extend(dtype.floats(bytes));
+    }
+}
+
+impl Value for f16 {
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn finite(self) -> bool {
+        self.is_finite()
+    }
+
+    fn read(bytes: &[u8], dtype: StoredDtype, into: &mut Vec<Self>) {
+        match dtype {
+            StoredDtype::F16 => into.extend(bytes.chunks_exact(2).map(|b| Self::from_le_bytes([b[0], b[1]]))),
+            _ => into.extend(dtype.floats(bytes).map(Self::from_f32)),
+        }
+    }
+}
+
+/// The settings of a checkpoint's quantised tensors.
 #[derive(Clone, Debug)]
-pub struct TensorEntry {
-    /// The type of its values; or the name of another type, which is an error only where the model needs the tensor.
-    pub dtype: Result<StoredDtype, String>,
-    /// Its shape.
-    pub shape: Vec<u64>,
+pub enum Quantisation {
+    /// MLX's affine codes.
+    Affine(Modules),
+    /// compressed-tensors' format `pack-quantized`; the files have all settings.
+    Packed,
+}
+
+/// One part of a tensor: bytes of a file.
+#[derive(Clone, Copy, Debug)]
+struct Part {
     /// Index into [`Weights::files`].
     file: usize,
     /// The position of its first byte in the file.
@@ -57,15 +207,31 @@ pub struct TensorEntry {
     bytes: u64,
 }
 
+/// One tensor of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct TensorEntry {
+    /// How its values are stored; or the name of another type, which is an error only where the model needs the tensor.
+    pub stored: Result<Stored, String>,
+    /// The shape of its values.
+    pub shape: Vec<u64>,
+    /// At least one.
+    parts: Vec<Part>,
+}
+
 impl TensorEntry {
-    /// The number of bytes in the file.
+    /// The number of bytes in all files.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.parts.iter().map(|part| part.bytes).sum()
     }
 
     /// The number of values.
     pub fn values(&self) -> u64 {
         self.shape.iter().product()
+    }
+
+    /// The number of rows: the first dimension.
+    fn rows(&self) -> u64 {
+        self.shape.first().copied().unwrap_or(1)
     }
 }
 
@@ -86,14 +252,8 @@ impl<'a> Rows<'a> {
         Self { tensor, shape, rows: 0..shape.first().copied().unwrap_or(1) }
     }
 
-    /// Index of the first value in the tensor.
-    fn first_value(&self) -> usize {
-        self.rows.start * self.shape.iter().skip(1).product::<usize>()
-    }
-
-    fn bytes(&self, entry: &TensorEntry, stored: StoredDtype) -> Range<u64> {
-        let row = self.shape.iter().skip(1).map(|&d| d as u64).product::<u64>() * stored.size();
-        (self.rows.start as u64 * row)..(self.rows.end as u64 * row).min(entry.bytes)
+    fn rows(&self) -> Range<u64> {
+        self.rows.start as u64..self.rows.end as u64
     }
 }
 
@@ -102,6 +262,8 @@ pub struct Weights {
     source: Source,
     files: Vec<String>,
     entries: BTreeMap<String, TensorEntry>,
+    /// Whether the files are from MLX, which stores the channels of a convolution last.
+    mlx: bool,
 }
 
 #[derive(Deserialize)]
@@ -126,7 +288,7 @@ impl Weights {
     /// file, occur twice, or are not in the shard that the index names. [`Error::Io`] where a file is missing,
     /// unreadable or a link out of the directory.
     pub async fn open(source: Source) -> Result<Self, Error> {
-        let mut weights = Self { files: Vec::new(), entries: BTreeMap::new(), source };
+        let mut weights = Self { files: Vec::new(), entries: BTreeMap::new(), mlx: false, source };
         if weights.source.contains(SINGLE) {
             weights.read_header(SINGLE).await?;
         } else if weights.source.contains(INDEX) {
@@ -145,7 +307,7 @@ impl Weights {
                 weights.read_header(shard).await?;
             }
             for (tensor, shard) in &index.weight_map {
-                let found = weights.entries.get(tensor).map(|e| weights.files[e.file].as_str());
+                let found = weights.entries.get(tensor).map(|e| weights.file_of(e));
                 if found != Some(shard) {
                     return Err(Error::Tensor {
                         file: INDEX.into(),
@@ -192,6 +354,7 @@ impl Weights {
         let mut spans = Vec::new();
         for (tensor, value) in raw {
             if tensor == "__metadata__" {
+                self.mlx |= value.get("format").is_some_and(|format| format == "mlx");
                 continue;
             }
             let wrong = |expected: &str, got: String| Error::Tensor {
@@ -217,20 +380,20 @@ impl Weights {
                 return Err(wrong(&format!("the bytes of {shape}"), format!("{} bytes", end - start)));
             }
             spans.push((start, end, tensor.clone()));
+            let dtype = match header.dtype {
+                Dtype::F32 => Ok(StoredDtype::F32),
+                Dtype::F16 => Ok(StoredDtype::F16),
+                Dtype::BF16 => Ok(StoredDtype::Bf16),
+                other => Err(format!("{other:?}")),
+            };
+            let width = header.shape.iter().skip(1).fold(1, |n: u64, &d| n.saturating_mul(d));
             let entry = TensorEntry {
-                dtype: match header.dtype {
-                    Dtype::F32 => Ok(StoredDtype::F32),
-                    Dtype::F16 => Ok(StoredDtype::F16),
-                    Dtype::BF16 => Ok(StoredDtype::Bf16),
-                    other => Err(format!("{other:?}")),
-                },
+                stored: dtype.map(|dtype| Stored::Float(Float { dtype, width })),
                 shape: header.shape,
-                file: self.files.len(),
-                offset: 8 + size + start,
-                bytes: end - start,
+                parts: vec![Part { file: self.files.len(), offset: 8 + size + start, bytes: end - start }],
             };
             if let Some(other) = self.entries.insert(tensor.clone(), entry) {
-                return Err(wrong("one tensor of this name", format!("another in {}", self.files[other.file])));
+                return Err(wrong("one tensor of this name", format!("another in {}", self.file_of(&other))));
             }
         }
         spans.sort();
@@ -253,6 +416,53 @@ impl Weights {
         Ok(())
     }
 
+    /// Makes one entry, `X.weight`, of the tensors of each quantised matrix.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where one of them is missing, or has another dtype or shape than the others and the settings
+    /// require; [`Error::Io`].
+    pub async fn with_quantisation(mut self, settings: &Quantisation) -> Result<Self, Error> {
+        match settings {
+            Quantisation::Affine(modules) => affine::join(&mut self, modules).await?,
+            Quantisation::Packed => packed::join(&mut self).await?,
+        }
+        Ok(self)
+    }
+
+    /// Replaces entries with one that has their parts.
+    fn replace(&mut self, name: String, old: &[String], stored: Stored, shape: Vec<u64>) {
+        let parts = old.iter().filter_map(|name| self.entries.remove(name)).flat_map(|entry| entry.parts).collect();
+        self.entries.insert(name, TensorEntry { stored: Ok(stored), shape, parts });
+    }
+
+    /// The error for a tensor that is missing, or is not as expected.
+    fn wrong(&self, tensor: &str, expected: impl Into<String>) -> Error {
+        let entry = self.entries.get(tensor);
+        let file = entry.map(|entry| self.file_of(entry)).or(self.files.first().map(String::as_str)).unwrap_or(SINGLE);
+        let got = entry.map_or("none of this name".to_owned(), |entry| match &entry.stored {
+            Ok(stored) => format!("{:?} of {}", entry.shape, stored.name()),
+            Err(dtype) => format!("{:?} of dtype {dtype}", entry.shape),
+        });
+        Error::Tensor { file: file.to_owned(), tensor: tensor.to_owned(), expected: expected.into(), got }
+    }
+
+    /// The shape of a matrix of integers.
+    fn matrix_of(&self, tensor: &str, dtype: &str) -> Result<[u64; 2], Error> {
+        let entry = self.entries.get(tensor).filter(|entry| matches!(&entry.stored, Err(found) if found == dtype));
+        match entry.map(|entry| entry.shape.as_slice()) {
+            Some(&[rows, columns]) if rows > 0 && columns > 0 => Ok([rows, columns]),
+            _ => Err(self.wrong(tensor, format!("a matrix of dtype {dtype}"))),
+        }
+    }
+
+    /// The dtype of a matrix of floats, which must have this shape.
+    fn floats_of(&self, tensor: &str, shape: &[u64; 2]) -> Result<StoredDtype, Error> {
+        match self.entries.get(tensor).map(|entry| (&entry.stored, entry.shape.as_slice())) {
+            Some((Ok(Stored::Float(float)), found)) if found == shape => Ok(float.dtype),
+            _ => Err(self.wrong(tensor, format!("{shape:?} of f32, f16 or bf16"))),
+        }
+    }
+
     /// The files with the weights.
     pub fn files(&self) -> &[String] {
         &self.files
@@ -268,56 +478,74 @@ impl Weights {
         &self.entries
     }
 
-    /// The file of a tensor.
+    /// The file of a tensor, or of its first part.
     ///
     /// # Panics
     /// Where `entry` is from other [`Weights`] with more files.
     pub fn file_of(&self, entry: &TensorEntry) -> &str {
-        &self.files[entry.file]
+        &self.files[entry.parts[0].file]
     }
 
-    /// Checks that `tensor` exists, is a float tensor, and has this shape.
+    /// Checks that `tensor` exists, is stored in a known way, and has this shape.
+    ///
+    /// A convolution (out, channels, rows, columns) may also be stored with its channels last, as MLX does.
     ///
     /// # Errors
     /// [`Error::Tensor`] with expected and got.
-    pub fn check(&self, tensor: &str, shape: &[usize]) -> Result<(&TensorEntry, StoredDtype), Error> {
+    pub fn check(&self, tensor: &str, shape: &[usize]) -> Result<(&TensorEntry, Stored), Error> {
         let wrong = |file: &str, got: String| Error::Tensor {
             file: file.to_owned(),
             tensor: tensor.to_owned(),
-            expected: format!("a float tensor of shape {shape:?}"),
+            expected: format!("a tensor of floats, or of codes, of shape {shape:?}"),
             got,
         };
         let Some(entry) = self.entries.get(tensor) else {
             return Err(wrong(self.files.first().map_or(SINGLE, String::as_str), "none of this name".into()));
         };
         let file = self.file_of(entry);
-        if !entry.shape.iter().copied().eq(shape.iter().map(|&d| d as u64)) {
+        if !entry.shape.iter().copied().eq(shape.iter().map(|&d| d as u64))
+            && self.channels_last(entry, shape).is_none()
+        {
             return Err(wrong(file, format!("{:?}", entry.shape)));
         }
-        match &entry.dtype {
-            Ok(dtype) => Ok((entry, *dtype)),
+        match &entry.stored {
+            Ok(stored) => Ok((entry, *stored)),
             Err(dtype) => Err(wrong(file, format!("dtype {dtype}"))),
         }
     }
 
-    /// The first value of `tensor` that is NaN or infinite, as (index, value). None where the tensor is missing or not
-    /// float.
+    /// The number of channels of a convolution that is stored as (out, rows, columns, channels); None for all other
+    /// tensors. `shape` is (out, channels, rows, columns).
+    fn channels_last(&self, entry: &TensorEntry, shape: &[usize]) -> Option<usize> {
+        let &[out, channels, rows, columns] = shape else { return None };
+        let is = |order: [usize; 4]| entry.shape.iter().copied().eq(order.map(|d| d as u64));
+        let last = is([out, rows, columns, channels]);
+        // The shapes of a convolution can be equal in both orders: then the origin of the file decides.
+        (last && (self.mlx || !is([out, channels, rows, columns]))).then_some(channels)
+    }
+
+    /// The first stored float of `tensor` that is NaN or infinite, as (index of the first value that it affects, float).
+    /// None where the tensor is missing or stored in an unknown way.
     ///
     /// # Errors
     /// [`Error::Io`] where its file can't be read.
     pub async fn first_non_finite(&self, tensor: &str) -> Result<Option<(u64, f32)>, Error> {
         let Some(entry) = self.entries.get(tensor) else { return Ok(None) };
-        let Ok(dtype) = entry.dtype else { return Ok(None) };
+        let Ok(stored) = entry.stored else { return Ok(None) };
         let mut first = None;
-        let mut seen = 0;
-        self.pieces(entry, 0..entry.bytes, |piece| {
+        self.panels(entry, &stored, 0..entry.rows(), false, |rows, parts| {
             if first.is_none() {
-                first = find_non_finite(piece, dtype).map(|(i, v)| (seen + i as u64, v));
+                first = stored.kind().non_finite(parts, &rows);
             }
-            seen += piece.len() as u64 / dtype.size();
+            Ok(())
         })
         .await?;
         Ok(first)
+    }
+
+    /// The format in which a tensor's codes are loaded without loss; None where it is stored as floats, or missing.
+    pub fn format(&self, tensor: &str) -> Option<Format> {
+        self.entries.get(tensor)?.stored.as_ref().ok()?.format()
     }
 
     /// Whether a checkpoint has weights: one safetensors file, or an index of several.
@@ -325,7 +553,7 @@ impl Weights {
         source.contains(SINGLE) || source.contains(INDEX)
     }
 
-    /// Loads `slices`, one after the other, as one tensor on `device` in `dtype` (f32 or f16).
+    /// Loads `slices`, one after the other, as one tensor on `device` in `dtype` (f32 or f16). Codes are dequantised.
     ///
     /// bf16 has a wider range than f16. A value that is too large for f16 is an error; it does not become infinity.
     ///
@@ -341,68 +569,212 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor<D>, Error> {
-        let values: usize = shape.iter().product();
         let data = if dtype == DType::F16 {
-            let mut buffer: Vec<f16> = Vec::with_capacity(values);
-            for slice in slices {
-                let (entry, stored) = self.check(slice.tensor, slice.shape)?;
-                let start = buffer.len();
-                let bytes = slice.bytes(entry, stored);
-                self.pieces(entry, bytes, |piece| match stored {
-                    StoredDtype::F16 => buffer.extend(piece.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]))),
-                    _ => buffer.extend(floats(piece, stored).map(f16::from_f32)),
-                })
-                .await?;
-                self.finite(entry, slice, buffer[start..].iter().position(|v| !v.is_finite()))?;
-            }
-            TensorData::new(buffer, shape)
+            TensorData::new(self.read_all::<f16>(slices, shape.iter().product()).await?, shape)
         } else {
-            let mut buffer: Vec<f32> = Vec::with_capacity(values);
-            for slice in slices {
-                let (entry, stored) = self.check(slice.tensor, slice.shape)?;
-                let start = buffer.len();
-                let bytes = slice.bytes(entry, stored);
-                self.pieces(entry, bytes, |piece| buffer.extend(floats(piece, stored))).await?;
-                self.finite(entry, slice, buffer[start..].iter().position(|v| !v.is_finite()))?;
-            }
-            TensorData::new(buffer, shape)
+            TensorData::new(self.read_all::<f32>(slices, shape.iter().product()).await?, shape)
         };
         Ok(Tensor::from_data(data, (device, dtype)))
     }
 
-    fn finite(&self, entry: &TensorEntry, slice: &Rows<'_>, bad: Option<usize>) -> Result<(), Error> {
-        match bad {
-            None => Ok(()),
-            Some(index) => Err(Error::Tensor {
-                file: self.file_of(entry).to_owned(),
-                tensor: slice.tensor.to_owned(),
-                expected: "values that are finite in the dtype on the device".into(),
-                got: format!("NaN, infinity or a value out of range at index {}", slice.first_value() + index),
-            }),
+    async fn read_all<T: Value>(&self, slices: &[Rows<'_>], values: usize) -> Result<Vec<T>, Error> {
+        let mut buffer = Vec::with_capacity(values);
+        for slice in slices {
+            self.each_panel(slice, &mut buffer, |_| ()).await?;
+        }
+        Ok(buffer)
+    }
+
+    /// The values of some rows on the host, in f32.
+    ///
+    /// # Errors
+    /// As in [`Weights::load`].
+    ///
+    /// # Panics
+    /// Where the tensor does not have these rows.
+    pub async fn values(&self, slice: &Rows<'_>) -> Result<Vec<f32>, Error> {
+        self.read_all(std::slice::from_ref(slice), 0).await
+    }
+
+    /// Loads `slices`, one after the other, as codes on `device`.
+    ///
+    /// A tensor whose [`Weights::format`] is `format` is repacked without loss; any other is dequantised and quantised
+    /// again.
+    ///
+    /// # Shapes
+    /// Words (rows, `format.words(width)`) and scales (rows, `format.scale_words(width)`), the bits of u32 as I32.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] as in [`Weights::check`], or where a value or a scale is not finite in f16; [`Error::Io`].
+    ///
+    /// # Panics
+    /// Where `width` does not fit the format, a row has another number of values, or the tensor does not have these
+    /// rows.
+    pub async fn load_codes(
+        &self,
+        slices: &[Rows<'_>],
+        width: usize,
+        format: Format,
+        device: &Device,
+    ) -> Result<[Tensor<2, Int>; 2], Error> {
+        assert!(format.fits(width), "expected rows of whole groups of {}, got a width of {width}", format.group);
+        let rows: usize = slices.iter().map(|slice| slice.rows.len()).sum();
+        let columns = [format.words(width), format.scale_words(width)];
+        let mut codes =
+            Codes { words: Vec::with_capacity(rows * columns[0]), scales: Vec::with_capacity(rows * columns[1]) };
+        for slice in slices {
+            let (entry, stored) = self.check(slice.tensor, slice.shape)?;
+            let start = codes.scales.len();
+            if stored.format() == Some(format) {
+                let panel = |rows, parts: &[Vec<u8>]| {
+                    stored.kind().repack(parts, &rows, &mut codes);
+                    Ok(())
+                };
+                self.panels(entry, &stored, slice.rows(), true, panel).await?;
+            } else {
+                self.each_panel(slice, &mut Vec::new(), |values: &mut Vec<f32>| {
+                    let rows = values.len() / width;
+                    let [words, scales] = [codes.words.len(), codes.scales.len()];
+                    codes.words.resize(words + rows * columns[0], 0);
+                    codes.scales.resize(scales + rows * columns[1], 0);
+                    quantise(values, width, format, &mut codes.words[words..], &mut codes.scales[scales..]);
+                    values.clear();
+                })
+                .await?;
+            }
+            let finite = |word: u32| word & 0x7c00 != 0x7c00 && word & 0x7c00_0000 != 0x7c00_0000;
+            let bad = codes.scales[start..].iter().position(|&word| !finite(word));
+            self.finite(slice, bad.map(|at| (slice.rows.start + at / columns[1]) * width))?;
+        }
+        let tensor = |words: Vec<u32>, columns| {
+            let words: Vec<i32> = words.into_iter().map(u32::cast_signed).collect();
+            Tensor::from_data(TensorData::new(words, [rows, columns]), (device, DType::I32))
+        };
+        Ok([tensor(codes.words, columns[0]), tensor(codes.scales, columns[1])])
+    }
+
+    /// The bytes of a tensor of floats, as they are in the file. An error of `each` ends the call.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where the tensor is missing or quantised; [`Error::Io`].
+    pub async fn raw(&self, tensor: &str, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Error> {
+        match self.entries.get(tensor) {
+            Some(entry @ TensorEntry { stored: Ok(stored @ Stored::Float(_)), .. }) => {
+                self.panels(entry, stored, 0..entry.rows(), true, |_, parts| {
+                    each(&parts[0]).map_err(|e| io::Error::new(e.kind(), format!("its copy cannot be written: {e}")))
+                })
+                .await
+            }
+            _ => Err(self.wrong(tensor, "a tensor of f32, f16 or bf16")),
         }
     }
 
-    /// Reads the bytes `range` of a tensor in pieces of whole values.
-    async fn pieces(&self, entry: &TensorEntry, range: Range<u64>, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
-        let file = self.file_of(entry);
-        let found = self.source.file(file)?;
-        let mut piece = vec![0; (range.end - range.start).min(PIECE as u64) as usize];
-        let mut done = range.start;
-        while done < range.end {
-            let next = (range.end - done).min(PIECE as u64) as usize;
-            let read = found.read_at(entry.offset + done, &mut piece[..next]).await;
-            read.map_err(|source| Error::Io { file: file.to_owned(), source })?;
-            each(&piece[..next]);
-            done += next as u64;
+    /// Appends some rows to `values`, and calls `each` after every panel. All values are finite.
+    async fn each_panel<T: Value>(
+        &self,
+        slice: &Rows<'_>,
+        values: &mut Vec<T>,
+        mut each: impl FnMut(&mut Vec<T>),
+    ) -> Result<(), Error> {
+        let (entry, stored) = self.check(slice.tensor, slice.shape)?;
+        let channels = self.channels_last(entry, slice.shape);
+        let width: usize = slice.shape.iter().skip(1).product();
+        let mut bad = None;
+        self.panels(entry, &stored, slice.rows(), true, |rows, parts| {
+            if bad.is_some() {
+                return Ok(());
+            }
+            let start = values.len();
+            match &stored {
+                Stored::Float(float) => T::read(&parts[0], float.dtype, values),
+                other => values.extend(other.kind().values(parts, &rows).into_iter().map(T::from_f32)),
+            }
+            let panel = &mut values[start..];
+            if let Some(channels) = channels {
+                panel.chunks_exact_mut(width).for_each(|row| channels_first(row, channels));
+            }
+            let first = rows.start as usize * width;
+            bad = panel.iter().position(|value| !value.finite()).map(|at| first + at);
+            if bad.is_none() {
+                each(values);
+            }
+            Ok(())
+        })
+        .await?;
+        self.finite(slice, bad)
+    }
+
+    /// The error for a value that is not finite, by its index in the tensor.
+    fn finite(&self, slice: &Rows<'_>, bad: Option<usize>) -> Result<(), Error> {
+        let Some(index) = bad else { return Ok(()) };
+        Err(Error::Tensor {
+            file: self.entries.get(slice.tensor).map_or(SINGLE, |entry| self.file_of(entry)).to_owned(),
+            tensor: slice.tensor.to_owned(),
+            expected: "values that are finite in the dtype on the device".into(),
+            got: format!("NaN, infinity or a value out of range at index {index}"),
+        })
+    }
+
+    /// Reads some rows panel by panel. With `codes`, all parts; without, only those with floats.
+    async fn panels(
+        &self,
+        entry: &TensorEntry,
+        stored: &Stored,
+        rows: Range<u64>,
+        codes: bool,
+        mut each: impl FnMut(Range<u64>, &[Vec<u8>]) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let width = entry.shape.iter().skip(1).fold(1, |n: u64, &d| n.saturating_mul(d));
+        if width == 0 {
+            return Ok(());
+        }
+        let most = (PANEL / width).max(1);
+        let mut parts = vec![Vec::new(); entry.parts.len()];
+        let mut first = rows.start;
+        while first < rows.end {
+            let panel = first..rows.end.min(first.saturating_add(most));
+            first = panel.end;
+            let mut spans = stored.kind().spans(&panel);
+            if !codes {
+                stored.kind().without_codes(&mut spans);
+            }
+            for (part, (span, bytes)) in spans.iter().zip(&mut parts).enumerate() {
+                self.read(entry, part, span, bytes).await?;
+            }
+            each(panel, &parts).map_err(|source| Error::Io { file: self.file_of(entry).to_owned(), source })?;
         }
         Ok(())
+    }
+
+    /// Reads the bytes `span` of a part into `bytes`.
+    async fn read(
+        &self,
+        entry: &TensorEntry,
+        part: usize,
+        span: &Range<u64>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let part = entry.parts[part];
+        assert!(span.end <= part.bytes, "expected bytes within the {} of a part, got {span:?}", part.bytes);
+        bytes.resize((span.end - span.start) as usize, 0);
+        let file = &self.files[part.file];
+        let read = self.source.file(file)?.read_at(part.offset + span.start, bytes).await;
+        read.map_err(|source| Error::Io { file: file.clone(), source })
+    }
+}
+
+/// Turns a row (pixels, channels) into (channels, pixels).
+fn channels_first<T: Copy>(row: &mut [T], channels: usize) {
+    let old = row.to_vec();
+    for (at, value) in row.iter_mut().enumerate() {
+        let pixels = old.len() / channels;
+        *value = old[at % pixels * channels + at / pixels];
     }
 }
 
 /// The error where there are no weights, with the other files that were found.
 fn no_weights(source: &Source) -> Error {
-    const OTHERS: [(&str, &str); 7] = [
-        (".gguf", "GGUF"),
+    const OTHERS: [(&str, &str); 6] = [
         (".bin", "PyTorch's pickle format"),
         (".pt", "PyTorch's pickle format"),
         (".pth", "PyTorch's pickle format"),
@@ -417,26 +789,4 @@ fn no_weights(source: &Source) -> Error {
     let alone = source.files().find(|file| file.ends_with(".safetensors"));
     let got = other.or_else(|| Some(format!("{} without an index", alone?))).unwrap_or_else(|| "neither".to_owned());
     Error::WeightFile { file: source.name().to_owned(), why: format!("expected {SINGLE} or {INDEX}, got {got}") }
-}
-
-/// The f32 values of little-endian bytes.
-fn floats(bytes: &[u8], dtype: StoredDtype) -> impl Iterator<Item = f32> + '_ {
-    let size = dtype.size() as usize;
-    bytes.chunks_exact(size).map(move |b| match dtype {
-        StoredDtype::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        StoredDtype::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
-        StoredDtype::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-    })
-}
-
-/// The first value that is NaN or infinite: all bits of its exponent are set.
-fn find_non_finite(bytes: &[u8], dtype: StoredDtype) -> Option<(usize, f32)> {
-    let at = match dtype {
-        StoredDtype::F32 => bytes
-            .chunks_exact(4)
-            .position(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7f80_0000 == 0x7f80_0000),
-        StoredDtype::F16 => bytes.chunks_exact(2).position(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7c00 == 0x7c00),
-        StoredDtype::Bf16 => bytes.chunks_exact(2).position(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7f80 == 0x7f80),
-    }?;
-    floats(bytes, dtype).nth(at).map(|v| (at, v))
 }

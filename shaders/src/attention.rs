@@ -174,6 +174,7 @@ pub const FLASH_CAUSAL: Kernel = Kernel {
     variants: Variant::FOURS,
     constants: &["ROWS", "WIDTH"],
     shared: &[include_str!("wgsl/shared/flash.wgsl")],
+    weight: None,
 };
 
 /// The kernel: attention inside each tile. Constants as in [`FLASH_CAUSAL`].
@@ -197,6 +198,7 @@ pub const ATTEND_SPLIT: Kernel = Kernel {
     variants: Variant::FOURS,
     constants: &["SHARE"],
     shared: &[],
+    weight: None,
 };
 
 /// The kernel: merges the chunks, one workgroup per query head.
@@ -209,6 +211,7 @@ pub const ATTEND_MERGE: Kernel = Kernel {
     variants: Variant::ONLY_F32,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 #[cfg(test)]

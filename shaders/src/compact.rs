@@ -175,6 +175,7 @@ pub const ROWS: Kernel = Kernel {
     variants: Variant::ONLY_F32,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 /// The kernel: tokens, newlines and boxes.
@@ -187,6 +188,7 @@ pub const KERNEL: Kernel = Kernel {
     variants: Variant::ALL,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::kernel::{Kernel, Variant};
+use crate::kernel::{Kernel, Variant, WEIGHT};
 
 /// `out[t] = factor * table[ids[t]]`.
 ///
@@ -55,6 +55,7 @@ pub const KERNEL: Kernel = Kernel {
     variants: Variant::ALL,
     constants: &[],
     shared: &[],
+    weight: WEIGHT,
 };
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::kernel::{Kernel, Variant};
+use crate::kernel::{Kernel, Variant, WEIGHT};
 
 /// `Params` of `gemm.wgsl` and `gemm_direct.wgsl`.
 #[repr(C)]
@@ -36,6 +36,7 @@ pub const GEMM: Kernel = Kernel {
     variants: Variant::FOURS,
     constants: &["BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"],
     shared: &[include_str!("wgsl/shared/activation.wgsl"), include_str!("wgsl/shared/gemm.wgsl")],
+    weight: WEIGHT,
 };
 
 /// The kernel that reads its operands directly. Constants `ROWS`: tokens per invocation; `SPLIT`: 1 where the lanes of

@@ -29,9 +29,11 @@
 //! | [`rotate_and_store`] | `rope_kv` | rotated queries; keys and values in the cache |
 //! | [`pick`] | `pick` | the most likely token, and the place of the next one |
 //!
-//! [`Activation`] is the twin of `wgsl/shared/activation.wgsl`, a part of the linear layers.
+//! [`Activation`] is the twin of `wgsl/shared/activation.wgsl`, a part of the linear layers. [`dequantise`] is the twin of
+//! `wgsl/shared/weight_codes.wgsl`: the kernels of `embed` and `linear` also read weights of 8 or 4 bits, see [`Format`].
 
 mod kernel;
+mod codes;
 mod scale;
 mod region_pool;
 mod scale_select;
@@ -53,13 +55,14 @@ pub use attention::{
     ATTEND_CHUNK, ATTEND_MERGE, ATTEND_SPLIT, AttendMergeParams, AttendSplitParams, FLASH_CAUSAL, FLASH_FULL,
     FlashCausalParams, FlashFullParams, FlashPlan, attend_parts, attend_share, attention, flash_plan,
 };
+pub use codes::{Format, dequantise};
 pub use compact::{
     Cell, CompactLayout, CompactParams, FROM_MAP, KERNEL as COMPACT, Place, ROWS as COMPACT_ROWS, TokenBox, compact,
 };
 pub use embed::{EmbedParams, KERNEL as EMBED, embed};
 pub use gemm::{GEMM, GEMM_DIRECT, GemmParams, GemmPlan, gemm_plan};
 pub use kernel::{Kernel, Variant};
-pub use linear::{Epilogue, GEMV, GemvParams, gemv_rows, linear};
+pub use linear::{Epilogue, GEMV, GemvParams, gemv_rows, gemv_unit, linear};
 pub use norm::{KERNEL as NORM, NormParams, norm};
 pub use pick::{KERNEL as PICK, PickParams, pick};
 pub use region_pool::{

@@ -112,6 +112,15 @@ pub const fn gemv_rows(rows: usize, software: bool) -> u32 {
     }
 }
 
+/// The constant `UNIT` for a weight of codes of `bits` with rows of `width`: the words of a row that a lane reads at
+/// once. For a weight of floats it is 1.
+///
+/// Four words are one vector, and need one scale. But with 4 bits, four words are 32 columns, and the neighbours of a GPU
+/// would read `x` at distances of 128 bytes. In a short row they would also leave many lanes without work.
+pub const fn gemv_unit(width: usize, bits: u32, software: bool) -> u32 {
+    if software || (bits == 8 && width >= 16 * 48) { 4 } else { 1 }
+}
+
 /// The kernel for one row: `ROWS` rows of the weight per workgroup.
 pub const GEMV: Kernel = Kernel {
     name: "gemv",
@@ -120,8 +129,12 @@ pub const GEMV: Kernel = Kernel {
     buffers: 6,
     parameters: size_of::<GemvParams>(),
     variants: Variant::ALL,
-    constants: &["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"],
+    constants: &["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS", "UNIT"],
     shared: &[include_str!("wgsl/shared/activation.wgsl")],
+    weight: Some([
+        &[include_str!("wgsl/shared/weight_float.wgsl"), include_str!("wgsl/shared/gemv_float.wgsl")],
+        &[include_str!("wgsl/shared/weight_codes.wgsl"), include_str!("wgsl/shared/gemv_codes.wgsl")],
+    ]),
 };
 
 #[cfg(test)]
@@ -165,6 +178,14 @@ mod tests {
         near(&out, &[0.75 * x[0], 0.0]);
         let out = linear(&x, &weight, [1, 1], Some(&[0.0, 1.0, 0.0, 1.0]), None, Epilogue::Gate(Activation::Silu));
         near(&out, &[0.75 * x[0] * 2.0 * x[0], Activation::Silu.apply(1.0) * (1.0 - x[0])]);
+    }
+
+    #[test]
+    fn most_lanes_have_work() {
+        assert_eq!([896, 4096].map(|width| gemv_unit(width, 8, false)), [4, 4]);
+        assert_eq!([32, 512].map(|width| gemv_unit(width, 8, false)), [1, 1]);
+        assert_eq!([896, 4096].map(|width| gemv_unit(width, 4, false)), [1, 1]);
+        assert_eq!([4, 8].map(|bits| gemv_unit(896, bits, true)), [4, 4]);
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub const KERNEL: Kernel = Kernel {
     variants: &[Variant::F32, Variant::F32X4],
     constants: &["LAYER"],
     shared: &[],
+    weight: None,
 };
 
 #[cfg(test)]

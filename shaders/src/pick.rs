@@ -51,6 +51,7 @@ pub const KERNEL: Kernel = Kernel {
     variants: Variant::ONLY_F32,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 #[cfg(test)]

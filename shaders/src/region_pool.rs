@@ -146,6 +146,7 @@ pub const KERNEL: Kernel = Kernel {
     variants: Variant::ALL,
     constants: &["WINDOW", "CHUNK"],
     shared: &[],
+    weight: None,
 };
 
 /// Packs of channels per workgroup: the largest power of two with which a region fits in 16 KiB, at most 64.

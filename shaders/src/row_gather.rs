@@ -46,6 +46,7 @@ pub const KERNEL: Kernel = Kernel {
     variants: Variant::ALL,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ pub const FOLD: Kernel = Kernel {
     variants: Variant::ALL,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 /// The kernel: logits and choices.
@@ -89,6 +90,7 @@ pub const KERNEL: Kernel = Kernel {
     variants: Variant::ALL,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 #[cfg(test)]

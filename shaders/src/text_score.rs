@@ -121,6 +121,7 @@ pub const PRODUCT: Kernel = Kernel {
     variants: Variant::FOURS,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 /// The kernel: the denominators of the softmax.
@@ -133,6 +134,7 @@ pub const SOFTMAX: Kernel = Kernel {
     variants: Variant::ONLY_F32,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 /// The kernel: the maximum over the heads, summed over the text tokens.
@@ -145,6 +147,7 @@ pub const BEST: Kernel = Kernel {
     variants: Variant::ONLY_F32,
     constants: &[],
     shared: &[],
+    weight: None,
 };
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ async function inBrowser(name) {
 function native(on) {
   const device = { gpu: 'wgpu', cpu: 'cpu' }[on];
   const questions = Array(repeat + 1).fill(QUESTION);
-  const args = ['ask', join(root, 'native-demo/pictures', PICTURE), ...questions, '--json', '--device', device, '--dtype', 'f32'];
+  const args = ['ask', join(root, 'native-demo/pictures', PICTURE), ...questions, '--json', '--device', device, '--weights', 'f32'];
   const started = performance.now();
   const lines = execFileSync(values.fovea, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], env: ENVIRONMENT }).trim().split('\n');
   const runs = lines.map((line) => JSON.parse(line)).map(({ answer, device: name, timing_ms: timing, tokens_per_second: rate }) => (

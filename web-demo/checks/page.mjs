@@ -1,5 +1,5 @@
 // Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, pointer, camera,
-// full storage, models from the Hugging Face hub, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
+// quantised weights, full storage, models from the Hugging Face hub, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
 //
 //     node page.mjs ADDRESS [--only NAME] [--shots FOLDER]
 //
@@ -324,7 +324,7 @@ async function folderOf(files) {
 
 // A safetensors file with one bf16 tensor of `size` bytes, all zeros.
 function zeros(size) {
-  const header = Buffer.from(JSON.stringify({ 'language_model.model.embed_tokens.weight': { dtype: 'BF16', shape: [size / 2], data_offsets: [0, size] } }));
+  const header = Buffer.from(JSON.stringify({ 'language_model.model.embed_tokens.weight': { dtype: 'BF16', shape: [size / 128, 64], data_offsets: [0, size] } }));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(header.length));
   return { start: Buffer.concat([length, header]), size };
@@ -340,8 +340,13 @@ async function folders() {
   const seven = await folderOf({ 'config.json': '{}', 'tokenizer.json': '{}', 'model.safetensors': zeros(13.9e9) });
   await page.setInputFiles('#folder', seven);
   await page.waitForFunction(() => document.getElementById('model-status').textContent.includes('does not fit'), null, SLOW);
-  assert.match(await text(page, 'candidate-todo'), /needs 12\.95 GiB, and WebAssembly has 4\.00 GiB/, 'the hint for the model');
+  assert.match(await text(page, 'candidate-todo'), /needs 6\.88 GiB in q4, and WebAssembly has 4\.00 GiB/, 'the hint for the model');
   assert.equal(await page.evaluate(() => document.body.dataset.state), 'ready', 'the state (got, expected)');
+  // The table has a row for each way to store the weights: 2 bytes per value, and 34 bits per 32 values in a quantised table.
+  const table = await text(page, 'candidate-needs');
+  for (const row of [/in f32\s*25\.89 GiB/, /in f16\s*12\.95 GiB/, /in q8\s*6\.88 GiB/, /in q4 \(used\)\s*6\.88 GiB/]) {
+    assert.match(table, row, 'what the model needs');
+  }
 
   const demo = join(dirname(fileURLToPath(import.meta.url)), '../../model/demo');
   const files = { 'refs/main': 'abc\n', 'snapshots/def/config.json': '{}' };
@@ -355,6 +360,28 @@ async function folders() {
   await answered(page);
   await close();
   await browser.close();
+}
+
+// Quantised weights: the status names them, q8 gives the answer of f32, and q4 gives an answer.
+async function quantised(browser) {
+  const { page, complaints, close } = await open(browser, address, PAGE);
+  await ready(page);
+  const sizes = [];
+  // The page begins with f32: this GPU has no f16.
+  for (const weights of ['f32', 'q8', 'q4']) {
+    if (weights !== 'f32') await page.selectOption('#weights', weights);
+    await page.waitForFunction((end) => document.getElementById('status').textContent.includes(end), ` of weights in ${weights}.`, SLOW);
+    sizes.push(Number((await text(page, 'status')).match(/([\d.]+) MiB of weights/)[1]));
+    await ready(page);
+    await asked(page);
+    if (weights === 'q4') await says(page, 'Answered');
+    else await answered(page);
+    assert.match(await text(page, 'cost'), new RegExp(`MiB \\(${weights}\\)`), 'the weights in the table');
+  }
+  assert.ok(sizes[0] > sizes[1] && sizes[1] > sizes[2], `expected fewer MiB from f32 to q4, got ${sizes}`);
+  await scan(page, 'quantised weights');
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
 }
 
 // A picture from the camera is opened.
@@ -488,7 +515,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, unblocked, hurried, withoutRoom, fromHub, folders, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, unblocked, hurried, quantised, withoutRoom, fromHub, folders, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);

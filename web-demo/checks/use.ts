@@ -25,7 +25,7 @@ export async function answer(picture: Blob, question: string, signal: AbortSigna
 }
 
 export function folder(files: FileList): Promise<Fovea> {
-  return Fovea.create({ files: new Map([...files].map((file) => [file.name, file])), cpu: true });
+  return Fovea.create({ files: new Map([...files].map((file) => [file.name, file])), cpu: true, dtype: 'q8' });
 }
 
 export async function tokens(engine: Fovea, picture: Blob): Promise<string[]> {

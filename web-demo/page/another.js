@@ -22,6 +22,8 @@ let seen = '';
 export function another(choose) {
   use = choose;
   at('another').addEventListener('toggle', showKept);
+  // What is shown was computed for another choice.
+  at('weights').addEventListener('change', () => { at('candidate').hidden = true; });
   at('published').replaceChildren(...PUBLISHED.map(published));
   at('folder').addEventListener('change', () => {
     take(picked(at('folder').files));
@@ -86,7 +88,7 @@ function showProgress(words, share) {
 
 // Shows what a model needs. Returns whether it fits, as far as the browser reports.
 async function show(words, model) {
-  const rows = needs(await gpu(), model);
+  const rows = needs(await gpu(), { ...model, dtype: at('weights').value });
   showNeeds(at('candidate-needs'), rows, at('candidate-todo'));
   at('candidate-needs').caption.textContent = words;
   at('candidate').hidden = false;
@@ -108,7 +110,7 @@ function take(promised) {
       say(`${name} does not fit, so it is not loaded.`, 'fail');
       return;
     }
-    if (weights.all * 2 < LARGE) {
+    if (weights.bytes.f16 < LARGE) {
       use({ name, files });
       return;
     }

@@ -111,7 +111,7 @@ async function load(cpu) {
       cpu: onCpu,
       files: model?.files,
       // Tests compare with f32.
-      dtype: test ? 'f32' : 'auto',
+      dtype: test ? 'f32' : at('weights').value,
       onProgress: ({ stage, done, total }) => { at('loading').value = (done / total + (stage === 'loading')) / 2; },
       onLine: (line) => test?.post('progress', line),
     };
@@ -325,6 +325,7 @@ at('settings').addEventListener('input', () => {
   ahead.abort(REPLACED);
   resting = setTimeout(last ? relook : prepare, REST);
 });
+at('weights').addEventListener('change', () => use(model));
 at('compare').addEventListener('click', compare);
 at('cpu').addEventListener('click', () => {
   load(true);

@@ -4,8 +4,11 @@
 export interface CreateOptions {
   /** Run on the CPU instead of the GPU: slow, but it needs no WebGPU. */
   cpu?: boolean;
-  /** The type of the matrices on the device. `auto` is f16 if most weights are stored in 16 bits and the GPU supports f16. */
-  dtype?: 'auto' | 'f32' | 'f16';
+  /**
+   * How the matrices are stored on the device. `auto`: as in the files if they are quantised; f16 if most weights are stored in 16
+   * bits and the GPU supports f16; else f32. If that does not fit into memory, the best of f16, q8 and q4 that fits.
+   */
+  dtype?: 'auto' | Dtype;
   /**
    * The files of a checkpoint of the LLaVA family by name, such as those of `<input type="file" webkitdirectory>`; by default the demo
    * checkpoint, from the folder `demo` beside this file. They are read with `Blob.slice`, a few MiB at a time.
@@ -18,6 +21,9 @@ export interface CreateOptions {
   onLine?: (line: string) => void;
 }
 
+/** f16 needs half of the memory of f32, q8 about half of f16, q4 about a third of f16; with q4, answers can differ. */
+export type Dtype = 'f32' | 'f16' | 'q8' | 'q4';
+
 /** Progress in bytes: first all values are checked, then loaded. */
 export interface Progress {
   stage: 'checking' | 'loading';
@@ -28,7 +34,7 @@ export interface Progress {
 /** Description of an engine. */
 export interface About {
   device: string;
-  dtype: 'f32' | 'f16';
+  dtype: Dtype;
   weight_bytes: number;
   /** Decoder layers. */
   layers: number;
@@ -132,7 +138,9 @@ export interface Done {
   /** `gpu`: all GPU buffers of the engine, null on the CPU. `wasm`: the memory of the wasm module, which never shrinks. */
   memory_bytes: { weights: number; kv_cache: number; host_peak: number | null; gpu: number | null; wasm: number };
   device: string;
-  dtype: 'f32' | 'f16';
+  dtype: Dtype;
+  /** How the KV cache is stored. */
+  cache: 'f32' | 'f16';
 }
 
 /** An event has one of these: a finished stage with its milliseconds, progress, `looked` once, a token, or at the end `done`. */

@@ -2,11 +2,13 @@
 
 import { make, table } from './dom.js';
 import { size } from './numbers.js';
+import { DTYPES } from './safetensors.js';
 
 // The binding size that every WebGPU device supports.
 const BINDING = 128 << 20;
 // The address space of WebAssembly.
 const WASM = 4 * 2 ** 30;
+const BOUND = 'Largest GPU buffer binding';
 
 // The browser's GPU: its name and features, or `why` there is none.
 export async function gpu() {
@@ -32,23 +34,16 @@ export function showNeeds(element, rows, list) {
   list?.replaceChildren(...rows.filter(({ todo }) => todo).map(({ todo }) => make('li', {}, todo)));
 }
 
-// Rows for a GPU, the `weights` of a model (see `safetensors.js`), and for a download the `missing` bytes and the `room` for
-// them. If something is missing, `todo` says what to do.
-export function needs(gpu, { weights, missing, room } = {}) {
+// Rows for a GPU, the `weights` of a model (see `safetensors.js`) that are loaded as `dtype`, and for a download the `missing`
+// bytes and the `room` for them. If something is missing, `todo` says what to do.
+export function needs(gpu, { weights, dtype = 'auto', missing, room } = {}) {
   const have = gpu.why ? 'none' : `${gpu.name}${gpu.software ? ' (software, slow)' : ''}`;
   const rows = [{ what: 'WebGPU', need: 'optional', have }];
-  if (!gpu.why) rows.push(...ofGpu(gpu, weights));
-  if (weights && !usable(gpu)) {
-    // On the CPU, weights that do not fit in f32 are kept in f16.
-    const [all, half] = [4, 2].map((bytes) => weights.all * bytes);
-    rows.push({
-      what: 'WebAssembly memory, on the CPU',
-      need: all <= WASM ? size(all) : `${size(half)} in f16, ${size(all)} in f32`,
-      have: size(WASM),
-      fits: half < WASM,
-      todo: half >= WASM
-        && `The model needs ${size(half)}, and WebAssembly has ${size(WASM)}: it cannot run on the CPU in a browser. Choose a smaller model, or a browser with a GPU.`,
-    });
+  if (!gpu.why) rows.push({ what: 'f16', need: 'optional (halves the memory for weights)', have: gpu.f16 ? 'yes' : 'no' });
+  if (weights) {
+    rows.push(...usable(gpu) ? onGpu(gpu, weights, dtype) : onCpu(weights, dtype));
+  } else if (!gpu.why) {
+    rows.push({ what: BOUND, need: size(BINDING), have: size(gpu.binding) });
   }
   if (missing !== undefined) rows.push({
     what: 'Storage, for the download',
@@ -60,18 +55,35 @@ export function needs(gpu, { weights, missing, room } = {}) {
   return rows;
 }
 
-function ofGpu({ f16, binding }, weights) {
-  const rows = [{ what: 'f16', need: 'optional (halves the memory for weights)', have: f16 ? 'yes' : 'no' }];
-  // The same choice as the engine's `auto`.
-  const bytes = f16 && weights?.half ? 2 : 4;
-  const largest = (weights?.values ?? 0) * bytes;
-  rows.push({
-    what: 'Largest GPU buffer binding',
-    need: size(Math.max(BINDING, largest)),
+function onGpu({ f16, binding }, { bytes, largest, stored }, dtype) {
+  const usual = stored === 'f16' && !f16 ? 'f32' : stored;
+  const used = dtype === 'auto' ? usual : dtype;
+  const most = largest.bytes[used];
+  return [{
+    what: BOUND,
+    need: size(Math.max(BINDING, most)),
     have: size(binding),
-    todo: binding < largest
-      && `The tensor ${weights.largest} is larger than this GPU can bind: choose a smaller model, or run on the CPU.`,
-  });
-  if (weights) rows.push({ what: 'GPU memory, for weights', need: size(weights.all * bytes), have: 'unknown' });
+    todo: binding < most
+      && `The tensor ${largest.name} is larger than this GPU can bind: choose a smaller model, or run on the CPU.`,
+  }, ...ways('GPU memory', bytes, used, 'unknown')];
+}
+
+// On the CPU `auto` is f32, or the way of a quantised file, or if that does not fit the most exact way that fits.
+function onCpu({ bytes, stored }, dtype) {
+  const fitting = ['f16', 'q8', 'q4'].find((way) => bytes[way] <= WASM);
+  const usual = stored === 'f16' ? 'f32' : stored;
+  const auto = bytes[usual] <= WASM ? usual : (fitting ?? 'q4');
+  const used = dtype === 'auto' ? auto : dtype;
+  const rows = ways('WebAssembly memory, on the CPU', bytes, used, size(WASM));
+  if (bytes[used] <= WASM) return rows;
+  const short = `The model needs ${size(bytes[used])} in ${used}, and WebAssembly has ${size(WASM)}`;
+  const todo = fitting ? `${short}: choose ${fitting} for the weights.`
+    : `${short}: it cannot run on the CPU in a browser. Choose a smaller model, or a browser with a GPU.`;
+  Object.assign(rows.find(({ way }) => way === used), { todo, fits: false });
   return rows;
 }
+
+// One row per way to store the weights; the one that is used is marked.
+const ways = (where, bytes, used, have) => DTYPES.map((way) => ({
+  way, what: `${where}, for weights in ${way}${way === used ? ' (used)' : ''}`, need: size(bytes[way]), have,
+}));

@@ -6,6 +6,16 @@ import { INDEX, SINGLE, isShard } from './models.js';
 
 // The format's own limit.
 const MAX_HEADER = 100_000_000;
+// The ways to store matrices on a device, the most exact first.
+export const DTYPES = ['f32', 'f16', 'q8', 'q4'];
+// Matrices that can be quantised, by their names in every layout: the decoder's, and the tables, which have 8 bits also in q4.
+const LAYER = /(?<!encoder)\.layers\.\d+\.(?:self_attn|mlp)\.\w+_proj\.weight$/;
+const TABLE = /(?:embed_tokens|lm_head)\.weight$/;
+// Bytes per value: 8 or 4 bits, and a scale of 16 bits for each group of values.
+const GROUP = 32;
+const [Q8, Q4] = [8, 4].map((bits) => bits / 8 + 2 / GROUP);
+// Scales and minimums in the file of a quantised tensor.
+const SCALES = /\.(?:scales|biases|weight_scale|weight_zero_point|weight_shape)$/;
 // Strings, and Python's words for non-finite numbers, which are not JSON.
 const NOT_FINITE = /"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g;
 
@@ -22,13 +32,15 @@ export async function weightFiles(source) {
   return files;
 }
 
-// The `largest` tensor and its number of `values`, the number of values in `all` tensors, and whether most bytes are 16-bit
-// values (`half`).
+// The bytes that all tensors need on a device, as `bytes` by the names in `DTYPES`, the same of the `largest` tensor and its
+// `name`, and how most bytes are `stored` in the files.
 //
 // Errors: `missing` if a file is missing, `checkpoint` if a header is broken; those of `source.read`.
 export async function weigh(source) {
-  const weights = { largest: '', values: 0, all: 0 };
-  let [bytes, short] = [0, 0];
+  const bytes = { f32: 0, f16: 0, q8: 0, q4: 0 };
+  const files = { ...bytes };
+  let largest = { name: '', bytes: { ...bytes } };
+  let bitsOf = null;
   for (const file of await weightFiles(source)) {
     const { __metadata__: _, ...tensors } = await header(source, file);
     for (const [tensor, entry] of Object.entries(tensors)) {
@@ -36,14 +48,40 @@ export async function weigh(source) {
       if (!lengths(shape) || !lengths(span) || span.length !== 2) {
         throw unlike('checkpoint', `tensor \`${tensor}\` in ${file}`, 'a shape and data_offsets', 'something else');
       }
-      const values = shape.reduce((product, side) => product * side, 1);
-      if (values > weights.values) Object.assign(weights, { largest: tensor, values });
-      weights.all += values;
-      bytes += span[1] - span[0];
-      if (dtype === 'F16' || dtype === 'BF16') short += span[1] - span[0];
+      if (SCALES.test(tensor)) continue;
+      const name = tensor.replace(/\.weight_packed$/, '.weight');
+      // Codes of MLX and of compressed-tensors, several in a word.
+      const codes = dtype === 'U32' || dtype === 'I32';
+      if (codes) bitsOf ??= await quantisation(source);
+      const bits = codes && bitsOf(name.replace(/\.weight$/, ''));
+      const needed = onDevice(name, codes ? [...shape.slice(0, -1), shape.at(-1) * 32 / bits] : shape);
+      for (const way of DTYPES) bytes[way] += needed[way];
+      if (needed.f32 > largest.bytes.f32) largest = { name: tensor, bytes: needed };
+      const short = dtype === 'F16' || dtype === 'BF16';
+      files[codes ? (bits === 4 ? 'q4' : 'q8') : (short ? 'f16' : 'f32')] += span[1] - span[0];
     }
   }
-  return { ...weights, half: 2 * short > bytes };
+  const floats = files.f16 > files.f32 ? 'f16' : 'f32';
+  const codes = files.q4 > files.q8 ? 'q4' : 'q8';
+  return { bytes, largest, stored: files[codes] > 0 ? codes : floats };
+}
+
+// Bytes of a tensor on a device.
+function onDevice(name, shape) {
+  const values = shape.reduce((product, side) => product * side, 1);
+  const fits = shape.length === 2 && shape[1] % GROUP === 0;
+  const q8 = fits && (LAYER.test(name) || TABLE.test(name)) ? Q8 : 2;
+  const q4 = fits && LAYER.test(name) ? Q4 : q8;
+  return { f32: 4 * values, f16: 2 * values, q8: q8 * values, q4: q4 * values };
+}
+
+// A function that gives the bits per value of a quantised module, from the config.json of MLX or of compressed-tensors.
+async function quantisation(source) {
+  const config = source.sizes.has('config.json') ? await json(source, 'config.json', 0, source.sizes.get('config.json')) : {};
+  const found = config.quantization ?? config.quantization_config ?? config.text_config?.quantization_config ?? {};
+  const [group] = Object.values(found.config_groups ?? {});
+  const own = (module) => found[module] ?? found[module.replace(/^language_model\./, '')];
+  return (module) => own(module)?.bits ?? found.bits ?? group?.weights?.num_bits ?? 4;
 }
 
 const lengths = (list) => Array.isArray(list) && list.every((n) => Number.isSafeInteger(n) && n >= 0);

@@ -23,7 +23,7 @@ export class Store {
     return this.#call({ call: 'remove', url });
   }
 
-  // The size of the weights among these Blobs: { largest, values, all, half }. See `safetensors.js`.
+  // The size of the weights among these Blobs: { bytes, largest, stored }. See `safetensors.js`.
   weigh(files, { signal } = {}) {
     return this.#call({ call: 'weigh', files }, { signal });
   }

@@ -22,7 +22,7 @@ impl Engine {
     /// Opens the browser's GPU, or with `cpu` its CPU, and loads a checkpoint. `sizes` maps the files' names to their sizes in
     /// bytes; `read(name, offset, length)` returns a promise of a Uint8Array of that length.
     ///
-    /// `dtype` is the type of the matrices on the device: `auto`, `f32` or `f16`. `on_progress` receives JSON:
+    /// `dtype` is how the matrices are stored on the device, a name in [`Precision::NAMES`]. `on_progress` receives JSON:
     /// `{stage, done, total}`, with the stage `checking`, then `loading`, and the others in bytes.
     ///
     /// # Errors
@@ -66,7 +66,8 @@ impl Engine {
 }
 
 async fn load(source: Source, cpu: bool, dtype: &str, on_progress: &Function) -> Result<Engine, Error> {
-    let precision = precision(dtype)?;
+    let unknown = |_| Error::Option { option: "dtype", expected: Precision::NAMES.join(", "), got: dtype.into() };
+    let precision: Precision = dtype.parse().map_err(unknown)?;
     let checkpoint = Checkpoint::open(source).await?;
     let choice = if cpu { DeviceChoice::Cpu } else { DeviceChoice::Wgpu };
     let device = OpenDevice::open(&choice).await?;
@@ -76,13 +77,4 @@ async fn load(source: Source, cpu: bool, dtype: &str, on_progress: &Function) ->
     // A page ends the worker to stop loading, so no cancel handle is needed.
     let model = Model::load(checkpoint, device, precision, &Cancel::default(), progress).await?;
     Ok(Engine { model, rehearsed: Rc::default() })
-}
-
-fn precision(dtype: &str) -> Result<Precision, Error> {
-    match dtype {
-        "auto" => Ok(Precision::Auto),
-        "f32" => Ok(Precision::F32),
-        "f16" => Ok(Precision::F16),
-        other => Err(Error::Option { option: "dtype", expected: "auto, f32 or f16".into(), got: other.into() }),
-    }
 }

@@ -4,10 +4,10 @@
 use std::{borrow::Cow, collections::VecDeque};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use fovea_model::{
     Cancel, Config, Error, Names, Parameter,
-    parts::{Linear, Loader, Network, Norm, SELECTOR},
+    parts::{Linear, Loader, Network, Norm, SELECTOR, Storage},
 };
 use fovea_runtime::{source::Source, weights::Weights};
 use futures_util::FutureExt;
@@ -68,7 +68,8 @@ impl Trained {
     pub async fn load(weights: &Weights, config: &Config, device: &Device) -> Result<Self, Error> {
         let names = Names::detect(weights, config.text.tied)?;
         let cancel = Cancel::default();
-        let trained = Self::parts(&Loader::new(weights, device, DType::F32, &cancel, &|_| {}), &names, config).await?;
+        let trained =
+            Self::parts(&Loader::new(weights, device, Storage::F32, &cancel, &|_| {}), &names, config).await?;
         Ok(trained.map(&mut Numbered { next: 0 }))
     }
 

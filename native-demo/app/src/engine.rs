@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use fovea_model::{AskOptions, Cancel, Event, FocusConfig, LoadProgress, Looked, Picture, Plan, Precision};
+use fovea_model::{AskOptions, Cancel, Event, FocusConfig, LoadProgress, Looked, Picture, Plan, Precision, Stored};
 use fovea_runtime::DeviceInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -172,10 +172,8 @@ pub enum Doing {
 pub struct Planned {
     /// The checkpoint.
     pub model: ModelAt,
-    /// The plan with f32 matrices, for the model's largest canvas.
-    pub f32: Plan,
-    /// The plan with f16 matrices.
-    pub f16: Plan,
+    /// One plan per way to store matrices, for the model's largest canvas, in the order of [`Stored::ALL`].
+    pub plans: [Plan; Stored::ALL.len()],
     /// Available host memory in bytes, where the system reports it.
     pub host_available: Option<u64>,
 }
@@ -187,7 +185,7 @@ pub struct About {
     pub model: ModelAt,
     /// Its device.
     pub device: DeviceInfo,
-    /// `f32` or `f16`.
+    /// `f32`, `f16`, `q8` or `q4`.
     pub dtype: String,
     /// Whether the checkpoint has a scale selector.
     pub selector: bool,

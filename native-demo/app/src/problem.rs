@@ -31,7 +31,7 @@ impl Problem {
             ErrorKind::Option => "Change the setting and ask again.",
             ErrorKind::TooLong => "Ask a shorter question.",
             ErrorKind::Device => "Choose another device, or update its driver. The CPU always works.",
-            ErrorKind::Memory => "Close other programs, choose a smaller model, or load it in f16.",
+            ErrorKind::Memory => "Close other programs, choose a smaller model, or load it in f16, q8 or q4.",
             ErrorKind::DeviceLost => REOPEN,
             ErrorKind::Stopped => "",
             _ => "Ask again. If the error occurs again, copy a report and send it to Fovea's developers.",

@@ -101,6 +101,25 @@ fn stages_computed_in_advance_are_not_computed_again() {
 }
 
 #[test]
+fn quantised_weights_are_loaded_and_answer() {
+    let _alone = alone();
+    let engine = Engine::start(|| {});
+    for (precision, name) in [(Precision::Q8, "q8"), (Precision::Q4, "q4")] {
+        send(&engine, Command::Load { model: ModelAt::Demo, device: Wanted::Cpu, precision });
+        let (dtype, weights, planned) = wait(&engine, "a model", |update| match update {
+            Update::Loaded(about) => Some((about.dtype.clone(), about.weights, about.planned)),
+            _ => None,
+        });
+        assert_eq!(dtype, name, "dtype (got, expected)");
+        assert!(planned > weights, "{name}: expected a plan above the weights' {weights} bytes, got {planned}");
+        look(&engine);
+        ask(&engine);
+        let (text, _) = answer(&engine);
+        assert!(name == "q4" || text == "exit", "{name}: expected exit, got {text}");
+    }
+}
+
+#[test]
 fn a_stopped_answer_does_not_change_the_next_one() {
     let _alone = alone();
     let engine = Engine::start(|| {});

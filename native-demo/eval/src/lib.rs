@@ -20,7 +20,7 @@ use fovea_runtime::{DeviceChoice, hub_cache};
 use fovea_terminal::{
     failure::Failure,
     load,
-    options::{self, Dtype},
+    options::{self, LoadArgs},
     output::{self, Output},
     text,
 };
@@ -53,9 +53,9 @@ pub struct Settings {
     /// auto, cpu, wgpu, wgpu:N, wgpu:NAME, cuda or cuda:N.
     #[arg(long, default_value = "auto", value_parser = options::device)]
     pub device: DeviceChoice,
-    /// The data type of the weight matrices.
-    #[arg(long, value_enum, default_value = "auto", ignore_case = true)]
-    pub dtype: Dtype,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
     /// Number of pictures on which the speed is measured; each is answered again in every mode.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = options::count, allow_negative_numbers = true)]
     pub timed: usize,
@@ -124,7 +124,7 @@ impl Evaluation {
     pub async fn open(settings: &Settings, samples: Vec<Sample>, source: &str) -> Result<Self, Failure> {
         let cancel = load::interruptible();
         let options = AskOptions { cancel: cancel.clone(), ..AskOptions::default() };
-        let model = load::model(settings.model.as_deref(), &settings.device, settings.dtype.into(), &options).await?;
+        let model = load::model(settings.model.as_deref(), &settings.device, settings.load, &options).await?;
         let bar = text::progress_bar("{bar:40} {pos}/{len} {eta}");
         let compare = if settings.exact { Compare::Literally } else { Compare::Vqa };
         let about = About::new(settings.model.as_deref(), &model, &samples, source, compare);

@@ -21,7 +21,7 @@ pub struct About {
     pub questions: String,
     /// The device.
     pub device: String,
-    /// Data type of the matrices.
+    /// How the matrices are stored: `f32`, `f16`, `q8` or `q4`.
     pub dtype: String,
     /// How answers are compared.
     pub compared: &'static str,
@@ -38,7 +38,7 @@ impl About {
                 text::counted(samples.len(), "picture")
             ),
             device: model.device().info.to_string(),
-            dtype: model.dtype_name(),
+            dtype: model.dtype_name().to_owned(),
             compared: compare.sentence(),
         }
     }

@@ -153,6 +153,25 @@ fn random_scales_are_compared_with_selected_ones() {
     expect_error(&args, 2, &["scale selector"]);
 }
 
+/// Bounds from a first measurement on 100 scenes, with room for other processors.
+#[test]
+fn smaller_weights_agree_with_f32() {
+    let report = json(&on_cpu(&["agreement", "--scenes", "6", "--json"]));
+    let rows = report["rows"].as_array().expect("rows");
+    let bounds = [("f16", 1.0, 1e-8, 1.0, 0.99), ("q8", 1.0, 1e-4, 0.995, 0.98), ("q4", 0.97, 5e-3, 0.97, 0.9)];
+    assert_eq!(rows.len(), bounds.len(), "rows (got, expected): {report}");
+    for (row, (weights, same_token, divergence, same_scale, same_kept)) in rows.iter().zip(bounds) {
+        assert_eq!(row["weights"], weights, "weights (got, expected)");
+        assert!(row["tokens"].as_u64() > Some(40), "{weights}: expected tokens of many answers, got {row}");
+        for (key, least) in [("same_token", same_token), ("same_scale", same_scale), ("same_kept", same_kept)] {
+            assert!(row[key].as_f64() >= Some(least), "{weights}: expected {key} of at least {least}, got {row}");
+        }
+        let got = row["divergence"].as_f64().expect("a number");
+        // Not zero: the weights are not those of f32.
+        assert!(got > 0.0 && got < divergence, "{weights}: expected a divergence below {divergence}, got {row}");
+    }
+}
+
 #[test]
 fn the_shares_of_a_layers_importance_sum_to_1() {
     let dir = tempfile::tempdir().expect("a temporary folder");

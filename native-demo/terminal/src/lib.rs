@@ -5,7 +5,7 @@
 //! | [`program`] | reads the arguments, runs a command, prints its error, returns the exit code |
 //! | [`failure`] | every error, with its exit code |
 //! | [`logging`] | `--verbose` and `--quiet`, the log on stderr, the panic hook |
-//! | [`options`] | values of options: `--device`, `--dtype`, counts |
+//! | [`options`] | values of options: `--device`, `--weights`, `--cache`, `--memory`, counts |
 //! | [`load`] | pictures, checkpoints and models; Ctrl-C |
 //! | [`output`] | files that a command writes |
 //! | [`text`] | lines on stdout and stderr, progress bars |

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, LoadProgress, Model, Picture, Precision, demo};
+use fovea_model::{AskOptions, Cancel, Checkpoint, LoadOptions, LoadProgress, Model, Picture, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice, device::DeviceClass, hub_cache, source::Source};
 
 use crate::{failure::Failure, output, text};
@@ -99,14 +99,14 @@ fn not_readable(path: &Path, why: &io::Error) -> String {
 pub async fn model(
     dir: Option<&Path>,
     device: &DeviceChoice,
-    precision: Precision,
+    load: impl Into<LoadOptions>,
     options: &AskOptions,
 ) -> Result<Arc<Model>, Failure> {
     let checkpoint = Checkpoint::open(source(dir)?).await?;
     options.check(checkpoint.config.text.n_layers)?;
     let device = OpenDevice::open(device).await?;
     let bar = text::progress_bar("{msg:8} {bar:20} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    let model = Model::load(checkpoint, device, precision, &options.cancel, |LoadProgress { stage, done, total }| {
+    let model = Model::load(checkpoint, device, load, &options.cancel, |LoadProgress { stage, done, total }| {
         bar.set_message(stage.name());
         bar.set_length(total);
         bar.set_position(done);

@@ -1,30 +1,74 @@
 //! Values of options that several commands have.
 
-use std::str::FromStr;
+use std::{fmt::Display, str::FromStr};
 
-use clap::ValueEnum;
-use fovea_model::Precision;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use fovea_model::{CacheType, LoadOptions, Precision};
 use fovea_runtime::DeviceChoice;
 
-/// The data type of weight matrices.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Dtype {
-    /// f16 where the weights are stored in 16 bits and the device computes in f16, or where f32 does not fit into memory; else f32.
-    Auto,
-    /// f32.
-    F32,
-    /// f16.
-    F16,
+/// How a model is loaded.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct LoadArgs {
+    /// How the weight matrices are stored on the device. f16 needs half of the memory of f32. q8 (codes of 8 bits) needs
+    /// about half of the memory of f16, q4 (4 bits) about a third; with q4, answers can differ.
+    ///
+    /// auto: as in the file where it is quantised; f16 where most weights are stored in 16 bits and the GPU computes in
+    /// f16; else f32. Where this does not fit into memory, the best of f16, q8 and q4 that fits.
+    #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<Precision>(Precision::NAMES))]
+    pub weights: Precision,
+    /// How the keys and values of the KV cache are stored on the device; auto: as the matrices that are not quantised.
+    #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<CacheType>(CacheType::NAMES))]
+    pub cache: CacheType,
+    /// The memory that the model may use, such as 6GB, 6GiB or 500MB; without it, on the CPU, what the system reports as
+    /// available.
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true)]
+    pub memory: Option<u64>,
 }
 
-impl From<Dtype> for Precision {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::Auto => Self::Auto,
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-        }
+impl From<LoadArgs> for LoadOptions {
+    fn from(LoadArgs { weights, cache, memory }: LoadArgs) -> Self {
+        Self { precision: weights, cache, memory }
     }
+}
+
+/// One of `names`.
+pub fn named<T>(names: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Display> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>().map_err(|why| why.to_string()))
+}
+
+/// A text that is no size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a number of bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 6GB or 500MiB")]
+pub struct NoSize;
+
+/// A size in bytes: `6GB`, `1.5 GiB`, `500000000`. Units may be in upper or lower case.
+///
+/// # Errors
+/// [`NoSize`] for another text, and for a size that 64 bits do not hold.
+pub fn size(text: &str) -> Result<u64, NoSize> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit: f64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1_048_576.0,
+        "gib" => 1_073_741_824.0,
+        "tib" => 1_099_511_627_776.0,
+        _ => return Err(NoSize),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| NoSize)? * unit;
+    // 2 to the power of 64.
+    if bytes < 18_446_744_073_709_551_616.0 { Ok(bytes as u64) } else { Err(NoSize) }
 }
 
 /// A device. `CPU` and `cpu` are the same.
@@ -70,5 +114,38 @@ mod tests {
     fn numbers_are_whole() {
         assert_eq!((whole::<usize>("0"), count("7")), (Ok(0), Ok(7)));
         assert!(whole::<u64>("-1").is_err() && whole::<usize>("1.5").is_err() && count("0").is_err());
+    }
+
+    #[test]
+    fn sizes_have_a_unit_or_are_bytes() {
+        for (text, bytes) in [
+            ("6GB", 6_000_000_000),
+            ("6GiB", 6 << 30),
+            ("500MB", 500_000_000),
+            ("1.5 gib", 3 << 29),
+            ("4096", 4096),
+            ("0", 0),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text} (got, expected)");
+        }
+        for text in ["", "GB", "6G", "-1", "six", "1e9", "1.2.3", "17179869184GiB", "6GB6"] {
+            assert_eq!(size(text), Err(NoSize), "{text} (got, expected)");
+        }
+    }
+
+    #[test]
+    fn names_are_read_in_any_case() {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            load: LoadArgs,
+        }
+        let read = |args: &[&str]| <Program as clap::Parser>::try_parse_from([&["program"], args].concat());
+        let load = |args: &[&str]| LoadOptions::from(read(args).unwrap_or_else(|why| panic!("{why}")).load);
+        let default = load(&[]);
+        assert_eq!((default.precision, default.cache, default.memory), (Precision::Auto, CacheType::Auto, None));
+        let some = load(&["--weights", "Q8", "--cache", "F16", "--memory", "500MB"]);
+        assert_eq!((some.precision, some.cache, some.memory), (Precision::Q8, CacheType::F16, Some(500_000_000)));
+        assert!(read(&["--weights", "f64"]).is_err() && read(&["--cache", "q8"]).is_err());
     }
 }

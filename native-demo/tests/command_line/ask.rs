@@ -5,7 +5,7 @@ use std::fs;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::program::{Ran, fixture, fovea, on_cpu};
+use crate::program::{Ran, fixture, fovea, on_cpu, repository};
 
 const SHIRT: &str = "What number is on the shirt?";
 
@@ -116,6 +116,43 @@ fn each_question_is_answered_separately() {
     // Earlier questions do not change an answer.
     assert_eq!(integers(&objects[1]["answer_ids"]), reference("tiny-both", "answer_ids"), "ids (got, expected)");
     assert_eq!(objects[0]["answer_ids"], ask(&["Is it a shirt?"]).json()["answer_ids"], "first answer (got, expected)");
+}
+
+#[test]
+fn quantised_weights_need_less_memory_and_q8_gives_the_answers_of_f32() {
+    let rack = repository().join("native-demo/pictures/rack.jpg");
+    let rack = rack.to_str().expect("a path in UTF-8");
+    let questions =
+        ["What number is on the blue plate?", "What word is on the blue sign?", "How many triangles are there?"];
+    let ask = |weights: &str| -> Vec<Value> {
+        let ran = on_cpu(&[&["ask", rack], &questions[..], &["--json", "--weights", weights]].concat());
+        ran.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON in a line")).collect()
+    };
+    let [f32, q8, q4] = ["f32", "q8", "q4"].map(ask);
+    let texts = |answers: &[Value]| -> Vec<String> {
+        answers.iter().map(|a| a["answer"].as_str().expect("an answer").trim().to_owned()).collect()
+    };
+    assert_eq!(texts(&f32), ["95", "exit", "3"], "answers in f32 (got, expected)");
+    assert_eq!(texts(&q8), texts(&f32), "answers in q8 (got, expected)");
+    assert_eq!(q4.len(), questions.len(), "answers in q4 (got, expected)");
+    let bytes = |answers: &[Value]| answers[0]["memory_bytes"]["weights"].as_u64().expect("bytes");
+    let sizes = [&f32, &q8, &q4].map(|answers| bytes(answers));
+    assert!(sizes.is_sorted_by(|a, b| a > b), "weights in f32, q8, q4: expected fewer and fewer bytes, got {sizes:?}");
+    for (answers, name) in [(&f32, "f32"), (&q8, "q8"), (&q4, "q4")] {
+        assert_eq!(answers[0]["dtype"], name, "dtype (got, expected)");
+    }
+    let ran = on_cpu(&["ask", rack, questions[0], "--weights", "Q8"]);
+    assert!(ran.line("visual tokens ").contains(" | CPU q8"), "expected q8, got: {}", ran.stderr());
+}
+
+#[test]
+fn the_cache_can_have_16_bits_beside_weights_of_32() {
+    let cache = |dtype: &str| {
+        let json = tiny(&["--json", "--weights", "f32", "--cache", dtype]).json();
+        assert_eq!(json["dtype"], "f32", "dtype with a cache in {dtype} (got, expected)");
+        json["memory_bytes"]["kv_cache"].as_u64().expect("bytes")
+    };
+    assert_eq!(2 * cache("f16"), cache("f32"), "twice the cache in f16 (got, expected)");
 }
 
 #[test]

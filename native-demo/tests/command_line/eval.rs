@@ -54,7 +54,7 @@ fn the_table_fits_a_terminal_and_wrong_answers_are_listed() {
     assert!(line.starts_with("a.jpg\tcount\thow many circles are there?\tseventeen\t"), "got {line}");
     // Without kinds there is no table by kind.
     fs::write(folder.path().join("questions.jsonl"), line_without_kind).expect("a list");
-    let ran = on_cpu(&["eval", dir, "--timed", "1", "--dtype", "F32"]);
+    let ran = on_cpu(&["eval", dir, "--timed", "1", "--weights", "F32"]);
     let rows = ran.stdout().lines().filter(|line| line.starts_with("vision")).count();
     assert_eq!(rows, 1, "rows of `vision` (got, expected): {}", ran.stdout());
 }

@@ -5,7 +5,7 @@ use std::fs;
 use crate::program::{Broken, fixture, fovea};
 
 /// Settings after `fovea ask PICTURE QUESTION --device cpu`, and words of the message.
-const USAGE: [(&[&str], &[&str]); 28] = [
+const USAGE: [(&[&str], &[&str]); 31] = [
     (&["--gamma", "2"], &["gamma", "above 0 and at most 1", "got 2"]),
     (&["--gamma", "0"], &["gamma", "got 0"]),
     (&["--gamma", "-0.5"], &["gamma", "got -0.5"]),
@@ -25,7 +25,10 @@ const USAGE: [(&[&str], &[&str]); 28] = [
     (&["--temperature", "inf"], &["temperature", "got inf"]),
     (&["--temperature", "1", "--top-p", "0"], &["top-p", "got 0"]),
     (&["--off", "audio"], &["--off", "audio", "vision, text"]),
-    (&["--dtype", "f64"], &["--dtype", "f64", "f16"]),
+    (&["--weights", "f64"], &["--weights", "f64", "auto, f32, f16, q8, q4"]),
+    (&["--cache", "q8"], &["--cache", "q8", "auto, f32, f16"]),
+    (&["--memory", "6G"], &["--memory", "'6G'", "such as 6GB"]),
+    (&["--memory", "-1"], &["--memory", "'-1'", "expected a number of bytes"]),
     (&["--loud"], &["--loud"]),
     (&["--seed", "-1"], &["--seed", "'-1'", "whole number, 0 or more"]),
     // An option without an effect.
@@ -72,7 +75,7 @@ fn settings_give_2_and_name_themselves() {
         let words: &[&str] = if device.is_empty() { &["--device"] } else { &words };
         fovea(&["ask", &picture, "?", "--device", device]).expect_error(2, words);
     }
-    fovea(&["ask", &picture, "?", "--device", "CPU", "--dtype", "F32", "--max-new-tokens", "1"]).expect_code(0);
+    fovea(&["ask", &picture, "?", "--device", "CPU", "--weights", "F32", "--max-new-tokens", "1"]).expect_code(0);
     // `-q` before the command and `-v` after it: only results.
     let quiet = fovea(&["-q", "ask", &picture, "?", "--device", "cpu", "--max-new-tokens", "1", "-v"]);
     assert_eq!(quiet.stderr(), "", "stderr with -q and -v (got, expected)");
@@ -183,6 +186,16 @@ fn devices_give_5() {
     if !cfg!(feature = "cuda") {
         fovea(&["ask", &picture(), "?", "--device", "cuda"]).expect_error(5, &["--features fovea/cuda"]);
     }
+}
+
+#[test]
+fn a_model_above_the_given_memory_gives_6() {
+    let picture = picture();
+    for weights in ["auto", "q4"] {
+        let args = ["ask", &picture, "?", "--device", "cpu", "--weights", weights, "--memory", "1MB"];
+        fovea(&args).expect_error(6, &["one question"]);
+    }
+    fovea(&["ask", &picture, "?", "--device", "cpu", "--memory", "2GB", "--max-new-tokens", "1"]).expect_code(0);
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn checkpoints_are_found_in_the_hubs_cache_and_nothing_is_downloaded() {
         ("org/other", ["no repository `org/other`", "fovea pull org/other"]),
         ("org/tiny@def", ["revision `def`", "abc"]),
         (path(&cache), ["a cache of 1 repositories", "org/tiny"]),
-        (path(&gguf), ["GGUF files are not supported", "safetensors"]),
+        (path(&gguf), ["expected the folder", "got a file"]),
         (path(&weights), ["expected the folder", "snapshots/abc"]),
         ("./no/such", ["./no/such", "no such folder"]),
         ("nodir", ["nodir: there is no such folder", "ORG/NAME"]),

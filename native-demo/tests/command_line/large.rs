@@ -114,17 +114,34 @@ fn seven_billion_parameters_are_planned_and_refused_where_they_do_not_fit() {
     plan.expect_code(0);
     let plan = plan.json();
     let peak = |dtype: &str| plan["dtypes"][dtype]["peak"].as_u64().expect("bytes");
+    let weights_of = |dtype: &str| plan["dtypes"][dtype]["weight_bytes"].as_u64().expect("bytes");
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     // 7.57 billion values: 28.2 GiB in f32, half of that in f16, and the memory of one question.
     assert!((29.0..30.5).contains(&gib(peak("f32"))), "f32: expected about 29.5 GiB, got {}", gib(peak("f32")));
     assert!((14.3..15.5).contains(&gib(peak("f16"))), "f16: expected about 15.1 GiB, got {}", gib(peak("f16")));
+    // Layers in 8.5 or 4.5 bits per value, embedding and head in 8.5, the vision tower in f16.
+    assert!((8.2..9.3).contains(&gib(peak("q8"))), "q8: expected about 8.8 GiB, got {}", gib(peak("q8")));
+    assert!((5.0..6.1).contains(&gib(peak("q4"))), "q4: expected about 5.5 GiB, got {}", gib(peak("q4")));
     let (picture, question) = (fixture("pictures/200x200-0.png"), "What is it?");
-    for dtype in ["auto", "f16", "f32"] {
-        let args = ["ask", &picture, question, "--model", dir, "--device", "cpu", "--dtype", dtype];
+    for weights in ["auto", "f32", "f16", "q8", "q4"] {
+        let args = ["ask", &picture, question, "--model", dir, "--device", "cpu", "--weights", weights];
         let (code, stderr) = limited(4 << 20, &args);
-        assert_eq!(code, Some(6), "{dtype}: exit code (got, expected): {stderr}");
-        let words = if dtype == "f16" { ["f16", "GiB"] } else { ["in f16 it needs 15.", "GiB"] };
-        assert!(words.iter().all(|word| stderr.contains(word)), "{dtype}: {stderr}");
-        assert!(stderr.lines().count() == 1 && !stderr.contains("bytes"), "{dtype}: one line in GiB, got: {stderr}");
+        assert_eq!(code, Some(6), "{weights}: exit code (got, expected): {stderr}");
+        let name = if weights == "auto" { "f32" } else { weights };
+        // The plan is for every device; the CPU computes a layer in steps, which need less than all rows at once.
+        let expect_size = |before: &str, dtype: &str| {
+            let size = stderr.split_once(before).and_then(|(_, rest)| rest.split_once(" GiB"));
+            let size: f64 = size.and_then(|(size, _)| size.parse().ok()).expect(&stderr);
+            let (least, most) = (gib(weights_of(dtype)), gib(peak(dtype)) + 0.01);
+            assert!((least..most).contains(&size), "{weights}: expected {least} to {most} GiB, got {stderr}");
+        };
+        expect_size(&format!("the weights in {name} and one question: needs "), name);
+        let smaller = "; in q4 it needs ";
+        if weights == "q4" {
+            assert!(!stderr.contains(smaller), "q4 is the smallest way, got {stderr}");
+        } else {
+            expect_size(smaller, "q4");
+        }
+        assert!(stderr.lines().count() == 1 && !stderr.contains("bytes"), "{weights}: one line in GiB, got: {stderr}");
     }
 }

@@ -11,6 +11,7 @@
 //! | `intake` | standard input, checkpoints by their ids, odd questions, outputs that must not replace inputs |
 //! | `large` | a checkpoint of 7 B parameters, planned and refused |
 //! | `pull` | downloads from a server that plays the Hugging Face hub |
+//! | `quantize` | quantised checkpoints: files, answers, refusals |
 //! | `streams` | Ctrl-C, and outputs that are closed or full |
 //! | `readme` | the first command of README.md |
 //! | `program` | runs it, and makes broken checkpoints for it |
@@ -25,6 +26,7 @@ mod intake;
 mod large;
 mod program;
 mod pull;
+mod quantize;
 mod readme;
 mod reports;
 mod streams;

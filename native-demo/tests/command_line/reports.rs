@@ -53,7 +53,6 @@ fn inspect_shows_what_a_checkpoint_contains() {
         "model.safetensors",
         "memory     f32   weights 1.3 MiB, peak ",
         "q4    weights ",
-        "not supported yet",
         "missing    0",
         // 16 tensors of a layer, and 2 of the norm.
         "not used   18 (encoder.layers.2, last norm of the vision tower)",
@@ -78,8 +77,8 @@ fn inspect_shows_what_a_checkpoint_contains() {
     let plan = good(&["plan", &tiny, "--image", "672x672", "--json"]).json();
     for memory in json["memory"].as_array().expect("a list") {
         let planned = &plan["dtypes"][memory["dtype"].as_str().expect("a name")];
-        let got = (&memory["weights"], &memory["peak"], &memory["supported"]);
-        let expected = (&planned["weight_bytes"], &planned["peak"], &planned["supported"]);
+        let got = (&memory["weights"], &memory["peak"]);
+        let expected = (&planned["weight_bytes"], &planned["peak"]);
         assert_eq!(got, expected, "memory (got, expected by `fovea plan`)");
     }
 
@@ -201,7 +200,7 @@ fn plan_counts_llava_nexts_tokens() {
         ("48x48", 3, 8 * (8 + 1) + 64),
     ] {
         let json = good(&["plan", &tiny, "--image", size, "--json"]).json();
-        for dtype in ["f32", "f16"] {
+        for dtype in ["f32", "f16", "q8", "q4"] {
             let plan = &json["dtypes"][dtype];
             assert_eq!(plan["tiles"], tiles, "{size} {dtype}: tiles (got, expected)");
             assert_eq!(plan["full"]["visual_tokens"], stock, "{size} {dtype}: stock tokens (got, expected)");
@@ -211,7 +210,13 @@ fn plan_counts_llava_nexts_tokens() {
         // Keys and values of 2 heads of 8 in 6 layers, for the picture and 192 tokens of text, 4 bytes each.
         let cache = 2 * (2 * 8) * 6 * (stock + 192) * 4;
         assert_eq!(json["dtypes"]["f32"]["full"]["kv_cache"], cache, "{size}: cache (got, expected)");
-        assert_eq!(json["dtypes"]["f16"]["full"]["kv_cache"], cache / 2, "{size}: cache in f16 (got, expected)");
+        for dtype in ["f16", "q8", "q4"] {
+            let got = &json["dtypes"][dtype]["full"]["kv_cache"];
+            assert_eq!(got, cache / 2, "{size}: cache in f16, with {dtype} (got, expected)");
+        }
+        let weights = |dtype: &str| json["dtypes"][dtype]["weight_bytes"].as_u64().expect("bytes");
+        let sizes = ["f32", "f16", "q8", "q4"].map(weights);
+        assert!(sizes.is_sorted_by(|a, b| a >= b), "expected fewer bytes from f32 to q4, got {sizes:?}");
     }
     let human = good(&["plan", &tiny, "--image", "672x672"]);
     expect_words(&human, &["picture 672x672: 5 tiles", "visual tokens", "336", "KV cache", "weights", "peak, full"]);
@@ -231,7 +236,7 @@ fn plan_loads_no_weights() {
 fn doctor_tests_every_device() {
     let ran = fovea(&["doctor"]);
     ran.expect_code(0);
-    expect_words(&ran, &["--device cpu", "f16 weights yes", "ok   self-test", "auto selects: "]);
+    expect_words(&ran, &["--device cpu", "weights in f32, f16, q8 and q4", "ok   self-test", "auto selects: "]);
     assert!(!ran.stdout().contains("268435456"), "expected MiB, got bytes: {}", ran.stdout());
 
     // Mesa's Vulkan layer stays silent without a usable runtime folder.
@@ -268,6 +273,10 @@ fn help_and_version_are_no_errors() {
     );
     expect_words(&help, &["--layer <L>", "--max-new-tokens <N>", "--temperature <T>", "--top-p <P>", "--top-k <K>"]);
     expect_words(&help, &["--seed <S>", "--json", "--overlay <OUT.png>"]);
+    for command in ["ask", "eval"] {
+        let help = good(&[command, "--help"]);
+        expect_words(&help, &["--weights <WEIGHTS>", "auto, f32, f16, q8, q4", "--cache <CACHE>", "--memory <SIZE>"]);
+    }
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         expect_words(&good(&["completions", shell]), &["fovea", "overlay"]);
     }

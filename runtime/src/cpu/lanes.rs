@@ -45,6 +45,29 @@ pub(super) fn convert<S: Simd>(simd: S, bits: &[u16; 16]) -> S::f32s {
     simd.splat_f32s(0.0)
 }
 
+/// Vectors of more than 4 lanes: lane l has value `index[l]` of `values`. Other vectors: all lanes have value 0.
+#[inline(always)]
+pub(super) fn pick<S: Simd>(simd: S, values: &[f32], index: S::u32s) -> S::f32s {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let any = &simd as &dyn std::any::Any;
+        if let Some(simd) = any.downcast_ref::<pulp::x86::V4>() {
+            let (mut order, mut from) = (simd.avx512f._mm512_setzero_si512(), simd.avx512f._mm512_setzero_ps());
+            *bytemuck::cast_mut(&mut order) = index;
+            *bytemuck::cast_mut(&mut from) = S::as_simd_f32s(&values[..16]).0[0];
+            return *bytemuck::cast_ref(&simd.avx512f._mm512_permutexvar_ps(order, from));
+        }
+        if let Some(simd) = any.downcast_ref::<pulp::x86::V3>() {
+            let (mut order, mut from) = (simd.avx._mm256_setzero_si256(), simd.avx._mm256_setzero_ps());
+            *bytemuck::cast_mut(&mut order) = index;
+            *bytemuck::cast_mut(&mut from) = S::as_simd_f32s(&values[..8]).0[0];
+            return *bytemuck::cast_ref(&simd.avx2._mm256_permutevar8x32_ps(from, order));
+        }
+    }
+    let _ = index;
+    simd.splat_f32s(values[0])
+}
+
 /// The bits of pairs of f16 in two vectors: those of even and those of odd index. See [`widen`].
 ///
 /// No value changes its lane: cheaper than an order that needs a shuffle, and the order of a sum is free.
@@ -79,7 +102,7 @@ fn to_bits<S: Simd>(x: S::f32s) -> S::u32s {
 
 /// See [`to_bits`].
 #[inline(always)]
-fn from_bits<S: Simd>(x: S::u32s) -> S::f32s {
+pub(super) fn from_bits<S: Simd>(x: S::u32s) -> S::f32s {
     *bytemuck::cast_ref(&x)
 }
 

@@ -4,7 +4,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::{Matrix, for_each_chunk, lanes};
+use super::{Line, Matrix, for_each_chunk, lanes, lines};
 
 /// Weights per task: large enough that the overhead of a task does not matter.
 const GRAIN: usize = 1 << 16;
@@ -55,7 +55,11 @@ fn run<const R: usize, const A: usize>(weight: Matrix, width: usize, x: &[f32], 
         let weight = weight.part(first * width..(first + sums.len() / R) * width);
         dispatch(weight, Products::<R, A> { weight, width, x: &x, sums });
     };
-    let grain = (GRAIN / width).max(1);
+    in_tasks::<R>((GRAIN / width).max(1), out, task);
+}
+
+/// `task(first row of the weight, R sums of each row side by side)` for each `grain` rows, on all threads.
+pub(super) fn in_tasks<const R: usize>(grain: usize, out: &mut [f32], task: impl Fn(usize, &mut [f32]) + Sync) {
     if R == 1 {
         return for_each_chunk(out, grain, |i, sums| task(i * grain, sums));
     }
@@ -78,14 +82,15 @@ pub(super) struct Spread<'a> {
 }
 
 impl WithSimd for Spread<'_> {
-    type Output = Vec<f32>;
+    type Output = Vec<Line>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<f32> {
+    fn with_simd<S: Simd>(self, _: S) -> Vec<Line> {
         let (lanes, rows) = (S::F32_LANES, self.x.len() / self.width);
-        let mut out = vec![0.0; self.width.next_multiple_of(STEP * lanes) * rows];
+        let mut out = lines(self.width.next_multiple_of(STEP * lanes) * rows);
+        let values: &mut [f32] = bytemuck::cast_slice_mut(&mut out);
         for (r, x) in self.x.chunks_exact(self.width).enumerate() {
-            for (x, out) in x.chunks(2 * lanes).zip(out.chunks_mut(2 * lanes * rows)) {
+            for (x, out) in x.chunks(2 * lanes).zip(values.chunks_mut(2 * lanes * rows)) {
                 let (even, odd) = out.split_at_mut(lanes * rows);
                 let (even, odd) = (&mut even[r * lanes..][..lanes], &mut odd[r * lanes..][..lanes]);
                 if self.half && !lanes::converts::<S>() {
@@ -105,7 +110,7 @@ pub(super) struct Products<'a, const R: usize, const A: usize> {
     pub(super) weight: Matrix<'a>,
     pub(super) width: usize,
     /// From [`Spread`].
-    pub(super) x: &'a [f32],
+    pub(super) x: &'a [Line],
     pub(super) sums: &'a mut [f32],
 }
 
@@ -114,7 +119,7 @@ impl<const R: usize, const A: usize> WithSimd for Products<'_, R, A> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let x = S::as_simd_f32s(self.x).0.as_chunks::<R>().0.as_chunks::<STEP>().0;
+        let x = S::as_simd_f32s(bytemuck::cast_slice(self.x)).0.as_chunks::<R>().0.as_chunks::<STEP>().0;
         match self.weight {
             Matrix::F32(weight) => products::<S, f32, R, A>(simd, weight, self.width, x, self.sums),
             Matrix::F16(weight) => {

@@ -6,7 +6,7 @@ use burn::backend::{
     Backend, ExtensionType, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use fovea_shaders::Activation;
+use fovea_shaders::{Activation, Format};
 
 use super::{
     Heads,
@@ -35,6 +35,15 @@ impl<B: Backend> Maybe<B> {
     pub fn of(tensor: Option<FloatTensor<B>>) -> Self {
         tensor.map_or(Self::No, Self::Yes)
     }
+}
+
+/// A weight, as the operations of a backend get it.
+#[derive(ExtensionType)]
+pub enum Operand<B: Backend> {
+    /// (rows, K), f32 or f16.
+    Float(FloatTensor<B>),
+    /// Words of codes, words of scales, and their layout.
+    Codes(IntTensor<B>, IntTensor<B>, Format),
 }
 
 /// What a product does besides the product.
@@ -102,7 +111,7 @@ pub trait NetworkOps: Backend {
     /// See [`embed`](crate::network_ops::embed). `out` has the rows of the parts before this one.
     fn embed(
         ids: IntTensor<Self>,
-        table: FloatTensor<Self>,
+        #[extension_type] table: Operand<Self>,
         #[extension_type] out: Maybe<Self>,
         plan: EmbedPlan,
     ) -> FloatTensor<Self> {
@@ -123,7 +132,7 @@ pub trait NetworkOps: Backend {
     /// See [`linear`](crate::network_ops::linear). `out` has the columns of the parts before this one.
     fn linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: Operand<Self>,
         #[extension_type] bias: Maybe<Self>,
         #[extension_type] gamma: Maybe<Self>,
         #[extension_type] residual: Maybe<Self>,

@@ -2,27 +2,30 @@
 
 use burn::backend::{
     Flex, TensorMetadata,
-    ops::FloatTensorOps,
+    ops::{FloatTensorOps, IntTensorOps},
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{DType, Slice, TensorData};
+use fovea_shaders::Format;
 use half::f16;
 
 use super::{
-    AttendPlan, Heads, LinearPlan, Maybe, NetworkOps, StorePlan,
+    AttendPlan, EmbedPlan, Heads, LinearPlan, Maybe, NetworkOps, Operand, StorePlan,
     tensor_ops::{self, Extra},
 };
 use crate::cpu::{
     Matrix,
     after::{After, first_halves},
     attend,
+    codes::{self, Codes},
+    for_each_chunk,
     matvec::{matvec, widen},
     norm, rotary,
 };
 
 /// Most rows for which a weight is read once for all of them.
 const FEW: usize = 8;
-/// Most values of a weight that are widened to f32 at once.
+/// Most values of a weight that are converted to f32 at once.
 const PANEL: usize = 1 << 24;
 
 /// The tensor with a contiguous, row-major buffer: a view is copied. `x` is dropped, so that the buffer has one owner and
@@ -47,26 +50,68 @@ fn fits<'a>(x: impl IntoIterator<Item = &'a FloatTensor<Flex>>) -> bool {
     x.into_iter().all(|x| [DType::F32, DType::F16].contains(&x.dtype()))
 }
 
-/// `x W^T` for many rows. A weight in f16 is widened to f32, some rows at once: products in f16 are slower.
-fn product(x: &FloatTensor<Flex>, weight: &FloatTensor<Flex>) -> FloatTensor<Flex> {
-    let [rows, width] = weight.shape().dims();
-    if weight.dtype() == DType::F32 {
-        return Flex::float_matmul(x.clone(), Flex::float_transpose(weight.clone()));
+/// The codes of contiguous tensors.
+fn rows<'a>(words: &'a IntTensor<Flex>, scales: &'a IntTensor<Flex>, format: Format) -> Codes<'a> {
+    Codes {
+        words: bytemuck::cast_slice(words.storage::<i32>()),
+        scales: bytemuck::cast_slice(scales.storage::<i32>()),
+        width: words.shape()[1] * 32 / format.bits as usize,
+        format,
     }
-    let most = (PANEL / width).max(1);
-    let halves = weight.storage::<f16>();
-    let panels: Vec<FloatTensor<Flex>> = halves
-        .chunks(most * width)
-        .map(|panel| {
-            let mut wide = vec![0.0; panel.len()];
-            widen(panel, &mut wide);
-            Flex::float_matmul(x.clone(), Flex::float_transpose(tensor(wide, [panel.len() / width, width])))
-        })
-        .collect();
-    if rows <= most { panels.into_iter().next().unwrap_or_else(|| x.clone()) } else { Flex::float_cat(panels, 1) }
+}
+
+/// `x W^T` for many rows. Other weights than f32 are converted to f32, some rows at once: products in f16 are slower.
+fn product(x: &FloatTensor<Flex>, weight: &Operand<Flex>, height: usize) -> FloatTensor<Flex> {
+    let [tokens, width] = x.shape().dims();
+    let times = |part: FloatTensor<Flex>| whole(Flex::float_matmul(x.clone(), Flex::float_transpose(part)));
+    if let Operand::Float(weight) = weight
+        && weight.dtype() == DType::F32
+    {
+        return times(weight.clone());
+    }
+    let most = (PANEL / width).clamp(1, height);
+    let mut panel = tensor(vec![0.0; most * width], [most, width]);
+    let mut out = vec![0.0; tokens * height];
+    for first in (0..height).step_by(most) {
+        let count = most.min(height - first);
+        let values = &mut panel.storage_mut::<f32>()[..count * width];
+        match weight {
+            Operand::Float(weight) => widen(&weight.storage::<f16>()[first * width..][..count * width], values),
+            Operand::Codes(words, scales, format) => {
+                codes::values(rows(words, scales, *format).rows(first, count), values);
+            }
+        }
+        let y = times(Flex::float_slice(panel.clone(), &[Slice::from(0..count)]));
+        if count == height {
+            return y;
+        }
+        let y = y.storage::<f32>();
+        for_each_chunk(&mut out, height, |t, row| row[first..][..count].copy_from_slice(&y[t * count..][..count]));
+    }
+    tensor(out, [tokens, height])
 }
 
 impl NetworkOps for Flex {
+    fn embed(
+        ids: IntTensor<Self>,
+        table: Operand<Self>,
+        _: Maybe<Self>, // tables are in one part
+        plan: EmbedPlan,
+    ) -> FloatTensor<Self> {
+        let Operand::Codes(words, scales, format) = table else {
+            return tensor_ops::embed::<Self>(ids, table, &plan);
+        };
+        let ids = Self::int_slice(ids, &[Slice::from(0..plan.tokens)]);
+        let [words, scales] = [words, scales].map(|all| whole(Self::int_select(all, 0, ids.clone())));
+        let rows = rows(&words, &scales, format);
+        let mut out = vec![0.0; plan.tokens * rows.width];
+        codes::values(rows, &mut out);
+        if plan.factor != 1.0 {
+            out.iter_mut().for_each(|value| *value *= plan.factor as f32);
+        }
+        tensor(out, [plan.tokens, rows.width])
+    }
+
     fn norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: Maybe<Self>, epsilon: f64) -> FloatTensor<Self> {
         let beta = beta.take();
         if [&x, &gamma].into_iter().chain(&beta).any(|x| x.dtype() != DType::F32) {
@@ -85,32 +130,48 @@ impl NetworkOps for Flex {
 
     fn linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: Operand<Self>,
         bias: Maybe<Self>,
         gamma: Maybe<Self>,
         residual: Maybe<Self>,
         out: Maybe<Self>,
         plan: LinearPlan,
     ) -> FloatTensor<Self> {
-        let ([tokens, width], rows) = (x.shape().dims(), weight.shape()[0]);
+        let (height, readable) = match &weight {
+            Operand::Float(weight) => (weight.shape()[0], fits([weight])),
+            Operand::Codes(words, ..) => (words.shape()[0], true),
+        };
+        let [tokens, width] = x.shape().dims();
         let (gamma, extra) = (gamma.take(), Extra { bias: bias.take(), residual: residual.take(), out: out.take() });
-        let count = if plan.gated { rows / 2 } else { rows };
-        // A device that cuts matrices is not the CPU; only tests have parts here.
-        if count != plan.width || x.dtype() != DType::F32 || !fits([&weight]) {
+        let count = if plan.gated { height / 2 } else { height };
+        if x.dtype() != DType::F32 || !readable {
             return tensor_ops::linear::<Self>(x, weight, gamma, extra, &plan);
         }
         let x = match gamma {
             Some(gamma) => Self::norm(x, gamma, Maybe::No, plan.epsilon),
             None => x,
         };
-        let (x, weight) = (whole(x), whole(weight));
-        let mut y = if tokens <= FEW {
-            let mut y = vec![0.0; tokens * rows];
-            matvec(matrix(&weight), width, x.storage::<f32>(), &mut y);
-            tensor(y, [tokens, rows])
-        } else {
-            whole(product(&x, &weight))
+        let x = whole(x);
+        let weight = match weight {
+            Operand::Float(weight) => Operand::Float(whole(weight)),
+            Operand::Codes(words, scales, format) => Operand::Codes(whole(words), whole(scales), format),
         };
+        let mut y = if tokens <= FEW {
+            let mut y = vec![0.0; tokens * height];
+            match &weight {
+                Operand::Float(weight) => matvec(matrix(weight), width, x.storage::<f32>(), &mut y),
+                Operand::Codes(words, scales, format) => {
+                    codes::matvec(rows(words, scales, *format), x.storage::<f32>(), &mut y);
+                }
+            }
+            tensor(y, [tokens, height])
+        } else {
+            product(&x, &weight, height)
+        };
+        // Several parts: joined matrices whose rows have different formats.
+        if count != plan.width {
+            return tensor_ops::finish::<Self>(y, extra, &plan);
+        }
         let (bias, residual) = (extra.bias.map(whole), extra.residual.map(whole));
         let after = After {
             bias: bias.as_ref().map(|bias| bias.storage::<f32>()),
@@ -118,8 +179,8 @@ impl NetworkOps for Flex {
             gated: plan.gated,
             residual: residual.as_ref().map(|residual| (residual.storage::<f32>(), plan.factor as f32)),
         };
-        after.run(y.storage_mut::<f32>(), rows);
-        if plan.gated { tensor(first_halves(y.storage::<f32>(), rows), [tokens, count]) } else { y }
+        after.run(y.storage_mut::<f32>(), height);
+        if plan.gated { tensor(first_halves(y.storage::<f32>(), height), [tokens, count]) } else { y }
     }
 
     fn rotate_and_store(

@@ -13,35 +13,35 @@ use fovea_shaders::{
     ATTEND_CHUNK, ATTEND_MERGE, ATTEND_SPLIT, AttendMergeParams, AttendSplitParams, EMBED, EmbedParams, FLASH_CAUSAL,
     FLASH_FULL, FlashCausalParams, FlashFullParams, FlashPlan, GEMV, GemmParams, GemmPlan, GemvParams, NORM,
     NormParams, PICK, PickParams, ROPE_KV, RopeKvParams, Variant, attend_parts, attend_share, flash_plan, gemm_plan,
-    gemv_rows,
+    gemv_rows, gemv_unit,
 };
 
 use super::{
-    AttendPlan, EmbedPlan, Heads, LinearPlan, Maybe, NetworkOps, StorePlan,
+    AttendPlan, EmbedPlan, Heads, LinearPlan, Maybe, NetworkOps, Operand, StorePlan,
     tensor_ops::{self, Extra},
 };
 use crate::launch::{empty, fits, is_software, launch, runs_wgsl, spread, variant};
 
 impl NetworkOps for CubeBackend {
-    fn embed(ids: IntTensor<Self>, table: FloatTensor<Self>, out: Maybe<Self>, plan: EmbedPlan) -> FloatTensor<Self> {
-        let c = table.shape()[1];
-        let Some(variant) = variant(&table, c).filter(|_| ids.dtype == DType::I32) else {
+    fn embed(ids: IntTensor<Self>, table: Operand<Self>, out: Maybe<Self>, plan: EmbedPlan) -> FloatTensor<Self> {
+        let Some((variant, [rows, width])) = matrix(&table).filter(|_| ids.dtype == DType::I32) else {
             return tensor_ops::embed::<Self>(ids, table, &plan);
         };
-        let (ids, table) = (into_contiguous(ids), into_contiguous(table));
-        let out = out.take().unwrap_or_else(|| empty(&table, [plan.tokens, c], DType::F32));
+        let (ids, (table, scales)) = (into_contiguous(ids), buffers(table));
+        let out = out.take().unwrap_or_else(|| empty(&table, [plan.tokens, width], DType::F32));
         let params = EmbedParams {
             tokens: plan.tokens as u32,
-            packs: c as u32 / variant.pack,
+            packs: width as u32 / variant.pack,
             first: plan.first as u32,
-            rows: table.shape()[0] as u32,
+            rows: rows as u32,
             factor: plan.factor as f32,
             unused_0: 0,
             unused_1: 0,
             unused_2: 0,
         };
         let groups = spread(params.invocations().div_ceil(EMBED.lanes as usize));
-        launch(&EMBED, variant, vec![], groups, &[&ids, &table, &out], params);
+        let bound: Vec<_> = [&ids, &table, &out].into_iter().chain(&scales).collect();
+        launch(&EMBED, variant, vec![], groups, &bound, params);
         out
     }
 
@@ -62,7 +62,7 @@ impl NetworkOps for CubeBackend {
 
     fn linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: Operand<Self>,
         bias: Maybe<Self>,
         gamma: Maybe<Self>,
         residual: Maybe<Self>,
@@ -70,13 +70,11 @@ impl NetworkOps for CubeBackend {
         plan: LinearPlan,
     ) -> FloatTensor<Self> {
         let [tokens, width] = x.shape().dims();
-        let all_rows = weight.shape()[0];
         let (gamma, extra) = (gamma.take(), Extra { bias: bias.take(), residual: residual.take(), out: out.take() });
         // Several rows have passed the norm before.
         let plain = tokens == 1 || gamma.is_none();
-        let Some(variant) =
-            variant(&weight, width).filter(|v| plain && x.dtype == DType::F32 && (tokens == 1 || v.pack == 4))
-        else {
+        let fit = |variant: Variant| plain && x.dtype == DType::F32 && (tokens == 1 || variant.pack == 4);
+        let Some((variant, [all_rows, _])) = matrix(&weight).filter(|(variant, _)| fit(*variant)) else {
             return tensor_ops::linear::<Self>(x, weight, gamma, extra, &plan);
         };
         let rows = if plan.gated { all_rows / 2 } else { all_rows };
@@ -89,7 +87,7 @@ impl NetworkOps for CubeBackend {
         let Some(groups) = (if tokens == 1 { Some([1; 3]) } else { fits(groups) }) else {
             return tensor_ops::linear::<Self>(x, weight, gamma, extra, &plan);
         };
-        let (x, weight) = (into_contiguous(x), into_contiguous(weight));
+        let (x, (weight, scales)) = (into_contiguous(x), buffers(weight));
         let given = |tensor: Option<CubeTensor>| tensor.map_or_else(|| nothing(&x), into_contiguous);
         let (gamma, bias, residual) = (given(gamma), given(extra.bias), given(extra.residual));
         let out = extra.out.unwrap_or_else(|| empty(&x, [tokens, plan.width], DType::F32));
@@ -97,12 +95,13 @@ impl NetworkOps for CubeBackend {
         let (gate, rows) = (u32::from(plan.gated), rows as u32);
         if tokens == 1 {
             let per = gemv_rows(all_rows, software);
-            let constants = vec![has_norm, has_bias, has_residual, activation, gate, per];
+            let unit = variant.codes.map_or(1, |format| gemv_unit(width, format.bits, software));
+            let constants = vec![has_norm, has_bias, has_residual, activation, gate, per, unit];
             let epsilon = plan.epsilon as f32;
             let params = GemvParams { packs, rows, first, epsilon, factor, unused_0: 0, unused_1: 0, unused_2: 0 };
             let groups = spread(rows.div_ceil(per >> gate) as usize);
-            let buffers = [&x, &gamma, &weight, &bias, &residual, &out];
-            launch(&GEMV, variant, constants, groups, &buffers, params);
+            let bound: Vec<_> = [&x, &gamma, &weight, &bias, &residual, &out].into_iter().chain(&scales).collect();
+            launch(&GEMV, variant, constants, groups, &bound, params);
             return out;
         }
         let params = GemmParams {
@@ -115,7 +114,8 @@ impl NetworkOps for CubeBackend {
             unused_0: 0,
             unused_1: 0,
         };
-        launch(kernel, variant, constants, groups, &[&x, &weight, &bias, &residual, &out], params);
+        let bound: Vec<_> = [&x, &weight, &bias, &residual, &out].into_iter().chain(&scales).collect();
+        launch(kernel, variant, constants, groups, &bound, params);
         out
     }
 
@@ -248,6 +248,31 @@ impl NetworkOps for CubeBackend {
                 None => tensor_ops::pick::<Self>(logits, allowed, state).await,
             }
         }
+    }
+}
+
+/// The variant, rows and width of a weight; None where the kernels cannot run on it.
+fn matrix(weight: &Operand<CubeBackend>) -> Option<(Variant, [usize; 2])> {
+    match weight {
+        Operand::Float(values) => {
+            let dims: [usize; 2] = values.shape().dims();
+            Some((variant(values, dims[1])?, dims))
+        }
+        Operand::Codes(words, scales, format) => {
+            let [rows, count] = words.shape().dims();
+            let width = count * 32 / format.bits as usize;
+            let one_type = [words, scales].iter().all(|x| x.dtype == DType::I32);
+            let fit = runs_wgsl(words) && one_type && format.fits(width);
+            fit.then(|| (Variant::of_codes(*format), [rows, width]))
+        }
+    }
+}
+
+/// The buffers of a weight: floats, or codes and scales.
+fn buffers(weight: Operand<CubeBackend>) -> (CubeTensor, Option<CubeTensor>) {
+    match weight {
+        Operand::Float(values) => (into_contiguous(values), None),
+        Operand::Codes(words, scales, _) => (into_contiguous(words), Some(into_contiguous(scales))),
     }
 }
 

@@ -7,13 +7,15 @@ use burn::backend::{
 use burn::tensor::{DType, FloatDType, IntDType, Shape, Slice, TensorData, ops::AttentionModuleOptions};
 use fovea_shaders::Activation;
 
-use super::{AttendPlan, EmbedPlan, Heads, LinearPlan, StorePlan};
+use super::{AttendPlan, EmbedPlan, Heads, LinearPlan, Operand, StorePlan};
 
 /// Most query rows of attention at once: causal attention skips the keys after each block, which is half of the work of a
 /// long prefill.
 const BLOCK: usize = 512;
 /// Most scores at once: 64 MiB, half of the smallest binding of WebGPU.
 const SCORES: usize = 1 << 24;
+/// Most values of codes that are f32 at once.
+const PANEL: usize = 1 << 24;
 
 /// `x` as f32.
 fn wide<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
@@ -32,9 +34,68 @@ fn narrow<B: Backend>(x: FloatTensor<B>, dim: usize, first: usize, count: usize)
     B::float_slice(x, &slices)
 }
 
-pub(super) fn embed<B: Backend>(ids: IntTensor<B>, table: FloatTensor<B>, plan: &EmbedPlan) -> FloatTensor<B> {
+/// `count` bits of each word, from bit `first` on, as f32.
+fn bits<B: Backend>(words: &IntTensor<B>, first: u32, count: u32) -> FloatTensor<B> {
+    let shifted = B::bitwise_right_shift_scalar(words.clone(), i64::from(first).into());
+    let own = B::bitwise_and_scalar(shifted, ((1i64 << count) - 1).into());
+    B::int_into_float(own, FloatDType::F32)
+}
+
+/// One half of each word of `scales` as f16: `(-1)^s (1024 + m) 2^(e - 25)`; if e is 0, without the 1024 and with e = 1.
+fn halves<B: Backend>(scales: &IntTensor<B>, first: u32) -> FloatTensor<B> {
+    let [rows, words] = scales.shape().dims();
+    let powers: Vec<f32> = (0..64).map(|e: i32| (e & 31).max(1)).map(|e| 2f32.powi(e - 25)).collect();
+    let signed = powers.iter().enumerate().map(|(i, power)| if i < 32 { *power } else { -power }).collect();
+    let powers = B::float_from_data(TensorData::new::<f32, _>(signed, [64]), &scales.device());
+    let sign_and_exponent = B::bitwise_right_shift_scalar(scales.clone(), i64::from(first + 10).into());
+    let sign_and_exponent = B::bitwise_and_scalar(sign_and_exponent, 63i64.into());
+    let sign_and_exponent = B::int_reshape(sign_and_exponent, Shape::new([rows * words]));
+    let power = shaped::<B, 2>(B::float_select(powers, 0, sign_and_exponent), [rows, words]);
+    // 1 for a positive exponent.
+    let leading = B::float_clamp(bits::<B>(scales, first + 10, 5), 0.0.into(), 1.0.into());
+    let mantissa = B::float_add(bits::<B>(scales, first, 10), B::float_mul_scalar(leading, 1024.0.into()));
+    B::float_mul(mantissa, power)
+}
+
+/// The values of a weight: of codes, [`fovea_shaders::dequantise`] in f32.
+pub(super) fn floats<B: Backend>(weight: Operand<B>) -> FloatTensor<B> {
+    let (words, scales, format) = match weight {
+        Operand::Float(values) => return values,
+        Operand::Codes(words, scales, format) => (words, scales, format),
+    };
+    let [rows, count] = words.shape().dims();
+    let (width, group) = (count * 32 / format.bits as usize, format.group as usize);
+    let groups = width / group;
+    // The codes of a word in their order: byte by byte, of 4 bits first all low halves.
+    let shifts: &[u32] = if format.bits == 8 { &[0, 8, 16, 24] } else { &[0, 8, 16, 24, 4, 12, 20, 28] };
+    let side_by_side = |parts: Vec<FloatTensor<B>>| {
+        let shape = [rows, parts[0].shape()[1], 1];
+        B::float_cat(parts.into_iter().map(|part| shaped::<B, 3>(part, shape)).collect(), 2)
+    };
+    let codes = side_by_side(shifts.iter().map(|&shift| bits::<B>(&words, shift, format.bits)).collect());
+    let codes = shaped::<B, 3>(codes, [rows, groups, group]);
+    let each = |x| shaped::<B, 3>(x, [rows, groups, 1]);
+    let values = if format.minimum {
+        let scaled = B::float_mul(codes, each(halves::<B>(&scales, 0)));
+        B::float_add(scaled, each(halves::<B>(&scales, 16)))
+    } else {
+        let both = side_by_side(vec![halves::<B>(&scales, 0), halves::<B>(&scales, 16)]);
+        let all = shaped::<B, 2>(both, [rows, 2 * scales.shape()[1]]);
+        let codes = B::float_add_scalar(codes, (-f64::from(format.zero())).into());
+        B::float_mul(codes, each(narrow::<B>(all, 1, 0, groups)))
+    };
+    shaped::<B, 2>(values, [rows, width])
+}
+
+pub(super) fn embed<B: Backend>(ids: IntTensor<B>, table: Operand<B>, plan: &EmbedPlan) -> FloatTensor<B> {
     let ids = B::int_slice(ids, &[Slice::from(0..plan.tokens)]);
-    let rows = wide::<B>(B::float_select(table, 0, ids));
+    let rows = match table {
+        Operand::Float(table) => Operand::Float(B::float_select(table, 0, ids)),
+        Operand::Codes(words, scales, format) => {
+            Operand::Codes(B::int_select(words, 0, ids.clone()), B::int_select(scales, 0, ids), format)
+        }
+    };
+    let rows = wide::<B>(floats::<B>(rows));
     if plan.factor == 1.0 { rows } else { B::float_mul_scalar(rows, plan.factor.into()) }
 }
 
@@ -62,7 +123,7 @@ fn product<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor
 
 pub(super) fn linear<B: Backend>(
     x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: Operand<B>,
     gamma: Option<FloatTensor<B>>,
     extra: Extra<B>,
     plan: &LinearPlan,
@@ -71,7 +132,19 @@ pub(super) fn linear<B: Backend>(
         Some(gamma) => norm::<B>(x, gamma, None, plan.epsilon),
         None => x,
     };
-    finish::<B>(product::<B>(x, weight), extra, plan)
+    let y = match weight {
+        Operand::Codes(words, scales, format) => {
+            let [rows, count] = words.shape().dims();
+            let most = (PANEL / (count * 32 / format.bits as usize)).clamp(1, rows);
+            let panels = (0..rows).step_by(most).map(|first| {
+                let of = |all: &IntTensor<B>| B::int_slice(all.clone(), &[Slice::from(first..rows.min(first + most))]);
+                product::<B>(x.clone(), floats::<B>(Operand::Codes(of(&words), of(&scales), format)))
+            });
+            B::float_cat(panels.collect(), 1)
+        }
+        weight => product::<B>(x, floats::<B>(weight)),
+    };
+    finish::<B>(y, extra, plan)
 }
 
 /// The tensors of what follows a product.

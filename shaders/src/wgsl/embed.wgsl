@@ -16,9 +16,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read_write> ids: array<u32>; // (tokens,), or the state: its first word is an id
-@group(0) @binding(1) var<storage, read_write> table: array<Pack>; // (rows, packs)
 @group(0) @binding(2) var<storage, read_write> out: array<Wide>; // (tokens, packs)
-@group(0) @binding(3) var<uniform> params: Params;
+@group(0) @binding(SCALES + CODES) var<uniform> params: Params;
+
+// Bindings of the table, (rows, packs), and of its scales.
+const WEIGHT: u32 = 1u;
+const SCALES: u32 = 3u;
 
 const LANES: u32 = 64u;
 
@@ -35,6 +38,6 @@ fn main(
     }
     let row = ids[t] - params.first; // an id below `first` wraps to a number above `rows`
     if (row < params.rows) {
-        out[at] = params.factor * Wide(table[row * params.packs + at % params.packs]);
+        out[at] = params.factor * weight_at(row, at % params.packs);
     }
 }

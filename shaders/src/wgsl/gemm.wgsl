@@ -56,7 +56,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         for (var i = lane / SLICE; i < COLUMNS; i += LANES / SLICE) {
             let row = i / RESULTS * params.rows + min(first_row + i % RESULTS, params.rows - 1u);
-            tile_w[lane % SLICE * STEP_W + i] = Wide(weight[row * params.packs + pack]);
+            tile_w[lane % SLICE * STEP_W + i] = weight_at(row, pack);
         }
         workgroupBarrier();
         for (var i = 0u; i < SLICE; i++) {

@@ -18,8 +18,8 @@ fn tokens_at(at: vec4<u32>) -> mat4x4<f32> {
     return mat4x4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
 }
 
-fn rows_at(at: vec4<u32>) -> mat4x4<f32> {
-    return transpose(mat4x4<f32>(Wide(weight[at.x]), Wide(weight[at.y]), Wide(weight[at.z]), Wide(weight[at.w])));
+fn rows_at(rows: vec4<u32>, p: u32) -> mat4x4<f32> {
+    return transpose(mat4x4<f32>(weight_at(rows.x, p), weight_at(rows.y, p), weight_at(rows.z, p), weight_at(rows.w, p)));
 }
 
 // Where four tokens start. A token or row after the last one repeats it: it is computed, but not written.
@@ -34,8 +34,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let token = group.y * ROWS;
     let last = vec4<u32>(params.rows - 1u);
     let four = vec4<u32>(row) + vec4<u32>(0u, 1u, 2u, 3u);
-    let w_low = min(four, last) * params.packs;
-    let w_high = select(min(four + 4u, last), min(four, last) + params.rows, GATE == 1u) * params.packs;
+    let w_low = min(four, last);
+    let w_high = select(min(four + 4u, last), min(four, last) + params.rows, GATE == 1u);
     let x_0 = start(token);
     let x_1 = start(token + 4u);
     let x_2 = start(token + 8u);
@@ -52,8 +52,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var high_3 = mat4x4<f32>();
     let end = select(0u, params.packs, row < params.rows);
     for (var p = SPLIT * lane; p < end; p += select(1u, LANES, SPLIT == 1u)) {
-        let low = rows_at(w_low + p);
-        let high = rows_at(w_high + p);
+        let low = rows_at(w_low, p);
+        let high = rows_at(w_high, p);
         var tokens = tokens_at(x_0 + p);
         low_0 = add4(low_0, low, tokens);
         high_0 = add4(high_0, high, tokens);

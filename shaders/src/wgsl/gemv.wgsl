@@ -7,7 +7,10 @@
 // With GATE, W has the rows of the gate and then those of `up`: a workgroup computes ROWS / 2 of each. The sum of x^2
 // needs no separate pass, because the norm is a factor of the sums.
 //
-// Constants: NORM, BIAS, RESIDUAL, GATE, 0 or 1; ACTIVATION, see `activate`; ROWS, 1, 2, 4 or 8, with GATE at least 2.
+// `read_x` reads x for a step of a lane, `add` adds its products of one row: see gemv_float.wgsl and gemv_codes.wgsl.
+//
+// Constants: NORM, BIAS, RESIDUAL, GATE, 0 or 1; ACTIVATION, see `activate`; ROWS, 1, 2, 4 or 8, with GATE at least 2;
+// UNIT, words per step of a weight of codes, 1 or 4; else 1.
 
 struct Params {
     packs: u32, // per row
@@ -22,13 +25,17 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read_write> x: array<Wide>; // (packs,)
 @group(0) @binding(1) var<storage, read_write> gamma: array<Wide>; // (packs,)
-@group(0) @binding(2) var<storage, read_write> weight: array<Pack>; // (rows, packs); with GATE (2 rows, packs)
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>; // of the whole result; with GATE (2 rows,)
 @group(0) @binding(4) var<storage, read_write> residual: array<f32>; // of the whole result
 @group(0) @binding(5) var<storage, read_write> out: array<f32>; // of the whole result
-@group(0) @binding(6) var<uniform> params: Params;
+@group(0) @binding(SCALES + CODES) var<uniform> params: Params;
+
+// Bindings of the weight, (rows, packs) or with GATE (2 rows, packs), and of its scales.
+const WEIGHT: u32 = 2u;
+const SCALES: u32 = 6u;
 
 const LANES: u32 = 64u;
+const STEP: u32 = UNIT * PACKS; // packs per step of a lane
 const RESULTS: u32 = ROWS / (1u + GATE); // per workgroup
 const STRIDE: u32 = LANES + 8u; // not LANES, so that the rows are in different banks of memory
 
@@ -46,31 +53,37 @@ var<private> squares: Wide; // of x
 // By row, and then the squares.
 var<workgroup> parts: array<f32, STRIDE * (ROWS + NORM)>;
 
-// The first pack of a row of the workgroup. A row after the last one repeats it: it is computed, but not written.
-fn start(first: u32, i: u32) -> u32 {
-    return (i / RESULTS * params.rows + min(first + i % RESULTS, params.rows - 1u)) * params.packs;
+// A row of the workgroup. A row after the last one repeats it: it is computed, but not written.
+fn row_at(first: u32, i: u32) -> u32 {
+    return i / RESULTS * params.rows + min(first + i % RESULTS, params.rows - 1u);
 }
 
-// Adds the products of pack p.
-fn add(first: u32, p: u32) {
+// x of a pack. Each pack is read once.
+fn x_at(p: u32) -> Wide {
     var v = x[p];
     if (NORM == 1u) {
         squares += v * v;
         v *= gamma[p];
     }
-    sum_0 += v * Wide(weight[start(first, 0u) + p]);
+    return v;
+}
+
+// Adds the products of step s.
+fn add_step(first: u32, s: u32) {
+    read_x(s);
+    sum_0 = add(row_at(first, 0u), s, sum_0);
     if (ROWS > 1u) {
-        sum_1 += v * Wide(weight[start(first, 1u) + p]);
+        sum_1 = add(row_at(first, 1u), s, sum_1);
     }
     if (ROWS > 2u) {
-        sum_2 += v * Wide(weight[start(first, 2u) + p]);
-        sum_3 += v * Wide(weight[start(first, 3u) + p]);
+        sum_2 = add(row_at(first, 2u), s, sum_2);
+        sum_3 = add(row_at(first, 3u), s, sum_3);
     }
     if (ROWS > 4u) {
-        sum_4 += v * Wide(weight[start(first, 4u) + p]);
-        sum_5 += v * Wide(weight[start(first, 5u) + p]);
-        sum_6 += v * Wide(weight[start(first, 6u) + p]);
-        sum_7 += v * Wide(weight[start(first, 7u) + p]);
+        sum_4 = add(row_at(first, 4u), s, sum_4);
+        sum_5 = add(row_at(first, 5u), s, sum_5);
+        sum_6 = add(row_at(first, 6u), s, sum_6);
+        sum_7 = add(row_at(first, 7u), s, sum_7);
     }
 }
 
@@ -88,16 +101,17 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let first = (group.y * groups.x + group.x) * RESULTS;
-    var p = lane;
+    let steps = params.packs / STEP;
+    var s = lane;
     if (ROWS < 8u) {
         // With few rows, a GPU needs more loads at once.
-        for (; p + LANES < params.packs; p += 2u * LANES) {
-            add(first, p);
-            add(first, p + LANES);
+        for (; s + LANES < steps; s += 2u * LANES) {
+            add_step(first, s);
+            add_step(first, s + LANES);
         }
     }
-    for (; p < params.packs; p += LANES) {
-        add(first, p);
+    for (; s < steps; s += LANES) {
+        add_step(first, s);
     }
 
     parts[lane] = total(sum_0);

@@ -6,7 +6,8 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, Transaction};
 use fovea_runtime::{
     Error,
-    read::{into_f32, into_indices, read_all},
+    network_ops::{Format, Weight},
+    read::{into_f32, read_all},
 };
 use half::f16;
 
@@ -21,13 +22,13 @@ pub(crate) struct Bed<'a> {
     device: &'a Device,
     half: bool,
     floats: Vec<(Tensor<1>, Vec<f32>)>,
-    indices: Vec<(Tensor<1, Int>, Vec<i32>)>,
+    integers: Vec<(Tensor<1, Int>, Vec<i32>)>,
 }
 
 impl<'a> Bed<'a> {
     /// Without inputs. Numbers are stored in f16 if `half`, else in f32.
     pub fn new(device: &'a Device, half: bool) -> Self {
-        Self { device, half, floats: Vec::new(), indices: Vec::new() }
+        Self { device, half, floats: Vec::new(), integers: Vec::new() }
     }
 
     /// Adds numbers, which must be rounded to the stored type already.
@@ -58,10 +59,30 @@ impl<'a> Bed<'a> {
     /// Adds indices.
     pub fn indices(&mut self, values: &[usize]) -> Tensor<1, Int> {
         let values: Vec<i32> = values.iter().map(|&i| i32::try_from(i).unwrap_or(i32::MAX)).collect();
+        self.integers(&values, |data, device| Tensor::from_data(data, device))
+    }
+
+    /// Adds the words and scales of a weight with rows of `width`.
+    pub fn codes(&mut self, words: &[u32], scales: &[u32], width: usize, format: Format) -> Weight {
+        let rows = words.len() / format.words(width);
+        let mut matrix = |values: &[u32], columns: usize| {
+            let values: Vec<i32> = values.iter().map(|word| word.cast_signed()).collect();
+            self.integers(&values, |data, device| Tensor::from_data(data, (device, DType::I32)))
+                .reshape([rows, columns])
+        };
+        let (words, scales) = (matrix(words, format.words(width)), matrix(scales, format.scale_words(width)));
+        Weight::Codes { words, scales, format }
+    }
+
+    fn integers(
+        &mut self,
+        values: &[i32],
+        upload: impl FnOnce(TensorData, &Device) -> Tensor<1, Int>,
+    ) -> Tensor<1, Int> {
         let beside = MARGIN / 4;
-        let flat = framed(&values, i32::from(SENTINEL), beside);
-        let tensor = Tensor::<1, Int>::from_data(TensorData::new(flat.clone(), [flat.len()]), self.device);
-        self.indices.push((tensor.clone(), flat));
+        let flat = framed(values, i32::from(SENTINEL), beside);
+        let tensor = upload(TensorData::new(flat.clone(), [flat.len()]), self.device);
+        self.integers.push((tensor.clone(), flat));
         tensor.narrow(0, beside, values.len())
     }
 
@@ -70,8 +91,8 @@ impl<'a> Bed<'a> {
     /// All tensors are read in one round trip, because round trips are slow in a browser.
     pub async fn overwritten(self) -> Result<Option<String>, Error> {
         let reads = self.floats.iter().fold(Transaction::default(), |reads, (t, _)| reads.register(t.clone()));
-        let reads = self.indices.iter().fold(reads, |reads, (t, _)| reads.register(t.clone()));
-        if self.floats.is_empty() && self.indices.is_empty() {
+        let reads = self.integers.iter().fold(reads, |reads, (t, _)| reads.register(t.clone()));
+        if self.floats.is_empty() && self.integers.is_empty() {
             return Ok(None);
         }
         let mut read = read_all(reads).await?.into_iter();
@@ -82,9 +103,9 @@ impl<'a> Bed<'a> {
                 return Ok(Some(sentence(input, at, before, &after)));
             }
         }
-        for (input, (_, before)) in self.indices.iter().enumerate() {
-            let after = read.next().map_or_else(Vec::new, into_indices);
-            let same = |(a, b): (&i32, &usize)| usize::try_from(*a) == Ok(*b);
+        for (input, (_, before)) in self.integers.iter().enumerate() {
+            let after: Vec<i64> = read.next().map_or_else(Vec::new, |data| data.iter().collect());
+            let same = |(a, b): (&i32, &i64)| i64::from(*a) == *b;
             if let Some(at) = first_other(before, &after, same) {
                 return Ok(Some(sentence(input, at, before, &after)));
             }

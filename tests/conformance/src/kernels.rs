@@ -119,8 +119,10 @@ pub fn table(depth: Depth) -> Vec<KernelCase> {
     add(&mut all, top_k::cases(), false, Shape::TopK);
     add(&mut all, row_gather::cases(), true, Shape::RowGather);
     add(&mut all, embed::cases(), true, Shape::Embed);
+    add(&mut all, embed::codes(), false, Shape::Embed);
     add(&mut all, norm::cases(), false, Shape::Norm);
     add(&mut all, linear::cases(), true, Shape::Linear);
+    add(&mut all, linear::codes(), false, Shape::Linear);
     add(&mut all, attend_full::cases(), false, Shape::AttendFull);
     add(&mut all, rotate::cases(), true, Shape::Rotate);
     add(&mut all, attend::cases(), true, Shape::Attend);

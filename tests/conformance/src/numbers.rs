@@ -1,5 +1,6 @@
 //! Random numbers for cases: the same on every machine and in every run.
 
+use fovea_shaders::Format;
 use half::f16;
 
 /// A linear congruential generator (Knuth's MMIX constants). The case's text is its seed, so a case can be rerun alone.
@@ -40,6 +41,28 @@ impl Numbers {
         // 24 bits: each of these fractions is exact in f32.
         (0..count).map(|_| ((self.bits() >> 8) as f32 / 8_388_608.0 - 1.0) * reach).collect()
     }
+
+    /// Words and scales of `rows` rows of `width` values up to about `reach`.
+    pub fn codes(&mut self, rows: usize, width: usize, reach: f32, format: Format) -> [Vec<u32>; 2] {
+        let words = (0..rows * format.words(width)).map(|_| self.bits()).collect();
+        let (groups, step) = (width / format.group as usize, reach / (1 << (format.bits - 1)) as f32);
+        let mut scales = Vec::new();
+        for _ in 0..rows {
+            let low = self.halves(groups, step);
+            if format.minimum {
+                let high = self.halves(groups, reach);
+                scales.extend(low.iter().zip(high).map(|(scale, minimum)| scale | minimum << 16));
+            } else {
+                scales.extend(low.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |odd| odd << 16)));
+            }
+        }
+        [words, scales]
+    }
+
+    /// The bits of `count` numbers in f16.
+    fn halves(&mut self, count: usize, reach: f32) -> Vec<u32> {
+        self.floats(count, reach).into_iter().map(|value| f16::from_f32(value).to_bits().into()).collect()
+    }
 }
 
 /// The same numbers in f64, for a twin.
@@ -65,6 +88,16 @@ mod tests {
         let draw = |text| Numbers::of(text).floats(4, 1.0);
         assert_eq!(draw("top_k n=2"), draw("top_k n=2"));
         assert_ne!(draw("top_k n=2"), draw("top_k n=3"));
+    }
+
+    #[test]
+    fn codes_have_the_sizes_of_their_format() {
+        for format in [Format::Q8, Format { minimum: true, ..Format::Q4 }, Format { group: 16, ..Format::Q8 }] {
+            let [words, scales] = Numbers::new(1).codes(3, 96, 2.0, format);
+            let values = fovea_shaders::dequantise(&words, &scales, 96, format);
+            assert_eq!(values.len(), 3 * 96, "{format}: values (got, expected)");
+            assert!(values.iter().all(|value| value.abs() <= 6.0), "{format}: expected values up to the reach");
+        }
     }
 
     #[test]

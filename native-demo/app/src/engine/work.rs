@@ -98,30 +98,30 @@ impl Work<'_> {
             Command::Adapters => self.send(Update::Adapters(adapters().await)),
             Command::Plan(model) => {
                 let checkpoint = Checkpoint::open(source(&model)?).await?;
-                let [f32, f16] = [Stored::F32, Stored::F16].map(|stored| Plan::new(&checkpoint, None, stored));
-                let planned = Planned { model, f32, f16, host_available: memory::host_available() };
+                let plans = Stored::ALL.map(|stored| Plan::new(&checkpoint, None, stored));
+                let planned = Planned { model, plans, host_available: memory::host_available() };
                 self.send(Update::Planned(Box::new(planned)));
             }
             Command::Load { model, device, precision } => {
                 self.drop_model();
                 let checkpoint = Checkpoint::open(source(&model)?).await?;
-                let [f32, f16] = [Stored::F32, Stored::F16].map(|stored| Plan::new(&checkpoint, None, stored));
+                let peaks = Stored::ALL.map(|stored| Plan::new(&checkpoint, None, stored).peak_bytes());
                 let (device, instead_of) = self.open(device).await?;
                 let report = |progress| self.send(Update::Loading(progress));
                 let loaded = Model::load(checkpoint, device.clone(), precision, cancel, report).await;
                 let loaded = loaded.inspect_err(|_| device.release_unused())?;
-                let plan = if loaded.dtype_name() == "f16" { f16 } else { f32 };
+                let planned = Stored::ALL.into_iter().zip(peaks).find(|(stored, _)| *stored == loaded.stored());
                 let about = About {
                     model,
                     device: device.info,
-                    dtype: loaded.dtype_name(),
+                    dtype: loaded.dtype_name().to_owned(),
                     selector: loaded.has_selector(),
                     has_focus: loaded.config().has_focus,
                     notes: loaded.notes().to_vec(),
                     layers: loaded.config().text.n_layers,
                     focus: loaded.config().focus.clone(),
                     weights: loaded.weight_bytes(),
-                    planned: plan.peak_bytes(),
+                    planned: planned.map_or(0, |(_, peak)| peak),
                     instead_of,
                 };
                 self.model = Some(loaded);
@@ -216,7 +216,7 @@ mod tests {
         let doing = Doing::Answering(run);
         assert!(matches!(&received[0], Update::Failed { doing: d, .. } if *d == doing), "got {received:?}");
         assert!(
-            matches!(&received[1], Update::Planned(p) if p.f32.weight_bytes > p.f16.weight_bytes),
+            matches!(&received[1], Update::Planned(p) if p.plans.is_sorted_by(|a, b| a.weight_bytes > b.weight_bytes)),
             "got {received:?}"
         );
         drop(engine);

@@ -79,8 +79,14 @@ impl App {
             ui.close();
         }
         ui.separator();
-        ui.label("Matrix precision");
-        for (precision, name) in [(Precision::Auto, "automatic"), (Precision::F32, "f32"), (Precision::F16, "f16")] {
+        ui.label("Weights");
+        for (precision, name) in [
+            (Precision::Auto, "automatic"),
+            (Precision::F32, "f32"),
+            (Precision::F16, "f16: half of the memory of f32"),
+            (Precision::Q8, "q8: about half of f16, almost the same answers"),
+            (Precision::Q4, "q4: about a third of f16, answers can differ"),
+        ] {
             if ui.radio(self.precision == precision, name).clicked() {
                 self.precision = precision;
                 self.load(current.clone());

@@ -1,44 +1,52 @@
 //! The memory plan of a model before it is loaded: what it needs, and whether it fits.
 
 use eframe::egui::{Context, Grid, Id, Modal, RichText};
-use fovea_model::Precision;
+use fovea_model::{Plan, Precision, Stored};
 use fovea_overlay::words;
 
 use crate::{app::App, engine::Planned};
+
+/// What can be offered instead of f32: all of [`Stored::ALL`] after it.
+const SMALLER: [Precision; 3] = [Precision::F16, Precision::Q8, Precision::Q4];
 
 impl App {
     pub(super) fn plan(&mut self, ctx: &Context) {
         let Some(planned) = &self.session.plan else { return };
         let (mut load, mut cancel) = (None, false);
+        let (smaller, verdict) = verdict(planned);
         let modal = Modal::new(Id::unique("plan")).show(ctx, |ui| {
-            ui.set_width(430.0);
+            ui.set_width(600.0);
             ui.heading(planned.model.to_string());
             ui.add_space(6.0);
-            Grid::new("plan").num_columns(3).spacing([24.0, 4.0]).show(ui, |ui| {
-                let mut row = |what: &str, of: &dyn Fn(&fovea_model::Plan) -> u64| {
+            Grid::new("plan").num_columns(5).spacing([20.0, 4.0]).show(ui, |ui| {
+                ui.label("Weights in");
+                for stored in Stored::ALL {
+                    ui.monospace(stored.name());
+                }
+                ui.end_row();
+                let mut row = |what: &str, of: &dyn Fn(&Plan) -> u64| {
                     ui.label(what);
-                    ui.monospace(words::bytes(of(&planned.f32)));
-                    ui.monospace(words::bytes(of(&planned.f16)));
+                    for plan in &planned.plans {
+                        ui.monospace(words::bytes(of(plan)));
+                    }
                     ui.end_row();
                 };
                 row("Weights", &|plan| plan.weight_bytes);
                 row("Vision tower activations", &|plan| plan.vision_activations);
                 row("KV cache, all tokens", &|plan| plan.full.kv_cache);
                 row("KV cache, both samplers", &|plan| plan.compressed.kv_cache);
-                row("Peak", &fovea_model::Plan::peak_bytes);
+                row("Peak", &Plan::peak_bytes);
             });
-            ui.label(RichText::new("Left: matrices in f32. Right: matrices in f16.").weak());
             ui.add_space(8.0);
-            let (fits, verdict) = verdict(planned);
-            let color = if fits { ui.visuals().text_color() } else { ui.visuals().error_fg_color };
+            let color = if fits(planned, 0) { ui.visuals().text_color() } else { ui.visuals().error_fg_color };
             ui.label(RichText::new(verdict).color(color));
             ui.add_space(10.0);
             ui.horizontal(|ui| {
                 if ui.button("Load").clicked() {
                     load = Some(self.precision);
                 }
-                if ui.button("Load in f16").clicked() {
-                    load = Some(Precision::F16);
+                if ui.button(format!("Load in {}", smaller.name())).clicked() {
+                    load = Some(smaller);
                 }
                 cancel |= ui.button("Cancel").clicked();
             });
@@ -53,51 +61,57 @@ impl App {
     }
 }
 
-/// Whether the plan fits into the available host memory, and a sentence. wgpu does not report a GPU's free memory.
-fn verdict(planned: &Planned) -> (bool, String) {
+/// Whether a plan, by its index, fits into the available host memory. wgpu does not report a GPU's free memory.
+fn fits(planned: &Planned, index: usize) -> bool {
+    planned.host_available.is_none_or(|have| planned.plans[index].peak_bytes() <= have)
+}
+
+/// What to offer instead of f32: the most exact that fits, else the smallest. And a sentence about the available host memory.
+fn verdict(planned: &Planned) -> (Precision, String) {
+    let fitting = (1..).zip(SMALLER).find(|&(index, _)| fits(planned, index)).map(|(_, precision)| precision);
+    let offered = fitting.unwrap_or(Precision::Q4);
     let Some(have) = planned.host_available else {
-        return (true, "This system does not report its free memory.".into());
+        return (offered, "This system does not report its free memory.".into());
     };
-    let (f32, f16) = (planned.f32.peak_bytes(), planned.f16.peak_bytes());
     let free = words::bytes(have);
-    match () {
-        () if f32 <= have => {
-            (true, format!("It fits: this machine has {free} of free memory. The free memory of a GPU is unknown."))
+    let sentence = match fitting {
+        _ if fits(planned, 0) => {
+            format!("It fits: this machine has {free} of free memory. The free memory of a GPU is unknown.")
         }
-        () if f16 <= have => {
-            (false, format!("Too large in f32: this machine has {free} of free memory. It fits in f16."))
+        Some(smaller) => {
+            format!("Too large in f32: this machine has {free} of free memory. It fits in {}.", smaller.name())
         }
-        () => (
-            false,
-            format!(
-                "Too large: this machine has {free} of free memory. Use a smaller model or a machine with more memory."
-            ),
+        None => format!(
+            "Too large: this machine has {free} of free memory. Use a smaller model or a machine with more memory."
         ),
-    }
+    };
+    (offered, sentence)
 }
 
 #[cfg(test)]
 mod tests {
-    use fovea_model::{Checkpoint, Plan, Stored, demo};
+    use fovea_model::{Checkpoint, demo};
 
     use super::*;
     use crate::engine::ModelAt;
 
     #[test]
-    fn a_verdict_states_whether_the_model_fits() {
+    fn a_verdict_offers_the_most_exact_that_fits() {
         let checkpoint = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo");
-        let [f32, f16] = [Stored::F32, Stored::F16].map(|stored| Plan::new(&checkpoint, None, stored));
-        let (large, small) = (f32.peak_bytes(), f16.peak_bytes());
-        let mut planned = Planned { model: ModelAt::Demo, f32, f16, host_available: None };
-        for (have, fits, part) in [
-            (None, true, "does not report"),
-            (Some(large), true, "It fits"),
-            (Some(large - 1), false, "fits in f16"),
-            (Some(small - 1), false, "a smaller model"),
+        let plans = Stored::ALL.map(|stored| Plan::new(&checkpoint, None, stored));
+        let [f32, f16, q8, q4] = plans.each_ref().map(Plan::peak_bytes);
+        let mut planned = Planned { model: ModelAt::Demo, plans, host_available: None };
+        for (have, offered, part) in [
+            (None, Precision::F16, "does not report"),
+            (Some(f32), Precision::F16, "It fits"),
+            (Some(f32 - 1), Precision::F16, "fits in f16"),
+            (Some(f16 - 1), Precision::Q8, "fits in q8"),
+            (Some(q8 - 1), Precision::Q4, "fits in q4"),
+            (Some(q4 - 1), Precision::Q4, "a smaller model"),
         ] {
             planned.host_available = have;
             let (got, text) = verdict(&planned);
-            assert!(got == fits && text.contains(part), "{have:?}: {got} {text}");
+            assert!(got == offered && text.contains(part), "{have:?}: {got:?} {text}");
         }
     }
 }

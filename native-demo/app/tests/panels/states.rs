@@ -84,13 +84,14 @@ fn the_plan_states_whether_the_model_fits() {
     let mut window = Played::new(Theme::Dark);
     window.load();
     let checkpoint = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo");
-    let [f32, f16] = [Stored::F32, Stored::F16].map(|stored| Plan::new(&checkpoint, None, stored));
+    let plans = Stored::ALL.map(|stored| Plan::new(&checkpoint, None, stored));
     let model = ModelAt::Folder("/models/llava-next-8b".into());
-    window.receive(Update::Planned(Box::new(Planned { model, f32, f16, host_available: Some(1 << 20) })));
+    window.receive(Update::Planned(Box::new(Planned { model, plans, host_available: Some(1 << 20) })));
     window.until("five examples", |window| window.app().examples_shown() == 5);
     window.harness.run_steps(30); // the dialog has faded in
     window.snapshot("plan");
     assert!(window.harness.query_by_label_contains("Too large: this machine has 1.0 MiB of free memory").is_some());
+    assert!(window.harness.query_by_label("Load in q4").is_some(), "expected the smallest where nothing fits");
     window.harness.get_by_label("Load").click();
     let (command, _) = window.command();
     assert!(matches!(&command, Command::Load { model: ModelAt::Folder(_), .. }), "expected Load, got {command:?}");

@@ -16,11 +16,14 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<Wide>; // (tokens, packs)
-@group(0) @binding(1) var<storage, read_write> weight: array<Pack>; // (rows, packs); with GATE (2 rows, packs)
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>; // of the whole result; with GATE (2 rows,)
 @group(0) @binding(3) var<storage, read_write> residual: array<f32>; // (tokens, width)
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // (tokens, width)
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(SCALES + CODES) var<uniform> params: Params;
+
+// Bindings of the weight, (rows, packs) or with GATE (2 rows, packs), and of its scales.
+const WEIGHT: u32 = 1u;
+const SCALES: u32 = 5u;
 
 // Adds the products of one token and four rows of W: `w` has the elements of the four rows by column of W.
 fn add(sum: vec4<f32>, w: mat4x4<f32>, x: vec4<f32>) -> vec4<f32> {

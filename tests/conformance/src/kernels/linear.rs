@@ -4,10 +4,10 @@ use std::fmt;
 
 use fovea_runtime::{
     Error,
-    network_ops::{Activation, After, linear},
+    network_ops::{Activation, After, Format, Weight, linear},
     read::read_f32,
 };
-use fovea_shaders::Epilogue;
+use fovea_shaders::{Epilogue, dequantise};
 
 use super::{Operation, Outputs, Planned, output};
 use crate::{
@@ -53,11 +53,13 @@ pub(crate) struct Linear {
     bias: bool,
     next: Next,
     values: Values,
+    /// The format of a weight of codes.
+    codes: Option<Format>,
 }
 
 impl fmt::Display for Linear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tokens, width, outputs, parts, norm, bias, next, values } = self;
+        let Self { tokens, width, outputs, parts, norm, bias, next, values, codes } = self;
         let next = match next {
             Next::Nothing => "nothing".into(),
             Next::Add(factor) => format!("add*{factor}"),
@@ -66,14 +68,15 @@ impl fmt::Display for Linear {
         };
         let (next, values) = (next.to_lowercase(), format!("{values:?}").to_lowercase());
         write!(f, "linear t={tokens} k={width} n={outputs} parts={parts} norm={norm} bias={bias} next={next}")?;
-        write!(f, " values={values}")
+        write!(f, " values={values}")?;
+        codes.map_or(Ok(()), |format| write!(f, " weight={format}"))
     }
 }
 
 /// The product alone.
 fn plain([tokens, width, outputs]: [usize; 3]) -> Linear {
     let (next, values) = (Next::Nothing, Values::Spread);
-    Linear { tokens, width, outputs, parts: 1, norm: false, bias: false, next, values }
+    Linear { tokens, width, outputs, parts: 1, norm: false, bias: false, next, values, codes: None }
 }
 
 /// Shapes (T, K, N), steps, and their purposes.
@@ -157,10 +160,63 @@ pub(crate) fn cases() -> Vec<Planned<Linear>> {
     all
 }
 
+/// The same for weights of codes, which have f32 as the only type of all other numbers.
+pub(crate) fn codes() -> Vec<Planned<Linear>> {
+    let with_minimum = Format { minimum: true, ..Format::Q4 };
+    let mut all = Vec::new();
+    for (why, format) in [
+        ("8 bits", Format::Q8),
+        ("4 bits", Format::Q4),
+        ("4 bits with a minimum", with_minimum),
+        ("8 bits, groups of 16", Format { group: 16, ..Format::Q8 }),
+        ("4 bits with a minimum, groups of 64", Format { group: 64, ..with_minimum }),
+        ("4 bits with a minimum, groups of 128", Format { group: 128, ..with_minimum }),
+        ("4 bits, groups of 128: an odd number", Format { group: 128, ..Format::Q4 }),
+        ("8 bits with a minimum, groups of 128", Format { minimum: true, group: 128, ..Format::Q8 }),
+    ] {
+        let of = |shape| Linear { codes: Some(format), ..plain(shape) };
+        let shapes = [[1, 896, 67], [2, 896, 33], [33, 384, 65], [130, 128, 129]];
+        all.extend(shapes.map(|shape| Planned::new(why, of(shape))));
+    }
+    for format in [Format::Q8, Format::Q4, with_minimum] {
+        for tokens in [1, 2, 34] {
+            let of = |width, outputs| Linear { codes: Some(format), ..plain([tokens, width, outputs]) };
+            let gate = Next::Gate(Activation::Silu);
+            let steps = [
+                ("codes: one row of one vector", of(32, 1)),
+                ("codes: an odd number of groups and of rows", of(96, 35)),
+                ("codes: one step more than a workgroup has lanes", of(2080, 9)),
+                ("codes: a gate after a norm", Linear { norm: true, next: gate, ..of(224, 131) }),
+                (
+                    "codes: a gate with all steps, in two parts",
+                    Linear { parts: 2, norm: true, bias: true, next: gate, ..of(224, 67) },
+                ),
+                (
+                    "codes: three parts, with residual connection",
+                    Linear { parts: 3, bias: true, next: Next::Add(0.5), ..of(160, 101) },
+                ),
+                ("codes: the norm of small inputs", Linear { norm: true, values: Values::Small, ..of(64, 97) }),
+                ("codes: an activation", Linear { bias: true, next: Next::Activate(Activation::Gelu), ..of(128, 70) }),
+            ];
+            all.extend(steps.map(|(why, op)| Planned::new(why, op)));
+        }
+        let of = |shape| Linear { codes: Some(format), ..plain(shape) };
+        all.extend([
+            Planned::large("codes: one row, an attention of Llama 3 8B", of([1, 4096, 4096])),
+            Planned::large("codes: one row, the last layer of Qwen2 0.5B", of([1, 4864, 896])),
+            Planned::large("codes: a prompt", of([130, 896, 1217])),
+        ]);
+    }
+    all
+}
+
 struct Inputs {
     x: Vec<f32>,
     gamma: Vec<f32>,
+    /// Empty where there are codes.
     weight: Vec<f32>,
+    /// Words and scales.
+    codes: [Vec<u32>; 2],
     bias: Vec<f32>,
     residual: Vec<f32>,
 }
@@ -179,7 +235,8 @@ impl Linear {
             x.resize(tokens * width, 0.0);
             let weight = vec![1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
             let residual = [10.0, 20.0, 30.0, 40.0][..tokens * outputs].to_vec();
-            return Inputs { x, gamma: vec![1.0; width], weight, bias: vec![0.5, -1.0], residual };
+            let (gamma, codes) = (vec![1.0; width], [vec![], vec![]]);
+            return Inputs { x, gamma, weight, codes, bias: vec![0.5, -1.0], residual };
         }
         let mut numbers = Numbers::of(&self.to_string());
         let (reach, spread) = match values {
@@ -187,18 +244,21 @@ impl Linear {
             Values::Steep => (2.0, 100.0),
             Values::Spread | Values::Hand => (2.0, 1.0),
         };
-        Inputs {
-            x: numbers.floats(tokens * width, reach),
-            gamma: numbers.floats(width, 1.0).into_iter().map(|gamma| 1.0 + gamma).collect(),
-            weight: stored(numbers.floats(rows * width, spread * 1.5 / (width as f32).sqrt()), half),
-            bias: numbers.floats(rows, 1.0),
-            residual: numbers.floats(tokens * outputs, 2.0),
-        }
+        let x = numbers.floats(tokens * width, reach);
+        let gamma = numbers.floats(width, 1.0).into_iter().map(|gamma| 1.0 + gamma).collect();
+        let spread = spread * 1.5 / (width as f32).sqrt();
+        let (weight, codes) = match self.codes {
+            Some(format) => (vec![], numbers.codes(rows, width, spread, format)),
+            None => (stored(numbers.floats(rows * width, spread), half), [vec![], vec![]]),
+        };
+        let (bias, residual) = (numbers.floats(rows, 1.0), numbers.floats(tokens * outputs, 2.0));
+        Inputs { x, gamma, weight, codes, bias, residual }
     }
 
-    /// The parts of the weight: for a gate each has rows of `gate`, and then the same rows of `up`.
-    fn cut(&self, weight: &[f32]) -> Vec<Vec<f32>> {
-        let Self { width, outputs, parts, .. } = *self;
+    /// The parts of a weight whose rows have `width` elements: for a gate each has rows of `gate`, and then the same rows
+    /// of `up`.
+    fn cut<T: Copy>(&self, weight: &[T], width: usize) -> Vec<Vec<T>> {
+        let Self { outputs, parts, .. } = *self;
         let part = |first: usize| {
             let rows = first..(first + outputs.div_ceil(parts)).min(outputs);
             let of = |half: usize| &weight[(half * outputs + rows.start) * width..(half * outputs + rows.end) * width];
@@ -232,8 +292,18 @@ impl Operation for Linear {
         let Self { tokens, width, outputs, norm, bias, next, .. } = *self;
         let inputs = self.inputs(half);
         let x = bed.full(&inputs.x, [tokens, width]);
-        let parts = self.cut(&inputs.weight);
-        let weight: Vec<_> = parts.iter().map(|part| bed.floats(part, [part.len() / width, width])).collect();
+        let weight: Vec<Weight> = match self.codes {
+            Some(format) => {
+                let [words, scales] = &inputs.codes;
+                let scales = self.cut(scales, format.scale_words(width));
+                let parts = self.cut(words, format.words(width)).into_iter().zip(scales);
+                parts.map(|(words, scales)| bed.codes(&words, &scales, width, format)).collect()
+            }
+            None => {
+                let parts = self.cut(&inputs.weight, width).into_iter();
+                parts.map(|part| Weight::Float(bed.floats(&part, [part.len() / width, width]))).collect()
+            }
+        };
         let bias = bias.then(|| bed.full(&inputs.bias, [outputs * self.share()]));
         let norm = norm.then(|| (bed.full(&inputs.gamma, [width]), EPSILON));
         let after = match next {
@@ -247,8 +317,12 @@ impl Operation for Linear {
     }
 
     fn check(&self, half: bool, got: &Outputs) -> Vec<Comparison> {
-        let Inputs { x, gamma, weight, bias, residual } = self.inputs(half);
-        let [x, gamma, weight, bias, residual] = [x, gamma, weight, bias, residual].map(|values| wide(&values));
+        let Inputs { x, gamma, weight, codes: [words, scales], bias, residual } = self.inputs(half);
+        let weight = match self.codes {
+            Some(format) => dequantise(&words, &scales, self.width, format),
+            None => wide(&weight),
+        };
+        let [x, gamma, bias, residual] = [x, gamma, bias, residual].map(|values| wide(&values));
         let after = match self.next {
             Next::Nothing => Epilogue::Nothing,
             Next::Add(factor) => Epilogue::Add { residual: &residual, factor },
@@ -276,9 +350,9 @@ mod tests {
     #[test]
     fn parts_of_a_gate_have_both_halves() {
         let op = Linear { parts: 2, next: Next::Gate(Activation::Silu), ..plain([1, 1, 3]) };
-        let parts = op.cut(&[0.0, 1.0, 2.0, 10.0, 11.0, 12.0]);
+        let parts = op.cut(&[0.0, 1.0, 2.0, 10.0, 11.0, 12.0], 1);
         assert_eq!(parts, [vec![0.0, 1.0, 10.0, 11.0], vec![2.0, 12.0]]);
-        let parts = Linear { next: Next::Nothing, ..op }.cut(&[0.0, 1.0, 2.0]);
+        let parts = Linear { next: Next::Nothing, ..op }.cut(&[0.0, 1.0, 2.0], 1);
         assert_eq!(parts, [vec![0.0, 1.0], vec![2.0]]);
     }
 

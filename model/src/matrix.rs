@@ -1,0 +1,51 @@
+//! A weight matrix as a module: some rows of floats or of codes, on a device.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{Int, Tensor};
+use fovea_runtime::network_ops::{Format, Weight};
+
+/// Some rows of a matrix (rows, K).
+#[derive(Module, Debug)]
+pub enum Part {
+    /// (rows, K), f32 or f16.
+    Float(Param<Tensor<2>>),
+    /// Codes of 8 or 4 bits.
+    Codes(Codes),
+}
+
+/// Codes and scales of some rows, in the layout of [`Format`].
+#[derive(Module, Debug)]
+pub struct Codes {
+    words: Param<Tensor<2, Int>>,
+    scales: Param<Tensor<2, Int>>,
+    #[module(skip)]
+    format: Format,
+}
+
+impl Part {
+    /// Rows of floats.
+    pub(crate) fn floats(values: Tensor<2>) -> Self {
+        Self::Float(Param::from_tensor(values))
+    }
+
+    /// Rows of codes.
+    pub(crate) fn codes([words, scales]: [Tensor<2, Int>; 2], format: Format) -> Self {
+        let [words, scales] = [words, scales].map(|words| Param::initialized(ParamId::new(), words));
+        Self::Codes(Codes { words, scales, format })
+    }
+
+    /// The rows, for an operation.
+    pub(crate) fn weight(&self) -> Weight {
+        match self {
+            Self::Float(values) => Weight::Float(values.val()),
+            Self::Codes(Codes { words, scales, format }) => {
+                Weight::Codes { words: words.val(), scales: scales.val(), format: *format }
+            }
+        }
+    }
+}
+
+/// The parts of a matrix, for an operation.
+pub(crate) fn weights(parts: &[Part]) -> Vec<Weight> {
+    parts.iter().map(Part::weight).collect()
+}

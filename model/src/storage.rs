@@ -1,0 +1,201 @@
+//! How weights and keys and values are stored on a device: what a user asks for, and what a tensor gets.
+
+use std::str::FromStr;
+
+use burn::tensor::DType;
+use fovea_runtime::network_ops::Format;
+
+use crate::load::{Parameter, Role};
+
+/// How the matrices are stored on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Precision {
+    /// As the file has them, if it is quantised; f16 if most weights are stored in 16 bits and the device computes in f16; else
+    /// f32. If this does not fit into memory, the best of f16, q8 and q4 that fits.
+    #[default]
+    Auto,
+    /// f32, for any stored dtype.
+    F32,
+    /// f16, for any stored dtype: half of the memory of f32.
+    F16,
+    /// 8 bits per value in the text model: about half of the memory of f16.
+    Q8,
+    /// 4 bits per value in the layers of the text model, 8 in embedding and head: about a third of the memory of f16.
+    Q4,
+}
+
+/// How the KV cache is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheType {
+    /// The dtype of the matrices that are stored as floats.
+    #[default]
+    Auto,
+    /// f32.
+    F32,
+    /// f16.
+    F16,
+}
+
+/// A choice that has names.
+macro_rules! named {
+    ($type:ident, $count:literal, $what:literal, $($variant:ident $name:literal),*) => {
+        impl $type {
+            /// All names, for users.
+            pub const NAMES: [&str; $count] = [$($name),*];
+
+            /// Its name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = String;
+
+            /// From a name in any case.
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text.to_ascii_lowercase().as_str() {
+                    $($name => Ok(Self::$variant),)*
+                    _ => Err(format!("{}: expected {}, got {text:?}", $what, Self::NAMES.join(", "))),
+                }
+            }
+        }
+    };
+}
+
+named!(Precision, 5, "weights", Auto "auto", F32 "f32", F16 "f16", Q8 "q8", Q4 "q4");
+named!(CacheType, 3, "cache", Auto "auto", F32 "f32", F16 "f16");
+
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// How the matrices are stored.
+    pub precision: Precision,
+    /// How the KV cache is stored.
+    pub cache: CacheType,
+    /// Bytes of memory that may be used. None: on the CPU what the system reports as available, else no limit.
+    pub memory: Option<u64>,
+}
+
+impl From<Precision> for LoadOptions {
+    fn from(precision: Precision) -> Self {
+        Self { precision, ..Self::default() }
+    }
+}
+
+/// How matrices are stored on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Codes of 8 bits in the text model, 16-bit floats elsewhere.
+    Q8,
+    /// Codes of 4 bits in the layers of the text model, of 8 bits in its tables or as in the file, 16-bit floats elsewhere.
+    Q4,
+}
+
+impl Stored {
+    /// All, the most exact first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Q8, Self::Q4];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
+        }
+    }
+}
+
+/// What tensors get on a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    /// How the matrices are stored.
+    pub stored: Stored,
+    /// Whether codes of a file are loaded as they are where they are not larger.
+    pub native: bool,
+    /// Whether the file has most layers in 4 bits, and some in 8 bits on purpose.
+    pub mixed: bool,
+    /// dtype of matrices that are stored as floats.
+    pub floats: DType,
+    /// dtype of the KV cache.
+    pub cache: DType,
+}
+
+impl Storage {
+    /// All matrices in f32.
+    pub const F32: Self = Self::usual(Stored::F32, false);
+
+    /// Floats and cache in f16, except with f32.
+    pub(crate) const fn usual(stored: Stored, mixed: bool) -> Self {
+        let floats = if matches!(stored, Stored::F32) { DType::F32 } else { DType::F16 };
+        Self { stored, native: true, mixed, floats, cache: floats }
+    }
+
+    /// The format of codes for a matrix of `role` with rows of `width` values; None: floats. `file` is the format in the file.
+    pub(crate) fn format(&self, role: Role, file: Option<Format>, width: usize) -> Option<Format> {
+        let file = file.filter(|_| self.native);
+        let format = match (self.stored, role) {
+            (Stored::F32 | Stored::F16, _) | (_, Role::Exact | Role::Float) => return None,
+            (_, Role::Table) | (Stored::Q8, Role::Layer) => file.unwrap_or(Format::Q8),
+            (Stored::Q4, Role::Layer) => file.filter(|file| file.bits == 4 || self.mixed).unwrap_or(Format::Q4),
+        };
+        format.fits(width).then_some(format)
+    }
+
+    /// The format of a matrix and of the one with which it is joined row by row: they have one format.
+    pub(crate) fn format_of(&self, parameter: &Parameter, file: &dyn Fn(&str) -> Option<Format>) -> Option<Format> {
+        let of = |name: &str| self.format(parameter.role, file(name), parameter.width());
+        let own = of(&parameter.name);
+        match &parameter.with {
+            Some(other) if of(other) != own => Some(Format::Q8),
+            _ => own,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_in_any_case() {
+        assert_eq!(
+            (Precision::Auto.name(), "Q8".parse(), "f16".parse()),
+            ("auto", Ok(Precision::Q8), Ok(CacheType::F16))
+        );
+        let why = "q5".parse::<Precision>().expect_err("not a name");
+        assert_eq!(why, "weights: expected auto, f32, f16, q8, q4, got \"q5\"");
+    }
+
+    #[test]
+    fn a_file_decides_where_it_loses_nothing() {
+        let [m4, g16] = [Format { minimum: true, ..Format::Q4 }, Format { group: 16, ..Format::Q8 }];
+        let of = |stored, role, file, mixed| Storage::usual(stored, mixed).format(role, file, 4096);
+        assert_eq!(of(Stored::F16, Role::Layer, Some(m4), false), None);
+        assert_eq!(of(Stored::Q8, Role::Layer, None, false), Some(Format::Q8));
+        assert_eq!(of(Stored::Q8, Role::Layer, Some(m4), false), Some(m4)); // 8 bits would add nothing
+        assert_eq!(of(Stored::Q4, Role::Layer, Some(g16), false), Some(Format::Q4));
+        assert_eq!(of(Stored::Q4, Role::Layer, Some(g16), true), Some(g16));
+        assert_eq!(of(Stored::Q4, Role::Table, None, false), Some(Format::Q8));
+        assert_eq!(of(Stored::Q4, Role::Float, Some(m4), true), None);
+        let q4 = Storage::usual(Stored::Q4, true);
+        assert_eq!(q4.format(Role::Layer, None, 48), None); // no whole groups
+        assert_eq!(Storage { native: false, ..q4 }.format(Role::Layer, Some(g16), 4096), Some(Format::Q4));
+    }
+
+    #[test]
+    fn a_pair_that_is_joined_row_by_row_has_one_format() {
+        let gate = Parameter { name: "gate".into(), shape: vec![64, 4096], role: Role::Layer, with: Some("up".into()) };
+        let storage = Storage::usual(Stored::Q4, true);
+        let g16 = Format { group: 16, ..Format::Q8 };
+        assert_eq!(storage.format_of(&gate, &|_| Some(g16)), Some(g16));
+        assert_eq!(storage.format_of(&gate, &|name| (name == "up").then_some(g16)), Some(Format::Q8));
+    }
+}
