@@ -247,8 +247,6 @@ impl App {
         }
         if self.session.busy.is_some() && pressed(Modifiers::NONE, Key::Escape) {
             self.engine.stop();
-            // As for an Escape that is not consumed: see the field.
-            self.to_question = true;
         }
     }
 

@@ -1,6 +1,8 @@
 //! The conversation: questions, answers, and the field for the next question.
 
-use eframe::egui::{CentralPanel, Color32, Frame, Id, Key, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui};
+use eframe::egui::{
+    CentralPanel, Color32, EventFilter, Frame, Id, Key, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui,
+};
 use fovea_model::Stage;
 use fovea_overlay::words;
 
@@ -35,13 +37,13 @@ impl App {
         };
         let label = ui.label("Question");
         // A fixed id keeps the keyboard focus when a notification appears above; an automatic id changes with the
-        // position.
+        // position. Without the filter egui takes the focus from the field at the start of a frame that has an Escape;
+        // in a slow frame, the text and the Enter before that Escape would be lost too.
+        let keys = EventFilter { horizontal_arrows: true, vertical_arrows: true, escape: true, tab: false };
         let edit = TextEdit::singleline(&mut self.question).id(Id::unique("typed question")).hint_text(hint);
-        let edit = edit.desired_width(f32::INFINITY);
+        let edit = edit.event_filter(keys).desired_width(f32::INFINITY);
         let field = ui.add(edit).labelled_by(label.id);
-        // egui takes the focus from a field on Escape. A stop that comes just after the end of an answer must not lose it.
-        let escaped = field.lost_focus() && ui.input(|input| input.key_pressed(Key::Escape));
-        if std::mem::take(&mut self.to_question) || escaped {
+        if std::mem::take(&mut self.to_question) {
             field.request_focus();
         }
         let entered = field.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));

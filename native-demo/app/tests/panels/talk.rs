@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use eframe::egui::Role;
+use eframe::egui::{self, Key, Modifiers, Role};
 use egui_kittest::kittest::{NodeT, Queryable};
 use fovea_app::{
     Notice, Problem, RunState, Theme,
@@ -59,7 +59,7 @@ fn type_and_enter(window: &mut Played, question: &str) {
     field.focus();
     field.type_text(question);
     window.harness.run_steps(2);
-    window.harness.key_press(eframe::egui::Key::Enter);
+    window.harness.key_press(Key::Enter);
     window.harness.run_steps(3);
 }
 
@@ -90,10 +90,36 @@ fn escape_after_an_answer_keeps_the_focus() {
     for _ in 0..2 {
         window.harness.get_by_label("Question").focus();
         window.harness.run_steps(2);
-        window.harness.key_press(eframe::egui::Key::Escape);
+        window.harness.key_press(Key::Escape);
         window.harness.run_steps(3);
         assert!(window.harness.get_by_label("Question").is_focused(), "expected the field to keep the keyboard focus");
     }
+}
+
+/// In a slow frame the question, its Enter and the Escape after it come together.
+#[test]
+fn a_question_is_asked_in_a_frame_that_ends_with_escape() {
+    let mut window = Played::new(Theme::Dark);
+    window.load();
+    window.open_plates();
+    let field = window.harness.get_by_label("Question");
+    field.focus();
+    window.harness.run_steps(2);
+    for event in ["What", " word?"].map(|text| egui::Event::Text(text.into())) {
+        window.harness.input_mut().events.push(event);
+    }
+    for key in [Key::Enter, Key::Escape] {
+        let (physical_key, modifiers) = (None, Modifiers::NONE);
+        window.harness.input_mut().events.push(egui::Event::Key {
+            key,
+            physical_key,
+            pressed: true,
+            repeat: false,
+            modifiers,
+        });
+    }
+    window.harness.run_steps(3);
+    assert_eq!(asked(&mut window).1, "What word?");
 }
 
 #[test]
@@ -182,7 +208,7 @@ fn the_keyboard_selects_tokens() {
     window.until("a drawing", Played::is_drawn);
     window.harness.get_by_role(Role::Image).focus();
     window.harness.run_steps(2);
-    window.harness.key_press(eframe::egui::Key::Period);
+    window.harness.key_press(Key::Period);
     window.harness.run_steps(3);
     let image = window.harness.get_by_role(Role::Image);
     assert!(image.is_focused(), "expected the picture to keep the keyboard focus");
