@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use fovea_model::{AskOptions, Conversation, Error, Model, Pick, Picture, Stage};
+use fovea_model::{AskOptions, Compression, Conversation, Error, Model, Pick, Picture, Stage, TextGuided, Within};
 use fovea_runtime::Keep;
 use fovea_tests::{
     device::cpu,
     golden::{fixtures, json},
-    run::{ask, awkward_picture, fixture, options, picture},
+    run::{ask, awkward_picture, compressed, fixture, options, picture},
 };
 
 const SHIRT: &str = "What number is on the shirt?";
@@ -172,17 +172,13 @@ fn a_picture_so_wide_or_tall_that_no_map_remains_is_answered_by_its_thumbnail() 
         let image = Picture::from_rgb(width, height, vec![128; width * height * 3]).expect("a picture");
         let sampled = ask(&mut Conversation::new(&model, image.clone()), SHIRT, &options(2)).expect("an answer");
         assert_eq!(
-            (sampled.statistics.tokens.all, sampled.statistics.tokens.after_vision_sampler),
+            (sampled.statistics.tokens.all, sampled.statistics.tokens.compressed),
             (stock, 64),
             "{width}x{height}"
         );
-        let off = AskOptions { vision: Some(false), ..options(2) };
-        let plain = ask(&mut Conversation::new(&model, image), SHIRT, &off).expect("an answer");
-        assert_eq!(
-            plain.statistics.tokens.after_vision_sampler, stock,
-            "{width}x{height}: stock tokens (got, expected)"
-        );
-        assert_eq!(plain.looked[0].boxes.len(), stock - 64, "{width}x{height}: boxes (got, expected)");
+        let plain = ask(&mut Conversation::new(&model, image), SHIRT, &compressed("text", 2)).expect("an answer");
+        assert_eq!(plain.statistics.tokens.compressed, stock, "{width}x{height}: stock tokens (got, expected)");
+        assert_eq!(plain.looked[0].token_count(), stock, "{width}x{height}: origins (got, expected)");
     }
 }
 
@@ -206,19 +202,23 @@ fn refused(model: &Arc<Model>, question: &str, options: &AskOptions) -> Error {
 #[test]
 fn errors_name_the_setting_that_is_out_of_range() {
     let model = fixture("tiny-0", cpu());
-    let keep = |keep| AskOptions { keep: Some(keep), ..options(2) };
+    let text = |layer, keep| {
+        let compression = Compression { within: Within::Text(TextGuided { layer, keep }), ..Compression::focus() };
+        AskOptions { compression: Some(compression), ..options(2) }
+    };
+    let keep = |keep| text(None, Some(keep));
     let pick = |pick| AskOptions { pick, ..options(2) };
     let rows = [
-        (keep(Keep::Gamma(0.0)), "gamma", "got 0"),
-        (keep(Keep::Gamma(-0.5)), "gamma", "got -0.5"),
-        (keep(Keep::Gamma(1.000001)), "gamma", "got 1.000001"),
-        (keep(Keep::Gamma(f64::NAN)), "gamma", "got NaN"),
-        (keep(Keep::Ratio(0.0)), "keep", "got 0"),
-        (keep(Keep::Ratio(1.5)), "keep", "got 1.5"),
-        (keep(Keep::Ratio(f64::INFINITY)), "keep", "got inf"),
-        (keep(Keep::Count(0)), "keep", "got 0"),
-        (AskOptions { layer: Some(6), ..options(2) }, "layer", "0 to 5, got 6"),
-        (AskOptions { layer: Some(usize::MAX), ..options(2) }, "layer", "0 to 5"),
+        (keep(Keep::Gamma(0.0)), "compress", "got 0"),
+        (keep(Keep::Gamma(-0.5)), "compress", "got -0.5"),
+        (keep(Keep::Gamma(1.000001)), "compress", "got 1.000001"),
+        (keep(Keep::Gamma(f64::NAN)), "compress", "got nan"),
+        (keep(Keep::Ratio(0.0)), "compress", "got 0"),
+        (keep(Keep::Ratio(1.5)), "compress", "got 1.5"),
+        (keep(Keep::Ratio(f64::INFINITY)), "compress", "got inf"),
+        (keep(Keep::Count(0)), "compress", "got 0"),
+        (text(Some(6), None), "compress", "0 to 5 of the text model for text, got layer 6"),
+        (text(Some(usize::MAX), None), "compress", "0 to 5"),
         (AskOptions { max_new_tokens: 0, ..options(2) }, "max-new-tokens", "got 0"),
         (pick(Pick { temperature: f64::NAN, ..Pick::default() }), "temperature", "got NaN"),
         (pick(Pick { temperature: -1.0, ..Pick::default() }), "temperature", "got -1"),
@@ -256,7 +256,7 @@ fn the_context_can_be_filled_to_the_last_token() {
     let model = fixture("tiny-0", cpu());
     let image = picture("48x48-0.png");
     let turn = ask(&mut Conversation::new(&model, image.clone()), SHIRT, &options(1)).expect("an answer");
-    let around = turn.prompt.ids.len() - 1 + turn.statistics.tokens.after_vision_sampler;
+    let around = turn.prompt.ids.len() - 1 + turn.statistics.tokens.compressed;
     let over = options(8192 - around + 1);
     let got = ask(&mut Conversation::new(&model, image), SHIRT, &over).map(|t| t.answer_ids.len());
     assert!(matches!(got, Err(Error::TooLong { need: 8193, have: 8192 })), "expected 8193 of 8192, got {got:?}");
@@ -291,7 +291,7 @@ fn odd_questions_are_answered() {
         let turn = ask(&mut Conversation::new(&model, picture("48x48-0.png")), question, &options(2));
         let turn = turn.unwrap_or_else(|e| panic!("{question:?}: expected an answer, got: {e}"));
         assert!((1..=2).contains(&turn.answer_ids.len()), "{question:?}: expected one or two tokens");
-        assert!(turn.statistics.stage_ms.contains_key(&Stage::TextSampler), "{question:?}: expected the text sampler");
+        assert!(turn.statistics.stage_ms.contains_key(&Stage::Prune), "{question:?}: expected the text sampler");
     }
 }
 

@@ -102,7 +102,7 @@ fn a_device_lost_after_any_event_is_a_typed_error_and_a_new_device_gives_the_sam
         }
         points.push(point);
     }
-    for stage in [Stage::Prompt, Stage::VisionTower, Stage::VisionSampler, Stage::ImagePrefill, Stage::TextSampler] {
+    for stage in [Stage::Prompt, Stage::VisionTower, Stage::Compress, Stage::ImagePrefill, Stage::Prune] {
         assert!(points.iter().any(|p| p == stage.name()), "expected a loss after {}, got {points:?}", stage.name());
     }
 }

@@ -8,14 +8,14 @@ use std::{
 
 use fovea_conformance::{row::Outcome, stages::check};
 use fovea_model::{
-    AskOptions, Conversation, Error, ErrorKind, Grid, Looked, Outline, Picture, Plan, Stored, inspect, trace::trace,
+    Compression, Conversation, Error, ErrorKind, Grid, Looked, Outline, Picture, Plan, Stored, inspect, trace::trace,
 };
 use fovea_runtime::{OpenDevice, source::Source};
 use fovea_tests::{
     checkpoint::Files,
     device,
     golden::{Case, cases, count, fixtures, floats, indices, reference, rows, text},
-    run::{ask, fixture, load, open, options, picture},
+    run::{ask, compressed, fixture, load, open, options, picture},
 };
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -38,8 +38,7 @@ fn several() -> Vec<(Case, Vec<Picture>)> {
             model: named("model"),
             picture: String::new(),
             prompt: named("prompt"),
-            vision: false,
-            text: false,
+            compression: Compression::none(),
             new: count(row, "new"),
         };
         (case, pictures.map(|name| file(name).expect("a picture's path")).collect())
@@ -83,7 +82,7 @@ fn several_pictures_on_wgpu() {
 
 #[test]
 fn both_samplers_see_every_picture() {
-    let on = AskOptions { vision: Some(true), text: Some(true), ..options(3) };
+    let on = compressed("focus", 3);
     for (case, pictures) in several() {
         let (name, model) = (&case.name, fixture(&case.model, device::cpu()));
         let mut conversation = Conversation::about(&model, pictures.clone()).expect("a conversation");
@@ -92,8 +91,8 @@ fn both_samplers_see_every_picture() {
         assert_eq!(turn.looked.len(), pictures.len(), "{name}: pictures (got, expected)");
         let sum = |of: fn(&Looked) -> usize| turn.looked.iter().map(|looked| of(looked)).sum::<usize>();
         assert_eq!(sum(|l| l.grid.stock_tokens()), tokens.all, "{name}: tokens of the family (got, expected)");
-        assert_eq!(sum(Looked::token_count), tokens.after_vision_sampler, "{name}: tokens (got, expected)");
-        assert_eq!(sum(|l| l.kept.len()), tokens.after_text_sampler, "{name}: kept tokens (got, expected)");
+        assert_eq!(sum(Looked::token_count), tokens.compressed, "{name}: tokens (got, expected)");
+        assert_eq!(sum(|l| l.kept.len()), tokens.kept, "{name}: kept tokens (got, expected)");
         for (looked, picture) in turn.looked.iter().zip(pictures) {
             let count = looked.token_count();
             assert_eq!(looked.importance.len(), count, "{name}: scores (got, expected)");
@@ -104,7 +103,7 @@ fn both_samplers_see_every_picture() {
             let alone = block_on(Conversation::new(&model, picture).explain("?", &on)).expect("the samplers' result");
             if alone.grid == looked.grid {
                 assert_eq!(looked.choice, alone.choice, "{name}: scales (got, those of the picture alone)");
-                assert_eq!(looked.boxes, alone.boxes, "{name}: tokens (got, those of the picture alone)");
+                assert_eq!(looked.origins, alone.origins, "{name}: tokens (got, those of the picture alone)");
             } else {
                 assert!(case.model.starts_with("onevision"), "{name}: expected the picture to be cut as if alone");
             }
@@ -250,11 +249,7 @@ fn stock_checkpoints_of_every_family_run_without_samplers_by_default() {
         let turn =
             ask(&mut Conversation::new(&model, image), "?", &options(1)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let tokens = turn.statistics.tokens;
-        assert_eq!(
-            (tokens.after_vision_sampler, tokens.after_text_sampler),
-            (tokens.all, tokens.all),
-            "{name}: tokens"
-        );
+        assert_eq!((tokens.compressed, tokens.kept), (tokens.all, tokens.all), "{name}: tokens");
         assert!(turn.looked[0].choice.is_empty() && turn.looked[0].importance.is_empty(), "{name}: {:?}", turn.looked);
         assert!(note.is_some_and(|note| note.contains(&tokens.all.to_string())), "{name}: expected a note");
     }

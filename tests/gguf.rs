@@ -4,9 +4,7 @@
 use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
 use burn::tensor::Device;
-use fovea_model::{
-    AskOptions, Blueprint, Cancel, Conversation, Grid, Model, Precision, gguf::GgufCheckpoint, trace::trace,
-};
+use fovea_model::{Blueprint, Cancel, Conversation, Grid, Model, Precision, gguf::GgufCheckpoint, trace::trace};
 use fovea_runtime::{
     gguf::{Block, Gguf, Value},
     source::Source,
@@ -16,7 +14,7 @@ use fovea_shaders::Format;
 use fovea_tests::{
     checkpoint::Files,
     device,
-    run::{ask, load, open, options, picture},
+    run::{ask, compressed, load, open, options, picture},
 };
 use half::f16;
 use safetensors::{Dtype, SafeTensors};
@@ -232,7 +230,7 @@ fn a_model_computes_the_stages_of_the_fixture() {
     let source = Source::directory(fixture("gguf/vicuna-0")).unwrap();
     let mut files = Files::fixture("vicuna-0");
     files.put("chat_template.jinja", checkpoint("vicuna-0").0.template);
-    let off = AskOptions { vision: Some(false), text: Some(false), ..options(4) };
+    let off = compressed("none", 4);
     let [got, expected] = [source, files.source()].map(|source| {
         let model = load(source, open).unwrap();
         let mut conversation = Conversation::about(&model, vec![picture("120x45-1.png")]).unwrap();

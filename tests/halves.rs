@@ -58,7 +58,7 @@ fn every_case(open: &OpenDevice) {
             worst[0] = worst[0].max(report.nmse);
             report.nmse_within(1e-6).unwrap_or_else(&mut fail);
         }
-        if case.vision {
+        if case.compression.samples_vision() {
             let scales = floats(&expected, "scale_logits").len() / indices(&expected, "scale_choice").len().max(1);
             let choices = indices(&expected, "scale_choice").iter().zip(indices(&got, "scale_choice"));
             let logits = floats(&expected, "scale_logits").chunks_exact(scales.max(1));

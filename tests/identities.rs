@@ -5,13 +5,12 @@
 //! (the question alone, or together with the picture), sums may round differently; then the bound for logits is NMSE
 //! 1e-10, a relative error of 1e-5.
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{pin::pin, sync::Arc};
 
-use fovea_model::{AskOptions, Cancel, Conversation, Error, Model, Naming, Pick, Picture, Stage, Turn, trace::trace};
+use fovea_model::{
+    AskOptions, Cancel, Compression, Conversation, Error, Model, Naming, Pick, Picture, Stage, TextGuided, Turn,
+    Within, trace::trace,
+};
 use fovea_runtime::{Keep, TokenBox};
 use fovea_shaders::compact;
 use fovea_tests::{
@@ -19,9 +18,8 @@ use fovea_tests::{
     closeness::{compare, same_bits},
     device::{all, cpu},
     golden::{floats, indices},
-    run::{ask, fixture, load, open, options, picture},
+    run::{ENOUGH, ask, compressed, fixture, load, open, options, picture, poll},
 };
-use futures_util::{Stream, task::noop_waker};
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -38,7 +36,7 @@ fn agree(what: &str, expected: &Turn, got: &Turn) {
     assert_eq!(got.answer_ids, expected.answer_ids, "{what}: answer (got, expected)");
     assert_eq!(got.looked[0].kept, expected.looked[0].kept, "{what}: kept tokens (got, expected)");
     assert_eq!(got.looked[0].choice, expected.looked[0].choice, "{what}: scales (got, expected)");
-    assert_eq!(got.looked[0].boxes, expected.looked[0].boxes, "{what}: boxes (got, expected)");
+    assert_eq!(got.looked[0].origins, expected.looked[0].origins, "{what}: origins (got, expected)");
     assert_eq!(got.statistics.tokens, expected.statistics.tokens, "{what}: counts (got, expected)");
     compare(what, &expected.step_logits.concat(), &got.step_logits.concat()).nmse_within(SAME).unwrap();
 }
@@ -65,11 +63,11 @@ fn all_regions_at_1x1_are_the_stock_sequence_bit_for_bit() {
     let model = load(always(2).source(), cpu()).unwrap();
     // Whole regions; partial regions at the bottom; the same with a wide map; one region that is partial on both sides.
     for file in ["200x200-0.png", "61x130-0.png", "333x75-0.png", "17x211-0.png"] {
-        let run = |vision| {
-            let options = AskOptions { vision: Some(vision), ..options(4) };
+        let run = |spec| {
+            let options = compressed(spec, 4);
             pollster::block_on(trace(&mut Conversation::new(&model, picture(file)), SHIRT, &options)).unwrap()
         };
-        let (sampled, stock) = (run(true), run(false));
+        let (sampled, stock) = (run("focus"), run("text"));
         for stage in ["visual_tokens", "importance", "step_logits"] {
             assert_eq!(floats(&sampled, stage).0, floats(&stock, stage).0, "{file}: {stage}: shape (got, expected)");
             same_bits(&format!("{file}: {stage}"), floats(&stock, stage).1, floats(&sampled, stage).1).unwrap();
@@ -89,7 +87,7 @@ fn one_scale_everywhere_gives_the_counts_computed_by_hand() {
         let model = load(always(scale).source(), cpu()).unwrap();
         let turn = fresh(&model, &picture("200x200-0.png"), SHIRT, &options(1));
         let tokens = turn.statistics.tokens;
-        assert_eq!((tokens.all, tokens.after_vision_sampler), (336, expected), "scale {scale}: counts (got, expected)");
+        assert_eq!((tokens.all, tokens.compressed), (336, expected), "scale {scale}: counts (got, expected)");
     }
 }
 
@@ -112,10 +110,10 @@ fn dropping_the_thumbnail_changes_nothing_else() {
 fn gamma_1_is_the_text_sampler_off() {
     let model = fixture("tiny-0", cpu());
     for file in ["200x200-0.png", "61x130-0.png"] {
-        let off = fresh(&model, &picture(file), SHIRT, &AskOptions { text: Some(false), ..options(6) });
-        for keep in [Keep::Gamma(1.0), Keep::Ratio(1.0), Keep::Count(100_000)] {
-            let all = fresh(&model, &picture(file), SHIRT, &AskOptions { keep: Some(keep), ..options(6) });
-            agree(&format!("{file}: {keep:?}"), &off, &all);
+        let off = fresh(&model, &picture(file), SHIRT, &compressed("vision", 6));
+        for spec in ["focus:gamma=1", "focus:keep=1.0", "focus:keep=100000"] {
+            let all = fresh(&model, &picture(file), SHIRT, &compressed(spec, 6));
+            agree(&format!("{file}: {spec}"), &off, &all);
             assert_eq!(all.looked[0].importance.len(), all.looked[0].kept.len(), "{file}: scores and kept tokens");
         }
     }
@@ -125,8 +123,12 @@ fn gamma_1_is_the_text_sampler_off() {
 fn budgets_keep_the_requested_number_of_tokens() {
     let model = fixture("tiny-0", cpu());
     let image = picture("200x200-0.png");
-    let keep =
-        |keep| fresh(&model, &image, SHIRT, &AskOptions { keep: Some(keep), ..options(2) }).looked[0].kept.clone();
+    let keep = |keep| {
+        let mut compression = Compression::focus();
+        compression.within = Within::Text(TextGuided { layer: None, keep: Some(keep) });
+        let options = AskOptions { compression: Some(compression), ..options(2) };
+        fresh(&model, &image, SHIRT, &options).looked[0].kept.clone()
+    };
     // 133 visual tokens (the trace of tiny-both).
     for (budget, expected) in [
         (Keep::Count(1), 1),
@@ -148,7 +150,7 @@ fn each_of_several_questions_equals_a_fresh_run() {
         let model = fixture(name, cpu());
         let image = picture("200x200-0.png");
         let mut conversation = Conversation::new(&model, image.clone());
-        let reused = [Stage::Tiles, Stage::VisionTower, Stage::VisionSampler, Stage::ImagePrefill];
+        let reused = [Stage::Tiles, Stage::VisionTower, Stage::Compress, Stage::ImagePrefill];
         for (turn, question) in [SHIRT, "x", "", "How many people are there?", SHIRT].into_iter().enumerate() {
             let got = ask(&mut conversation, question, &options(5)).unwrap();
             equal(&format!("{name}: question {turn}"), &fresh(&model, &image, question, &options(5)), &got);
@@ -156,7 +158,7 @@ fn each_of_several_questions_equals_a_fresh_run() {
                 let ran = got.statistics.stage_ms.contains_key(&stage);
                 assert_eq!(ran, turn == 0, "{name}: question {turn}: whether {stage:?} ran (got, expected)");
             }
-            for stage in [Stage::Prompt, Stage::TextSampler, Stage::Prefill, Stage::Decode] {
+            for stage in [Stage::Prompt, Stage::Prune, Stage::Prefill, Stage::Decode] {
                 assert!(got.statistics.stage_ms.contains_key(&stage), "{name}: question {turn}: expected {stage:?}");
             }
         }
@@ -168,30 +170,28 @@ fn changed_settings_equal_fresh_runs() {
     let model = fixture("tiny-0", cpu());
     let image = picture("333x75-0.png");
     let mut conversation = Conversation::new(&model, image.clone());
-    let base = || options(4);
-    let layer = |layer| AskOptions { layer: Some(layer), ..base() };
-    let drawn = |seed| AskOptions { random_scales: Some(seed), ..base() };
     let steps = [
-        ("as configured", base()),
-        ("vision off", AskOptions { vision: Some(false), ..base() }),
-        ("vision on again", base()),
-        ("scales drawn", drawn(1)),
-        ("scales drawn with another seed", drawn(2)),
-        ("drawn scales, another layer", AskOptions { layer: Some(3), ..drawn(2) }),
-        ("vision off beside a seed", AskOptions { vision: Some(false), ..drawn(2) }),
-        ("scales selected again", base()),
-        ("layer up", layer(4)),
-        ("layer down", layer(1)),
-        ("the first layer", layer(0)),
-        ("the last layer", layer(5)),
-        ("text off", AskOptions { text: Some(false), ..base() }),
-        ("text on again", base()),
-        ("gamma down", AskOptions { keep: Some(Keep::Gamma(0.3)), ..base() }),
-        ("gamma up", AskOptions { keep: Some(Keep::Gamma(0.95)), ..base() }),
-        ("both off", AskOptions { vision: Some(false), text: Some(false), ..base() }),
-        ("both on", base()),
+        ("as configured", "focus"),
+        ("vision off", "text"),
+        ("vision on again", "focus"),
+        ("scales drawn", "focus:random=1"),
+        ("scales drawn with another seed", "focus:random=2"),
+        ("drawn scales, another layer", "focus:random=2,layer=3"),
+        ("vision off after a seed", "text"),
+        ("scales selected again", "focus"),
+        ("layer up", "focus:layer=4"),
+        ("layer down", "focus:layer=1"),
+        ("the first layer", "focus:layer=0"),
+        ("the last layer", "focus:layer=5"),
+        ("text off", "vision"),
+        ("text on again", "focus"),
+        ("gamma down", "focus:gamma=0.3"),
+        ("gamma up", "focus:gamma=0.95"),
+        ("both off", "none"),
+        ("both on", "focus"),
     ];
-    for (what, options) in steps {
+    for (what, spec) in steps {
+        let options = compressed(spec, 4);
         let got = ask(&mut conversation, SHIRT, &options).unwrap();
         agree(what, &fresh(&model, &image, SHIRT, &options), &got);
     }
@@ -202,11 +202,11 @@ fn changed_settings_equal_fresh_runs() {
 fn tokens_chosen_on_the_device_equal_those_chosen_from_logits() {
     for open in all("tokens chosen on the device") {
         let (model, image) = (fixture("seven-0", open), picture("200x200-0.png"));
-        for (text, layer) in [(false, None), (true, Some(0)), (true, Some(2))] {
-            let host = AskOptions { text: Some(text), layer, keep_logits: true, ..options(8) };
+        for spec in ["vision", "focus:layer=0", "focus:layer=2"] {
+            let host = compressed(spec, 8);
             let expected = fresh(&model, &image, SHIRT, &host).answer_ids;
             let got = fresh(&model, &image, SHIRT, &AskOptions { keep_logits: false, ..host }).answer_ids;
-            assert_eq!(got, expected, "{}: text {text}, layer {layer:?} (got, expected)", open.info);
+            assert_eq!(got, expected, "{}: {spec} (got, expected)", open.info);
         }
     }
 }
@@ -218,15 +218,13 @@ fn random_scales_depend_only_on_the_seed() {
     for open in all("drawn scales") {
         let model = fixture("tiny-0", open);
         let mut conversation = Conversation::new(&model, image.clone());
-        let mut run = |random_scales| {
-            ask(&mut conversation, SHIRT, &AskOptions { random_scales, ..options(2) }).expect("an answer")
-        };
-        let before = run(None);
-        let drawn: Vec<Turn> = (0..24).map(|seed| run(Some(seed))).collect();
-        agree("the same seed again", &drawn[7], &run(Some(7)));
-        let seventh = AskOptions { random_scales: Some(7), ..options(2) };
+        let mut run = |spec: &str| ask(&mut conversation, SHIRT, &compressed(spec, 2)).expect("an answer");
+        let before = run("focus");
+        let drawn: Vec<Turn> = (0..24).map(|seed| run(&format!("focus:random={seed}"))).collect();
+        agree("the same seed again", &drawn[7], &run("focus:random=7"));
+        let seventh = compressed("focus:random=7", 2);
         agree("a fresh run of a seed", &drawn[7], &fresh(&model, &image, SHIRT, &seventh));
-        agree("the selector again", &before, &run(None));
+        agree("the selector again", &before, &run("focus"));
         let choices: Vec<_> = drawn.iter().map(|turn| turn.looked[0].choice.clone()).collect();
         assert!(choices.windows(2).all(|two| two[0] != two[1]), "expected a different draw for every seed");
         // 16 regions per run, 384 in total: a third is 128, with a standard deviation of 9.
@@ -238,30 +236,14 @@ fn random_scales_depend_only_on_the_seed() {
         for turn in &drawn {
             let (choice, scales) = (&turn.looked[0].choice, &turn.looked[0].scales);
             let boxes: Vec<TokenBox> = compact(16, 16, 4, scales, choice).into_iter().map(|(b, _)| b).collect();
-            assert_eq!(*turn.looked[0].boxes, boxes, "tokens at the drawn scales (got, expected)");
+            let got: Vec<TokenBox> = turn.looked[0].tokens().into_iter().flat_map(|token| token.patches).collect();
+            assert_eq!(got, boxes, "tokens at the drawn scales (got, expected)");
             assert!(!turn.answer_ids.is_empty(), "expected an answer");
         }
         everywhere.push(choices);
     }
     assert!(everywhere.windows(2).all(|two| two[0] == two[1]), "expected the same draws on every device");
 }
-
-/// Polls `events` at most `most` times. Returns whether the stream ended, and its error.
-fn poll<T>(mut events: std::pin::Pin<&mut impl Stream<Item = Result<T, Error>>>, most: usize) -> (bool, Option<Error>) {
-    let waker = noop_waker();
-    let mut context = Context::from_waker(&waker);
-    for _ in 0..most {
-        match events.as_mut().poll_next(&mut context) {
-            Poll::Ready(None) => return (true, None),
-            Poll::Ready(Some(Err(e))) => return (true, Some(e)),
-            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
-        }
-    }
-    (false, None)
-}
-
-/// More polls than any question in these tests needs.
-const ENOUGH: usize = 10_000;
 
 #[test]
 fn a_question_dropped_at_any_point_leaves_no_trace() {
@@ -327,7 +309,7 @@ fn a_question_cancelled_at_any_point_leaves_no_trace() {
 fn a_deeper_question_stopped_halfway_leaves_no_trace() {
     let model = fixture("tiny-0", cpu());
     let image = picture("48x48-0.png");
-    let deep = || AskOptions { layer: Some(4), ..options(3) };
+    let deep = || compressed("focus:layer=4", 3);
     let (shallow_expected, deep_expected) =
         (fresh(&model, &image, SHIRT, &options(3)), fresh(&model, &image, SHIRT, &deep()));
     for dropped in [true, false] {

@@ -9,6 +9,7 @@ use fovea_runtime::{
     network_ops::{After, Format, Weight, embed, linear},
     read::{read_f32, read_indices},
     sampler_ops::{compact, indices, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k},
+    scan_ops::{Discretisation, selective_scan},
     testing::{as_on_hardware, tensor_ops_only},
 };
 use fovea_tests::{closeness::compare, device};
@@ -126,6 +127,19 @@ fn shapes_that_do_not_belong_together_are_typed_errors() {
         refused(format!("query {query:?}, key {key:?}"), text_score(zeros(query), zeros(key)).map(|_| ()));
     }
     refused("no score".into(), block_on(top_k(zeros([0]), Keep::Gamma(0.85))).map(|_| ()));
+    for (u, delta, a, b, c, d) in [
+        ([0, 2], [0, 2], [2, 4], [0, 4], [0, 4], 2),
+        ([3, 2], [2, 2], [2, 4], [3, 4], [3, 4], 2),
+        ([3, 2], [3, 2], [3, 4], [3, 4], [3, 4], 2),
+        ([3, 2], [3, 2], [2, 4], [3, 5], [3, 4], 2),
+        ([3, 2], [3, 2], [2, 4], [3, 4], [2, 4], 2),
+        ([3, 2], [3, 2], [2, 4], [3, 4], [3, 4], 1),
+        ([3, 2], [3, 2], [2, 0], [3, 0], [3, 0], 2),
+    ] {
+        let how = Discretisation::Euler;
+        let got = selective_scan(zeros(u), zeros(delta), zeros(a), zeros(b), zeros(c), zeros([d]), how).map(|_| ());
+        refused(format!("u {u:?}, delta {delta:?}, a {a:?}, b {b:?}, c {c:?}, d {d}"), got);
+    }
 }
 
 #[test]

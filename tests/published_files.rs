@@ -16,7 +16,7 @@ use fovea_tests::{
     checkpoint::{Files, Stored, WEIGHTS},
     device::cpu,
     golden::fixtures,
-    run::{ask, fixture, load, options, picture},
+    run::{ask, compressed, fixture, load, options, picture},
 };
 use half::f16;
 use safetensors::{Dtype, SafeTensors};
@@ -49,7 +49,7 @@ fn refused(edit: impl FnOnce(&mut Files)) -> String {
 /// The first eight tokens of an answer, samplers off.
 fn answer(files: &Files) -> Vec<u32> {
     let model = load(files.source(), cpu()).expect("a model");
-    let off = AskOptions { vision: Some(false), text: Some(false), ..options(8) };
+    let off = compressed("none", 8);
     ask(&mut Conversation::new(&model, picture("48x48-0.png")), SHIRT, &off).expect("an answer").answer_ids
 }
 
@@ -293,7 +293,7 @@ fn a_repetition_penalty_gives_hugging_faces_answers() {
         ("published-vicuna-0", 0.5, [318, 304, 306, 318, 335, 259, 259, 306]),
         ("published-stock-0", 0.5, [318, 318, 318, 318, 156, 283, 156, 304]),
     ];
-    let off = AskOptions { vision: Some(false), text: Some(false), ..options(8) };
+    let off = compressed("none", 8);
     for (name, penalty, expected) in rows {
         let mut files = Files::fixture(name);
         files.json("generation_config.json", |v| v["repetition_penalty"] = json!(penalty));
@@ -319,15 +319,15 @@ fn a_stock_checkpoint_runs_without_samplers_by_default() {
     assert!(model.stock_note(&image).is_some_and(|note| note.contains("336 visual tokens")));
     let count = |options: &AskOptions| {
         let turn = ask(&mut Conversation::new(&model, image.clone()), SHIRT, options).expect("an answer");
-        turn.statistics.tokens.after_text_sampler
+        turn.statistics.tokens.kept
     };
     assert_eq!(count(&options(1)), 336, "tokens by default (got, expected)");
-    assert!(count(&AskOptions { text: Some(true), ..options(1) }) < 336, "expected fewer tokens with the sampler on");
+    assert!(count(&compressed("text", 1)) < 336, "expected fewer tokens with the sampler on");
     // In a checkpoint trained with the samplers, they are on by default.
     let trained = fixture("tiny-0", cpu());
     assert!(trained.stock_note(&image).is_none());
     let turn = ask(&mut Conversation::new(&trained, image.clone()), SHIRT, &options(1)).expect("an answer");
-    assert!(turn.statistics.tokens.after_text_sampler < turn.statistics.tokens.all);
+    assert!(turn.statistics.tokens.kept < turn.statistics.tokens.all);
 }
 
 #[cfg(unix)]

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, fmt::Debug, fs, mem::offset_of, path::Path, pro
 use fovea_shaders::{
     AttendMergeParams, AttendSplitParams, BestParams, CompactParams, EmbedParams, FlashCausalParams, FlashFullParams,
     Format, GemmParams, GemvParams, KERNELS, Kernel, MAX_WINDOW, NormParams, PickParams, ProductParams,
-    RegionPoolParams, RopeKvParams, RowGatherParams, ScaleFoldParams, ScaleSelectParams, SoftmaxParams, TopKParams,
-    Variant, region_pool_chunk,
+    RegionPoolParams, RopeKvParams, RowGatherParams, ScaleFoldParams, ScaleSelectParams, ScanParams, SoftmaxParams,
+    TopKParams, Variant, region_pool_chunk,
 };
 use fovea_tests::device::{REQUIRE, skip};
 use naga::{
@@ -71,6 +71,9 @@ fn block(kernel: &Kernel) -> Block {
         "attend_merge" => block!(AttendMergeParams: packs, slot, chunks, keys),
         "gemv" => block!(GemvParams: packs, rows, first, epsilon, factor, unused_0, unused_1, unused_2),
         "row_gather" => block!(RowGatherParams: rows, packs, count, total),
+        "selective_scan_ends" | "selective_scan_carry" | "selective_scan" => {
+            block!(ScanParams: length, channels, states, chunk)
+        }
         other => panic!("{other}: expected its parameters in this table"),
     }
 }
@@ -82,6 +85,7 @@ fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
         ["ROWS", "WIDTH"] => [4, 8].into_iter().flat_map(|rows| (1..=4).map(move |width| vec![rows, width])).collect(),
         ["SHARE"] => (1..=8).map(|share| vec![share]).collect(),
         ["LAYER"] => vec![vec![0], vec![1]],
+        ["PACKS", "ZOH"] => (1..=4).flat_map(|packs| [vec![packs, 0], vec![packs, 1]]).collect(),
         ["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS", "UNIT"] => [
             [0, 0, 0, 0, 0, 1],
             [1, 0, 0, 4, 1, 2],

@@ -97,7 +97,7 @@ fn check_vision(case: &Case, trace: &Trace) -> Result<(), String> {
 
 #[test]
 fn twins_of_the_vision_sampler_give_the_reference_s_tokens() {
-    let vision: Vec<Case> = cases().into_iter().filter(|c| c.vision).collect();
+    let vision: Vec<Case> = cases().into_iter().filter(|c| c.compression.samples_vision()).collect();
     assert!(vision.len() >= 10, "expected at least 10 cases with the sampler, got {}", vision.len());
     let failed: Vec<String> = vision
         .iter()
@@ -111,7 +111,7 @@ fn the_twin_of_top_k_keeps_the_reference_s_tokens() {
     // If the default layer is beyond the last layer, there are no scores.
     let text: Vec<(Case, Trace)> = cases()
         .into_iter()
-        .filter(|case| case.text)
+        .filter(|case| case.compression.text().is_some())
         .map(|case| {
             let trace = reference(&case.name);
             (case, trace)

@@ -241,7 +241,7 @@ def fovea(settings, prompt):
                    "--modes", "off,both", "--new-tokens", str(settings.new), "--weights", weights, "--json"]
         report = json.loads(output(command, cwd=REPOSITORY))
         for row in report["rows"]:
-            tokens = row["tokens"]["after_vision_sampler"] + report["text_tokens"]
+            tokens = row["tokens"]["compressed"] + report["text_tokens"]
             prompt.setdefault("tokens", tokens)
             yield {
                 "program": f"Fovea {version}, {settings.device}", "weights": report["dtype"],

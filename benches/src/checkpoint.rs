@@ -16,7 +16,10 @@ use std::{
 };
 
 use clap::ValueEnum;
-use fovea_model::{Checkpoint, Config, Names, demo, parts::Network};
+use fovea_model::{
+    Checkpoint, Config, Names, demo,
+    parts::{Extras, Network},
+};
 use half::bf16;
 use serde_json::{Map, Value, json};
 
@@ -97,7 +100,7 @@ fn weights(path: &Path, names: &Names, config: &Config) -> Result<(), Box<dyn Er
     // Also the unused last vision layer: other loaders need it.
     let mut whole = config.clone();
     whole.vision.n_used = whole.vision.n_layers;
-    let needed = Network::parameters(names, &whole, true);
+    let needed = Network::parameters(names, &whole, Extras { selector: true, meteor: false });
     let mut tensors: Vec<_> = needed.into_iter().map(|p| (p.name, p.shape)).collect();
     for which in ["weight", "bias"] {
         tensors.push((names.vision(&format!("post_layernorm.{which}")), vec![config.vision.d_model]));

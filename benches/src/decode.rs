@@ -28,7 +28,7 @@ pub struct Settings {
     pub dir: PathBuf,
     /// cpu, wgpu, wgpu:N, cuda or auto.
     pub device: String,
-    /// off, vision, text or both.
+    /// A compression, off or both.
     pub mode: String,
     /// Largest number of tokens of the answer.
     pub new_tokens: usize,
@@ -123,7 +123,7 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
 
     let statistics = &turn.statistics;
     let text = turn.prompt.text_tokens();
-    let context = [statistics.tokens.after_vision_sampler + text, statistics.tokens.after_text_sampler + text];
+    let context = [statistics.tokens.compressed + text, statistics.tokens.kept + text];
     let rows: Vec<Value> = steps.iter().map(row).collect();
     let median = median(&rows);
     let speed = median["wall_ms"].as_f64().map(|ms| bytes as f64 / ms * 1e3);

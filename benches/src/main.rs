@@ -45,7 +45,7 @@ enum Command {
         /// cpu, wgpu, wgpu:N, cuda or auto.
         #[arg(long, default_value = "auto")]
         device: String,
-        /// off, vision, text or both.
+        /// A compression; `off` is none, `both` is focus.
         #[arg(long, default_value = "off")]
         mode: String,
         /// Largest number of tokens of the answer.
@@ -83,7 +83,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Answer one question about a 672x672 picture with the samplers off, vision, text and both.
+    /// Answer one question about a 672x672 picture with several compressions.
     Pipeline {
         /// The folder of the checkpoint.
         dir: PathBuf,
@@ -96,7 +96,7 @@ enum Command {
         /// Runs of each mode; the fastest one is reported.
         #[arg(long, default_value_t = 1)]
         repeat: usize,
-        /// Modes to run.
+        /// Modes to run: compressions with at most one key each; `off` is none, `both` is focus.
         #[arg(long, value_delimiter = ',', default_value = "off,vision,text,both")]
         modes: Vec<String>,
         /// How the matrices are stored: auto, f32, f16, q8 or q4.

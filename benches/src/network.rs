@@ -1,5 +1,5 @@
-//! Compares each operation of the network, at real sizes, with the same function in tensor operations of burn on the same
-//! device, and with a read of its weights or its cache.
+//! Compares each operation of the network and the selective scan, at real sizes, with the same function in tensor
+//! operations of burn on the same device, and with a read of weights, cache or inputs.
 
 use std::{error::Error, slice::from_ref};
 
@@ -11,6 +11,7 @@ use fovea_runtime::{
         Activation, After, Cursor, Format, Heads, Weight, attend, attend_full, embed, linear, norm, pick,
         rotate_and_store,
     },
+    scan_ops::{Discretisation, selective_scan},
 };
 use serde_json::json;
 
@@ -27,6 +28,8 @@ const HEADS: [Heads; 2] = [Heads { query: 14, key: 2, width: 64 }, Heads { query
 const CLIP: Heads = Heads { query: 16, key: 16, width: 64 };
 /// Tokens of one tile of CLIP-L/14-336.
 const TILE: usize = 577;
+/// Channels and states of a Mamba block as wide as CLIP-L.
+const SCAN: [usize; 2] = [2048, 16];
 /// Rows of an embedding, and of the largest vocabulary.
 const ROWS: usize = 32_000;
 const VOCABULARY: usize = 151_936;
@@ -137,6 +140,18 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
     let state = Cursor::words(0, 0, [0, 0], device);
     let time = both(device, async || Ok(pick(logits.clone(), allowed.clone(), state.clone()).await?.float())).await?;
     row("pick", format!("{VOCABULARY} logits"), time, VOCABULARY * 4);
+
+    let [channels, states] = SCAN;
+    let (u, delta) = (values([TILE, channels], 14, device), values([TILE, channels], 15, device).abs() * 0.1);
+    let a = (values([channels, states], 16, device) - 1.5) * 4.0;
+    let (b, c, d) =
+        (values([TILE, states], 17, device), values([TILE, states], 18, device), values([channels], 19, device));
+    let time = both(device, async || {
+        let (b, c, d) = (b.clone(), c.clone(), d.clone());
+        selective_scan(u.clone(), delta.clone(), a.clone(), b, c, d, Discretisation::Euler)
+    });
+    let what = format!("{TILE} steps, {channels} channels, {states} states");
+    row("selective_scan", what, time.await?, 2 * TILE * channels * 4);
 
     if json {
         println!("{}", json!({"device": open.info, "dtype": format!("{dtype:?}"), "rows": as_json(&rows)}));

@@ -26,7 +26,7 @@ pub struct Settings {
     pub new_tokens: usize,
     /// Runs of each mode; the fastest one is reported.
     pub repeat: usize,
-    /// Modes to run: off, vision, text or both.
+    /// Modes to run: compressions; `off` is none, `both` is focus.
     pub modes: Vec<String>,
     /// How the matrices are stored.
     pub weights: Precision,
@@ -92,7 +92,7 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         println!("{report:#}");
     } else {
         println!(
-            "| mode | tokens | equivalent | tiles | vision | sampler | prefill | first token | outside network | launches/token | tokens/s | whole | PyTorch whole | ratio |"
+            "| mode | tokens | equivalent | tiles | vision | compress | prefill | first token | outside network | launches/token | tokens/s | whole | PyTorch whole | ratio |"
         );
         println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         rows.iter().for_each(|row| println!("{}", line(row)));
@@ -108,16 +108,14 @@ async fn first_token(conversation: &mut Conversation, options: &AskOptions) -> R
     Ok(answer(conversation, ANOTHER, options, &mut || ()).await?.statistics.first_token_ms)
 }
 
-/// The options of a mode: off, vision, text or both.
+/// The options of a mode: a compression, `off` (none) or `both` (focus).
 pub fn options(mode: &str, max_new_tokens: usize) -> Result<AskOptions, Box<dyn Error>> {
-    let (vision, text) = match mode {
-        "off" => (false, false),
-        "vision" => (true, false),
-        "text" => (false, true),
-        "both" => (true, true),
-        other => return Err(format!("expected off, vision, text or both, got {other}").into()),
+    let spec = match mode {
+        "off" => "none",
+        "both" => "focus",
+        other => other,
     };
-    Ok(AskOptions { vision: Some(vision), text: Some(text), max_new_tokens, ..AskOptions::default() })
+    Ok(AskOptions { compression: Some(spec.parse()?), max_new_tokens, ..AskOptions::default() })
 }
 
 /// Answers `question`, and calls `at_token` after each token.
@@ -146,8 +144,8 @@ fn row(mode: &str, whole: f64, s: &Statistics) -> Value {
     json!({
         "mode": mode, "tokens": s.tokens, "equivalent_share": s.equivalent_share,
         "tiles_ms": ms(&[Stage::Tiles]), "prompt_ms": ms(&[Stage::Prompt]), "vision_ms": ms(&[Stage::VisionTower]),
-        "vision_sampler_ms": ms(&[Stage::VisionSampler]),
-        "prefill_ms": ms(&[Stage::ImagePrefill, Stage::TextSampler, Stage::Prefill]),
+        "compress_ms": ms(&[Stage::Compress]),
+        "prefill_ms": ms(&[Stage::ImagePrefill, Stage::Prune, Stage::Prefill]),
         "decode_ms": ms(&[Stage::Decode]),
         "first_token_ms": s.first_token_ms, "outside_network": outside / s.first_token_ms,
         "tokens_per_second": s.tokens_per_second, "whole_ms": whole, "memory": s.memory, "stages_ms": s.stage_ms,
@@ -162,15 +160,14 @@ fn line(row: &Value) -> String {
     let pytorch = row["pytorch_ms"]["total"].as_f64();
     let ratio = pytorch.zip(row["whole_ms"].as_f64()).map_or("-".to_owned(), |(p, w)| format!("{:.2}x", w / p));
     let pytorch = pytorch.map_or("-".to_owned(), |p| format!("{p:.0} ms"));
-    let tokens =
-        ["all", "after_vision_sampler", "after_text_sampler"].map(|k| row["tokens"][k].to_string()).join(" -> ");
+    let tokens = ["all", "compressed", "kept"].map(|k| row["tokens"][k].to_string()).join(" -> ");
     format!(
         "| {} | {tokens} | {} | {} | {} | {} | {} | {} | {} | {launches} | {rate} | {} | {pytorch} | {ratio} |",
         row["mode"].as_str().unwrap_or_default(),
         percent("equivalent_share"),
         ms("tiles_ms"),
         ms("vision_ms"),
-        ms("vision_sampler_ms"),
+        ms("compress_ms"),
         ms("prefill_ms"),
         ms("first_token_ms"),
         percent("outside_network"),

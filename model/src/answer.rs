@@ -2,29 +2,24 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use fovea_runtime::Keep;
 use serde::Serialize;
 
 use crate::{
-    cancel::Cancel, config::Config, error::Error, looked::Looked, pace::Progress, pick::Pick, prompt::Prompt,
+    cancel::Cancel,
+    compression::{Compression, Fits},
+    error::Error,
+    looked::Looked,
+    pace::Progress,
+    pick::Pick,
+    prompt::Prompt,
     stage::Stage,
 };
 
 /// Options of one question.
 #[derive(Clone, Debug)]
 pub struct AskOptions {
-    /// Whether the vision-guided sampler is on. None: the default of the checkpoint ([`crate::Config::has_focus`]). Without
-    /// a selector it is always off.
-    pub vision: Option<bool>,
-    /// Seed of random scales, uniformly distributed, if the vision-guided sampler is on: the paper's random sampling
-    /// (Table 6). Equal for equal seed and size of the map. None: the selector chooses.
-    pub random_scales: Option<u64>,
-    /// Whether the text-guided sampler is on. None: the default of the checkpoint, or on if `keep` or `layer` is given.
-    pub text: Option<bool>,
-    /// Budget of the text-guided sampler. None: gamma of the checkpoint.
-    pub keep: Option<Keep>,
-    /// The decoder layer whose input it prunes. None: that of the checkpoint.
-    pub layer: Option<usize>,
+    /// Which visual tokens the text model reads. None: the default of the checkpoint ([`Compression::default_of`]).
+    pub compression: Option<Compression>,
     /// Largest number of tokens of the answer.
     pub max_new_tokens: usize,
     /// How tokens are chosen.
@@ -40,11 +35,7 @@ pub struct AskOptions {
 impl Default for AskOptions {
     fn default() -> Self {
         Self {
-            vision: None,
-            random_scales: None,
-            text: None,
-            keep: None,
-            layer: None,
+            compression: None,
             max_new_tokens: 128,
             pick: Pick::default(),
             keep_logits: false,
@@ -55,38 +46,21 @@ impl Default for AskOptions {
 }
 
 impl AskOptions {
-    /// Whether the vision-guided sampler is requested for a model with this configuration. It also needs a selector.
-    pub fn vision_is_on(&self, config: &Config) -> bool {
-        self.vision.unwrap_or(config.has_focus)
+    /// The compression of a question to this model.
+    pub fn compression_for(&self, model: Fits<'_>) -> Compression {
+        self.compression.clone().unwrap_or_else(|| Compression::default_of(model))
     }
 
-    /// Whether the text-guided sampler is on in a model with this configuration.
-    pub fn text_is_on(&self, config: &Config) -> bool {
-        self.text.unwrap_or(config.has_focus || self.keep.is_some() || self.layer.is_some())
-    }
-
-    /// Checks the options for a model with `n_layers` decoder layers. [`crate::Conversation::ask`] does this too; this
-    /// function serves a caller that has not loaded the model yet.
+    /// Checks the options for a checkpoint. [`crate::Conversation::ask`] does this too; this function serves a caller that has
+    /// not loaded the model yet.
     ///
     /// # Errors
     /// [`Error::Option`] with the option, the expected and the given value.
-    pub fn check(&self, n_layers: usize) -> Result<(), Error> {
-        let wrong = |option, expected: String, got: String| Err(Error::Option { option, expected, got });
-        match self.keep {
-            Some(Keep::Gamma(gamma)) if !(gamma > 0.0 && gamma <= 1.0) => {
-                return wrong("gamma", "a number above 0 and at most 1".into(), gamma.to_string());
-            }
-            Some(Keep::Ratio(ratio)) if !(ratio > 0.0 && ratio <= 1.0) => {
-                return wrong("keep", "a ratio above 0 and at most 1".into(), ratio.to_string());
-            }
-            Some(Keep::Count(0)) => return wrong("keep", "at least 1 token".into(), "0".into()),
-            _ => {}
-        }
-        if let Some(layer) = self.layer.filter(|&layer| layer >= n_layers) {
-            return wrong("layer", format!("a layer from 0 to {}", n_layers - 1), layer.to_string());
-        }
+    pub fn check(&self, fits: Fits<'_>) -> Result<(), Error> {
+        self.compression_for(fits).check(fits)?;
         if self.max_new_tokens == 0 {
-            return wrong("max-new-tokens", "at least 1".into(), "0".into());
+            let (expected, got) = ("at least 1".into(), "0".into());
+            return Err(Error::Option { option: "max-new-tokens", expected, got });
         }
         self.pick.check()
     }
@@ -95,12 +69,12 @@ impl AskOptions {
 /// Numbers of visual tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TokenCounts {
-    /// Without samplers, as in the stock model.
+    /// Without compression, as in the stock model.
     pub all: usize,
-    /// After the vision-guided sampler: the tokens that enter the text model.
-    pub after_vision_sampler: usize,
-    /// After the text-guided sampler: the tokens that enter the upper layers.
-    pub after_text_sampler: usize,
+    /// The tokens that enter the text model.
+    pub compressed: usize,
+    /// The tokens that the last layer reads.
+    pub kept: usize,
 }
 
 /// Memory, in bytes.
@@ -119,8 +93,7 @@ pub struct MemoryBytes {
 pub struct Statistics {
     /// Visual tokens.
     pub tokens: TokenCounts,
-    /// Visual tokens per layer, averaged over the layers, relative to all tokens of the family (Sec. 4.4):
-    /// `(n - (n - k)(1 - layer / layers)) / stock`.
+    /// Visual tokens in the caches of the layers, averaged over the layers, relative to all tokens of the family (Sec. 4.4).
     pub equivalent_share: f64,
     /// Milliseconds per stage. A stage that was reused from an earlier question is absent.
     pub stage_ms: BTreeMap<Stage, f64>,
@@ -143,6 +116,17 @@ pub enum FinishReason {
     Length,
 }
 
+/// Visual tokens that were dropped between two layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pruned {
+    /// The layer whose input was pruned, from 0.
+    pub layer: usize,
+    /// Importance of every visual token that was left before.
+    pub importance: Vec<f32>,
+    /// Indices of those that stay, among all visual tokens, rising.
+    pub kept: Vec<usize>,
+}
+
 /// A complete answer.
 #[derive(Clone, Debug)]
 pub struct Turn {
@@ -158,12 +142,18 @@ pub struct Turn {
     pub finish_reason: FinishReason,
     /// Logits of every step, if [`AskOptions::keep_logits`] is set; else empty.
     pub step_logits: Vec<Vec<f32>>,
+    /// Which compression ran.
+    pub compression: Compression,
+    /// What was dropped inside the model, by rising layer.
+    pub pruned: Vec<Pruned>,
+    /// Number of visual tokens in every layer.
+    pub layers: Vec<usize>,
     /// Tokens, time and memory.
     pub statistics: Statistics,
 }
 
-/// An event while a question is answered: ends of stages, progress of a long stage, the attention overlay after both
-/// samplers, tokens, and the complete answer as the last event.
+/// An event while a question is answered: ends of stages, progress of a long stage, the attention overlay after the
+/// compression, tokens, and the complete answer as the last event.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -176,7 +166,7 @@ pub enum Event {
     },
     /// Progress of a long stage; at most a few times per second.
     Progress(Progress),
-    /// Both samplers have finished: the data of the attention overlay, one event per picture.
+    /// It is known which visual tokens are kept: the data of the attention overlay, one event per picture.
     Looked(Arc<Looked>),
     /// One more token.
     Token {

@@ -11,14 +11,15 @@ use serde_json::Value;
 use crate::{
     cancel::Cancel,
     chat_template::{read_template, special_names},
+    compression::Fits,
     config::{Config, ProjectorKind, TileConfig},
     conversations,
     error::Error,
     gguf::GgufCheckpoint,
     json_files::{read_json, read_optional_json},
     load::Parameter,
-    names::{Names, SELECTOR},
-    network::Network,
+    names::{METEOR, Names, SELECTOR},
+    network::{Extras, Network},
     original,
     plan::stored_bits,
     prompt::Prompter,
@@ -48,8 +49,8 @@ pub struct Outline {
     gguf: Option<GgufCheckpoint>,
     /// Names of the tensors: those of the family on the Hugging Face hub, until the weights are opened.
     pub(crate) names: Names,
-    /// Whether the weights, if they are open, have a scale selector.
-    pub(crate) selector: bool,
+    /// The modules of its own that the weights have, if they are open.
+    pub(crate) extras: Extras,
 }
 
 /// A checkpoint without its weights.
@@ -76,8 +77,8 @@ pub struct Checkpoint {
     pub names: Names,
     /// Files and headers of the tensors.
     pub weights: Weights,
-    /// Whether it has a scale selector. Without one the vision-guided sampler is off.
-    pub selector: bool,
+    /// The modules that its family does not have.
+    pub extras: Extras,
     /// Notes for the user, one sentence each.
     pub notes: Vec<String>,
 }
@@ -125,7 +126,18 @@ impl Outline {
         // The processor's canvases pad a picture and the model's canvases unpad it: it is an error if they differ.
         let tiles = TileConfig::from_json(file, &image, &config.layout, config.vision.side)?;
         let names = Names::of_family(config.projector == ProjectorKind::Shuffle);
-        Ok(Self { config, tiles, template, notes, json, processor, quantisation, names, selector: false, gguf: None })
+        Ok(Self {
+            config,
+            tiles,
+            template,
+            notes,
+            json,
+            processor,
+            quantisation,
+            names,
+            extras: Extras::default(),
+            gguf: None,
+        })
     }
 
     fn of_gguf(gguf: GgufCheckpoint) -> Result<Self, Error> {
@@ -135,13 +147,24 @@ impl Outline {
         let (notes, json, names) = (gguf.notes.clone(), gguf.config.clone(), Names::hub());
         let (template, processor, quantisation) = (None, Value::Null, None);
         let gguf = Some(gguf);
-        Ok(Self { config, tiles, template, notes, json, processor, quantisation, names, selector: false, gguf })
+        Ok(Self {
+            config,
+            tiles,
+            template,
+            notes,
+            json,
+            processor,
+            quantisation,
+            names,
+            extras: Extras::default(),
+            gguf,
+        })
     }
 
-    /// Every tensor that the model needs; before the weights are opened without a scale selector, by the names of the family on
+    /// Every tensor that the model needs; before the weights are opened without modules of its own, by the names of the family on
     /// the Hugging Face hub.
     pub fn needed(&self) -> Vec<Parameter> {
-        Network::parameters(&self.names, &self.config, self.selector)
+        Network::parameters(&self.names, &self.config, self.extras)
     }
 
     /// Whether config.json has the layout of the original LLaVA.
@@ -173,7 +196,7 @@ impl Outline {
         Ok((prompter, from))
     }
 
-    /// Opens the weights, and finds the names of the tensors, the output head and the scale selector in them.
+    /// Opens the weights, and finds the names of the tensors, the output head and the modules of its own in them.
     pub(crate) async fn open_weights(&mut self, source: Source) -> Result<Weights, Error> {
         let mut weights = match &self.gguf {
             Some(gguf) => Weights::gguf(source, gguf.files.clone(), gguf.tensors.clone())?,
@@ -185,7 +208,11 @@ impl Outline {
         self.names = Names::detect(&weights, self.config.text.tied)?;
         // Like Hugging Face (transformers 5.24, `tie_weights`): a head in the file is used, even if the config ties it.
         self.config.text.tied &= self.names.head_is_embedding() || !weights.entries().contains_key(&self.names.head());
-        self.selector = weights.entries().contains_key(&format!("{SELECTOR}.weight"));
+        let has = |name: String| weights.entries().contains_key(&name);
+        self.extras = Extras {
+            selector: has(format!("{SELECTOR}.weight")),
+            meteor: has(format!("{METEOR}.blocks.0.norm.weight")),
+        };
         Ok(weights)
     }
 }
@@ -232,8 +259,8 @@ impl Checkpoint {
                 .check(&name, &shape)
                 .map_err(|wrong| quantised_weights(&weights).unwrap_or_else(|| wrong.into()))?;
         }
-        let Outline { config, tiles, notes, names, selector, .. } = outline;
-        Ok(Self { config, tiles, prompter, names, weights, selector, notes })
+        let Outline { config, tiles, notes, names, extras, .. } = outline;
+        Ok(Self { config, tiles, prompter, names, weights, extras, notes })
     }
 
     /// Whether most bytes of the needed tensors are stored in 16 bits.
@@ -253,9 +280,15 @@ impl Checkpoint {
         stored_bits(&self.needed(), &self.weights)
     }
 
+    /// What a compression is checked against.
+    pub fn fits(&self) -> Fits<'_> {
+        let Extras { selector, meteor } = self.extras;
+        Fits { config: &self.config, selector, meteor }
+    }
+
     /// Every tensor that the model needs.
     pub fn needed(&self) -> Vec<Parameter> {
-        Network::parameters(&self.names, &self.config, self.selector)
+        Network::parameters(&self.names, &self.config, self.extras)
     }
 
     /// Reads every needed value once, to refuse NaN and infinities before anything is allocated.

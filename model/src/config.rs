@@ -14,6 +14,7 @@ mod family;
 mod vision;
 mod text;
 mod focus;
+mod meteor;
 mod image;
 
 use activation::ACTIVATIONS;
@@ -23,6 +24,7 @@ pub use focus::FocusConfig;
 pub use fovea_runtime::network_ops::Activation;
 pub use image::{Cut, TileConfig};
 pub(crate) use keys::Keys;
+pub use meteor::{MeteorConfig, ScanOrder, ScanPlace, ScanSequence};
 pub use text::{Multipliers, RopeScaling, TextConfig};
 pub use vision::VisionConfig;
 
@@ -42,6 +44,8 @@ pub struct Config {
     /// Whether the file has the object `focus`. With it the checkpoint was trained with the samplers, and they are on by
     /// default. Without it the checkpoint is a stock one, and they are off by default.
     pub has_focus: bool,
+    /// The fusion of LLaVA-Meteor, in our interpretation, from the object `meteor`; None without it.
+    pub meteor: Option<MeteorConfig>,
     /// The layers of the projector.
     pub projector: ProjectorKind,
     /// Nonlinearity between the projector's two layers.
@@ -91,6 +95,10 @@ impl Config {
             vision,
             text,
             has_focus: keys.get("focus").is_some(),
+            meteor: match keys.get("meteor") {
+                Some(_) => Some(MeteorConfig::from_keys(&keys.object("meteor")?)?),
+                None => None,
+            },
             focus,
         })
     }

@@ -1,28 +1,25 @@
 //! Answers questions about one or more pictures. Input: pictures and questions. Output: a stream of events per question.
 //!
 //! Results that do not depend on the question are computed once and kept: features, visual tokens, and the prefix (the
-//! pictures after the layers below the text-guided sampler). A question that is stopped or dropped leaves them consistent,
+//! pictures after the layers below the first pruning). A question that is stopped or dropped leaves them consistent,
 //! so the next question has the same answer as in a new conversation.
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use async_stream::try_stream;
-use burn::tensor::{Tensor, Transaction};
-use fovea_runtime::{
-    device::DeviceClass,
-    memory,
-    read::{into_f32, into_indices, read_all, read_f32},
-};
+use burn::tensor::Tensor;
+use fovea_runtime::{device::DeviceClass, memory, read::read_f32};
 use futures_core::Stream;
 use futures_util::{StreamExt, stream::poll_fn};
 use web_time::Instant;
 
 use crate::{
-    answer::{AskOptions, Event, FinishReason, MemoryBytes, Statistics, TokenCounts, Turn},
+    answer::{AskOptions, Event, FinishReason, MemoryBytes, Pruned, Statistics, TokenCounts, Turn},
+    compression::{Before, Compression, Pruning, ThumbnailTokens},
     config::TileConfig,
     decode::Decoding,
     error::Error,
-    focus::{Features, Prefix, Visual},
+    focus::{Course, Features, Prefix, Visual},
     grid::{Grid, Thumbnail},
     looked::Looked,
     model::Model,
@@ -33,9 +30,7 @@ use crate::{
     prompt::{Detokenizer, Prompt},
     stage::Stage,
     storage::Stored,
-    text_sampler::Kept,
     tiles::{Tiles, tiles},
-    vision_sampler::Chooser,
 };
 
 /// A conversation on one or more pictures.
@@ -50,8 +45,8 @@ pub struct Conversation {
     tiles: Option<Tiles>,
     /// One per picture that has passed the vision tower.
     pub(crate) features: Vec<Features>,
-    /// How the scales were chosen, and the visual tokens of each picture.
-    pub(crate) visual: Option<(Chooser, Vec<Visual>)>,
+    /// The visual tokens of each picture, and what they were made by.
+    pub(crate) visual: Option<(MadeBy, Vec<Visual>)>,
     /// The ids up to the last picture, and the prefix of text and pictures.
     prefix: Option<(Vec<u32>, Prefix)>,
 }
@@ -64,10 +59,20 @@ struct Needs<'a> {
     prompt: &'a Prompt,
     /// Number of tokens of prompt and answer, without those of the pictures.
     around: usize,
-    chooser: Chooser,
+    before: &'a Before,
     /// Number of layers that the pictures pass without the question.
     depth: usize,
+    /// Whether the question is not known yet: nothing that depends on it is computed.
+    pictures_only: bool,
     pace: &'a Pace,
+}
+
+/// What visual tokens were made by.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MadeBy {
+    pub before: Before,
+    /// The ids of the question, if they depend on it.
+    question: Option<Vec<u32>>,
 }
 
 /// The time of each stage, without the caller's time between two events.
@@ -104,18 +109,17 @@ struct Request {
     prompt: Prompt,
     /// Number of tokens of prompt and answer, without those of the picture.
     around: usize,
-    /// How the scales are chosen.
-    chooser: Chooser,
-    /// The layer whose input is pruned; None: nothing is pruned.
-    layer: Option<usize>,
+    compression: Compression,
+    /// What is dropped inside the model, by rising layer.
+    prunings: Vec<Pruning>,
     /// Number of layers that the picture passes without the question.
     depth: usize,
 }
 
 impl Request {
-    fn needs<'a>(&'a self, pace: &'a Pace) -> Needs<'a> {
-        let Self { around, chooser, depth, .. } = *self;
-        Needs { prompt: &self.prompt, around, chooser, depth, pace }
+    fn needs<'a>(&'a self, pictures_only: bool, pace: &'a Pace) -> Needs<'a> {
+        let Self { prompt, around, compression, depth, .. } = self;
+        Needs { prompt, around: *around, before: &compression.before, depth: *depth, pictures_only, pace }
     }
 }
 
@@ -188,7 +192,7 @@ impl Conversation {
         Err(Error::Internal("the events of an answer ended before it was complete"))
     }
 
-    /// Runs both samplers for `question` without an answer, and returns the data of the attention overlay of the first picture.
+    /// Runs the compression for `question` without an answer, and returns the data of the attention overlay of the first picture.
     ///
     /// # Errors
     /// Those of [`Conversation::ask`].
@@ -199,7 +203,7 @@ impl Conversation {
                 return Ok(looked);
             }
         }
-        Err(Error::Internal("the events of an answer ended before the samplers had run"))
+        Err(Error::Internal("the events of an answer ended before the compression had run"))
     }
 
     /// Answers `question` as a stream of events. Dropping the stream stops the run; so does `options.cancel`.
@@ -236,7 +240,7 @@ impl Conversation {
             yield clock.end(Stage::Prompt);
             clock.resume();
 
-            while let Some(stage) = self.advance(&request.needs(pace)).await? {
+            while let Some(stage) = self.advance(&request.needs(false, pace)).await? {
                 yield clock.end(stage);
                 clock.resume();
             }
@@ -247,30 +251,41 @@ impl Conversation {
             let prompt = &request.prompt;
             let n: usize = visuals.iter().map(|visual| visual.tokens.dims()[0]).sum();
 
-            let asked = model.run(pace, model.question_prefill(prefix, prompt.after(), pace)).await?;
-            let kept = match request.layer {
-                Some(_) => {
-                    let keep = options.keep.unwrap_or(model.config.focus.keep());
-                    Some(model.run(pace, model.rank_visual(prefix, &asked, keep)).await?)
+            let mut course = model.run(pace, model.question_prefill(prefix, prompt.after(), pace)).await?;
+            let renumber = request.compression.within.renumbers();
+            let mut pruned: Vec<Pruned> = Vec::new();
+            for (i, pruning) in request.prunings.iter().enumerate() {
+                if i > 0 {
+                    model.run(pace, model.run_to(&mut course, pruning.layer, pace)).await?;
+                    clock.add(Stage::Prefill);
                 }
-                None => None,
-            };
-            let looked = model.run(pace, looked(&model, &self.grids, visuals, kept.as_ref())).await?;
-            if kept.is_some() {
-                yield clock.end(Stage::TextSampler);
+                let ranked = model.run(pace, model.rank(&course, pruning, n)).await?;
+                model.prune(&mut course, &ranked.kept, renumber)?;
+                let (importance, kept) = (ranked.importance, course.alive.clone());
+                pruned.push(Pruned { layer: pruning.layer, importance, kept });
+                clock.add(Stage::Prune);
+            }
+            let importance = pruned.first().map_or(&[][..], |first| &first.importance);
+            let looked = looked(&model, &request.compression, &self.grids, visuals, importance, &course.alive);
+            if !request.prunings.is_empty() {
+                yield clock.end(Stage::Prune);
                 clock.resume();
             }
-            for one in &looked.pictures {
+            for one in &looked {
                 yield Event::Looked(one.clone());
             }
             clock.resume();
 
-            let visual_kept = kept.is_some().then_some(looked.kept.as_slice());
             let mut answer = Answer::new(&model, prompt, options);
-            let before = prompt.text_tokens() + n;
+            let kept = course.alive.len();
+            let stock = self.stock_tokens();
+            let mut layers = Vec::new();
             let first = async {
-                let (cache, logits) = model.prefill(prefix, visual_kept, asked, pace).await?;
-                let mut decoding = model.answer(cache, prefix.depth, before, options.max_new_tokens);
+                model.run_to(&mut course, model.config.text.n_layers, pace).await?;
+                let logits = model.logits(&course)?;
+                let Course { cache, nexts, .. } = course;
+                layers.extend(cache.layers.iter().map(|layer| layer.len() - prompt.text_tokens()));
+                let mut decoding = model.answer(cache, &nexts, options.max_new_tokens);
                 let id = answer.choose(&mut decoding, logits).await?;
                 Ok((decoding, id))
             };
@@ -296,16 +311,11 @@ impl Conversation {
             }
             yield clock.end(Stage::Decode);
 
-            let dropped = (n - looked.kept.len()) as f64 * (1.0 - request.depth as f64 / model.config.text.n_layers as f64);
-            let tokens = TokenCounts {
-                all: self.stock_tokens(),
-                after_vision_sampler: n,
-                after_text_sampler: looked.kept.len(),
-            };
+            let tokens = TokenCounts { all: stock, compressed: n, kept };
             let steps = answer.ids.len() - 1;
             let statistics = Statistics {
                 tokens,
-                equivalent_share: (n as f64 - dropped) / tokens.all as f64,
+                equivalent_share: layers.iter().sum::<usize>() as f64 / (layers.len() * stock) as f64,
                 tokens_per_second: (steps > 0).then(|| steps as f64 * 1e3 / clock.stages[&Stage::Decode]),
                 stage_ms: clock.stages,
                 first_token_ms,
@@ -315,7 +325,19 @@ impl Conversation {
                     host_peak: memory::host_peak(),
                 },
             };
-            let turn = answer.turn(request.prompt.clone(), looked.pictures, statistics)?;
+            let (text, finish_reason) = answer.text()?;
+            let turn = Turn {
+                prompt: request.prompt.clone(),
+                looked,
+                text,
+                answer_ids: answer.ids,
+                finish_reason,
+                step_logits: answer.step_logits,
+                compression: request.compression.clone(),
+                pruned,
+                layers,
+                statistics,
+            };
             yield Event::Done(Box::new(turn));
         }
     }
@@ -323,16 +345,18 @@ impl Conversation {
     /// Checks a question and its options, and encodes the question.
     fn request(&self, question: &str, options: &AskOptions) -> Result<Request, Error> {
         let text = &self.model.config.text;
-        options.check(text.n_layers)?;
+        options.check(self.model.fits())?;
         if let Some(&bad) = options.forced.iter().find(|&&id| id as usize >= text.vocab) {
             let expected = format!("ids below the vocabulary's {}", text.vocab);
             return Err(Error::Option { option: "forced", expected, got: bad.to_string() });
         }
-        let (chooser, layer) = (self.chooser(options), self.pruned_layer(options));
+        let compression = options.compression_for(self.model.fits());
+        let prunings = compression.within.prunings(&self.model.config);
         let prompt = self.prompt(question)?;
         let around = prompt.text_tokens().saturating_add(options.max_new_tokens);
-        self.check_least(around, chooser)?;
-        Ok(Request { prompt, around, chooser, layer, depth: layer.unwrap_or(text.n_layers) })
+        self.check_least(around, &compression.before)?;
+        let depth = prunings.first().map_or(text.n_layers, |pruning| pruning.layer);
+        Ok(Request { prompt, around, compression, prunings, depth })
     }
 
     /// Computes what does not depend on the question: features, visual tokens, and their prefill through the lower layers.
@@ -344,7 +368,7 @@ impl Conversation {
         // Any question is suitable: the template determines the text up to the last picture.
         let request = self.request("?", options)?;
         let pace = Pace::new(&options.cancel);
-        let needs = request.needs(&pace);
+        let needs = request.needs(true, &pace);
         while self.advance(&needs).await?.is_some() {}
         Ok(())
     }
@@ -352,6 +376,16 @@ impl Conversation {
     /// Computes the next stage that depends on the picture only, and returns it; None if all are done.
     async fn advance(&mut self, needs: &Needs<'_>) -> Result<Option<Stage>, Error> {
         let model = self.model.clone();
+        let mut wanted = needs.before.wanted(&model.config.vision);
+        if let Some(had) = self.features.iter().map(|features| &features.wanted).find(|had| !had.covers(&wanted)) {
+            // The vision tower runs again: what is read of it was not kept. From now on both are.
+            wanted = wanted.with(had);
+            self.features.clear();
+            (self.tiles, self.visual, self.prefix) = (None, None, None);
+        } else if let Some(first) = self.features.first() {
+            // The pictures of a conversation have the same taps.
+            wanted = first.wanted.clone();
+        }
         let next = self.features.len();
         if let (Some(picture), Some(&grid)) = (self.pictures.get(next), self.grids.get(next)) {
             // Taken, not borrowed: tiles are large, and not needed after the features.
@@ -359,17 +393,27 @@ impl Conversation {
                 self.tiles = Some(tiles(picture, &self.cut)?);
                 return Ok(Some(Stage::Tiles));
             };
-            self.features.push(model.run(needs.pace, model.encode(tiles, grid, needs.pace)).await?);
+            self.features.push(model.run(needs.pace, model.encode(tiles, grid, &wanted, needs.pace)).await?);
             return Ok(Some(Stage::VisionTower));
         }
-        if self.visual.as_ref().is_none_or(|(by, _)| *by != needs.chooser) {
+        let question = model.reads_question(needs.before).then(|| needs.prompt.after().to_vec());
+        if question.is_some() && needs.pictures_only {
+            return Ok(None);
+        }
+        let made = MadeBy { before: needs.before.clone(), question };
+        if self.visual.as_ref().is_none_or(|(by, _)| *by != made) {
+            let words = match &made.question {
+                Some(ids) => Some(model.decoder().embed(ids, &model.device.device, &model.config.text)?),
+                None => None,
+            };
             let mut visuals = Vec::with_capacity(self.features.len());
             for features in &self.features {
-                visuals.push(model.run(needs.pace, model.compress(features, needs.chooser)).await?);
+                let tokens = model.compress(features, needs.before, words.clone(), needs.pace);
+                visuals.push(model.run(needs.pace, tokens).await?);
             }
             self.prefix = None;
-            self.visual = Some((needs.chooser, visuals));
-            return Ok(Some(Stage::VisionSampler));
+            self.visual = Some((made, visuals));
+            return Ok(Some(Stage::Compress));
         }
         let Some((_, visuals)) = &self.visual else { return Ok(None) };
         let tokens: usize = visuals.iter().map(|visual| visual.tokens.dims()[0]).sum();
@@ -388,27 +432,19 @@ impl Conversation {
         Ok(None)
     }
 
-    /// How the scales are chosen. Without a selector the sampler is off.
-    fn chooser(&self, options: &AskOptions) -> Chooser {
-        match options.random_scales {
-            _ if !(options.vision_is_on(&self.model.config) && self.model.has_selector()) => Chooser::Off,
-            None => Chooser::Selector,
-            Some(seed) => Chooser::Random(seed),
-        }
-    }
-
-    /// The layer whose input the text-guided sampler prunes. None: nothing is pruned.
-    fn pruned_layer(&self, options: &AskOptions) -> Option<usize> {
-        options.text_is_on(&self.model.config).then_some(options.layer.or(self.model.config.focus.text_layer)).flatten()
-    }
-
-    /// Checks the context before anything is computed, for the least number of visual tokens: all without the sampler, those
-    /// of the thumbnail with it.
-    fn check_least(&self, around: usize, chooser: Chooser) -> Result<(), Error> {
-        let of = |grid: &Grid| match (self.model.config.focus.thumbnail, chooser.samples()) {
-            (true, false) => grid.stock_tokens(),
-            (true, true) if grid.thumbnail != Thumbnail::Own => grid.patches * grid.patches,
-            _ => 1,
+    /// Checks the context before anything is computed, for the least number of visual tokens.
+    fn check_least(&self, around: usize, before: &Before) -> Result<(), Error> {
+        let of = |grid: &Grid| {
+            let thumbnail = match before {
+                Before::Vision { .. } => self.model.config.focus.thumbnail,
+                Before::Patches(patches) => patches.thumbnail == ThumbnailTokens::Keep,
+                _ => false,
+            };
+            match before {
+                Before::Every if self.model.config.focus.thumbnail => grid.stock_tokens(),
+                _ if thumbnail && grid.thumbnail != Thumbnail::Own => grid.patches * grid.patches,
+                _ => 1,
+            }
         };
         let least = self.grids.iter().map(of).sum();
         self.check_length(around.saturating_add(least))
@@ -476,42 +512,33 @@ fn with_progress(
     })
 }
 
-/// What the text-guided sampler kept of all pictures, and of each.
-struct Outcome {
-    /// Indices of the kept tokens among those of all pictures, rising.
-    kept: Vec<usize>,
-    pictures: Vec<Arc<Looked>>,
-}
-
-/// Reads importance and kept tokens in one round trip. Without `kept` all tokens are kept.
-async fn looked(model: &Model, grids: &[Grid], visuals: &[Visual], kept: Option<&Kept>) -> Result<Outcome, Error> {
-    let counts = visuals.iter().map(|visual| visual.tokens.dims()[0]);
-    let (importance, kept) = match kept {
-        None => (Vec::new(), (0..counts.clone().sum()).collect()),
-        Some(Kept { importance, visual }) => {
-            let reads = Transaction::default().register(importance.clone()).register(visual.clone());
-            let mut read = read_all(reads).await?.into_iter();
-            (read.next().map_or_else(Vec::new, into_f32), read.next().map_or_else(Vec::new, into_indices))
-        }
-    };
+/// The data of the attention overlays. `importance` of the visual tokens of all pictures, or empty; `kept`: indices among them.
+fn looked(
+    model: &Model,
+    compression: &Compression,
+    grids: &[Grid],
+    visuals: &[Visual],
+    importance: &[f32],
+    kept: &[usize],
+) -> Vec<Arc<Looked>> {
     let scales = Arc::new(model.config.focus.scales.clone());
     let mut first = 0;
     let mut pictures = Vec::with_capacity(visuals.len());
-    for ((&grid, visual), count) in grids.iter().zip(visuals).zip(counts) {
-        let own = first..first + count;
+    for (&grid, visual) in grids.iter().zip(visuals) {
+        let own = first..first + visual.origins.len();
         pictures.push(Arc::new(Looked {
             grid,
+            compression: compression.to_string(),
             window: model.config.focus.window,
             scales: scales.clone(),
             choice: visual.choice.clone(),
-            thumbnail: visual.thumbnail,
-            boxes: visual.boxes.clone(),
+            origins: visual.origins.clone(),
             importance: importance.get(own.clone()).unwrap_or_default().to_vec(),
             kept: kept.iter().filter(|index| own.contains(index)).map(|index| index - first).collect(),
         }));
-        first += count;
+        first = own.end;
     }
-    Ok(Outcome { kept, pictures })
+    pictures
 }
 
 /// An answer while its tokens are chosen.
@@ -576,17 +603,8 @@ impl<'a> Answer<'a> {
         self.ids.len() == self.options.max_new_tokens || self.is_stopped()
     }
 
-    fn turn(self, prompt: Prompt, looked: Vec<Arc<Looked>>, statistics: Statistics) -> Result<Turn, Error> {
+    fn text(&self) -> Result<(String, FinishReason), Error> {
         let finish_reason = if self.is_stopped() { FinishReason::Stop } else { FinishReason::Length };
-        let text = self.model.decode(&self.ids)?;
-        Ok(Turn {
-            prompt,
-            looked,
-            text,
-            answer_ids: self.ids,
-            step_logits: self.step_logits,
-            finish_reason,
-            statistics,
-        })
+        Ok((self.model.decode(&self.ids)?, finish_reason))
     }
 }

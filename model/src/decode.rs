@@ -1,7 +1,7 @@
 //! The steps of an answer, one token each. Input: the caches of the prompt. Output: the logits of each token.
 //!
 //! What a step needs is on the device: the last token, its place, and a rotary table for the whole answer. So a greedy step
-//! uploads nothing, and reads four numbers back.
+//! uploads nothing, and reads four numbers back. Only a compression that prunes at several layers uploads a few numbers per step.
 
 use burn::tensor::{Int, Tensor};
 use fovea_runtime::{
@@ -15,40 +15,67 @@ use crate::{error::Error, model::Model, pace::Pace, rope::Rotation};
 /// Tokens of an answer for which caches and rotary table have room at once. A question may allow very many tokens.
 const ROOM: usize = 512;
 
+/// Neighbouring layers whose caches have the same tokens.
+struct Group {
+    /// The layer after its last one.
+    end: usize,
+    /// Position of the first token of the answer.
+    next: usize,
+}
+
 /// An answer on the device.
 pub(crate) struct Decoding {
     pub(crate) cache: KvCache,
-    /// Positions of some tokens of the answer, from number `first` on.
-    rotation: Rotation,
+    groups: Vec<Group>,
+    /// For every group the positions of some tokens of the answer, from number `first` on.
+    rotations: Vec<Rotation>,
     first: usize,
     /// See [`Cursor`].
     state: Tensor<1, Int>,
     /// Tokens of the answer that were chosen, and the last one.
     chosen: usize,
     last: u32,
-    /// Number of layers below the text-guided sampler.
-    depth: usize,
-    /// Number of tokens before the answer, and most tokens of the answer.
-    before: usize,
+    /// Most tokens of the answer.
     most: usize,
 }
 
 impl Model {
-    /// Makes room in the caches for at most `most` tokens from position `first` on, and returns their rotations.
-    fn make_room(&self, cache: &mut KvCache, first: usize, most: usize) -> Rotation {
+    /// Makes room in the caches for at most `most` tokens after number `token` of the answer, and returns their rotations.
+    fn make_room(&self, cache: &mut KvCache, groups: &[Group], token: usize, most: usize) -> Vec<Rotation> {
         let count = ROOM.min(most).max(1);
         cache.layers.iter_mut().for_each(|layer| layer.reserve(count));
-        self.rope.at(&(first..first + count).collect::<Vec<usize>>(), &self.device.device)
+        let mut rotations: Vec<Rotation> = Vec::with_capacity(groups.len());
+        for (i, group) in groups.iter().enumerate() {
+            let same = groups[..i].iter().position(|other| other.next == group.next);
+            let first = group.next + token;
+            rotations.push(match same.and_then(|same| rotations.get(same)) {
+                Some(rotation) => rotation.clone(),
+                None => self.rope.at(&(first..first + count).collect::<Vec<usize>>(), &self.device.device),
+            });
+        }
+        rotations
     }
 
-    /// An answer of at most `most` tokens after `before` tokens, whose caches are given. The layers up to `depth` may have more
-    /// tokens than those above.
-    pub(crate) fn answer(&self, mut cache: KvCache, depth: usize, before: usize, most: usize) -> Decoding {
+    /// An answer of at most `most` tokens. `nexts` has the position of its first token in every layer: a compression may drop tokens
+    /// between layers, and number the others again.
+    pub(crate) fn answer(&self, mut cache: KvCache, nexts: &[usize], most: usize) -> Decoding {
         let device = &self.device.device;
+        let mut groups: Vec<Group> = Vec::new();
+        let mut before = None;
+        for (i, (layer, &next)) in cache.layers.iter().zip(nexts).enumerate() {
+            if before == Some((layer.len(), next))
+                && let Some(group) = groups.last_mut()
+            {
+                group.end = i + 1;
+            } else {
+                groups.push(Group { end: i + 1, next });
+            }
+            before = Some((layer.len(), next));
+        }
         // Before the first token: the choice of each token moves the place.
         let state = Cursor::words(0, -1, lengths(&cache).map(|len| len.wrapping_sub(1)), device);
-        let rotation = self.make_room(&mut cache, before, most);
-        Decoding { cache, rotation, first: 0, state, chosen: 0, last: 0, depth, before, most }
+        let rotations = self.make_room(&mut cache, &groups, 0, most);
+        Decoding { cache, groups, rotations, first: 0, state, chosen: 0, last: 0, most }
     }
 
     /// Chooses the most likely token on the device. None: a logit is not finite.
@@ -83,18 +110,33 @@ impl Model {
         let token = decoding.chosen.saturating_sub(1);
         if token == decoding.first + ROOM {
             let left = decoding.most.saturating_sub(token);
-            decoding.rotation = self.make_room(&mut decoding.cache, decoding.before + token, left);
+            decoding.rotations = self.make_room(&mut decoding.cache, &decoding.groups, token, left);
             decoding.first = token;
             decoding.state = Cursor::words(decoding.last, 0, lengths(&decoding.cache), &self.device.device);
         }
         let mut hidden = self.decoder().embed_first(decoding.state.clone(), 1, config)?;
-        let at = |slot| Cursor { state: decoding.state.clone(), slot, first: token - decoding.first };
-        let (lower, upper) = (at(Cursor::LOWER), at(Cursor::UPPER));
+        let first = token - decoding.first;
         // Move each cache in and out, so that it has one owner and is written in place.
         let caches = std::mem::take(&mut decoding.cache.layers);
+        let two = decoding.groups.len() <= 2;
+        let (mut group, mut at) = (usize::MAX, None);
         for (i, (layer, held)) in self.decoder().layers.iter().zip(caches).enumerate() {
-            let at = (&decoding.rotation, if i < decoding.depth { &lower } else { &upper });
-            let (out, grown) = layer.forward(hidden, at, held, config, (self.steps, pace)).await?;
+            let own = decoding.groups.partition_point(|group| group.end <= i);
+            if own != group {
+                // The device counts the tokens of two groups itself; further groups need an upload.
+                let cursor = match (two, own) {
+                    (true, 0) => Cursor { state: decoding.state.clone(), slot: Cursor::LOWER, first },
+                    (true, _) => Cursor { state: decoding.state.clone(), slot: Cursor::UPPER, first },
+                    (false, _) => {
+                        let state = Cursor::words(0, first as i32, [held.len(); 2], &self.device.device);
+                        Cursor { state, slot: Cursor::LOWER, first }
+                    }
+                };
+                (group, at) = (own, Some(cursor));
+            }
+            let missing = Error::Internal("a layer without a cache");
+            let (Some(rotation), Some(at)) = (decoding.rotations.get(own), &at) else { return Err(missing) };
+            let (out, grown) = layer.forward(hidden, (rotation, at), held, config, (self.steps, pace)).await?;
             decoding.cache.layers.push(grown);
             hidden = out;
         }
@@ -102,7 +144,7 @@ impl Model {
     }
 }
 
-/// Tokens in the caches below and above the text-guided sampler.
+/// Tokens in the caches of the first and of the last layer.
 fn lengths(cache: &KvCache) -> [usize; 2] {
     let len = |layer: Option<&LayerCache>| layer.map_or(0, LayerCache::len);
     [len(cache.layers.first()), len(cache.layers.last())]

@@ -2,39 +2,40 @@
 //!
 //! ```text
 //! picture -> tiles -> vision tower -> projector -> map and thumbnail            encode
-//!         -> vision-guided sampler: one scale per region                        compress
+//!         -> compression before the model: the visual tokens                    compress (compress.rs)
 //!         -> text before and visual tokens through the lower layers             image_prefill
 //! question through the same layers                                              question_prefill
-//!         -> text-guided sampler: importance of each visual token               rank_visual
-//!         -> kept tokens and question through the upper layers -> logits        prefill
+//!         -> importance of each visual token, which of them stay                rank, prune
+//!         -> kept tokens and question through the upper layers                  run_to
+//!         -> logits                                                             logits
 //! ```
 //!
 //! Causal attention makes everything before the question independent of it. So the first three functions run once per
-//! picture, the others once per question.
+//! picture, the others once per question. A compression may prune at several layers: rank, prune and run_to are repeated.
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Tensor, TensorData, Transaction};
+use burn::tensor::{DType, Tensor, TensorData, Transaction, activation::softmax};
 use fovea_runtime::{
-    Keep, TokenBox,
     kv_cache::{KvCache, LayerCache},
-    network_ops::Cursor,
+    network_ops::{After, Cursor, Weight, linear},
     read::{into_f32, into_indices, read_all, settle},
-    sampler_ops::{indices, row_gather},
+    sampler_ops::{indices, row_gather, text_score, top_k},
 };
 
 use crate::{
+    compression::{Pruning, Score},
     decoder::DecoderLayer,
     error::Error,
-    grid::{Grid, Newline, Thumbnail},
+    grid::Grid,
+    looked::Origin,
     model::Model,
     network::Network,
     pace::{Pace, Progress},
     rope::Rotation,
     stage::Stage,
-    text_sampler::{Kept, text_guided},
+    taps::{Taps, Wanted},
     tiles::Tiles,
-    vision_sampler::{Chooser, every_box, every_token, vision_guided},
 };
 
 /// The vision tower's output for a picture, independent of every setting.
@@ -46,6 +47,9 @@ pub(crate) struct Features {
     pub map: Option<Tensor<3>>,
     /// Position of the map on the tiles.
     pub grid: Grid,
+    /// What a compression reads of the vision tower besides the features, and what was requested.
+    pub taps: Taps,
+    pub wanted: Wanted,
 }
 
 /// The visual tokens of a picture, in the order in which the text model sees them.
@@ -55,14 +59,12 @@ pub(crate) struct Visual {
     pub tokens: Tensor<2>,
     /// Number of tokens in each place that the picture has in the prompt.
     pub places: Vec<usize>,
-    /// Number of tokens of the thumbnail.
-    pub thumbnail: usize,
     /// Z, (regions, scales), block by block; empty without the sampler.
     pub scale_logits: Vec<f32>,
     /// Index of every region's scale, block by block; empty without the sampler.
     pub choice: Arc<Vec<usize>>,
-    /// The patches of every token that is not the thumbnail's.
-    pub boxes: Arc<Vec<TokenBox>>,
+    /// What each token is made of.
+    pub origins: Arc<Vec<Origin>>,
 }
 
 /// The text before the last picture's end and all visual tokens after the first `depth` layers.
@@ -80,131 +82,58 @@ pub(crate) struct Prefix {
     pub cache: KvCache,
 }
 
-/// A question after the layers that the prefix has passed.
+/// Pictures and question on their way through the layers.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
-    /// The input of layer `depth` of the prefix, (T, C).
+pub(crate) struct Course {
+    /// Number of layers that they have passed.
+    pub depth: usize,
+    /// The input of layer `depth`, (rows, C): text, the visual tokens that are left, and the question.
     hidden: Tensor<2>,
-    /// Positions of its tokens: after the prefix.
+    /// Positions of the rows.
     rotation: Rotation,
-    /// The caches of the passed layers: prefix and question.
-    cache: KvCache,
+    /// Rows of the visual tokens that are left, rising.
+    visual: Vec<usize>,
+    /// Their indices among all visual tokens.
+    pub alive: Vec<usize>,
+    /// The first row of the question.
+    question: usize,
+    /// The last row of the input of layer `depth - 1`.
+    below: Option<Tensor<2>>,
+    /// Position after the last token.
+    next: usize,
+    /// The caches of the passed layers.
+    pub cache: KvCache,
+    /// For every passed layer the position after its last token.
+    pub nexts: Vec<usize>,
+}
+
+/// The importance of visual tokens, and which of them stay.
+#[derive(Clone, Debug)]
+pub(crate) struct Ranked {
+    /// One value per visual token that was left.
+    pub importance: Vec<f32>,
+    /// Indices of those that stay, rising.
+    pub kept: Vec<usize>,
 }
 
 impl Model {
-    /// Tiles -> features. `pixel_values` (tiles, 3, S, S), in the order of [`Tiles`].
-    pub(crate) async fn encode(&self, tiles: Tiles, grid: Grid, pace: &Pace) -> Result<Features, Error> {
+    /// Tiles -> features, and what a compression reads besides them. `pixel_values` (tiles, 3, S, S), in the order of [`Tiles`].
+    pub(crate) async fn encode(
+        &self,
+        tiles: Tiles,
+        grid: Grid,
+        wanted: &Wanted,
+        pace: &Pace,
+    ) -> Result<Features, Error> {
         let shape = [tiles.count, 3, tiles.side, tiles.side];
         let pixels = TensorData::new(tiles.pixel_values, shape);
         let pixels = Tensor::from_data(pixels, (&self.device.device, DType::F32));
         let Network { tower, projector, .. } = &self.network;
-        let features = tower.forward(pixels, &self.config.vision, self.steps, pace).await?;
+        let (features, taps) = tower.forward(pixels, &self.config.vision, wanted, self.steps, pace).await?;
         let features = projector.forward(features, &self.config, self.steps, pace).await?; // (tiles, P*P, C)
-        let (p, c) = (grid.patches, self.config.text.d_model);
-        let (thumbnail, first) = match grid.thumbnail {
-            Thumbnail::First => (0, 1),
-            Thumbnail::Last => (tiles.count - 1, 0),
-            Thumbnail::Own => (0, 0),
-        };
-        let thumbnail = features.clone().narrow(0, thumbnail, 1).reshape([p * p, c]);
-        let map = (grid.height > 0 && grid.width > 0).then(|| {
-            let tiles = features.narrow(0, first, grid.rows * grid.cols);
-            let canvas = tiles.reshape([grid.rows, grid.cols, p, p, c]).permute([0, 2, 1, 3, 4]);
-            let canvas = canvas.reshape([grid.rows * p, grid.cols * p, c]);
-            let (height, width) = grid.cut;
-            shrunk(canvas.narrow(0, grid.top, height).narrow(1, grid.left, width), [grid.height, grid.width])
-        });
+        let (thumbnail, map) = laid_out(features, &grid);
         settle(map.as_ref().map_or(&thumbnail.clone().unsqueeze::<3>(), |map| map)).await?;
-        Ok(Features { thumbnail, map, grid })
-    }
-
-    /// Features -> visual tokens: with the vision-guided sampler, or every token as in the family's own sequence.
-    ///
-    /// Each block of the map has its own regions and its own place in the prompt.
-    pub(crate) async fn compress(&self, features: &Features, chooser: Chooser) -> Result<Visual, Error> {
-        let grid = features.grid;
-        let newline = self.network.newline.as_ref().map(|newline| newline.val());
-        let row_end = newline.clone().filter(|_| grid.newline == Newline::Rows);
-        let selector = self.network.selector.as_ref();
-        let (selector, random) = match chooser {
-            Chooser::Off => (None, None),
-            Chooser::Selector => (selector, None),
-            Chooser::Random(seed) => (selector, Some(seed)),
-        };
-        let (mut parts, mut boxes, mut sampled) = (Vec::new(), Vec::new(), Vec::new());
-        for (block, [y0, x0, y1, x1]) in grid.blocks().into_iter().enumerate() {
-            let (height, width) = (y1 - y0, x1 - x0);
-            let map = features.map.as_ref().map(|map| map.clone().narrow(0, y0, height).narrow(1, x0, width));
-            parts.push(match (selector, map) {
-                (Some(selector), Some(map)) => {
-                    let (thumbnail, focus) = (&features.thumbnail, &self.config.focus);
-                    // One seed per block, or all tiles would have the same random scales.
-                    let random = random.map(|seed| seed.wrapping_add(block as u64));
-                    let s = vision_guided(&map, thumbnail, row_end.clone(), selector, focus, random).await?;
-                    sampled.push((s.logits, s.choice, s.boxes, [y0, x0]));
-                    s.tokens
-                }
-                (Some(_), None) => None,
-                (None, map) => {
-                    let moved = |[top, left, bottom, right]: TokenBox| [top + y0, left + x0, bottom + y0, right + x0];
-                    boxes.extend(every_box(height, width, row_end.is_some()).into_iter().map(moved));
-                    every_token(map.as_ref(), height, row_end.clone())
-                }
-            });
-        }
-        let mut places: Vec<usize> =
-            parts.iter().map(|part| part.as_ref().map_or(0, |tokens| tokens.dims()[0])).collect();
-        let mut parts: Vec<Tensor<2>> = parts.into_iter().flatten().collect();
-        if let Some(newline) = newline.filter(|_| grid.newline == Newline::End)
-            && let Some(last) = places.last_mut()
-        {
-            *last += 1;
-            parts.push(newline.unsqueeze());
-        }
-        // If only the thumbnail remains it is kept, even if the config drops it, or if it is the map's own.
-        let alone = parts.is_empty();
-        let sent = alone || self.config.focus.thumbnail && grid.thumbnail != Thumbnail::Own;
-        let thumbnail = if sent { features.thumbnail.dims()[0] } else { 0 };
-        match grid.thumbnail {
-            Thumbnail::Last => places.push(thumbnail),
-            Thumbnail::First | Thumbnail::Own => places.iter_mut().take(1).for_each(|first| *first += thumbnail),
-        }
-        if sent {
-            let at = if grid.thumbnail == Thumbnail::Last { parts.len() } else { 0 };
-            parts.insert(at, features.thumbnail.clone());
-        }
-        let tokens = Tensor::cat(parts, 0);
-        let sampled = self.read_choices(&tokens, sampled).await?;
-        let ends =
-            (grid.newline == Newline::End).then_some([grid.height.max(1) - 1, grid.width, grid.height, grid.width]);
-        let boxes = sampled.boxes.unwrap_or(boxes).into_iter().chain(ends).collect();
-        let (scale_logits, choice) = (sampled.logits, Arc::new(sampled.choice));
-        Ok(Visual { tokens, places, thumbnail, scale_logits, choice, boxes: Arc::new(boxes) })
-    }
-
-    /// Reads what the sampler chose in each block, in one round trip; without blocks it waits for `tokens`.
-    ///
-    /// The choices are for display only; no computation depends on them.
-    async fn read_choices(&self, tokens: &Tensor<2>, blocks: Vec<Block>) -> Result<Choices, Error> {
-        if blocks.is_empty() {
-            settle(tokens).await?;
-            return Ok(Choices { logits: Vec::new(), choice: Vec::new(), boxes: None });
-        }
-        let mut reads = Transaction::default();
-        for (logits, choice, boxes, _) in &blocks {
-            reads = reads.register(logits.clone()).register(choice.clone());
-            reads = boxes.iter().cloned().fold(reads, Transaction::register);
-        }
-        let mut read = read_all(reads).await?.into_iter();
-        let (mut logits, mut choice, mut boxes) = (Vec::new(), Vec::new(), Vec::new());
-        for (_, _, has_boxes, [y0, x0]) in &blocks {
-            logits.extend(read.next().map_or_else(Vec::new, into_f32));
-            choice.extend(read.next().map_or_else(Vec::new, into_indices));
-            let own = if has_boxes.is_some() { read.next().map_or_else(Vec::new, into_indices) } else { Vec::new() };
-            let (own, _) = own.as_chunks::<4>();
-            boxes.extend(own.iter().map(|[top, left, bottom, right]| [top + y0, left + x0, bottom + y0, right + x0]));
-        }
-        Ok(Choices { logits, choice, boxes: Some(boxes) })
+        Ok(Features { thumbnail, map, grid, taps, wanted: wanted.clone() })
     }
 
     /// Text and visual tokens up to the end of the last picture, as embeddings: a prefix that has passed no layer.
@@ -259,86 +188,159 @@ impl Model {
         Ok(())
     }
 
-    /// Runs the question through the layers that the prefix has passed: its hidden states, and the caches of both.
+    /// Runs the question through the layers that the prefix has passed, and joins both.
     ///
     /// `after` are the ids after the picture.
-    pub(crate) async fn question_prefill(
-        &self,
-        prefix: &Prefix,
-        after: &[u32],
-        pace: &Pace,
-    ) -> Result<Question, Error> {
+    pub(crate) async fn question_prefill(&self, prefix: &Prefix, after: &[u32], pace: &Pace) -> Result<Course, Error> {
         let start = prefix.hidden.dims()[0];
         let positions: Vec<usize> = (start..start + after.len()).collect();
         let rotation = self.rope.at(&positions, &self.device.device);
         let mut hidden = self.decoder().embed(after, &self.device.device, &self.config.text)?;
-        let mut cache = KvCache::default();
+        let (mut cache, mut below) = (KvCache::default(), None);
         let layers = prefix.cache.layers.len();
         for (i, (layer, held)) in self.decoder().layers.iter().zip(&prefix.cache.layers).enumerate() {
-            let at = At { stage: Stage::TextSampler, layer: i, layers };
+            let at = At { stage: Stage::Prune, layer: i, layers };
+            if i + 1 == layers {
+                below = Some(hidden.clone().narrow(0, after.len() - 1, 1));
+            }
             let (out, grown) = self.through(layer, hidden, &rotation, Some(held.clone()), at, pace).await?;
             cache.layers.push(grown);
             hidden = out;
         }
-        Ok(Question { hidden, rotation, cache })
+        let next = start + after.len();
+        // After the last layer only the question's rows are read.
+        let joined = layers < self.config.text.n_layers;
+        Ok(Course {
+            depth: prefix.depth,
+            hidden: if joined { Tensor::cat(vec![prefix.hidden.clone(), hidden], 0) } else { hidden },
+            rotation: prefix.rotation.then(&rotation),
+            question: start,
+            visual: prefix.visual.clone(),
+            alive: (0..prefix.visual.len()).collect(),
+            below,
+            next,
+            cache,
+            nexts: vec![next; layers],
+        })
     }
 
-    /// Importance of the visual tokens for the question, and the tokens to keep.
-    pub(crate) async fn rank_visual(&self, prefix: &Prefix, question: &Question, keep: Keep) -> Result<Kept, Error> {
-        let layer = &self.decoder().layers[prefix.depth];
-        let (visual, positions) = self.rows(prefix, &prefix.visual)?;
-        let (rope, config) = (self.config.focus.score_rope, &self.config.text);
-        let query = layer.score_query(question.hidden.clone(), rope.then_some(&question.rotation), config)?;
-        let key = layer.score_key(visual, rope.then_some(&positions), config)?;
-        text_guided(query, key, keep).await
+    /// Importance of the visual tokens that are left, and which of them stay. `first` is the number of visual tokens of the pictures.
+    ///
+    /// # Errors
+    /// Those of the custom operations.
+    pub(crate) async fn rank(&self, course: &Course, pruning: &Pruning, first: usize) -> Result<Ranked, Error> {
+        let config = &self.config.text;
+        let layer = &self.decoder().layers[course.depth.min(config.n_layers - 1)];
+        let rows = course.hidden.dims()[0];
+        let last = (course.hidden.clone().narrow(0, rows - 1, 1), course.rotation.narrow(rows - 1, 1));
+        let importance = match pruning.score {
+            Score::Text => {
+                let at = course.question;
+                let question = (course.hidden.clone().narrow(0, at, rows - at), course.rotation.narrow(at, rows - at));
+                let (visual, positions) = self.rows(course, &course.visual)?;
+                let rope = self.config.focus.score_rope;
+                let query = layer.score_query(question.0, rope.then_some(&question.1), config)?;
+                text_score(query, layer.score_key(visual, rope.then_some(&positions), config)?)?
+            }
+            Score::RowOwn => {
+                let query = layer.score_query(last.0, Some(&last.1), config)?;
+                let key = layer.score_key(course.hidden.clone(), Some(&course.rotation), config)?;
+                self.of_visual(course, self.attention_row(query, key)?)?
+            }
+            Score::RowBelow => {
+                let missing = Error::Internal("no layer is below the first one");
+                let (Some(below), Some(cache)) = (&course.below, course.cache.layers.last()) else {
+                    return Err(missing);
+                };
+                let layer = &self.decoder().layers[course.depth - 1];
+                let query = layer.score_query(below.clone(), Some(&last.1), config)?;
+                // The keys that this layer's attention has just used.
+                let key = cache.whole().0.narrow(1, 0, cache.len()).cast(DType::F32);
+                self.of_visual(course, self.attention_row(query, key)?)?
+            }
+        };
+        let kept = top_k(importance.clone(), pruning.keep.keep(first)).await?;
+        let mut read = read_all(Transaction::default().register(importance).register(kept)).await?.into_iter();
+        let importance = read.next().map_or_else(Vec::new, into_f32);
+        Ok(Ranked { importance, kept: read.next().map_or_else(Vec::new, into_indices) })
     }
 
-    /// Some rows of the prefix, with their positions. `at` rises.
-    fn rows(&self, prefix: &Prefix, at: &[usize]) -> Result<(Tensor<2>, Rotation), Error> {
-        let count = prefix.hidden.dims()[0];
+    /// Attention of one token, mean over the query heads: `mean_h softmax_j(q_h . k_j,h)`, scaled as in the model's attention.
+    ///
+    /// # Shapes
+    /// `query` (n_heads, 1, d_head), `key` (n_kv_heads, tokens, d_head) -> (tokens).
+    fn attention_row(&self, query: Tensor<3>, key: Tensor<3>) -> Result<Tensor<1>, Error> {
+        let [heads, _, d] = query.dims();
+        let [groups, tokens, _] = key.dims();
+        let query = query.reshape([heads, d]);
+        let share = heads / groups;
+        let mut scores = Vec::with_capacity(groups);
+        for group in 0..groups {
+            let key = key.clone().narrow(0, group, 1).reshape([tokens, d]);
+            let query = query.clone().narrow(0, group * share, share);
+            scores.push(linear(query, &[Weight::Float(key)], None, None, After::Nothing)?);
+        }
+        let scores = Tensor::cat(scores, 0) * self.config.text.attention_factor();
+        Ok(softmax(scores, 1).mean_dim(0).reshape([tokens]))
+    }
+
+    /// The values of the visual tokens that are left, of one value per row.
+    fn of_visual(&self, course: &Course, values: Tensor<1>) -> Result<Tensor<1>, Error> {
+        let rows = values.dims()[0];
+        let at = indices(&course.visual, rows, &self.device.device)?;
+        let values: Tensor<3> = row_gather(values.reshape([1, rows, 1]), at)?;
+        Ok(values.reshape([course.visual.len()]))
+    }
+
+    /// Some rows, with their positions. `at` rises.
+    fn rows(&self, course: &Course, at: &[usize]) -> Result<(Tensor<2>, Rotation), Error> {
+        let count = course.hidden.dims()[0];
         let first = at.first().copied().unwrap_or(0);
         if at.last().is_some_and(|last| last - first + 1 == at.len()) {
-            return Ok((prefix.hidden.clone().narrow(0, first, at.len()), prefix.rotation.narrow(first, at.len())));
+            return Ok((course.hidden.clone().narrow(0, first, at.len()), course.rotation.narrow(first, at.len())));
         }
         let at = indices(at, count, &self.device.device)?;
-        let rows = row_gather(prefix.hidden.clone().unsqueeze::<3>(), at.clone())?;
-        Ok((rows.squeeze_dim(0), prefix.rotation.pick(&at)?))
+        let rows = row_gather(course.hidden.clone().unsqueeze::<3>(), at.clone())?;
+        Ok((rows.squeeze_dim(0), course.rotation.pick(&at)?))
     }
 
-    /// Runs kept tokens and question through the layers after `depth`: the caches of all layers, and logits (1, vocab).
-    ///
-    /// `kept` are the indices of the kept visual tokens, rising; None: all. They keep their order and their original positions.
-    pub(crate) async fn prefill(
-        &self,
-        prefix: &Prefix,
-        kept: Option<&[usize]>,
-        question: Question,
-        pace: &Pace,
-    ) -> Result<(KvCache, Tensor<2>), Error> {
-        let Question { mut hidden, rotation, mut cache } = question;
-        if prefix.depth < self.decoder().layers.len() {
-            let (picture, positions) = match kept {
-                None => (prefix.hidden.clone(), prefix.rotation.clone()),
-                Some(kept) => {
-                    // Text is not pruned.
-                    let mut stays = vec![true; prefix.hidden.dims()[0]];
-                    prefix.visual.iter().for_each(|&row| stays[row] = false);
-                    kept.iter().filter_map(|&index| prefix.visual.get(index)).for_each(|&row| stays[row] = true);
-                    let at: Vec<usize> = (0..stays.len()).filter(|&row| stays[row]).collect();
-                    self.rows(prefix, &at)?
-                }
-            };
-            hidden = Tensor::cat(vec![picture, hidden], 0);
-            let rotation = positions.then(&rotation);
-            let upper = &self.decoder().layers[prefix.depth..];
-            for (i, layer) in upper.iter().enumerate() {
-                let at = At { stage: Stage::Prefill, layer: i, layers: upper.len() };
-                let (out, grown) = self.through(layer, hidden, &rotation, None, at, pace).await?;
-                cache.layers.push(grown);
-                hidden = out;
-            }
+    /// Drops all visual tokens but `kept`, indices among those that are left, rising. Tokens keep their order; they keep their positions
+    /// too, or with `renumber` they get 0, 1, 2, ...
+    pub(crate) fn prune(&self, course: &mut Course, kept: &[usize], renumber: bool) -> Result<(), Error> {
+        // Text is not pruned.
+        let mut stays = vec![true; course.hidden.dims()[0]];
+        course.visual.iter().for_each(|&row| stays[row] = false);
+        kept.iter().filter_map(|&index| course.visual.get(index)).for_each(|&row| stays[row] = true);
+        let at: Vec<usize> = (0..stays.len()).filter(|&row| stays[row]).collect();
+        let (hidden, rotation) = self.rows(course, &at)?;
+        let left: Vec<usize> = kept.iter().filter_map(|&index| course.visual.get(index).copied()).collect();
+        course.alive = kept.iter().filter_map(|&index| course.alive.get(index).copied()).collect();
+        course.visual = left.iter().map(|row| at.partition_point(|other| other < row)).collect();
+        course.question = at.partition_point(|&other| other < course.question);
+        (course.hidden, course.rotation) = (hidden, rotation);
+        if renumber {
+            course.rotation = self.rope.at(&(0..at.len()).collect::<Vec<_>>(), &self.device.device);
+            course.next = at.len();
         }
-        Ok((cache, self.decoder().logits(hidden)?))
+        Ok(())
+    }
+
+    /// Runs all rows through the layers up to `depth`.
+    pub(crate) async fn run_to(&self, course: &mut Course, depth: usize, pace: &Pace) -> Result<(), Error> {
+        let from = course.depth;
+        for (i, layer) in self.decoder().layers.iter().enumerate().take(depth).skip(from) {
+            let at = At { stage: Stage::Prefill, layer: i - from, layers: depth - from };
+            let (hidden, grown) = self.through(layer, course.hidden.clone(), &course.rotation, None, at, pace).await?;
+            course.cache.layers.push(grown);
+            course.nexts.push(course.next);
+            (course.hidden, course.depth) = (hidden, i + 1);
+        }
+        Ok(())
+    }
+
+    /// Logits of the first token of the answer, (1, vocab).
+    pub(crate) fn logits(&self, course: &Course) -> Result<Tensor<2>, Error> {
+        self.decoder().logits(course.hidden.clone())
     }
 
     /// Runs new tokens through one layer, some rows at once: a row depends on earlier rows only, through the cache.
@@ -381,15 +383,21 @@ impl Model {
     }
 }
 
-/// What the vision-guided sampler made of one block of the map, on the device, and the block's first row and column.
-type Block = (Tensor<2>, Tensor<1, Int>, Option<Tensor<2, Int>>, [usize; 2]);
-
-/// What the vision-guided sampler chose in all blocks, on the host.
-struct Choices {
-    logits: Vec<f32>,
-    choice: Vec<usize>,
-    /// None without the sampler.
-    boxes: Option<Vec<TokenBox>>,
+/// Features of all tiles -> thumbnail, and the map without padding; None if nothing remains of it.
+///
+/// # Shapes
+/// (tiles, P*P, C) -> (P*P, C), and (Hx, Wx, C).
+pub(crate) fn laid_out(features: Tensor<3>, grid: &Grid) -> (Tensor<2>, Option<Tensor<3>>) {
+    let (p, c) = (grid.patches, features.dims()[2]);
+    let thumbnail = features.clone().narrow(0, grid.whole_tile(), 1).reshape([p * p, c]);
+    let map = (grid.height > 0 && grid.width > 0).then(|| {
+        let tiles = features.narrow(0, grid.tile_of(1), grid.rows * grid.cols);
+        let canvas = tiles.reshape([grid.rows, grid.cols, p, p, c]).permute([0, 2, 1, 3, 4]);
+        let canvas = canvas.reshape([grid.rows * p, grid.cols * p, c]);
+        let (height, width) = grid.cut;
+        shrunk(canvas.narrow(0, grid.top, height).narrow(1, grid.left, width), [grid.height, grid.width])
+    });
+    (thumbnail, map)
 }
 
 /// A map of another size: bilinear, not antialiased, pixel centres at half (`torch.nn.functional.interpolate`). LLaVA-OneVision

@@ -180,6 +180,19 @@ impl Grid {
         self.rows * self.cols + usize::from(self.thumbnail != Thumbnail::Own)
     }
 
+    /// The index of the whole picture among the tiles that the vision tower reads.
+    pub(crate) fn whole_tile(&self) -> usize {
+        if self.thumbnail == Thumbnail::Last { self.rows * self.cols } else { 0 }
+    }
+
+    /// The index of a tile among those that the vision tower reads: 0 is the whole picture, 1 the map's first tile.
+    pub(crate) fn tile_of(&self, tile: usize) -> usize {
+        match tile.checked_sub(1) {
+            Some(tile) => tile + usize::from(self.thumbnail == Thumbnail::First),
+            None => self.whole_tile(),
+        }
+    }
+
     /// The rectangle `[left, top, right, bottom]` of patches of the map on a picture of the given width and height, in
     /// pixels and fractions of pixels. `None` for patches that are not on the picture, such as those of a newline.
     ///

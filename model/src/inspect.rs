@@ -189,6 +189,8 @@ pub struct Inspection {
     pub naming: Option<Naming>,
     /// Whether the weights have a scale selector.
     pub scale_selector: bool,
+    /// Whether the weights have the fusion of LLaVA-Meteor, in our interpretation.
+    pub meteor: bool,
     /// Files of the weights.
     pub files: Vec<String>,
     /// The tensors that the model needs, by the dtype in which they are stored.
@@ -255,7 +257,7 @@ pub async fn inspect(source: Source) -> Result<Inspection, Error> {
         Err(_) if !has_tokenizer => problems.push(("no tokenizer.json".to_owned(), DOWNLOAD)),
         Err(wrong) => problems.push((wrong.to_string(), AGAIN)),
     }
-    if outline.config.has_focus && tensors.naming.is_some() && !outline.selector {
+    if outline.config.has_focus && tensors.naming.is_some() && !outline.extras.selector {
         notes.push("the weights have no scale selector: the vision-guided sampler stays off".to_owned());
     }
     let planned = |stored| Plan::without_weights(&outline, weights.as_ref().ok(), Some(PICTURE), stored);
@@ -286,7 +288,8 @@ pub async fn inspect(source: Source) -> Result<Inspection, Error> {
         vocabulary: (outline.config.text.vocab, known),
         memory: memory.to_vec(),
         naming,
-        scale_selector: outline.selector,
+        scale_selector: outline.extras.selector,
+        meteor: outline.extras.meteor,
         files,
         needed,
         missing,

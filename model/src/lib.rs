@@ -38,11 +38,14 @@ mod inspect;
 #[cfg(feature = "demo")]
 pub mod demo;
 
+// Which visual tokens the text model reads.
+mod grid;
+mod compression;
+
 // A model on a device.
 mod cancel;
 mod stage;
 mod pace;
-mod grid;
 mod storage;
 mod load;
 mod plan;
@@ -57,14 +60,16 @@ mod tiles;
 mod norm;
 mod matrix;
 mod linear;
+mod taps;
 mod vision;
 mod projector;
 mod vision_sampler;
+mod meteor;
 mod rope;
 mod decoder;
-mod text_sampler;
 mod network;
 mod focus;
+mod compress;
 mod decode;
 
 // A question to an answer.
@@ -74,12 +79,17 @@ mod looked;
 mod conversation;
 pub mod trace;
 
-pub use answer::{AskOptions, Event, FinishReason, MemoryBytes, Statistics, TokenCounts, Turn};
+pub use answer::{AskOptions, Event, FinishReason, MemoryBytes, Pruned, Statistics, TokenCounts, Turn};
 pub use cancel::Cancel;
 pub use checkpoint::{Blueprint, Checkpoint, Outline};
+pub use compression::{
+    Aggregate, Before, Budget, BudgetMap, CdPruner, Compression, DivPrune, FastV, FasterVlm, Fits, Heuristic, Hired,
+    METHODS, Merge, Meteor, Method, MethodRow, Newlines, Patches, Place, Pool, Positions, PyramidDrop, RandomPatches,
+    Relevance, Scope, Stride, TextGuided, ThumbnailTokens, VisionZip, Within,
+};
 pub use config::{
-    Activation, Config, Cut, FocusConfig, Layout, Multipliers, ProjectorKind, RopeScaling, TextConfig, TileConfig,
-    VisionConfig,
+    Activation, Config, Cut, FocusConfig, Layout, MeteorConfig, Multipliers, ProjectorKind, RopeScaling, ScanOrder,
+    ScanPlace, ScanSequence, TextConfig, TileConfig, VisionConfig,
 };
 pub use conversation::Conversation;
 pub use error::{Error, ErrorKind};
@@ -87,7 +97,7 @@ pub use generation::Generation;
 pub use grid::{Blocks, Fit, Grid, Newline, Thumbnail};
 pub use inspect::{Inspection, NotUsed, inspect};
 pub use load::{Parameter, Role};
-pub use looked::{Looked, Part, VisualToken};
+pub use looked::{Looked, Origin, Part, VisualToken};
 pub use model::{LoadProgress, LoadStage, Model};
 pub use names::{Names, Naming};
 pub use pace::Progress;
@@ -104,17 +114,20 @@ pub use tiles::{Tiles, best_resolution, tiles};
 #[doc(hidden)]
 pub mod parts {
     pub use crate::{
+        compression::{Slot, Stock},
         decoder::{Decoder, DecoderLayer},
         linear::Linear,
         load::Loader,
         matrix::Part,
-        names::SELECTOR,
-        network::Network,
+        meteor::native,
+        names::{METEOR, SELECTOR},
+        network::{Extras, Network},
         norm::Norm,
         pace::{Pace, Steps},
         projector::Projector,
         rope::{Rope, Rotation},
         storage::Storage,
+        taps::{Taps, Wanted},
         vision::VisionTower,
         vision_sampler::ScaleSelector,
     };

@@ -219,11 +219,11 @@ impl<'a> Loader<'a> {
         self.matrices(&[(name, &stored)], Role::Float, false).await
     }
 
-    /// A matrix, in f32.
-    pub(crate) async fn exact(&self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<2>>, Error> {
+    /// A tensor, in f32.
+    pub(crate) async fn exact<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Param<Tensor<D>>, Error> {
         let Some(from) = &self.from else {
             self.list(name, &shape);
-            return Ok(Param::from_tensor(Tensor::zeros([1, 1], (&self.device, DType::F32))));
+            return Ok(Param::from_tensor(Tensor::zeros([1; D], (&self.device, DType::F32))));
         };
         Ok(Param::from_tensor(self.tensor(from, &[Rows::all(name, &shape)], shape, DType::F32).await?))
     }

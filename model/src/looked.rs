@@ -1,6 +1,6 @@
-//! The attention of a model to one picture: which visual tokens both samplers made, and which of them they kept.
+//! The attention of a model to one picture: its visual tokens, what each of them is made of, and which of them were kept.
 //!
-//! Input: the output of both samplers. Output: the data of every overlay, and one [`VisualToken`] per visual token.
+//! Input: the result of a compression. Output: the data of every overlay, and one [`VisualToken`] per visual token.
 
 use std::sync::Arc;
 
@@ -8,27 +8,47 @@ use fovea_runtime::{Scale, TokenBox};
 use fovea_shaders::regions;
 use serde::{Serialize, Serializer};
 
-use crate::grid::{Grid, Thumbnail};
+use crate::grid::Grid;
 
 /// What an overlay needs to show, besides the picture.
 #[derive(Clone, Debug)]
 pub struct Looked {
     /// Position of the feature map on the tiles of the picture.
     pub grid: Grid,
+    /// The compression, as text ([`crate::Compression`]).
+    pub compression: String,
     /// Side of a region in patches.
     pub window: usize,
     /// The scales that each region can have.
     pub scales: Arc<Vec<Scale>>,
     /// One index into `scales` per region, block by block in raster order; empty without the vision-guided sampler.
     pub choice: Arc<Vec<usize>>,
-    /// Number of tokens of the thumbnail. They are before those of the map, or after them, as `grid.thumbnail` says.
-    pub thumbnail: usize,
-    /// The patches of each visual token of the map. The patches of a newline are right of the map.
-    pub boxes: Arc<Vec<TokenBox>>,
-    /// Importance of each visual token (Eq. 8); empty without the text-guided sampler.
+    /// What each visual token is made of, in the order of the sequence.
+    pub origins: Arc<Vec<Origin>>,
+    /// Importance of each visual token (Eq. 8, or an attention), from the first pruning inside the model; empty without one.
     pub importance: Vec<f32>,
-    /// Indices of the visual tokens that the text-guided sampler kept, in rising order. Without it: all.
+    /// Indices of the visual tokens that the last layer reads, in rising order.
     pub kept: Vec<usize>,
+}
+
+/// What one visual token is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Patches of the thumbnail, by index in raster order. Several patches are merged into one token.
+    Thumbnail(Vec<usize>),
+    /// Rectangles of patches of the map. Several rectangles are merged into one token.
+    Map(Vec<TokenBox>),
+    /// The end of a row of the map: patches right of the map.
+    Newline(TokenBox),
+    /// The class token of a tile of the vision tower, by index of the tile: it stands for the whole tile.
+    Class(usize),
+}
+
+impl Origin {
+    /// The origin of a token with these patches of the map, or of a newline, whose patches are right of the map.
+    pub(crate) fn of(patches: TokenBox) -> Self {
+        if patches[1] == patches[3] { Self::Newline(patches) } else { Self::Map(vec![patches]) }
+    }
 }
 
 /// The part of the visual sequence that a token belongs to.
@@ -41,11 +61,13 @@ pub enum Part {
     Map,
     /// The end of a row of the map.
     Newline,
+    /// A class token of the vision tower.
+    Class,
 }
 
 /// The facts about one visual token.
 ///
-/// As JSON, `patches` has the key `box`, `share` has the key `importance`, and `scale` is a string such as `"4x4"`.
+/// As JSON, `patches` has the key `boxes`, `share` has the key `importance`, and `scale` is a string such as `"4x4"`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct VisualToken {
@@ -53,19 +75,20 @@ pub struct VisualToken {
     pub index: usize,
     /// The part that it belongs to.
     pub part: Part,
-    /// The patches of the map that it represents; `None` for a token of the thumbnail.
-    #[serde(rename = "box")]
-    pub patches: Option<TokenBox>,
+    /// The patches of the map that it represents: several rectangles for a merged token, none for a token of the thumbnail and
+    /// for a class token.
+    #[serde(rename = "boxes")]
+    pub patches: Vec<TokenBox>,
     /// The scale of its region; `None` outside the map and without the vision-guided sampler.
     #[serde(serialize_with = "scale_name")]
     pub scale: Option<Scale>,
-    /// Its importance divided by the sum over all visual tokens, 0 to 1; `None` without the text-guided sampler.
+    /// Its importance divided by the sum over all visual tokens, 0 to 1; `None` if nothing was pruned inside the model.
     #[serde(rename = "importance")]
     pub share: Option<f32>,
     /// Its rank by importance among all visual tokens: 1 is the most important. Of equal tokens, the earlier one comes
-    /// first. `None` without the text-guided sampler.
+    /// first. `None` if nothing was pruned inside the model.
     pub rank: Option<usize>,
-    /// Whether the text-guided sampler kept it; true without that sampler.
+    /// Whether the last layer reads it.
     pub kept: bool,
 }
 
@@ -74,22 +97,10 @@ fn scale_name<S: Serializer>(scale: &Option<Scale>, to: S) -> Result<S::Ok, S::E
 }
 
 impl Looked {
-    /// Number of visual tokens before the text-guided sampler.
+    /// Number of visual tokens that enter the text model.
     #[must_use]
     pub fn token_count(&self) -> usize {
-        self.thumbnail + self.boxes.len()
-    }
-
-    /// The index of the first token of the map among all visual tokens.
-    #[must_use]
-    pub fn map_at(&self) -> usize {
-        if self.grid.thumbnail == Thumbnail::Last { 0 } else { self.thumbnail }
-    }
-
-    /// The index of the first token of the thumbnail among all visual tokens.
-    #[must_use]
-    pub fn thumbnail_at(&self) -> usize {
-        if self.grid.thumbnail == Thumbnail::Last { self.boxes.len() } else { 0 }
+        self.origins.len()
     }
 
     /// The region of a patch of the map as an index into `choice`; `None` outside the map.
@@ -132,26 +143,18 @@ impl Looked {
             ranks[index] = Some(rank);
         }
         let sum = self.importance.iter().sum::<f32>().max(f32::MIN_POSITIVE);
-        let mut parts: Vec<Option<TokenBox>> = self.boxes.iter().copied().map(Some).collect();
-        let at = self.thumbnail_at();
-        parts.splice(at..at, std::iter::repeat_n(None, self.thumbnail));
-        let token = |(index, (patches, rank)): (usize, (Option<TokenBox>, Option<usize>))| {
-            let part = match patches {
-                None => Part::Thumbnail,
-                Some([_, left, _, right]) if left == right => Part::Newline,
-                Some(_) => Part::Map,
+        let token = |(index, (origin, rank)): (usize, (&Origin, Option<usize>))| {
+            let (part, patches) = match origin {
+                Origin::Thumbnail(_) => (Part::Thumbnail, Vec::new()),
+                Origin::Map(patches) => (Part::Map, patches.clone()),
+                Origin::Newline(patches) => (Part::Newline, vec![*patches]),
+                Origin::Class(_) => (Part::Class, Vec::new()),
             };
-            VisualToken {
-                index,
-                part,
-                patches,
-                scale: patches.filter(|_| part == Part::Map).and_then(|[y, x, ..]| self.scale_at(y, x)),
-                share: self.importance.get(index).map(|own| own / sum),
-                rank,
-                kept: self.kept.binary_search(&index).is_ok(),
-            }
+            let scale = patches.first().filter(|_| part == Part::Map).and_then(|&[y, x, ..]| self.scale_at(y, x));
+            let share = self.importance.get(index).map(|own| own / sum);
+            VisualToken { index, part, patches, scale, share, rank, kept: self.kept.binary_search(&index).is_ok() }
         };
-        parts.into_iter().zip(ranks).enumerate().map(token).collect()
+        self.origins.iter().zip(ranks).enumerate().map(token).collect()
     }
 
     /// The scale of the region that contains the patch in row `y` and column `x` of the map.
@@ -171,15 +174,16 @@ mod tests {
     fn looked() -> Looked {
         let scales = [Scale::new(4, 4), Scale::new(2, 2)];
         let choice = vec![1, 0, 0, 0];
-        let boxes: Vec<_> = compact(8, 8, 4, &scales, &choice).into_iter().map(|(b, _)| b).collect();
-        let count = 16 + boxes.len();
+        let map = compact(8, 8, 4, &scales, &choice).into_iter().map(|(patches, _)| Origin::of(patches));
+        let origins: Vec<_> = (0..16).map(|patch| Origin::Thumbnail(vec![patch])).chain(map).collect();
+        let count = origins.len();
         Looked {
             grid: Grid { rows: 2, cols: 2, patches: 4, side: 4, cut: (8, 8), height: 8, width: 8, ..Grid::default() },
+            compression: "focus".into(),
             window: 4,
             scales: Arc::new(scales.to_vec()),
             choice: Arc::new(choice),
-            thumbnail: 16,
-            boxes: Arc::new(boxes),
+            origins: Arc::new(origins),
             importance: (0..count).map(|i| i as f32).collect(),
             kept: vec![0, 16, 18],
         }
@@ -194,13 +198,13 @@ mod tests {
         let parts = [Part::Thumbnail, Part::Map, Part::Newline].map(|p| tokens.iter().filter(|t| t.part == p).count());
         assert_eq!(parts, [16, 7, 3], "tokens per part (got, expected)");
         // Scanline order: two fine tokens, the coarse one beside them, a newline.
-        let shown: Vec<_> = tokens[15..20].iter().map(|t| (t.index, t.patches, t.scale, t.kept)).collect();
+        let shown: Vec<_> = tokens[15..20].iter().map(|t| (t.index, t.patches.clone(), t.scale, t.kept)).collect();
         let expected = [
-            (15, None, None, false),
-            (16, Some([0, 0, 2, 2]), Some(Scale::new(2, 2)), true),
-            (17, Some([0, 2, 2, 4]), Some(Scale::new(2, 2)), false),
-            (18, Some([0, 4, 4, 8]), Some(Scale::new(4, 4)), true),
-            (19, Some([0, 8, 1, 8]), None, false),
+            (15, vec![], None, false),
+            (16, vec![[0, 0, 2, 2]], Some(Scale::new(2, 2)), true),
+            (17, vec![[0, 2, 2, 4]], Some(Scale::new(2, 2)), false),
+            (18, vec![[0, 4, 4, 8]], Some(Scale::new(4, 4)), true),
+            (19, vec![[0, 8, 1, 8]], None, false),
         ];
         assert_eq!(shown, expected, "(got, expected)");
         // The importance here is the index.
@@ -230,13 +234,25 @@ mod tests {
     }
 
     #[test]
+    fn merged_and_class_tokens_have_their_patches() {
+        let mut looked = looked();
+        let merged = Origin::Map(vec![[0, 0, 1, 1], [3, 5, 4, 6]]);
+        looked.origins = Arc::new(vec![Origin::Class(0), Origin::Thumbnail(vec![3, 7]), merged]);
+        looked.choice = Arc::default();
+        let tokens = looked.tokens();
+        assert_eq!(tokens.iter().map(|t| t.part).collect::<Vec<_>>(), [Part::Class, Part::Thumbnail, Part::Map]);
+        assert_eq!(tokens[2].patches, [[0, 0, 1, 1], [3, 5, 4, 6]]);
+        assert!(tokens[0].patches.is_empty() && tokens[1].patches.is_empty());
+    }
+
+    #[test]
     fn a_token_as_json() {
         let tokens = serde_json::to_value(looked().tokens()).expect("JSON");
         let expected = json!({
-            "index": 18, "part": "map", "box": [0, 4, 4, 8], "scale": "4x4", "rank": 8, "kept": true,
+            "index": 18, "part": "map", "boxes": [[0, 4, 4, 8]], "scale": "4x4", "rank": 8, "kept": true,
             "importance": tokens[18]["importance"],
         });
         assert_eq!(tokens[18], expected, "(got, expected)");
-        assert_eq!((&tokens[0]["part"], &tokens[0]["box"]), (&json!("thumbnail"), &json!(null)));
+        assert_eq!((&tokens[0]["part"], &tokens[0]["boxes"]), (&json!("thumbnail"), &json!([])));
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     answer::Turn,
     cancel::Cancel,
     checkpoint::Checkpoint,
+    compression::{Compression, Fits},
     config::{Config, TileConfig},
     decoder::Decoder,
     error::Error,
@@ -121,7 +122,7 @@ impl Model {
         let load = Loader::new(&checkpoint.weights, &device.device, storage, cancel, &progress).cut_at(largest);
         let (names, config) = (&checkpoint.names, &checkpoint.config);
         let loading = async {
-            let network = Network::load(&load, names, config, checkpoint.selector).await?;
+            let network = Network::load(&load, names, config, checkpoint.extras).await?;
             // A small tensor that comes late: all copies before it are done.
             let last = network.decoder.embed(&[0], &device.device, &config.text)?;
             fovea_runtime::read::settle(&last).await?;
@@ -168,7 +169,7 @@ impl Model {
     }
 
     /// An answer as JSON, as `fovea ask --json` and the page report it: `question`, `answer`, `answer_ids`,
-    /// `finish_reason`, `tokens`, `equivalent_share`, `timing_ms` (one key per stage, and `first_token`),
+    /// `finish_reason`, `compression`, `tokens`, `equivalent_share`, `timing_ms` (one key per stage, and `first_token`),
     /// `tokens_per_second`, `memory_bytes`, `device`, `dtype` and `cache`.
     pub fn report(&self, question: &str, turn: &Turn) -> Value {
         let s = &turn.statistics;
@@ -179,6 +180,7 @@ impl Model {
             "answer": turn.text,
             "answer_ids": turn.answer_ids,
             "finish_reason": turn.finish_reason,
+            "compression": turn.compression,
             "tokens": s.tokens,
             "equivalent_share": s.equivalent_share,
             "timing_ms": timing,
@@ -199,7 +201,7 @@ impl Model {
     /// What a stock checkpoint (no `focus` in config.json) could save on a picture of this size, as one sentence. None for a
     /// checkpoint that was trained with the samplers.
     pub fn stock_note(&self, picture: &Picture) -> Option<String> {
-        if self.config.has_focus {
+        if self.config.has_focus || !Compression::default_of(self.fits()).is_none() {
             return None;
         }
         let saved = Plan::halved(&self.config, &self.tiles, picture.height(), picture.width());
@@ -219,9 +221,9 @@ impl Model {
         ))
     }
 
-    /// Whether it has a scale selector. A stock checkpoint has none, so only the text-guided sampler can be on.
-    pub fn has_selector(&self) -> bool {
-        self.network.selector.is_some()
+    /// What a compression is checked against.
+    pub fn fits(&self) -> Fits<'_> {
+        Fits { config: &self.config, selector: self.network.selector.is_some(), meteor: self.network.meteor.is_some() }
     }
 
     /// How the matrices are stored.

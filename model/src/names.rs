@@ -8,7 +8,8 @@
 //! | Idefics3 | `model.text_model.*`, `lm_head` | `model.vision_model.*` | `model.connector.modality_projection.proj` |
 //! | Idefics3 of mlx-vlm | `language_model.*` | `vision_model.*` | `connector.modality_projection.proj` |
 //!
-//! In the first three the level `vision_model.` may be absent. `scale_selector.*` is Fovea's own, and the same in all layouts.
+//! In the first three the level `vision_model.` may be absent. `scale_selector.*` and `meteor.*` are Fovea's own, and
+//! the same in all layouts.
 //! mlx-vlm writes the other families in the hub's layout.
 
 use fovea_runtime::{Error as RuntimeError, weights::Weights};
@@ -49,6 +50,9 @@ pub struct Names {
 
 /// Prefix of the scale selector's layer: weight (S, P*P) and bias (S).
 pub const SELECTOR: &str = "scale_selector";
+
+/// Prefix of the tensors of LLaVA-Meteor's fusion, in our interpretation.
+pub const METEOR: &str = "meteor";
 /// The norm before the first layer, in CLIP's spelling.
 const PRE_LAYER_NORM: &str = "pre_layrnorm";
 /// The norm after the last layer.

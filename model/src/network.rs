@@ -9,11 +9,21 @@ use crate::{
     decoder::Decoder,
     error::Error,
     load::{Loader, Parameter},
+    meteor::MeteorFusion,
     names::Names,
     projector::Projector,
     vision::VisionTower,
     vision_sampler::ScaleSelector,
 };
+
+/// The modules of a checkpoint that its family does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// The scale selector of the vision-guided sampler.
+    pub selector: bool,
+    /// The fusion of LLaVA-Meteor, in our interpretation.
+    pub meteor: bool,
+}
 
 /// All modules with weights.
 #[derive(Module, Debug)]
@@ -26,16 +36,18 @@ pub struct Network {
     pub newline: Option<Param<Tensor<1>>>,
     /// Chooses a scale per region (Eq. 1); None in a stock checkpoint.
     pub selector: Option<ScaleSelector>,
+    /// The fusion of LLaVA-Meteor, in our interpretation; None in other checkpoints.
+    pub meteor: Option<MeteorFusion>,
     /// The text model.
     pub decoder: Decoder,
 }
 
 impl Network {
-    /// Loads all modules. `selector` is whether the checkpoint has a scale selector.
+    /// Loads all modules.
     ///
     /// # Errors
     /// Those of [`Loader`].
-    pub async fn load(load: &Loader<'_>, names: &Names, config: &Config, selector: bool) -> Result<Self, Error> {
+    pub async fn load(load: &Loader<'_>, names: &Names, config: &Config, extras: Extras) -> Result<Self, Error> {
         Ok(Self {
             tower: VisionTower::load(load, names, config).await?,
             projector: Projector::load(load, names, config).await?,
@@ -43,16 +55,17 @@ impl Network {
                 true => Some(load.vector(names.newline, config.text.d_model).await?),
                 false => None,
             },
-            selector: if selector { Some(ScaleSelector::load(load, config).await?) } else { None },
+            selector: if extras.selector { Some(ScaleSelector::load(load, config).await?) } else { None },
+            meteor: if extras.meteor { Some(MeteorFusion::load(load, config).await?) } else { None },
             decoder: Decoder::load(load, names, config).await?,
         })
     }
 
     /// Every tensor that [`Network::load`] loads, in the order of the modules' fields: a dry run of it.
-    pub fn parameters(names: &Names, config: &Config, selector: bool) -> Vec<Parameter> {
+    pub fn parameters(names: &Names, config: &Config, extras: Extras) -> Vec<Parameter> {
         let listing = Loader::listing();
         // A dry run reads nothing, so it never waits and never fails.
-        let _ = Self::load(&listing, names, config, selector).now_or_never();
+        let _ = Self::load(&listing, names, config, extras).now_or_never();
         listing.listed()
     }
 }

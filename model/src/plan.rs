@@ -62,9 +62,9 @@ impl Plan {
 
     /// The plan of what [`Loader`](crate::load::Loader) loads.
     pub(crate) fn with(checkpoint: &Checkpoint, picture: Option<(usize, usize)>, storage: &Storage) -> Self {
-        let Checkpoint { config, tiles, selector, weights, .. } = checkpoint;
+        let Checkpoint { config, tiles, extras, weights, .. } = checkpoint;
         let format = |p: &Parameter| storage.format_of(p, &|name| weights.format(name));
-        Self::of(config, tiles, *selector, &checkpoint.needed(), &format, picture, storage)
+        Self::of(config, tiles, extras.selector, &checkpoint.needed(), &format, picture, storage)
     }
 
     /// The plan of a checkpoint whose weights are not open. `weights`: their headers, if they are there.

@@ -13,12 +13,12 @@ pub enum Stage {
     Prompt,
     /// Vision tower, projector, feature map.
     VisionTower,
-    /// The vision-guided sampler.
-    VisionSampler,
-    /// Text before the picture and visual tokens through the layers below the text-guided sampler.
+    /// Features to visual tokens: what enters the text model.
+    Compress,
+    /// Text before the picture and visual tokens through the layers below the first pruning.
     ImagePrefill,
-    /// The question through the same layers, and the text-guided sampler.
-    TextSampler,
+    /// The question through the same layers, and the choice of the visual tokens that stay.
+    Prune,
     /// Kept tokens and question through the other layers, up to the logits of the first token.
     Prefill,
     /// Every token after the first.
@@ -32,9 +32,9 @@ impl Stage {
             Self::Tiles => "tiles",
             Self::Prompt => "prompt",
             Self::VisionTower => "vision_tower",
-            Self::VisionSampler => "vision_sampler",
+            Self::Compress => "compress",
             Self::ImagePrefill => "image_prefill",
-            Self::TextSampler => "text_sampler",
+            Self::Prune => "prune",
             Self::Prefill => "prefill",
             Self::Decode => "decode",
         }

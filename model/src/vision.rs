@@ -18,6 +18,7 @@ use crate::{
     norm::Norm,
     pace::{Pace, Progress, Steps},
     stage::Stage,
+    taps::{Tap, Taps, Wanted},
 };
 
 /// One layer: attention and feed-forward, each after a norm and inside a residual connection.
@@ -102,7 +103,8 @@ impl VisionTower {
     }
 
     /// Features of every patch, without the class token: the hidden states `feature_layers` side by side, without a norm after them
-    /// unless the tower has one. All tiles are one batch if `steps` allows it.
+    /// unless the tower has one. All tiles are one batch if `steps` allows it. What a compression reads besides them (`wanted`) is
+    /// computed on the way.
     ///
     /// # Shapes
     /// `pixel_values` (tiles, 3, S, S), f32 -> (tiles, patches, d_features), f32, patches in raster order.
@@ -113,9 +115,10 @@ impl VisionTower {
         &self,
         pixel_values: Tensor<4>,
         config: &VisionConfig,
+        wanted: &Wanted,
         steps: Steps,
         pace: &Pace,
-    ) -> Result<Tensor<3>, Error> {
+    ) -> Result<(Tensor<3>, Taps), Error> {
         let [tiles, ..] = pixel_values.dims();
         let (p, side, d) = (config.patches(), config.patch, config.d_model);
         let patches = pixel_values
@@ -148,17 +151,20 @@ impl VisionTower {
         };
         let widest = config.d_ff.max(3 * config.d_model) as u64;
         let most = steps.rows(config.layer_work(), widest);
+        let mut taps = Taps::default();
         for (i, layer) in self.layers.iter().enumerate() {
             keep(i, &hidden);
             let mut parts = Vec::new();
+            let mut tap = Tap::of(wanted, i, i + 1 == self.layers.len());
             // Whole tiles: a tile does not see the others.
             for group in hidden.split((most / tokens).max(1) * tokens, 0) {
                 let done = i * tiles * tokens + parts.iter().map(|part: &Tensor<2>| part.dims()[0]).sum::<usize>();
                 let total = self.layers.len() * tiles * tokens;
                 let progress = Progress { stage: Stage::VisionTower, done: done as u64, total: total as u64 };
-                parts.push(layer.forward(group, config, most, (progress, pace)).await?);
+                parts.push(layer.forward(group, config, &mut tap, most, (progress, pace)).await?);
             }
             hidden = joined(parts);
+            taps.take(tap, i);
             if steps.waits((tiles * tokens) as u64 * config.layer_work()) {
                 settle(&hidden).await?;
             }
@@ -168,11 +174,18 @@ impl VisionTower {
         }
         states.push((config.n_used, hidden));
         let first = usize::from(config.class_token);
-        let features = |at: &usize| {
+        let of = |at: &usize| {
             let state = states.iter().find(|(i, _)| i == at).map(|(_, state)| state);
-            state.map(|state| state.clone().reshape([tiles, tokens, d]).narrow(1, first, p * p))
+            state.map(|state| state.clone().reshape([tiles, tokens, d]))
         };
-        Ok(Tensor::cat(config.feature_layers.iter().filter_map(features).collect(), 2))
+        let whole: Vec<Tensor<3>> = config.feature_layers.iter().filter_map(of).collect();
+        let features = Tensor::cat(whole.iter().map(|state| state.clone().narrow(1, first, p * p)).collect(), 2);
+        if wanted.hidden {
+            taps.hidden = Some(features.clone());
+            let class = whole.last().filter(|_| config.class_token);
+            taps.class_hidden = class.map(|state| state.clone().narrow(1, 0, 1).reshape([tiles, d]));
+        }
+        Ok((features, taps))
     }
 }
 
@@ -182,6 +195,7 @@ impl Layer {
         &self,
         hidden: Tensor<2>,
         config: &VisionConfig,
+        tap: &mut Tap,
         most: usize,
         (progress, pace): (Progress, &Pace),
     ) -> Result<Tensor<2>, Error> {
@@ -193,7 +207,11 @@ impl Layer {
             pace.step(progress).await?;
             qkv.push(self.qkv_proj.forward(self.layer_norm1.forward(rows)?)?);
         }
-        let seen = attend_full(joined(qkv), rows / config.places(), heads)?;
+        let qkv = joined(qkv);
+        if config.class_token {
+            tap.read(&qkv, rows / config.places(), heads);
+        }
+        let seen = attend_full(qkv, rows / config.places(), heads)?;
         let mut parts = Vec::new();
         for (hidden, seen) in hidden.split(most, 0).into_iter().zip(seen.split(most, 0)) {
             pace.step(progress).await?;

@@ -47,24 +47,6 @@ impl ScaleSelector {
     }
 }
 
-/// How the scale of every region is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Chooser {
-    /// Not at all: the sampler is off, and the tokens are those of the family.
-    Off,
-    /// By the selector (Eq. 1).
-    Selector,
-    /// At random with this seed, every scale with the same probability: the paper's random sampling (Table 6).
-    Random(u64),
-}
-
-impl Chooser {
-    /// Whether the sampler is on.
-    pub fn samples(self) -> bool {
-        self != Self::Off
-    }
-}
-
 /// A random scale for each of `regions`, uniformly distributed, as indices below `scales`, which is not 0. The same three numbers
 /// give the same result on every machine.
 fn drawn(seed: u64, regions: usize, scales: usize) -> Vec<usize> {
@@ -87,7 +69,7 @@ pub(crate) struct Sampled {
 }
 
 /// Eq. 1: every region keeps its tokens at the scale with the largest logit, the first of equal ones. If `random` is given, it is
-/// the seed of random scales instead ([`Chooser::Random`]).
+/// the seed of random scales instead (Table 6).
 ///
 /// # Shapes
 /// `map` (Hx, Wx, C), not empty; `thumbnail` (P*P, C); `newline` (C), None without newlines; all f32 -> see [`Sampled`].

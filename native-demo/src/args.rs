@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use fovea_eval::EvalArgs;
-use fovea_model::{AskOptions, Pick, Precision};
-use fovea_runtime::{DeviceChoice, Keep, hub_cache::Repository};
+use fovea_model::{AskOptions, Compression, Pick, Precision};
+use fovea_runtime::{DeviceChoice, hub_cache::Repository};
 use fovea_terminal::{
     failure::Failure,
     logging::Verbosity,
-    options::{LoadArgs, device, named, whole},
+    options::{LoadArgs, compress_help, compression, device, named, whole},
 };
 
 /// The end of `fovea ask --help`.
@@ -19,8 +19,8 @@ The answer goes to stdout. Two lines of numbers go to stderr:
   visual tokens 304 -> 147 -> 49, 24 % of the work | CPU f32
   first token 20 ms, 950 tokens/s
 
-visual tokens   without samplers, after the vision-guided and after the
-                text-guided sampler
+visual tokens   all of the model, those that enter the text model after
+                compression, and those that its last layer reads
 of the work     equivalent tokens (mean number of visual tokens per decoder layer)
                 as a share of all visual tokens
 CPU f32         device, and how the weight matrices are stored
@@ -65,7 +65,7 @@ pub enum Command {
     Ask(AskArgs),
     /// Write the result of every stage of one run, in f32, to a safetensors file.
     ///
-    /// The answer is greedy (always the most likely token). Both samplers run unless --off turns them off.
+    /// The answer is greedy (always the most likely token).
     Trace(TraceArgs),
     /// Download a checkpoint from the Hugging Face hub into its cache, where --model ORG/NAME finds it.
     ///
@@ -83,34 +83,13 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Compare the results of a device with PyTorch and with references in f64: every operation, and every stage.
     Conformance(ConformanceArgs),
-    /// Count right answers, tokens and speed on a folder of pictures, with each sampler on and off.
+    /// Count right answers, tokens and speed on a folder of pictures, for several compressions of the visual tokens.
     Eval(EvalArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
-}
-
-/// One of the two samplers, or both.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Sampler {
-    /// The vision-guided sampler.
-    Vision,
-    /// The text-guided sampler.
-    Text,
-    /// Both samplers.
-    Both,
-}
-
-/// A ratio of the visual tokens if it contains a point, else a count.
-fn keep(text: &str) -> Result<Keep, String> {
-    let expected = "expected a ratio such as 0.25, or a count such as 300";
-    if text.contains('.') {
-        text.parse().map(Keep::Ratio).map_err(|_| expected.to_owned())
-    } else {
-        text.parse().map(Keep::Count).map_err(|_| expected.to_owned())
-    }
 }
 
 /// `fovea app`.
@@ -147,18 +126,10 @@ pub struct AskArgs {
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Which samplers run.
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-    /// Threshold of the text-guided sampler: it keeps the fewest tokens whose share of the importance is above G.
-    #[arg(long, value_name = "G", conflicts_with = "keep", allow_negative_numbers = true)]
-    pub gamma: Option<f64>,
-    /// Budget of the text-guided sampler, instead of --gamma: a ratio such as 0.25, or a count such as 300.
-    #[arg(long, value_name = "RATIO|COUNT", value_parser = keep, allow_negative_numbers = true)]
-    pub keep: Option<Keep>,
-    /// The decoder layer whose input the text-guided sampler prunes.
-    #[arg(long, value_name = "L", value_parser = whole::<usize>, allow_negative_numbers = true)]
-    pub layer: Option<usize>,
+    /// Which visual tokens the model uses: a method and its settings; without it as in the checkpoint. --help lists the
+    /// methods.
+    #[arg(long, value_name = "SPEC", value_parser = compression, long_help = compress_help())]
+    pub compress: Option<Compression>,
     /// Largest number of tokens in an answer.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole::<usize>, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
@@ -186,50 +157,11 @@ pub struct AskArgs {
     pub overlay: Option<PathBuf>,
 }
 
-/// Which samplers run.
-#[derive(Args)]
-pub struct SamplingArgs {
-    /// Samplers to turn off.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "SAMPLERS", ignore_case = true)]
-    pub off: Vec<Sampler>,
-    /// Samplers to turn on, for a checkpoint that was not trained with them. The vision-guided one needs a scale selector.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "SAMPLERS", ignore_case = true)]
-    pub on: Vec<Sampler>,
-}
-
-impl SamplingArgs {
-    /// Whether `sampler` runs; None: as in the checkpoint.
-    pub fn wanted(&self, sampler: Sampler) -> Option<bool> {
-        let named = |list: &[Sampler]| list.contains(&sampler) || list.contains(&Sampler::Both);
-        if named(&self.off) { Some(false) } else { named(&self.on).then_some(true) }
-    }
-
-    /// # Errors
-    /// [`Failure::Usage`] where a sampler is both on and off.
-    pub fn check(&self) -> Result<(), Failure> {
-        let named = |list: &[Sampler], sampler| list.contains(&sampler) || list.contains(&Sampler::Both);
-        let both = |sampler: Sampler| named(&self.on, sampler) && named(&self.off, sampler);
-        if both(Sampler::Vision) || both(Sampler::Text) {
-            return Err(Failure::Usage("expected each sampler in --on or in --off, got one in both".to_owned()));
-        }
-        Ok(())
-    }
-}
-
 impl AskArgs {
     /// # Errors
-    /// [`Failure::Usage`] where a sampler is both on and off, or where an option has no effect because of another.
+    /// [`Failure::Usage`] where an option has no effect because of another, or does not fit the pictures.
     pub fn check(&self) -> Result<(), Failure> {
-        self.sampling.check()?;
         let first = |given: &[(bool, &'static str)]| given.iter().find(|(given, _)| *given).map(|(_, name)| *name);
-        let budget =
-            [(self.gamma.is_some(), "--gamma"), (self.keep.is_some(), "--keep"), (self.layer.is_some(), "--layer")];
-        if self.sampling.wanted(Sampler::Text) == Some(false)
-            && let Some(option) = first(&budget)
-        {
-            let why = format!("expected the text-guided sampler on for {option}, got it in --off");
-            return Err(Failure::Usage(why));
-        }
         let random =
             [(self.top_p.is_some(), "--top-p"), (self.top_k.is_some(), "--top-k"), (self.seed.is_some(), "--seed")];
         if self.temperature == 0.0
@@ -252,10 +184,7 @@ impl AskArgs {
     pub fn options(&self) -> AskOptions {
         let usual = Pick::default();
         AskOptions {
-            vision: self.sampling.wanted(Sampler::Vision),
-            text: self.sampling.wanted(Sampler::Text),
-            keep: self.gamma.map(Keep::Gamma).or(self.keep),
-            layer: self.layer,
+            compression: self.compress.clone(),
             max_new_tokens: self.max_new_tokens,
             pick: Pick {
                 temperature: self.temperature,
@@ -282,9 +211,9 @@ pub struct TraceArgs {
     /// A checkpoint: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME).
     #[arg(short, long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Which samplers run.
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
+    /// As in `fovea ask`.
+    #[arg(long, value_name = "SPEC", value_parser = compression)]
+    pub compress: Option<Compression>,
     /// Largest number of tokens in the answer.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole::<usize>, allow_negative_numbers = true)]
     pub max_new_tokens: usize,

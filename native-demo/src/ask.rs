@@ -6,7 +6,7 @@ use std::{
     pin::pin,
 };
 
-use fovea_model::{AskOptions, Conversation, Event, FinishReason, Model, Picture, Stage, Turn};
+use fovea_model::{AskOptions, Conversation, Event, FinishReason, Fits, Model, Picture, Stage, Turn};
 use fovea_overlay::{draw, png};
 use fovea_runtime::device::DeviceClass;
 use fovea_terminal::{
@@ -32,7 +32,8 @@ pub async fn run(args: AskArgs) -> Result<(), Failure> {
     };
     let options = AskOptions { cancel: load::interruptible(), ..args.options() };
     let pictures = load::pictures(&args.image, &args.more)?;
-    let model = load::model(args.model.as_deref(), &args.device, args.load, &options).await?;
+    let check = |fits: Fits<'_>| options.check(fits);
+    let model = load::model(args.model.as_deref(), &args.device, args.load, &options.cancel, check).await?;
     notes(&args, &model, &pictures);
     let mut conversation = Conversation::about(&model, pictures)?;
     let mut last = None;
@@ -90,24 +91,22 @@ fn notes(args: &AskArgs, model: &Model, pictures: &[Picture]) {
     if args.model.is_none() {
         text::note("note: the demo checkpoint knows only drawn scenes; choose another with --model");
     }
-    let options = args.options();
-    let text_on = options.text_is_on(model.config());
-    let vision_wanted = options.vision_is_on(model.config());
+    let config = model.config();
     let one = if let [picture] = pictures { model.stock_note(picture) } else { None };
-    if let Some(note) = one.filter(|_| !(text_on || vision_wanted && model.has_selector())) {
-        let config = model.config();
-        let on = match config.focus.text_layer {
-            Some(_) => "--on text".to_owned(),
-            None => format!("--layer {}", config.text.n_layers / 4),
+    if let Some(note) = one.filter(|_| args.compress.is_none()) {
+        let layer = match config.focus.text_layer {
+            Some(_) => String::new(),
+            None => format!(":layer={}", config.text.n_layers / 4),
         };
-        text::note(&format!("note: {note}; turn it on with {on}"));
+        text::note(&format!("note: {note}; turn it on with --compress text{layer}"));
     }
-    if vision_wanted && !model.has_selector() {
+    if args.compress.is_none() && config.has_focus && !model.fits().selector {
         text::note("note: this checkpoint has no scale selector: the vision-guided sampler stays off");
     }
-    if text_on && args.layer.is_none() && model.config().focus.text_layer.is_none() {
+    let compression = args.options().compression_for(model.fits());
+    if compression.text().is_some_and(|text| text.layer.is_none()) && config.focus.text_layer.is_none() {
         text::note(
-            "note: this model has fewer layers than the default of the text-guided sampler: nothing is pruned; choose a layer with --layer",
+            "note: this model has fewer layers than the default of the text-guided sampler: nothing is pruned; choose a layer with --compress text:layer=L",
         );
     }
 }
@@ -174,8 +173,8 @@ fn numbers(model: &Model, turn: &Turn) -> String {
         format!(
             "visual tokens {} -> {} -> {}, {:.0} % of the work",
             s.tokens.all,
-            s.tokens.after_vision_sampler,
-            s.tokens.after_text_sampler,
+            s.tokens.compressed,
+            s.tokens.kept,
             100.0 * s.equivalent_share
         ),
         format!("{} {}", device.chars().take(text::COLUMNS - 10).collect::<String>(), model.dtype_name()),

@@ -5,7 +5,7 @@ use std::{
     mem,
 };
 
-use fovea_model::{Config, Cut, Inspection, Naming, ProjectorKind, inspect};
+use fovea_model::{Before, Compression, Config, Cut, Fits, Inspection, Naming, ProjectorKind, inspect};
 use fovea_runtime::memory;
 use fovea_terminal::{failure::Failure, load, text};
 use serde_json::json;
@@ -134,9 +134,15 @@ fn prompt(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     row(to, "picture", &image.unwrap_or_else(|| "no token: the prompt is cut at <image>".to_owned()))
 }
 
-/// What the two samplers do without options.
+/// What the two samplers and LLaVA-Meteor do without options.
 fn samplers(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     let f = &found.config.focus;
+    if found.meteor {
+        let fits = Fits { config: &found.config, selector: found.scale_selector, meteor: true };
+        let own = Compression::default_of(fits);
+        let default = if matches!(own.before, Before::Meteor(_)) { "on by default" } else { "off by default" };
+        row(to, "meteor", &format!("{default}; our interpretation of LLaVA-Meteor"))?;
+    }
     let default = if found.config.has_focus { "on by default" } else { "off by default (not trained with it)" };
     let vision = match (found.naming, found.scale_selector) {
         (None, _) => format!("{default}, if the weights have a scale selector"),
@@ -147,7 +153,7 @@ fn samplers(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     let scales: Vec<String> = f.scales.iter().map(ToString::to_string).collect();
     row(to, "", &format!("window {}, scales {}", f.window, scales.join(" ")))?;
     let Some(layer) = f.text_layer else {
-        return row(to, "", "text-guided: off: the model has no layer 8; --layer sets another one");
+        return row(to, "", "text-guided: off: the model has no layer 8; --compress text:layer=L sets one");
     };
     row(to, "", &format!("text-guided: {default}"))?;
     let rope = if f.score_rope { ", with rotary positions" } else { "" };

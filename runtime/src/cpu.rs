@@ -1,4 +1,4 @@
-//! Loops for the CPU on plain slices: products with a few rows, attention, norms and rotary positions.
+//! Loops for the CPU on plain slices: products with a few rows, attention, norms, rotary positions, selective scans.
 //!
 //! Every loop runs on all threads (in a browser: on one) and with the widest vectors of the processor, which `pulp` finds
 //! at run time. A sum has an order that depends on the shapes and on the processor only: results are identical from run to
@@ -14,6 +14,7 @@ mod lanes;
 pub(crate) mod matvec;
 pub(crate) mod norm;
 pub(crate) mod rotary;
+pub(crate) mod scan;
 
 use half::f16;
 

@@ -7,7 +7,8 @@
 //! - A device: [`device`] opens and tests one; [`memory`] is what the host has left.
 //! - A checkpoint: [`hub_cache`] finds its folder, [`source`] reads its files, [`json`] its settings, [`gguf`] settings and
 //!   tensors in one file, [`weights`] its tensors, as floats or codes; [`quantise`] turns floats into codes.
-//! - Computation: [`network_ops`], [`kv_cache`] and [`sampler_ops`]; [`read`] brings results back to the host.
+//! - Computation: [`network_ops`], [`kv_cache`], [`sampler_ops`] and [`scan_ops`]; [`read`] brings results back to the
+//!   host.
 
 mod error;
 
@@ -28,6 +29,7 @@ pub mod kv_cache;
 mod cpu;
 pub mod network_ops;
 pub mod sampler_ops;
+pub mod scan_ops;
 mod launch;
 mod sentinels;
 pub mod read;

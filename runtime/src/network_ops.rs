@@ -20,9 +20,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 pub use fovea_shaders::{Activation, Format};
 
 mod backend;
-mod flex;
+pub(crate) mod flex;
 mod kernels;
-mod tensor_ops;
+pub(crate) mod tensor_ops;
 mod weight;
 
 pub use backend::{AttendPlan, EmbedPlan, LinearPlan, Maybe, NetworkOps, Operand, StorePlan};

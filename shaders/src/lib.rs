@@ -29,6 +29,12 @@
 //! | [`rotate_and_store`] | `rope_kv` | rotated queries; keys and values in the cache |
 //! | [`pick`] | `pick` | the most likely token, and the place of the next one |
 //!
+//! Fusion of tokens before a selection:
+//!
+//! | twin | kernels | result |
+//! |---|---|---|
+//! | [`selective_scan`] | `selective_scan_ends`, `selective_scan_carry`, `selective_scan` | a state space model |
+//!
 //! [`Activation`] is the twin of `wgsl/shared/activation.wgsl`, a part of the linear layers. [`dequantise`] is the twin of
 //! `wgsl/shared/weight_codes.wgsl`: the kernels of `embed` and `linear` also read weights of 8 or 4 bits, see [`Format`].
 
@@ -49,6 +55,7 @@ mod attention;
 mod rotary;
 mod embed;
 mod pick;
+mod selective_scan;
 
 pub use activation::Activation;
 pub use attention::{
@@ -75,6 +82,10 @@ pub use scale::{Scale, regions};
 pub use scale_select::{
     FOLD as SCALE_FOLD, KERNEL as SCALE_SELECT, ScaleChoice, ScaleFoldParams, ScaleSelectParams, scale_select,
 };
+pub use selective_scan::{
+    CARRY as SCAN_CARRY, Discretisation, ENDS as SCAN_ENDS, KERNEL as SCAN, ScanParams, scan_chunk, scan_packs,
+    selective_scan,
+};
 pub use text_score::{
     BEST as TEXT_SCORE_BEST, BEST_TILE, BestParams, PRODUCT as TEXT_SCORE_PRODUCT, PRODUCT_TILE, ProductParams,
     SOFTMAX as TEXT_SCORE_SOFTMAX, SoftmaxParams, text_block, text_score,
@@ -82,7 +93,7 @@ pub use text_score::{
 pub use top_k::{KERNEL as TOP_K, Keep, MAX_SCORES, TopKParams, top_k};
 
 /// All kernels, in the order of the data.
-pub const KERNELS: [&Kernel; 21] = [
+pub const KERNELS: [&Kernel; 24] = [
     &REGION_POOL,
     &SCALE_FOLD,
     &SCALE_SELECT,
@@ -104,4 +115,7 @@ pub const KERNELS: [&Kernel; 21] = [
     &ATTEND_SPLIT,
     &ATTEND_MERGE,
     &PICK,
+    &SCAN_ENDS,
+    &SCAN_CARRY,
+    &SCAN,
 ];

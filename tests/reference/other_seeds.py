@@ -35,7 +35,7 @@ SIZES = [(1, 1), (7, 300), (300, 7), (46, 46), (48, 48), (50, 48), (96, 96), (28
 QUESTIONS = ["What is shown in this image?", "  two  spaces\n\nand lines\t", "Größe e\u0301 数字 👩‍🚀 ما 12 345?", "x", "0123456789 ½ ①", "ﬁ é Å",
              "User: hi\nAssistant:", "{{ x }}"]
 TYPED = ["hi <image> and <image>", "<|im_end|>", "<row_1_col_1>", "<fake_token_around_image>", "</s>", "<|eot_id|><|begin_of_text|>"]
-OFF = ("", "vision", "text", "both")
+COMPRESSIONS = ("focus", "text", "vision", "none")
 
 
 def checkpoint(work, form, seed):
@@ -50,10 +50,10 @@ def checkpoint(work, form, seed):
 
 
 def differences(expected, got):
-    for stage in sorted(expected.keys() | got.keys()):
-        a, b = expected.get(stage), got.get(stage)
-        if a is None or b is None or a.shape != b.shape:
-            yield f"{stage}: expected {None if a is None else tuple(a.shape)}, got {None if b is None else tuple(b.shape)}"
+    for stage, a in sorted(expected.items()):                       # a run has more stages, which describe its compression
+        b = got.get(stage)
+        if b is None or a.shape != b.shape:
+            yield f"{stage}: expected {tuple(a.shape)}, got {None if b is None else tuple(b.shape)}"
         elif not a.is_floating_point() or stage == "pixel_values":
             if not torch.equal(a.double(), b.double()):
                 yield f"{stage}: not equal"
@@ -76,17 +76,17 @@ def main():
             out, focus, questions = checkpoint(work, form, seed)
             dice, unsure, wrong = random.Random(seed), 0, 0
             for i, size in enumerate(dice.sample(SIZES, min(args.pictures, len(SIZES)))):
-                image, question, off = picture(size, seed + i), dice.choice(questions), OFF[i % 4]
+                image, question, compression = picture(size, seed + i), dice.choice(questions), COMPRESSIONS[i % 4]
                 image.save(work / "picture.png")
-                expected = focus.run(image, question, off not in ("vision", "both"), off not in ("text", "both"), 8)
+                expected = focus.run(image, question, compression in ("focus", "vision"), compression in ("focus", "text"), 8)
                 command = [args.fovea, "trace", work / "picture.png", "--model", out, "--device", "cpu", "--max-new-tokens", "8",
-                           "--out", work / "trace.safetensors", *(["--off", off] if off else []), "--", question]
+                           "--out", work / "trace.safetensors", "--compress", compression, "--", question]
                 done = subprocess.run(command, capture_output=True, text=True)
                 found = [done.stderr] if done.returncode else list(differences(expected, load_file(work / "trace.safetensors")))
                 if found and any(m is not None and m < FLOORS[k] / 100 for k, m in margins(focus, expected).items()):
                     unsure, found = unsure + 1, []
                 for line in found:
-                    print(f"  {form} seed {seed} {size} {question!r} off={off}: {line}")
+                    print(f"  {form} seed {seed} {size} {question!r} {compression}: {line}")
                 wrong += bool(found)
             bad += wrong
             print(f"{form} seed {seed}: {min(args.pictures, len(SIZES))} runs, {wrong} differ, {unsure} hang on rounding", flush=True)

@@ -82,7 +82,7 @@ def main():
     theirs, tokens = expected(args.dir, args.picture)
     with tempfile.TemporaryDirectory() as folder:
         trace = f"{folder}/trace.safetensors"
-        subprocess.run([args.fovea, "trace", args.picture, QUESTION, "--model", args.dir, "--off", "both", "--max-new-tokens", "1",
+        subprocess.run([args.fovea, "trace", args.picture, QUESTION, "--model", args.dir, "--compress", "none", "--max-new-tokens", "1",
                         "--device", args.device, "--out", trace], check=True)
         ours = load_file(trace)["prefill_logits"]
     nmse = float((ours - theirs).double().square().sum() / theirs.double().square().sum())

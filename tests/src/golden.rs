@@ -81,8 +81,15 @@ pub fn cases() -> Vec<Case> {
 /// # Panics
 /// If the trace is missing, broken, or has types other than F32 and I64.
 pub fn reference(case: &str) -> Trace {
-    let name = format!("traces/{case}.safetensors");
-    golden::trace(&name, &bytes(&name)).unwrap_or_else(|e| panic!("expected a trace, got: {e}"))
+    stored(&format!("traces/{case}.safetensors"))
+}
+
+/// A trace of the fixtures, by its file.
+///
+/// # Panics
+/// As [`reference()`].
+pub fn stored(file: &str) -> Trace {
+    golden::trace(file, &bytes(file)).unwrap_or_else(|e| panic!("expected a trace, got: {e}"))
 }
 
 fn bytes(file: &str) -> Vec<u8> {

@@ -14,6 +14,7 @@
 //! | `identities` | pairs of runs that must agree: reused and fresh state, different tensor names |
 //! | `geometry` | token counts, resized and decoded pictures |
 //! | `prompts` | token ids of unusual prompts, and conversion of ids to text |
+//! | `compressed` | every compression on every device, compared with PyTorch's traces; pairs of runs that must agree |
 //! | `families` | several pictures, counts, tensors and image ids of each family; files that a checkpoint may lack |
 //! | `published_files` | which of two files is used, as in Hugging Face |
 //! | `real_vocabularies` | token ids with the vocabularies of Mistral, Llama 2, Llama 3 and Qwen |

@@ -1,9 +1,14 @@
 //! Blocking helpers for tests of whole runs: checkpoint files and a picture in, an answer out.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Model, Picture, Precision, Turn};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Compression, Conversation, Error, Model, Picture, Precision, Turn};
 use fovea_runtime::{OpenDevice, source::Source};
+use futures_util::{Stream, task::noop_waker};
 
 use crate::golden::fixtures;
 
@@ -76,7 +81,34 @@ pub fn ask(conversation: &mut Conversation, question: &str, options: &AskOptions
     pollster::block_on(conversation.answer(question, options)).map(|turn| *turn)
 }
 
-/// Greedy decoding, both samplers on, logits kept, at most `new` tokens.
+/// Greedy decoding, the checkpoint's own compression, logits kept, at most `new` tokens.
 pub fn options(new: usize) -> AskOptions {
     AskOptions { max_new_tokens: new, keep_logits: true, ..AskOptions::default() }
+}
+
+/// As [`options`], with the compression `spec`.
+///
+/// # Panics
+/// If `spec` is not a compression.
+pub fn compressed(spec: &str, new: usize) -> AskOptions {
+    let compression = spec.parse::<Compression>();
+    let compression = compression.unwrap_or_else(|e| panic!("{spec}: expected a compression, got: {e}"));
+    AskOptions { compression: Some(compression), ..options(new) }
+}
+
+/// More polls than any question of the tests needs.
+pub const ENOUGH: usize = 10_000;
+
+/// Polls `events` at most `most` times. Returns whether the stream ended, and its error.
+pub fn poll<T>(mut events: Pin<&mut impl Stream<Item = Result<T, Error>>>, most: usize) -> (bool, Option<Error>) {
+    let waker = noop_waker();
+    let mut context = Context::from_waker(&waker);
+    for _ in 0..most {
+        match events.as_mut().poll_next(&mut context) {
+            Poll::Ready(None) => return (true, None),
+            Poll::Ready(Some(Err(e))) => return (true, Some(e)),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+    }
+    (false, None)
 }

@@ -1,5 +1,5 @@
-// Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, pointer, camera,
-// quantised weights, full storage, models from the Hugging Face hub, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
+// Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, pointer, methods of
+// compression, camera, quantised weights, full storage, models from the Hugging Face hub, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
 //
 //     node page.mjs ADDRESS [--only NAME] [--shots FOLDER]
 //
@@ -178,12 +178,62 @@ async function pointed(page) {
     const at = [x + across * width, y + down * height];
     await page.mouse.move(...at);
     const [left, right, top, bottom] = (await details()).match(/pixels (\d+) to (\d+) across, (\d+) to (\d+) down/).slice(1).map(Number);
-    const mark = await page.locator('#mark').boundingBox();
+    const mark = await page.locator('#probe .mark').boundingBox();
     const inside = mark.x - 1 <= at[0] && at[0] <= mark.x + mark.width + 1 && mark.y - 1 <= at[1] && at[1] <= mark.y + mark.height + 1;
     assert.ok(inside, `expected the mark around ${at}, got ${JSON.stringify(mark)}`);
     const shown = [(right - left) / (bottom - top), mark.width / mark.height];
     assert.ok(Math.abs(shown[0] / shown[1] - 1) < 0.1, `expected the mark in the shape of its pixels, got ${shown}`);
   }
+}
+
+// Another method: the next question uses it, and the overlay of the last question follows. A wrong compression is an error. Two
+// methods are compared.
+async function methods(browser) {
+  const { page, complaints, close } = await open(browser, address, PAGE);
+  await ready(page);
+  const counts = async () => (await text(page, 'tokens')).match(/\d+/g).map(Number);
+  const kept = (is) => page.waitForFunction((words) => document.getElementById('tokens').textContent.endsWith(words), `layer${is}`, SLOW);
+  const spelled = (is) => page.waitForFunction((words) => document.getElementById('spec').value === words, is, SLOW);
+  assert.deepEqual([await page.inputValue('#method'), await page.inputValue('#spec')], ['focus', 'focus'], 'the default (got, expected)');
+  await page.selectOption('#method', 'fastv');
+  assert.deepEqual([await page.isVisible('#gamma'), await page.isVisible('#budget')], [false, true], 'the sliders of FastV (got, expected)');
+  await asked(page);
+  await says(page, 'Answered');
+  await ready(page);
+  assert.match(await text(page, 'cost'), /compression\s*fastv/, 'the compression in the table');
+  const [all, compressed, half] = await counts();
+  assert.ok(all === compressed && half < all, `expected tokens that FastV drops, got ${await counts()}`);
+  await page.focus('#budget');
+  await page.keyboard.press('PageDown');
+  await says(page, 'The overlay shows');
+  assert.match(await page.inputValue('#spec'), /^fastv:.*keep=0\.4/, 'the compression after the slider');
+  assert.ok((await counts())[2] < half, `expected fewer tokens than ${half}, got ${await counts()}`);
+
+  await page.fill('#spec', 'fastv:layer=99');
+  await page.press('#spec', 'Enter');
+  await page.waitForFunction(() => document.getElementById('spec-error').textContent !== '', null, SLOW);
+  assert.match(await text(page, 'spec-error'), /^compress: expected .*layer.*, got .*99/, 'the error');
+  assert.equal(await page.getAttribute('#spec', 'aria-invalid'), 'true', 'the state of the field (got, expected)');
+  await scan(page, 'a wrong compression');
+  await asked(page);
+  await page.waitForFunction(() => document.getElementById('status').dataset.kind === 'fail', null, SLOW);
+  assert.equal(await text(page, 'status'), await text(page, 'spec-error'), 'the error of the question (got, expected)');
+  await ready(page);
+  await page.selectOption('#method', 'none');
+  assert.equal(await text(page, 'spec-error'), '', 'the error after another choice (got, expected)');
+  await kept(all);
+
+  await page.fill('#spec', 'Stride + FASTV');
+  await page.press('#spec', 'Enter');
+  await spelled('stride+fastv');
+  assert.equal(await page.inputValue('#method'), '', 'the list for two methods (got, expected)');
+  await page.selectOption('#other', 'random');
+  await page.click('#compare');
+  await says(page, 'Compared.');
+  assert.match(await text(page, 'comparison'), /compression\s*stride\+fastv\s*random/, 'the comparison');
+  await scan(page, 'a comparison');
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
 }
 
 // A download without room reports an error, and can be resumed once there is room. Chromium's estimate ignores the limit that
@@ -515,7 +565,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, unblocked, hurried, quantised, withoutRoom, fromHub, folders, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, methods, unblocked, hurried, quantised, withoutRoom, fromHub, folders, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);

@@ -8,10 +8,10 @@ export async function answer(picture: Blob, question: string, signal: AbortSigna
   try {
     const sight = await engine.lookAt(picture, { signal });
     let text = '';
-    const options = { vision: true, text: true, gamma: 0.5, layer: 2, maxNewTokens: 8, signal };
+    const options = { compression: await engine.check('vision+text:gamma=0.5,layer=2'), maxNewTokens: 8, signal };
     for await (const event of sight.ask(question, options)) {
       if (event.token) text += event.token.text;
-      if (event.done) console.log(event.done.tokens.all, event.done.equivalent_share);
+      if (event.done) console.log(event.done.compression, event.done.tokens.all, event.done.equivalent_share);
     }
     const looked: Looked = await sight.keep(0.25);
     const drawn: Blob = await sight.overlay();
@@ -30,8 +30,9 @@ export function folder(files: FileList): Promise<Fovea> {
 
 export async function tokens(engine: Fovea, picture: Blob): Promise<string[]> {
   const sight = await engine.lookAt(picture);
-  await sight.prepare({ layer: 2 });
+  const method = engine.about.methods.find(({ place }) => place === 'within');
+  await sight.prepare({ compression: method?.default });
   const looked = await sight.look('What word is on the sign?');
   const kept: VisualToken[] = looked.visual_tokens.filter(({ part, kept }) => part === 'map' && kept);
-  return kept.map(({ rect, scale, rank }) => `${rect?.join(' ')} ${scale ?? 'no scale'} ${rank ?? 'no rank'}`);
+  return kept.map(({ rects, scale, rank }) => `${rects.join(' ')} ${scale ?? 'no scale'} ${rank ?? 'no rank'}`);
 }

@@ -2,11 +2,12 @@
 
 import { another } from './another.js';
 import { camera } from './camera.js';
+import { chooser, compared, compression, offer, otherGamma } from './chooser.js';
 import { at, copies, make } from './dom.js';
 import { address, examples, file } from './examples.js';
 import { intake } from './intake.js';
 import { gpu, needs, showNeeds, usable } from './needs.js';
-import { STAGES, duration, showComparison, showCost, showTokens, size } from './numbers.js';
+import { STAGES, duration, overlayOf, showComparison, showCost, showTokens, size } from './numbers.js';
 import { playRecording, stopRecording } from './recording.js';
 import { REPLACED, Session } from './session.js';
 import { showOverlay, showPicture } from './view.js';
@@ -21,7 +22,7 @@ const anyGpu = test !== null || parameters.has('gpu');
 
 const session = new Session((why) => {
   // The new engine has no overlay yet.
-  if (last) last.settings = {};
+  if (last) last.compression = null;
   restarted = ` The engine was restarted: ${why}`;
   at('answer').textContent = '';
   say(`Restarting the engine, then asking again: ${why}`);
@@ -34,7 +35,7 @@ let pictures = new Map();
 let chosen = 0;
 // Opens the current picture again.
 let reopen = () => {};
-// The last answer: the question, the whole answer (`done`), what was `looked` at, and the `settings`.
+// The last answer: the question, the whole answer (`done`), what was `looked` at, and its `compression` (null: none of it is known).
 let last = null;
 let running = new AbortController();
 // Stops the work that is done before the next question.
@@ -118,7 +119,7 @@ async function load(cpu) {
   };
   try {
     const about = await session.start(options());
-    settle(about);
+    offer(about);
     say([`Ready, on ${about.device}: ${size(about.weight_bytes)} of weights in ${about.dtype}.`, ...notes(about)].join(' '));
   } catch (why) {
     // The newer call shows its own result.
@@ -154,20 +155,9 @@ async function findGpu() {
 // Notes about a model for its user.
 const notes = ({ trained, notes: said }) => [
   ...said.map((note) => `${note}.`),
-  ...(trained ? [] : ['This checkpoint was not trained with the samplers, so both are off, and every visual token is used. '
-    + 'Switch on the text-guided sampler to use fewer tokens.']),
+  ...(trained ? [] : ['This checkpoint was not trained with FocusLLaVA\'s samplers, so it reads every visual token. '
+    + 'Choose a method in the settings to use fewer tokens.']),
 ];
-
-// Sets the controls to the checkpoint's settings.
-function settle({ layers, selector, trained, focus }) {
-  at('vision').checked = selector && trained;
-  at('vision').disabled = !selector;
-  at('gamma').value = focus.gamma;
-  at('layer').max = layers - 1;
-  at('layer').value = focus.text_layer ?? layers - 1;
-  at('text').checked = trained && focus.text_layer !== null;
-  showSettings();
-}
 
 // The picture.
 
@@ -220,31 +210,24 @@ function open(picture) {
 function prepare() {
   ahead.abort(REPLACED);
   const { signal } = ahead = new AbortController();
-  session.prepare({ ...settings(), signal }).catch(() => {});
+  session.prepare({ compression: compression(), signal }).catch(() => {});
 }
 
 // The question.
 
-const settings = () => ({
-  vision: at('vision').checked,
-  text: at('text').checked,
-  gamma: at('gamma').valueAsNumber,
-  layer: at('layer').valueAsNumber,
-});
-
 function ask(question) {
   at('question').value = question;
   return instead('busy', async (signal) => {
-    const asked = settings();
+    const asked = compression();
     let looked = null;
     // If this is stopped, the engine may already have another overlay.
-    if (last) last.settings = {};
+    if (last) last.compression = null;
     at('answer').textContent = '';
     at('compared').hidden = true;
     restarted = '';
     say('Answering.');
     const started = performance.now();
-    const done = await session.ask(question, { ...asked, signal }, (event) => {
+    const done = await session.ask(question, { compression: asked, signal }, (event) => {
       if (event.progress) say(`Answering: ${far(event.progress)}.`);
       if (event.token) at('answer').append(event.token.text);
       if (event.looked) {
@@ -253,7 +236,7 @@ function ask(question) {
       }
     });
     say(`Answered in ${duration(performance.now() - started)}.${restarted}`);
-    last = { question, done, looked, settings: asked };
+    last = { question, done, looked, compression: done.compression };
     showCost(done);
     at('json').textContent = JSON.stringify(done, null, 2);
     at('after').hidden = false;
@@ -266,41 +249,32 @@ const far = ({ stage, done, total }) => `${STAGES[stage] ?? stage}, ${Math.floor
 
 // Draws the attention overlay.
 async function overlay() {
-  const { question, looked: { tokens } } = last;
-  const words = `Attention overlay for "${question}": ${tokens.after_text_sampler} of ${tokens.after_vision_sampler} tokens were kept (bright); the others were dropped (dark).`;
-  await showOverlay(await session.overlay(), words, last.looked);
+  const { question, looked } = last;
+  await showOverlay(await session.overlay(), overlayOf(question, looked.tokens), looked);
 }
 
-// Shows the overlay for changed settings, without an answer. If only gamma changed, nothing is computed.
+// Shows the overlay for another compression, without an answer. If only gamma changed, nothing is computed.
 function relook() {
   return instead('ready', async (signal) => {
     if (!last) return;
-    const now = settings();
-    const deep = !now.text || ['vision', 'text', 'layer'].some((key) => now[key] !== last.settings[key]);
-    last.looked = deep ? await session.look(last.question, { ...now, signal }) : await session.keep(now.gamma);
-    last.settings = now;
+    const now = compression();
+    const pruned = last.compression && last.looked.visual_tokens.some(({ rank }) => rank !== null);
+    const gamma = pruned ? otherGamma(last.compression, now) : null;
+    last.looked = gamma === null ? await session.look(last.question, { compression: now, signal }) : await session.keep(gamma);
+    last.compression = last.looked.compression;
     showTokens(last.looked.tokens);
     await overlay();
     say('The overlay shows the new settings; the answer is still the old one.');
   });
 }
 
-function showSettings() {
-  at('gamma-is').value = at('gamma').valueAsNumber.toFixed(2);
-  at('layer-is').value = `${at('layer').value} of ${Number(at('layer').max) + 1}`;
-  at('gamma').disabled = at('layer').disabled = !at('text').checked;
-}
-
 function compare() {
   const { question } = last;
   return instead('busy', async (signal) => {
-    const set = settings();
+    const methods = compared();
     say('Asking twice, each time from scratch.');
-    const answers = await session.compare(question, [
-      { ...set, signal },
-      { ...set, vision: false, text: false, signal },
-    ]);
-    showComparison(['with the samplers as set', 'with all tokens'], answers);
+    const answers = await session.compare(question, methods.map((method) => ({ compression: method.compression, signal })));
+    showComparison(methods.map(({ title }) => title), answers);
     at('compared').hidden = false;
     say('Compared.');
   });
@@ -318,8 +292,11 @@ at('stop').addEventListener('click', () => {
   ahead.abort();
   at('question').focus();
 });
-at('settings').addEventListener('input', () => {
-  showSettings();
+chooser((spec) => {
+  // The engine would finish it first.
+  ahead.abort(REPLACED);
+  return session.check(spec);
+}, () => {
   clearTimeout(resting);
   // Work for the old settings is useless now.
   ahead.abort(REPLACED);

@@ -35,6 +35,10 @@ const calls = {
     return JSON.parse(engine.about());
   },
 
+  check({ compression }) {
+    return engine.check(compression);
+  },
+
   lookAt({ picture }) {
     const sight = count++;
     sights.set(sight, engine.lookAt(picture));

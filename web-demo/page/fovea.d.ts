@@ -40,9 +40,11 @@ export interface About {
   layers: number;
   /** Side of a tile in pixels. */
   tile: number;
-  /** Whether the vision-guided sampler can run. */
-  selector: boolean;
-  /** Settings of the samplers. If `text_layer` is null, tokens are pruned only if a question gives a layer. */
+  /** The compression of a question that does not choose one. */
+  compression: string;
+  /** The methods that this checkpoint can run, except `focus` and `none`. */
+  methods: Method[];
+  /** Settings of FocusLLaVA's samplers. If `text_layer` is null, `text` prunes only if a question gives a layer. */
   focus: {
     window: number;
     scales: string[];
@@ -51,37 +53,50 @@ export interface About {
     score_rope: boolean;
     thumbnail: boolean;
   };
-  /** Whether the checkpoint was trained with the samplers. If not, both are off unless a question switches them on. */
+  /** Whether the checkpoint was trained with FocusLLaVA's samplers. If not, its default compression is `none`. */
   trained: boolean;
   /** Notes for the user, one sentence each. */
   notes: string[];
 }
 
+/** A method that reduces the number of visual tokens. */
+export interface Method {
+  /** Its name in a compression. */
+  name: string;
+  title: string;
+  /** What it does, in a sentence. */
+  about: string;
+  /** The paper. */
+  source: string;
+  /** Whether it chooses the tokens that enter the text model, or drops tokens inside it. */
+  place: 'before' | 'within';
+  /** The compression with this method and its default settings. */
+  default: string;
+}
+
 /** Options of a question. */
 export interface AskOptions {
-  /** Whether the vision-guided sampler is on. Default: on if the checkpoint was trained with it. */
-  vision?: boolean;
-  /** Whether the text-guided sampler is on. Default: on if the checkpoint was trained with it. */
-  text?: boolean;
-  /** Share of the importance that the text-guided sampler keeps, above 0 and at most 1. Default: the checkpoint's. */
-  gamma?: number;
-  /** The decoder layer whose input the text-guided sampler prunes. Default: the checkpoint's. */
-  layer?: number;
+  /**
+   * Which visual tokens enter the text model and which leave it, spelled as on the command line: `none`, `focus:gamma=0.8`,
+   * `fastv:layer=2,keep=0.5`, `faster-vlm:keep=64+text`. Default: `About.compression`.
+   */
+  compression?: string;
   /** Default: 128. */
   maxNewTokens?: number;
   /** Stops the answer within a layer or a token. */
   signal?: AbortSignal;
 }
 
-/** Counts of visual tokens: without samplers, after the vision-guided sampler, after the text-guided sampler. */
+/** Counts of visual tokens: without compression, entering the text model, and in its last layer. */
 export interface Tokens {
   all: number;
-  after_vision_sampler: number;
-  after_text_sampler: number;
+  compressed: number;
+  kept: number;
 }
 
 /** The attention of the model to a picture, for one question. */
 export interface Looked {
+  compression: string;
   tokens: Tokens;
   /** Rows and columns of the map, in patches. */
   map: [number, number];
@@ -95,7 +110,7 @@ export interface Looked {
   picture: [number, number];
   /** Width and height of the picture in the image of `overlay`: at the top, centred horizontally. */
   drawn: [number, number];
-  /** Indices of the visual tokens in the upper decoder layers, ascending. */
+  /** Indices of the visual tokens in the last decoder layer, ascending. */
   kept: number[];
   /** All visual tokens, in the order of the sequence. */
   visual_tokens: VisualToken[];
@@ -105,31 +120,36 @@ export interface Looked {
 export interface VisualToken {
   /** Index among all visual tokens. */
   index: number;
-  /** The thumbnail's tokens come first; a newline ends a row of the map. */
-  part: 'thumbnail' | 'map' | 'newline';
-  /** Its patches: y0, x0 inclusive; y1, x1 exclusive. Null for a token of the thumbnail. The box of a newline is right of the map. */
-  box: [number, number, number, number] | null;
-  /** Its rectangle in pixels of the picture: left, top, right, bottom. Null if it is not on the map. */
-  rect: [number, number, number, number] | null;
+  /** A newline ends a row of the map; a class token stands for a whole tile. */
+  part: 'thumbnail' | 'map' | 'newline' | 'class';
+  /**
+   * Its patches of the map: y0, x0 inclusive; y1, x1 exclusive. Several boxes for a merged token, none for the thumbnail and a class
+   * token. The box of a newline is right of the map.
+   */
+  boxes: [number, number, number, number][];
+  /** The rectangles of the boxes that are on the picture, in its pixels: left, top, right, bottom. */
+  rects: [number, number, number, number][];
   /** The scale of its region, such as `4x4`; null if it is not on the map, or without the vision-guided sampler. */
   scale: string | null;
-  /** Its share of the importance of all visual tokens, 0 to 1. Null without the text-guided sampler. */
+  /** Its share of the importance of all visual tokens, 0 to 1. Null if nothing was pruned inside the model. */
   importance: number | null;
-  /** Rank by importance among all visual tokens; 1 is the most important. Null without the text-guided sampler. */
+  /** Rank by importance among all visual tokens; 1 is the most important. Null if nothing was pruned inside the model. */
   rank: number | null;
-  /** Whether the upper decoder layers use it. */
+  /** Whether the last decoder layer uses it. */
   kept: boolean;
 }
 
 /** A stage of an answer. A stage that is reused from an earlier question is left out. */
 export type Stage =
-  | 'prompt' | 'tiles' | 'vision_tower' | 'vision_sampler' | 'image_prefill' | 'text_sampler' | 'prefill' | 'decode';
+  | 'prompt' | 'tiles' | 'vision_tower' | 'compress' | 'image_prefill' | 'prune' | 'prefill' | 'decode';
 
 /** A whole answer, as `fovea ask --json` prints it. */
 export interface Done {
   question: string;
   answer: string;
   answer_ids: number[];
+  /** The compression that ran. */
+  compression: string;
   tokens: Tokens;
   /** Work left: mean visual tokens per decoder layer, as a share of all. */
   equivalent_share: number;
@@ -173,6 +193,8 @@ export class Fovea {
   private constructor();
   static create(options?: CreateOptions): Promise<Fovea>;
   readonly about: About;
+  /** Checks whether a compression fits the checkpoint; returns its shortest spelling. Otherwise rejects with the code `option`. */
+  check(compression: string): Promise<string>;
   /** Opens a png, jpeg, webp, gif or bmp file. The signal has no effect once decoding has begun. */
   lookAt(picture: Blob | ArrayBuffer | Uint8Array, options?: { signal?: AbortSignal }): Promise<Sight>;
   /** Ends the worker and frees its memory. Running calls are rejected. */
@@ -190,7 +212,10 @@ export interface Sight {
   ask(question: string, options?: AskOptions): AsyncGenerator<AskEvent, void, void>;
   /** Computes the attention only, without an answer. */
   look(question: string, options?: AskOptions): Promise<Looked>;
-  /** The kept tokens at another gamma, from the importance of the last question. Nothing is computed on the device. */
+  /**
+   * The kept tokens at another gamma, from the importance of the last question, for which the text-guided sampler must have pruned.
+   * Nothing is computed on the device.
+   */
   keep(gamma: number): Promise<Looked>;
   /** The attention overlay of the last question, with a legend: a PNG file. */
   overlay(): Promise<Blob>;

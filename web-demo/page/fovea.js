@@ -45,6 +45,10 @@ export class Fovea {
     return new Sight(this.#link, await this.#link.call(call, { signal, transfer: [bytes.buffer] }));
   }
 
+  check(compression) {
+    return this.#link.call({ call: 'check', compression: String(compression) });
+  }
+
   dispose() {
     this.#link.end(new FoveaError('The engine was disposed of: create another one.', 'disposed'));
   }

@@ -6,13 +6,13 @@ export const STAGES = {
   prompt: 'question to tokens',
   tiles: 'picture to tiles',
   vision_tower: 'vision tower',
-  vision_sampler: 'vision-guided sampler',
+  compress: 'choice of the tokens that enter the text model',
   image_prefill: 'picture through the lower decoder layers',
-  text_sampler: 'text-guided sampler',
+  prune: 'choice of the tokens that stay',
   prefill: 'the rest of the decoder, to the first token',
 };
 
-const COUNTS = { all: 'all visual tokens', after_vision_sampler: 'after the vision-guided sampler', after_text_sampler: 'after the text-guided sampler' };
+const COUNTS = { all: 'all visual tokens', compressed: 'entering the text model', kept: 'in its last layer' };
 
 export const duration = (ms) => (ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
 export const size = (bytes) => (bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
@@ -26,7 +26,7 @@ export function wait(seconds) {
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const rate = (perSecond) => (perSecond === null ? '–' : perSecond.toFixed(1));
 
-// Shows how many visual tokens there are, and how many remain after each sampler.
+// Shows how many visual tokens there are, and how many remain.
 export function showTokens(tokens) {
   at('tokens').replaceChildren(...Object.entries(COUNTS).map(([key, words]) => {
     const bar = make('span', { className: 'bar' });
@@ -35,12 +35,16 @@ export function showTokens(tokens) {
   }));
 }
 
+// The attention overlay in words.
+export const overlayOf = (question, { all, kept }) => `Attention overlay for "${question}": the last layer reads ${kept} of ${all} visual tokens (bright); parts without one are dark.`;
+
 // What an answer cost.
 export function showCost(done) {
   const { first_token: first, ...stages } = done.timing_ms;
   const named = Object.entries(STAGES).filter(([key]) => key in stages);
   const { weights, kv_cache: cache, wasm, gpu } = done.memory_bytes;
   table(at('cost'), [
+    ['compression', done.compression],
     ['work left: mean visual tokens per layer, as a share of all', percent(done.equivalent_share)],
     ['time to the first token', duration(first)],
     ...named.map(([key, words]) => [`… ${words}`, duration(stages[key])]),
@@ -58,7 +62,8 @@ export function showComparison(names, answers) {
   const row = (words, of) => [words, ...answers.map(of)];
   table(at('comparison'), [
     row('answer', ({ answer }) => answer.trim() || '(nothing)'),
-    row('visual tokens', ({ tokens }) => `${tokens.after_vision_sampler} → ${tokens.after_text_sampler}`),
+    row('compression', ({ compression }) => compression),
+    row('visual tokens', ({ tokens: { compressed, kept } }) => `${compressed} → ${kept}`),
     row('work left', (done) => percent(done.equivalent_share)),
     row('time to the first token', ({ timing_ms: timing }) => duration(timing.first_token)),
     row('… of which text model', ({ timing_ms: timing }) => duration(text(timing))),
@@ -67,5 +72,5 @@ export function showComparison(names, answers) {
   ], ['', ...names]);
 }
 
-// The text model's time to the first token, with the sampler that prunes it.
-const text = ({ image_prefill: image = 0, text_sampler: sampler = 0, prefill = 0 }) => image + sampler + prefill;
+// The text model's time to the first token, with the choice of the tokens that stay.
+const text = ({ image_prefill: image = 0, prune = 0, prefill = 0 }) => image + prune + prefill;

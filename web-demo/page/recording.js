@@ -2,7 +2,7 @@
 
 import { at, make } from './dom.js';
 import { file, sent } from './examples.js';
-import { showCost, showTokens } from './numbers.js';
+import { overlayOf, showCost, showTokens } from './numbers.js';
 import { showOverlay, showPicture } from './view.js';
 
 const FOLDER = 'recorded';
@@ -30,7 +30,7 @@ export function stopRecording() {
 
 function show(is) {
   for (const id of ['recording', 'recorded']) at(id).hidden = !is;
-  at('compare').hidden = is;
+  at('comparing').hidden = is;
   at('after').hidden = true;
   at('answer').textContent = '';
   at('tokens').replaceChildren();
@@ -57,10 +57,9 @@ async function play(picture, { overlay, done }) {
   showCost(done);
   at('json').textContent = JSON.stringify(done, null, 2);
   at('after').hidden = false;
-  const { tokens } = done;
   const drawn = await (await sent(`${FOLDER}/${overlay}`)).blob();
   if (signal.aborted) return;
-  await showOverlay(drawn, `Recorded attention overlay for "${done.question}": ${tokens.after_text_sampler} of ${tokens.after_vision_sampler} tokens were kept (bright); the others were dropped (dark).`);
+  await showOverlay(drawn, `Recorded. ${overlayOf(done.question, done.tokens)}`);
 }
 
 // The answer in as many pieces as it has tokens. The recording does not contain the text of each token.

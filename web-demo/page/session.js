@@ -40,6 +40,12 @@ export class Session {
     return this.#starting;
   }
 
+  // Checks whether a compression fits the model; returns its shortest spelling.
+  async check(compression) {
+    await this.#starting;
+    return this.#engine.check(compression);
+  }
+
   // Opens a picture. If it is refused, the picture before stays open.
   async open(picture) {
     await this.#steadily(async () => {

@@ -1,7 +1,6 @@
 //! Options of a question, read from JSON, and a handle that stops an answer.
 
 use fovea_model::{AskOptions, Cancel, Error};
-use fovea_runtime::Keep;
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 
@@ -30,35 +29,30 @@ impl Stop {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Asked {
-    vision: Option<bool>,
-    text: Option<bool>,
-    gamma: Option<f64>,
-    layer: Option<usize>,
+    /// Not a `Compression`: serde would replace the error of its parser.
+    compression: Option<String>,
     max_new_tokens: usize,
 }
 
 impl Default for Asked {
     fn default() -> Self {
-        let AskOptions { vision, text, layer, max_new_tokens, .. } = AskOptions::default();
-        Self { vision, text, gamma: None, layer, max_new_tokens }
+        Self { compression: None, max_new_tokens: AskOptions::default().max_new_tokens }
     }
 }
 
-/// Reads the options of a question from JSON. Their values are checked when the question is asked.
+/// Reads the options of a question from JSON. Whether they fit the checkpoint is checked when the question is asked.
 ///
 /// # Errors
-/// [`Error::Option`] if the JSON is not an object, or has an unknown key or a value of the wrong type.
+/// [`Error::Option`] if the JSON is not an object, has an unknown key or a value of the wrong type, or if `compression` is not
+/// the spelling of a compression.
 pub fn options(json: &str, stop: &Stop) -> Result<AskOptions, Error> {
     let asked: Asked = serde_json::from_str(json).map_err(|why| Error::Option {
         option: "options",
-        expected: "an object of vision, text, gamma, layer and max_new_tokens".into(),
+        expected: "an object of compression and max_new_tokens".into(),
         got: why.to_string(),
     })?;
     Ok(AskOptions {
-        vision: asked.vision,
-        text: asked.text,
-        keep: asked.gamma.map(Keep::Gamma),
-        layer: asked.layer,
+        compression: asked.compression.map(|spec| spec.parse()).transpose()?,
         max_new_tokens: asked.max_new_tokens,
         cancel: stop.cancel.clone(),
         ..AskOptions::default()
@@ -67,20 +61,25 @@ pub fn options(json: &str, stop: &Stop) -> Result<AskOptions, Error> {
 
 #[cfg(test)]
 mod tests {
+    use fovea_model::Compression;
+
     use super::*;
 
     #[test]
     fn missing_keys_have_defaults_and_errors_name_the_key() {
-        let read = |json| options(json, &Stop::default());
+        let read = |json: &str| options(json, &Stop::default());
         let default = read("{}").expect("options");
-        assert_eq!((default.vision, default.text, default.layer, default.keep), (None, None, None, None));
-        let some = read(r#"{"vision": false, "gamma": 0.5, "layer": 3, "max_new_tokens": 7}"#).expect("options");
-        assert_eq!((some.vision, some.text, some.layer), (Some(false), None, Some(3)));
-        assert_eq!((some.keep, some.max_new_tokens), (Some(Keep::Gamma(0.5)), 7));
-        let wrong = [("", "EOF"), ("7", "invalid type"), (r#"{"gama": 1}"#, "gama"), (r#"{"layer": -1}"#, "-1")];
+        assert_eq!((default.compression, default.max_new_tokens), (None, 128), "(got, expected)");
+        let some = read(r#"{"compression": "vision+text", "max_new_tokens": 7}"#).expect("options");
+        assert_eq!((some.compression, some.max_new_tokens), (Some(Compression::focus()), 7), "(got, expected)");
+        let wrong = [("", "EOF"), ("7", "invalid type"), (r#"{"gamma": 1}"#, "gamma"), (r#"{"compression": 1}"#, "1")];
         for (json, named) in wrong {
             let why = read(json).expect_err(json).to_string();
             assert!(why.starts_with("options: expected an object") && why.contains(named), "{json}: {why}");
+        }
+        for (spec, named) in [("fastw", "fastw"), ("fastv:keap=.5", "keap"), ("fastv:keep=most", "most")] {
+            let why = read(&format!(r#"{{"compression": "{spec}"}}"#)).expect_err(spec).to_string();
+            assert!(why.starts_with("compress: expected") && why.contains(named), "{spec}: {why}");
         }
     }
 }

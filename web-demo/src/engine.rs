@@ -2,10 +2,10 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
-use fovea_model::{Cancel, Checkpoint, Error, LoadProgress, Model, Picture, Precision};
+use fovea_model::{Cancel, Checkpoint, Compression, Error, LoadProgress, MethodRow, Model, Picture, Place, Precision};
 use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
 use js_sys::{Function, Map};
-use serde_json::json;
+use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 
 use crate::{failure::failure, files::ranged, report::report, sight::Sight};
@@ -47,12 +47,23 @@ impl Engine {
             "weight_bytes": self.model.weight_bytes(),
             "layers": config.text.n_layers,
             "tile": config.vision.side,
-            "selector": self.model.has_selector(),
+            "compression": Compression::default_of(self.model.fits()),
+            "methods": Compression::fitting(self.model.fits()).into_iter().map(described).collect::<Vec<_>>(),
             "focus": config.focus,
-            "trained": config.has_focus,
+            "trained": !Compression::default_of(self.model.fits()).is_none(),
             "notes": self.model.notes(),
         })
         .to_string()
+    }
+
+    /// Checks whether a compression fits the model. `spec` is spelled as on the command line. Returns its shortest spelling.
+    ///
+    /// # Errors
+    /// Throws an `Error` with the code `option`.
+    pub fn check(&self, spec: &str) -> Result<String, JsValue> {
+        let compression: Compression = spec.parse().map_err(failure)?;
+        compression.check(self.model.fits()).map_err(failure)?;
+        Ok(compression.to_string())
     }
 
     /// Opens a picture from the bytes of a png, jpeg, webp, gif or bmp file. Nothing is computed before the first question.
@@ -63,6 +74,16 @@ impl Engine {
     pub fn look_at(&self, picture: Vec<u8>) -> Result<Sight, JsValue> {
         Ok(Sight::new(&self.model, &self.rehearsed, Picture::decode(&picture).map_err(failure)?))
     }
+}
+
+/// A method of compression as JSON: see `Method` in `page/fovea.d.ts`.
+fn described(row: &MethodRow) -> Value {
+    let place = match row.place {
+        Place::Before => "before",
+        Place::Within => "within",
+    };
+    let MethodRow { name, title, about, source, default, .. } = row;
+    json!({ "name": name, "title": title, "about": about, "source": source, "place": place, "default": default })
 }
 
 async fn load(source: Source, cpu: bool, dtype: &str, on_progress: &Function) -> Result<Engine, Error> {

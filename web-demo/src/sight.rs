@@ -5,7 +5,9 @@
 
 use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc};
 
-use fovea_model::{AskOptions, Conversation, Error, Event, Looked, Model, Picture, Progress, TokenCounts, VisualToken};
+use fovea_model::{
+    AskOptions, Compression, Conversation, Error, Event, Looked, Model, Picture, Progress, TokenCounts, VisualToken,
+};
 use fovea_runtime::{Keep, Scale, TokenBox, device::DeviceClass};
 use fovea_shaders::top_k;
 use futures_util::StreamExt;
@@ -51,7 +53,7 @@ impl Sight {
 
     /// Answers a question.
     ///
-    /// `options` is a JSON object of optional keys: `vision` and `text` (whether these samplers are on), `gamma`, `layer`,
+    /// `options` is a JSON object of optional keys: `compression` (a string, spelled as on the command line) and
     /// `max_new_tokens`. `on_event` receives JSON: `{stage, milliseconds}` as stages end, `{progress: {stage, done, total}}`
     /// a few times per second in a long stage, `{looked}` once, `{token: {id, text}}` per token, and at the end `{done}`, with
     /// the keys of `fovea ask --json`.
@@ -69,7 +71,8 @@ impl Sight {
         receiving(self.answer(&question, &options, &on_event)).await.map_err(failure)
     }
 
-    /// Runs the samplers without an answer, and returns the overlay's data as JSON (`Looked` in `fovea.d.ts`).
+    /// Runs the compression for a question without an answer, and returns the overlay's data as JSON (`Looked` in
+    /// `fovea.d.ts`).
     ///
     /// # Errors
     /// As [`Sight::ask`].
@@ -84,7 +87,7 @@ impl Sight {
     /// the device.
     ///
     /// # Errors
-    /// Throws an `Error` where gamma is out of range, or the last question had no text-guided sampler.
+    /// Throws an `Error` where gamma is out of range, or the text-guided sampler did not prune for the last question.
     pub fn keep(&mut self, gamma: f64) -> Result<String, JsValue> {
         self.kept(gamma).map_err(failure)?;
         self.shown().map_err(failure)
@@ -140,14 +143,18 @@ impl Sight {
     }
 
     fn kept(&mut self, gamma: f64) -> Result<(), Error> {
-        let keep = Keep::Gamma(gamma);
-        AskOptions { keep: Some(keep), ..AskOptions::default() }.check(self.model.config().text.n_layers)?;
         let mut looked = self.looked()?.clone();
-        if looked.importance.is_empty() {
-            let expected = "a question with the text-guided sampler on before it".to_owned();
-            return Err(Error::Option { option: "gamma", expected, got: "one with it off".into() });
-        }
+        let mut compression: Compression = looked.compression.parse()?;
+        // Without a layer the text-guided sampler prunes nothing, and there is no importance.
+        let Some(text) = compression.text_mut().filter(|_| !looked.importance.is_empty()) else {
+            let expected = "a question with the text-guided sampler before it".to_owned();
+            return Err(Error::Option { option: "gamma", expected, got: looked.compression });
+        };
+        let keep = Keep::Gamma(gamma);
+        text.keep = Some(keep);
+        compression.check(self.model.fits())?;
         looked.kept = top_k(&looked.importance, keep);
+        looked.compression = compression.to_string();
         self.looked = Some(Arc::new(looked));
         Ok(())
     }
@@ -182,17 +189,15 @@ fn described(looked: &Looked, sides: [usize; 2]) -> Value {
         let rect = fovea_overlay::rectangle(looked, sides[0], sides[1], patches)?;
         Some([rect.left, rect.top, rect.right, rect.bottom].map(rounded))
     };
-    let with_rect = |token: &VisualToken| {
+    let with_rects = |token: &VisualToken| {
         let mut json = json!(token);
-        json["rect"] = json!(token.patches.and_then(rect));
+        json["rects"] = json!(token.patches.iter().filter_map(|&patches| rect(patches)).collect::<Vec<_>>());
         json
     };
-    let tokens = TokenCounts {
-        all: looked.grid.stock_tokens(),
-        after_vision_sampler: looked.token_count(),
-        after_text_sampler: looked.kept.len(),
-    };
+    let tokens =
+        TokenCounts { all: looked.grid.stock_tokens(), compressed: looked.token_count(), kept: looked.kept.len() };
     json!({
+        "compression": looked.compression,
         "tokens": tokens,
         "map": [looked.grid.height, looked.grid.width],
         "window": looked.window,
@@ -201,18 +206,23 @@ fn described(looked: &Looked, sides: [usize; 2]) -> Value {
         "picture": sides,
         "drawn": fovea_overlay::drawn_size(sides),
         "kept": looked.kept,
-        "visual_tokens": looked.tokens().iter().map(with_rect).collect::<Vec<_>>(),
+        "visual_tokens": looked.tokens().iter().map(with_rects).collect::<Vec<_>>(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use fovea_model::Grid;
+    use fovea_model::{Grid, Origin};
 
     use super::*;
 
-    /// A map of 4 x 6 patches, without samplers.
-    fn all() -> Looked {
+    /// A thumbnail of 36 patches, and 4 tokens of a map of 4 x 6 patches; the last 3 tokens are kept.
+    fn looked() -> Looked {
+        let mut origins: Vec<_> = (0..36).map(|patch| Origin::Thumbnail(vec![patch])).collect();
+        origins.push(Origin::Map(vec![[0, 0, 1, 1]]));
+        origins.push(Origin::Newline([0, 6, 1, 6]));
+        origins.push(Origin::Map(vec![[1, 0, 2, 1], [3, 4, 4, 6]]));
+        origins.push(Origin::Class(1));
         Looked {
             grid: Grid {
                 rows: 1,
@@ -225,35 +235,36 @@ mod tests {
                 width: 6,
                 ..Grid::default()
             },
+            compression: "vision-zip".into(),
             window: 4,
             scales: Arc::new(Vec::new()),
             choice: Arc::new(Vec::new()),
-            thumbnail: 36,
-            boxes: Arc::new(vec![[0, 0, 1, 1], [0, 6, 1, 6]]),
+            origins: Arc::new(origins),
             importance: Vec::new(),
-            kept: vec![36, 37],
+            kept: vec![37, 38, 39],
         }
     }
 
     #[test]
     fn a_token_has_patches_and_pixels_and_a_newline_has_no_pixels() {
-        let got = described(&all(), [600, 400]);
+        let got = described(&looked(), [600, 400]);
         assert_eq!((&got["picture"], &got["drawn"]), (&json!([600, 400]), &json!([960, 640])), "(got, expected)");
-        let token = |index: usize, part: &str, patches: Value, rect: Value| {
+        assert_eq!(got["tokens"]["compressed"], 40, "(got, expected)");
+        assert_eq!((&got["tokens"]["kept"], &got["compression"]), (&json!(3), &json!("vision-zip")), "(got, expected)");
+        let token = |index: usize, part: &str, boxes: Value, rects: Value| {
             let (scale, importance, rank) = (Value::Null, Value::Null, Value::Null);
-            json!({
-                "index": index, "part": part, "box": patches, "rect": rect, "scale": scale, "importance": importance,
-                "rank": rank, "kept": index > 35,
-            })
+            let expected = json!({
+                "index": index, "part": part, "boxes": boxes, "rects": rects, "scale": scale, "importance": importance,
+                "rank": rank, "kept": index > 36,
+            });
+            assert_eq!(got["visual_tokens"][index], expected, "(got, expected)");
         };
-        let tokens = &got["visual_tokens"];
-        assert_eq!(tokens[0], token(0, "thumbnail", Value::Null, Value::Null), "(got, expected)");
-        assert_eq!(
-            tokens[36],
-            token(36, "map", json!([0, 0, 1, 1]), json!([0.0, 0.0, 100.0, 100.0])),
-            "(got, expected)"
-        );
-        assert_eq!(tokens[37], token(37, "newline", json!([0, 6, 1, 6]), Value::Null), "(got, expected)");
+        token(0, "thumbnail", json!([]), json!([]));
+        token(36, "map", json!([[0, 0, 1, 1]]), json!([[0.0, 0.0, 100.0, 100.0]]));
+        token(37, "newline", json!([[0, 6, 1, 6]]), json!([]));
+        let rects = json!([[0.0, 100.0, 100.0, 200.0], [400.0, 300.0, 600.0, 400.0]]);
+        token(38, "map", json!([[1, 0, 2, 1], [3, 4, 4, 6]]), rects);
+        token(39, "class", json!([]), json!([]));
     }
 
     #[test]
@@ -261,9 +272,9 @@ mod tests {
         // The legend is wider than the narrow pictures.
         for sides in [[600, 400], [400, 600], [40, 1000], [3000, 40], [1, 1]] {
             let white = Picture::from_rgb(sides[0], sides[1], vec![255; sides[0] * sides[1] * 3]).expect("a picture");
-            let mut looked = all();
-            // Nothing is kept and nothing has a box: the picture is dark, but brighter than the background.
-            (looked.boxes, looked.kept) = (Arc::new(Vec::new()), Vec::new());
+            let mut looked = looked();
+            // Nothing is kept, and the map has no token: the picture is dark, but brighter than the background.
+            (looked.origins, looked.kept) = (Arc::new(vec![Origin::Thumbnail(vec![0])]), Vec::new());
             let picture = fovea_overlay::draw(&white, &looked).expect("a drawing");
             let lit = |x: usize, y: usize| picture.rgb()[(y * picture.width() + x) * 3] > 60;
             let [width, height] = fovea_overlay::drawn_size(sides);

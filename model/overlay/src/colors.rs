@@ -47,6 +47,11 @@ pub fn dimmed(pixel: Color) -> Color {
     mix(GROUND, greyed(pixel), 0.38)
 }
 
+/// A pixel under a merged token: half way from a dropped token to `lit`, the pixel under a kept token.
+pub fn merged(pixel: Color, lit: Color) -> Color {
+    mix(dimmed(pixel), lit, 0.5)
+}
+
 /// A pixel with little of its color and the same lightness.
 pub fn greyed(pixel: Color) -> Color {
     let grey = (255.0 * lightness(pixel)).round() as u8;

@@ -1,11 +1,11 @@
 //! Input: a picture, the importance of its visual tokens, and the rectangle of an object. Output: a small copy of the
-//! picture, with the importance (Eq. 8) of each token of the map as heat over its patches.
+//! picture, with the importance of each token of the map as heat over its patches.
 //!
 //! Heat shows the importance of a token divided by the mean over the map's tokens. Its scale is logarithmic and the same for
 //! all pictures, so that layers and questions can be compared by eye. Ranks, which the overlay shows, would give the same
 //! colors to a layer with even importance and to a layer with all importance in one place.
 
-use fovea_model::{Error, Looked, Picture, bicubic};
+use fovea_model::{Error, Looked, Origin, Picture, bicubic};
 
 use crate::{
     canvas::{Area, Canvas},
@@ -50,20 +50,23 @@ pub fn draw(
 
     let from = [picture.width(), picture.height()];
     let place = Placement { grid: &looked.grid, from, to: [width, height], left: 0 };
-    let importance = looked.importance.iter().skip(looked.map_at());
-    // A newline has no area, and does not count in the mean.
-    let tokens: Vec<(Area, f32)> = looked
-        .boxes
+    // Only tokens of the map that are on the picture count in the mean, each once.
+    let tokens: Vec<(Vec<Area>, f32)> = looked
+        .origins
         .iter()
-        .zip(importance)
-        .filter_map(|(patches, score)| Some((place.area(*patches)?, *score)))
+        .zip(&looked.importance)
+        .filter_map(|(origin, score)| {
+            let Origin::Map(patches) = origin else { return None };
+            let areas: Vec<Area> = patches.iter().filter_map(|own| place.area(*own)).collect();
+            (!areas.is_empty()).then_some((areas, *score))
+        })
         .collect();
     let mean = tokens.iter().map(|(_, score)| score).sum::<f32>() / tokens.len().max(1) as f32;
-    for (area, score) in tokens.iter().filter(|_| mean > 0.0) {
+    for (areas, score) in tokens.iter().filter(|_| mean > 0.0) {
         let warmth = warmth(score / mean);
-        canvas.map(area, |x, y, _| colors::heated(grey(x, y), warmth));
+        areas.iter().for_each(|area| canvas.map(area, |x, y, _| colors::heated(grey(x, y), warmth)));
     }
-    for (area, _) in &tokens {
+    for area in tokens.iter().flat_map(|(areas, _)| areas) {
         let (x, y) = (&area.x, &area.y);
         canvas.fill(&Area { x: x.clone(), y: y.start..y.start + 1 }, NEUTRAL, LINE);
         canvas.fill(&Area { x: x.start..x.start + 1, y: y.start + 1..y.end }, NEUTRAL, LINE);
@@ -92,11 +95,16 @@ mod tests {
     fn looked(importance: Vec<f32>) -> Looked {
         Looked {
             grid: Grid { rows: 1, cols: 2, patches: 1, side: 1, cut: (1, 2), height: 1, width: 2, ..Grid::default() },
+            compression: "text".into(),
             window: 1,
             scales: Arc::new(Vec::new()),
             choice: Arc::new(Vec::new()),
-            thumbnail: 1,
-            boxes: Arc::new(vec![[0, 0, 1, 1], [0, 1, 1, 2], [0, 2, 1, 2]]),
+            origins: Arc::new(vec![
+                Origin::Thumbnail(vec![0]),
+                Origin::Map(vec![[0, 0, 1, 1]]),
+                Origin::Map(vec![[0, 1, 1, 2]]),
+                Origin::Newline([0, 2, 1, 2]),
+            ]),
             importance,
             kept: vec![0, 1, 2, 3],
         }
@@ -111,6 +119,13 @@ mod tests {
         assert_eq!((drawn.width(), drawn.height()), (80, 40));
         assert_eq!(pixel(20, 20), color(0.5), "the first token (got, expected)");
         assert_eq!(pixel(60, 20), color(1.5), "the second token (got, expected)");
+        // One merged token, and a class token, which has no place: the mean is its importance.
+        let mut merged = looked(vec![9.0, 4.0]);
+        merged.origins = Arc::new(vec![Origin::Class(0), Origin::Map(vec![[0, 0, 1, 1], [0, 1, 1, 2]])]);
+        let drawn = draw(&picture, &merged, [80, 40], None)?;
+        for x in [20, 60] {
+            assert_eq!(drawn.rgb()[(20 * 80 + x) * 3..][..3], color(1.0), "column {x} (got, expected)");
+        }
         Ok(())
     }
 

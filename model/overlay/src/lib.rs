@@ -2,12 +2,15 @@
 //!
 //! An overlay shows three things:
 //!
-//! - **Lines** show the result of the vision-guided sampler (Sec. 3.2): one cell per token, in the color of the region's
-//!   scale.
-//! - **Brightness** shows the result of the text-guided sampler (Sec. 3.3): dropped tokens are dark and grey.
-//! - **Heat** shows the importance of the kept tokens by rank, because the values differ by orders of magnitude.
+//! - **Lines** show the patches of each token: with the vision-guided sampler (Sec. 3.2) in the color of the region's scale.
+//!   A merged token has several cells.
+//! - **Brightness** shows what the last layer reads: dropped tokens, and patches without a token, are dark and grey. The
+//!   patches of merged tokens are half dark, because several of them share one token.
+//! - **Heat** shows the importance of the kept tokens by rank, because the values differ by orders of magnitude. Without a
+//!   pruning inside the model there is none.
 //!
-//! A legend below explains this and shows the tokens of the thumbnail.
+//! A legend below explains this, names the compression, and shows the tokens of the thumbnail. Class tokens have no place
+//! on the picture; only the legend counts them.
 
 use std::io::Cursor;
 
@@ -27,7 +30,7 @@ pub use place::{TokenRect, rectangle};
 
 use canvas::Canvas;
 use colors::GROUND;
-use fate::fates;
+use fate::{fates, is_merged};
 use legend::Legend;
 use map::Map;
 use place::Placement;
@@ -78,7 +81,7 @@ fn compose(picture: &Picture, looked: &Looked, with_legend: bool) -> Result<Pict
     let drawn = plain(picture)?;
     let to = [drawn.width(), drawn.height()];
     let tokens = looked.tokens();
-    let fates = fates(&tokens);
+    let fates = fates(looked, &tokens);
     let size = (to[0] as f32 / LEAST as f32).clamp(1.0, 1.6);
     let legend = with_legend.then_some(Legend { looked, fates: &fates, picture: &drawn, size });
     let (width, height) = legend.as_ref().map_or(Ok((0, 0)), Legend::bounds)?;
@@ -109,6 +112,18 @@ pub fn heat_color(rank: Option<f32>) -> [u8; 3] {
     rank.map_or_else(|| colors::dimmed(grey), |rank| colors::heated(grey, rank))
 }
 
+/// The color (red, green, blue) of middle grey under a merged token without importance, for a legend.
+#[must_use]
+pub fn merged_color() -> [u8; 3] {
+    colors::merged([128; 3], [128; 3])
+}
+
+/// Whether some visual tokens are merged, so that a legend explains [`merged_color`].
+#[must_use]
+pub fn has_merged(looked: &Looked) -> bool {
+    looked.origins.iter().any(is_merged)
+}
+
 /// A picture as the bytes of a PNG file.
 ///
 /// # Errors
@@ -127,7 +142,7 @@ pub fn png(picture: &Picture) -> Result<Vec<u8>, Error> {
 mod tests {
     use std::sync::Arc;
 
-    use fovea_model::{Grid, TileConfig};
+    use fovea_model::{Grid, Origin, Thumbnail, TileConfig};
     use fovea_runtime::{Scale, TokenBox};
     use fovea_shaders::compact;
 
@@ -150,14 +165,23 @@ mod tests {
                 .flat_map(|y| (0..=grid.width).map(move |x| [y, x, y + 1, (x + 1).min(grid.width)]))
                 .collect(),
         };
-        let count = 576 + boxes.len();
+        let of = |own: TokenBox| if own[1] == own[3] { Origin::Newline(own) } else { Origin::Map(vec![own]) };
+        let origins = (0..576).map(|patch| Origin::Thumbnail(vec![patch])).chain(boxes.into_iter().map(of));
+        let origins: Vec<Origin> = origins.collect();
+        let count = origins.len();
+        let compression = match (scale, text) {
+            (None, false) => "none",
+            (None, true) => "text",
+            (Some(_), false) => "vision",
+            (Some(_), true) => "focus",
+        };
         Looked {
             grid,
+            compression: compression.into(),
             window: 4,
             scales: Arc::new(scales.to_vec()),
             choice: Arc::new(choice),
-            thumbnail: 576,
-            boxes: Arc::new(boxes),
+            origins: Arc::new(origins),
             importance: if text { (0..count).map(|i| 1.0 / (i + 1) as f32).collect() } else { Vec::new() },
             kept: (0..count).step_by(if text { 2 } else { 1 }).collect(),
         }
@@ -186,7 +210,16 @@ mod tests {
         wrong.importance = vec![f32::NAN];
         draw(&picture, &wrong)?;
         wrong.grid = Grid::default();
-        (wrong.window, wrong.boxes) = (0, Arc::new(vec![[9, 9, 2, 2]]));
+        (wrong.window, wrong.compression) = (0, "no compression at all".into());
+        wrong.origins = Arc::new(vec![
+            Origin::Map(vec![[9, 9, 2, 2]]),
+            Origin::Map(Vec::new()),
+            Origin::Thumbnail(vec![usize::MAX]),
+            Origin::Newline([usize::MAX; 4]),
+            Origin::Class(usize::MAX),
+        ]);
+        draw(&picture, &wrong)?;
+        wrong.grid = looked(640, 480, None, false).grid;
         draw(&picture, &wrong)?;
         Ok(())
     }
@@ -201,6 +234,119 @@ mod tests {
             |x: usize, y: usize| drawn.rgb()[(y * drawn.width() + x) * 3..][..3].iter().map(|&c| c as u32).sum();
         let (kept, dropped): (u32, u32) = (pixel(40, 40), pixel(120, 40));
         assert!(kept > 2 * dropped, "{kept} {dropped}");
+        Ok(())
+    }
+
+    #[test]
+    fn merged_and_class_tokens_are_drawn() -> Result<(), Error> {
+        let picture = Picture::from_rgb(960, 960, vec![200; 960 * 960 * 3])?;
+        let pixel = |drawn: &Picture, x: usize, y: usize| -> u32 {
+            drawn.rgb()[(y * drawn.width() + x) * 3..][..3].iter().map(|&c| u32::from(c)).sum()
+        };
+        let mut zipped = looked(960, 960, None, false);
+        zipped.compression = "vision-zip".into();
+        zipped.origins = Arc::new(vec![
+            Origin::Class(0),
+            Origin::Thumbnail(vec![0, 575]),
+            Origin::Map(vec![[0, 0, 1, 1], [47, 47, 48, 48]]),
+            Origin::Newline([47, 48, 48, 48]),
+            Origin::Class(1),
+        ]);
+        // Each is: where, on the picture of 48 x 48 patches, or on the thumbnail of 24 x 24 in the legend; whether it is kept.
+        let corners = [(10, 10), (950, 950)];
+        let (thumbnail, middle, side) = ([(21, 981), (100, 1060)], (60, 1020), (30, 10));
+        zipped.kept = (0..5).collect();
+        let drawn = draw(&picture, &zipped)?;
+        let on = |x: usize| x + (drawn.width() - 960) / 2;
+        for (x, y) in corners {
+            let got = pixel(&drawn, on(x), y);
+            assert!((400..500).contains(&got), "a patch of the merged token is half dark, at {x}, {y}: {got}");
+        }
+        for (x, y) in thumbnail {
+            let got = pixel(&drawn, x, y);
+            assert!((400..500).contains(&got), "a patch of the merged token of the thumbnail, at {x}, {y}: {got}");
+        }
+        assert!(pixel(&drawn, on(side.0), side.1) < 300, "a patch without a token is dark");
+        assert!(pixel(&drawn, middle.0, middle.1) < 300, "a patch of the thumbnail without a token is dark");
+        // Pruned inside the model: only the token of the thumbnail is left.
+        (zipped.importance, zipped.kept) = (vec![0.1; 5], vec![1]);
+        let drawn = draw(&picture, &zipped)?;
+        let on = |x: usize| x + (drawn.width() - 960) / 2;
+        for (x, y) in corners {
+            assert!(pixel(&drawn, on(x), y) < 300, "a dropped token is dark, at {x}, {y}");
+        }
+        assert!(pixel(&drawn, thumbnail[0].0, thumbnail[0].1) > pixel(&drawn, middle.0, middle.1) + 100);
+        Ok(())
+    }
+
+    #[test]
+    fn merged_tokens_are_between_dropped_and_kept() -> Result<(), Error> {
+        let picture = Picture::from_rgb(960, 960, vec![200; 960 * 960 * 3])?;
+        // A patch has 20 x 20 pixels: the first patch, the patch right of it, which has no token, and the last patch.
+        let shades = |looked: &Looked| -> Result<[u32; 3], Error> {
+            let drawn = bare(&picture, looked)?;
+            let pixel = |at: usize| drawn.rgb()[at * 3..][..3].iter().map(|&c| u32::from(c)).sum();
+            Ok([10 * 960 + 10, 10 * 960 + 30, 950 * 960 + 950].map(pixel))
+        };
+        let has_swatch = |looked: &Looked| -> Result<bool, Error> {
+            Ok(draw(&picture, looked)?.rgb().as_chunks::<3>().0.contains(&merged_color()))
+        };
+        for importance in [vec![], vec![2.0, 1.0]] {
+            let mut one = looked(960, 960, None, false);
+            (one.compression, one.importance, one.kept) = ("vision-zip".into(), importance, vec![0, 1]);
+            let mut merged = one.clone();
+            one.origins = Arc::new(vec![Origin::Map(vec![[0, 0, 1, 1]]), Origin::Map(vec![[0, 2, 1, 3]])]);
+            let both = Origin::Map(vec![[0, 0, 1, 1], [47, 47, 48, 48]]);
+            merged.origins = Arc::new(vec![both, Origin::Map(vec![[0, 2, 1, 3]])]);
+            let ([kept, dark, _], [target, _, joined]) = (shades(&one)?, shades(&merged)?);
+            assert_eq!(target, joined, "all patches of a merged token are alike (got, expected)");
+            assert!(dark + 100 < target && target + 100 < kept, "dark {dark}, merged {target}, kept {kept}");
+            assert_eq!((has_swatch(&one)?, has_swatch(&merged)?), (false, true), "the swatch (got, expected)");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_thumbnail_without_a_kept_patch_is_dark() -> Result<(), Error> {
+        let picture = Picture::from_rgb(960, 960, vec![200; 960 * 960 * 3])?;
+        let mut chosen = looked(960, 960, None, false);
+        (chosen.origins, chosen.kept) = (Arc::new(vec![Origin::Map(vec![[0, 0, 1, 1]])]), vec![0]);
+        let corner = |compression: &str, thumbnail: Thumbnail| -> Result<Vec<u8>, Error> {
+            let mut looked = chosen.clone();
+            (looked.compression, looked.grid.thumbnail) = (compression.into(), thumbnail);
+            let drawn = draw(&picture, &looked)?;
+            Ok(drawn.rgb()[(981 * drawn.width() + 21) * 3..][..3].to_vec())
+        };
+        assert_eq!(corner("random", Thumbnail::First)?, colors::dimmed([200; 3]), "(got, expected)");
+        assert_eq!(corner("random", Thumbnail::Own)?, GROUND, "a family without a thumbnail (got, expected)");
+        assert_eq!(corner("none", Thumbnail::First)?, GROUND, "a checkpoint without its thumbnail (got, expected)");
+        Ok(())
+    }
+
+    #[test]
+    fn the_legend_names_the_compression() -> Result<(), Error> {
+        let picture = Picture::from_rgb(960, 960, vec![200; 960 * 960 * 3])?;
+        let steps = |scale: Option<usize>, text: bool, compression: Option<&str>| {
+            let mut looked = looked(960, 960, scale, text);
+            looked.compression = compression.map_or(looked.compression, str::to_owned);
+            let steps = Legend { looked: &looked, fates: &[], picture: &picture, size: 1.0 }.steps();
+            let word = |(name, count): (String, Option<usize>)| {
+                format!("{name} {}", count.map_or_else(|| "off".to_owned(), |count| count.to_string()))
+            };
+            steps.into_iter().map(word).collect::<Vec<_>>().join(" ")
+        };
+        // 24 * 24 + 48 * 49; one token per 4 x 4 patches, and a newline per row of tokens
+        assert_eq!(steps(None, false, None), "all 2928");
+        assert_eq!(steps(None, false, Some("text")), "all 2928", "no layer, so nothing is pruned (got, expected)");
+        assert_eq!(steps(None, true, None), "all 2928 → vision-guided off → text-guided 1464");
+        assert_eq!(steps(Some(0), true, None), "all 2928 → vision-guided 732 → text-guided 366");
+        assert_eq!(steps(Some(0), false, None), "all 2928 → vision-guided 732 → text-guided off");
+        let own =
+            [("fastv", "all 2928 → fastv 1464"), ("div-prune+text", "all 2928 → div-prune 2928 → text-guided 1464")];
+        for (compression, expected) in own {
+            assert_eq!(steps(None, true, Some(compression)), expected, "(got, expected)");
+        }
+        assert_eq!(steps(None, false, Some("cd-pruner:keep=64")), "all 2928 → cd-pruner:keep=64 2928");
         Ok(())
     }
 }

@@ -11,8 +11,8 @@ use crate::{
     scales::Fineness,
 };
 
-/// Paints `picture` with its top left corner at `corner`: bright under kept tokens, dark elsewhere. The tint is for tokens
-/// without a rank.
+/// Paints `picture` with its top left corner at `corner`: bright under kept tokens, half dark under merged ones, dark
+/// under dropped ones and where no token is. The tint is for tokens without a rank.
 pub fn paint(
     canvas: &mut Canvas,
     picture: &Picture,
@@ -24,12 +24,16 @@ pub fn paint(
     let at = |x: i32, y: i32| pixels[((y - corner[1]) * width + x - corner[0]) as usize];
     canvas.map(&Area::of(corner[0], corner[1], width, height), |x, y, _| colors::dimmed(at(x, y)));
     for (area, fate, tint) in tokens {
-        match (fate, tint) {
-            (Fate::Dropped, _) => {}
-            (Fate::Kept, None) => canvas.map(&area, |x, y, _| at(x, y)),
-            (Fate::Kept, Some(tint)) => canvas.map(&area, |x, y, _| mix(at(x, y), tint, 0.14)),
-            (Fate::Ranked(rank), _) => canvas.map(&area, |x, y, _| colors::heated(at(x, y), rank)),
-        }
+        let Fate::Kept { rank, merged } = fate else { continue };
+        canvas.map(&area, |x, y, _| {
+            let pixel = at(x, y);
+            let lit = match (rank, tint) {
+                (Some(rank), _) => colors::heated(pixel, rank),
+                (None, Some(tint)) => mix(pixel, tint, 0.14),
+                (None, None) => pixel,
+            };
+            if merged { colors::merged(pixel, lit) } else { lit }
+        });
     }
 }
 
@@ -64,11 +68,17 @@ impl Map<'_> {
     pub fn paint(&self, canvas: &mut Canvas, picture: &Picture) {
         let fineness = Fineness::of(&self.looked.scales);
         let regions = self.looked.regions();
-        let cell = |(token, &fate): (&VisualToken, &Fate)| {
-            let patches = token.patches?;
+        let cell = |(token, patches, fate): (&VisualToken, TokenBox, Fate)| {
             Some((self.place.area(patches)?, patches, fate, self.region(token, patches, &regions, &fineness)))
         };
-        let cells: Vec<_> = self.tokens.iter().zip(self.fates).filter_map(cell).collect();
+        // A merged token has several cells, with the same fate; tokens of the thumbnail and class tokens have none.
+        let cells: Vec<_> = self
+            .tokens
+            .iter()
+            .zip(self.fates)
+            .flat_map(|(token, &fate)| token.patches.iter().map(move |&patches| (token, patches, fate)))
+            .filter_map(cell)
+            .collect();
         let painted = cells.iter().map(|(area, _, fate, region)| (area.clone(), *fate, region.map(|(_, tint)| tint)));
         paint(canvas, picture, [self.place.left, 0], painted);
         for (area, patches, fate, region) in cells {

@@ -1,8 +1,12 @@
 //! The configuration of a training run. Input: a JSON file. Output: checked stages.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use fovea_model::Error;
+use fovea_shaders::Scale;
 use serde::{Deserialize, Serialize};
 
 /// A training run: a checkpoint directory without weights, and the stages that train them.
@@ -21,6 +25,9 @@ pub struct TrainConfig {
     /// Scales (rows, cols) that replace the model's own, also in the written checkpoint.
     #[serde(default)]
     pub scales: Option<Vec<(usize, usize)>>,
+    /// The object `meteor` of `config.json`, the settings of LLaVA-Meteor. It replaces the model's own, also in the written checkpoint.
+    #[serde(default)]
+    pub meteor: Option<serde_json::Value>,
     /// Seed of the random weights, and of the pruned layer and the thresholds of each step.
     pub seed: u64,
     /// Number of the first drill and of the first scene. A run uses each only once; a run that starts from another's weights should
@@ -56,6 +63,8 @@ pub enum Vision {
     Random,
     /// Only the thumbnail.
     Thumbnail,
+    /// Those that LLaVA-Meteor chooses after its fusion, in our interpretation. The fusion reads the question, so each scene has one.
+    Meteor,
 }
 
 /// The text-guided sampler in training: a random layer per batch and a random threshold per question, uniformly distributed.
@@ -68,7 +77,7 @@ pub struct TextPruning {
     pub gamma: [f64; 2],
 }
 
-/// Learning rates of the three groups of parameters.
+/// Learning rates of the groups of parameters.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
@@ -80,6 +89,9 @@ pub struct Rates {
     /// The scale selector.
     #[serde(default)]
     pub selector: f64,
+    /// The fusion of LLaVA-Meteor.
+    #[serde(default)]
+    pub meteor: f64,
 }
 
 /// One stage.
@@ -111,6 +123,10 @@ pub struct Stage {
     /// The visual tokens that the text model gets.
     #[serde(default)]
     pub vision: Vision,
+    /// Smallest and largest share of the patches that stay with [`Vision::Meteor`], uniformly distributed over the scenes. None: 0.05 to
+    /// 0.5, so that one checkpoint fits every budget.
+    #[serde(default)]
+    pub keep: Option<[f64; 2]>,
     /// The text-guided sampler. None: every visual token stays in every layer.
     #[serde(default)]
     pub text: Option<TextPruning>,
@@ -123,6 +139,10 @@ pub struct Stage {
     /// Weight of the balance loss, alpha of Eq. 5.
     #[serde(default)]
     pub balance: f64,
+    /// Weight of each scale in the balance loss, by kernel (Eq. 10): `{"1x1": 0.9, "2x2": 1.0, "4x4": 1.1}`. Their sum is the number of
+    /// scales. None: 1 each.
+    #[serde(default)]
+    pub balance_weights: Option<BTreeMap<String, f64>>,
     /// Weight of the scale hint: cross entropy between the selector's logits and the scales that fit the scene's objects.
     #[serde(default)]
     pub hint: f64,
@@ -179,8 +199,8 @@ impl TrainConfig {
             if !(0.0..=1.0).contains(&stage.end) {
                 return Err(wrong(&key("end"), format!("expected a share from 0 to 1, got {}", stage.end)));
             }
-            let Rates { tower, text, selector } = stage.rates;
-            let numbers = [tower, text, selector, stage.dense, stage.balance, stage.hint, stage.look];
+            let Rates { tower, text, selector, meteor } = stage.rates;
+            let numbers = [tower, text, selector, meteor, stage.dense, stage.balance, stage.hint, stage.look];
             if let Some(got) = numbers.iter().find(|n| !(0.0..=1e3).contains(*n)) {
                 return Err(wrong(&key("rates and weights"), format!("expected numbers from 0 to 1000, got {got}")));
             }
@@ -198,6 +218,66 @@ impl TrainConfig {
 }
 
 impl Stage {
+    /// The weight of each of `scales` in the balance loss.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `balance_weights` has other kernels than `scales`, a negative weight, or another sum than their number.
+    pub(crate) fn balance_weights(&self, scales: &[Scale]) -> Result<Vec<f32>, Error> {
+        let Some(weights) = &self.balance_weights else { return Ok(vec![1.0; scales.len()]) };
+        let names: Vec<String> = scales.iter().map(Scale::to_string).collect();
+        let found: Option<Vec<f64>> = names.iter().map(|name| weights.get(name).copied()).collect();
+        let fits = |w: &Vec<f64>| {
+            let sum: f64 = w.iter().sum();
+            weights.len() == scales.len() && w.iter().all(|w| *w >= 0.0) && (sum - w.len() as f64).abs() < 1e-6
+        };
+        let Some(found) = found.filter(fits) else {
+            let key = format!("stage {}: balance_weights", self.name);
+            let (all, sum) = (names.join(", "), scales.len());
+            let why =
+                format!("expected one weight, at least 0, for each of {all}, with the sum {sum}, got {weights:?}");
+            return Err(Error::Config { key, why });
+        };
+        Ok(found.into_iter().map(|w| w as f32).collect())
+    }
+
+    /// Smallest and largest share of the patches that stay with [`Vision::Meteor`].
+    pub(crate) fn kept_share(&self) -> [f64; 2] {
+        self.keep.unwrap_or([0.05, 0.5])
+    }
+
+    /// Checks the settings that [`Vision::Meteor`] excludes or requires.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key, the expected and the found value.
+    pub(crate) fn check_meteor(&self) -> Result<(), Error> {
+        let wrong = |key: &str, why: String| Err(Error::Config { key: format!("stage {}: {key}", self.name), why });
+        if self.vision != Vision::Meteor {
+            return match self.keep {
+                Some(keep) => wrong("keep", format!("expected none without `\"vision\": \"meteor\"`, got {keep:?}")),
+                None => Ok(()),
+            };
+        }
+        if self.task == Task::Drill {
+            return wrong("vision", "expected a task with questions for meteor, got drill".into());
+        }
+        if self.questions != 1 || self.list {
+            let got = format!("{}{}", self.questions, if self.list { " and a list" } else { "" });
+            let why = "the fusion of LLaVA-Meteor reads the question";
+            return wrong("questions", format!("expected 1 and no list, because {why}, got {got}; use more scenes"));
+        }
+        // The selector takes no part, and importance is of tokens that the question has already chosen.
+        for (key, weight) in [("balance", self.balance), ("hint", self.hint), ("look", self.look)] {
+            if weight > 0.0 {
+                return wrong(key, format!("expected 0 with `\"vision\": \"meteor\"`, got {weight}"));
+            }
+        }
+        let [least, most] = self.kept_share();
+        if !(least > 0.0 && (least..=1.0).contains(&most)) {
+            return wrong("keep", format!("expected two rising shares above 0, at most 1, got {least} and {most}"));
+        }
+        Ok(())
+    }
+
     /// The share of the learning rate at `step` of this stage: a linear rise, then half a cosine down to `end`.
     pub fn share(&self, step: usize) -> f64 {
         if step < self.warmup {

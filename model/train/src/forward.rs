@@ -4,8 +4,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use fovea_model::{
-    Config, Error, TextConfig,
-    parts::{DecoderLayer, Pace, Rope, Rotation, Steps},
+    Budget, Config, Error, Meteor, TextConfig,
+    parts::{DecoderLayer, Pace, Rope, Rotation, Slot, Steps, Stock, Taps, Wanted, native},
 };
 use fovea_shaders::{Keep, Scale, top_k};
 use rand_chacha::rand_core::Rng;
@@ -14,7 +14,7 @@ use crate::{
     batch::{Batch, Shown, below, between},
     config::{Stage, Vision},
     network::Trained,
-    sequence::{FAR_BELOW, Sequences, arrange, regions, rows_under},
+    sequence::{FAR_BELOW, Sequences, arrange, arrange_kept, regions, row_of, rows_under},
 };
 
 /// The results of a forward pass, for the losses.
@@ -35,32 +35,49 @@ pub(crate) struct Passed {
     pub importance: Option<Tensor<3>>,
 }
 
+/// The visual tokens of a batch before the text model.
+struct Seen {
+    /// Projected features, (tiles * P*P, C).
+    rows: Tensor<2>,
+    /// See [`Passed::selector`].
+    selector: Option<Tensor<2>>,
+    /// See [`Passed::choice`]; empty with [`Vision::Meteor`].
+    choice: Vec<usize>,
+    /// (regions or kept patches, 1): ones with a gradient. None if nothing was chosen by a score.
+    gate: Option<Tensor<2>>,
+    /// Where every token is.
+    sequences: Sequences,
+}
+
 fn ints(values: &[i32], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
 }
 
 impl Trained {
-    /// The vision tower's features: (tiles * P*P, d_vision). If the tower is `frozen`, there is no backward pass through it.
+    /// The vision tower's features, (tiles * P*P, d_vision), and what is `wanted` besides. If the tower is `frozen`, there is no
+    /// backward pass through it.
     pub async fn features(
         &self,
         batch: &Batch,
         frozen: bool,
+        wanted: &Wanted,
         config: &Config,
         device: &Device,
-    ) -> Result<Tensor<2>, Error> {
+    ) -> Result<(Tensor<2>, Taps), Error> {
         let side = config.vision.side;
         let pixels = TensorData::new(batch.pixels.clone(), [batch.tiles, 3, side, side]);
-        let features = if frozen {
+        let (vision, pace) = (&config.vision, Pace::default());
+        let (features, taps) = if frozen {
             let pixels = Tensor::from_data(pixels, &device.clone().inner());
-            Tensor::from_inner(
-                self.network.tower.valid().forward(pixels, &config.vision, Steps::WHOLE, &Pace::default()).await?,
-            )
+            let tower = self.network.tower.valid();
+            let (features, taps) = tower.forward(pixels, vision, wanted, Steps::WHOLE, &pace).await?;
+            (Tensor::from_inner(features), taps)
         } else {
             let pixels = Tensor::from_data(pixels, device);
-            self.network.tower.forward(pixels, &config.vision, Steps::WHOLE, &Pace::default()).await?
+            self.network.tower.forward(pixels, vision, wanted, Steps::WHOLE, &pace).await?
         };
         let [tiles, patches, d] = features.dims();
-        Ok(features.reshape([tiles * patches, d]))
+        Ok((features.reshape([tiles * patches, d]), taps))
     }
 
     /// The forward pass of a batch through the whole model.
@@ -76,28 +93,18 @@ impl Trained {
         dice: &mut impl Rng,
         device: &Device,
     ) -> Result<Passed, Error> {
-        let features = self.features(batch, stage.frozen, config, device).await?;
-        let (p, c) = (config.vision.patches(), config.text.d_model);
-        let rows = features.clone().unsqueeze::<3>();
-        let rows = self.network.projector.forward(rows, config, Steps::WHOLE, &Pace::default()).await?;
-        let rows = rows.reshape([batch.tiles * p * p, c]);
-
-        let (window, scales) = (config.focus.window, &config.focus.scales);
-        let finest = scales.iter().position(|s| *s == Scale::new(1, 1)).unwrap_or(scales.len() - 1);
-        let regions_of = |s: &Shown| regions(s.grid.height, s.grid.width, window).len();
-        let total: usize = batch.shown.iter().map(regions_of).sum();
-        let (selector, choice) = match stage.vision {
-            Vision::Full | Vision::Thumbnail => (None, vec![finest; total]),
-            Vision::Random => (None, (0..total).map(|_| below(dice, scales.len())).collect()),
-            Vision::Selected => {
-                let logits = self.scale_logits(&rows, batch, config, device);
-                let logits = logits.ok_or(Error::Internal("a network in training without a scale selector"))?;
-                let choice = logits.clone().inner().argmax(1).into_data();
-                (Some(logits), choice.iter::<i64>().map(|i| i as usize).collect::<Vec<_>>())
-            }
+        let mut wanted = Wanted::default();
+        if stage.vision == Vision::Meteor {
+            wanted.attention.push(config.vision.n_used.saturating_sub(1));
+        }
+        let (features, taps) = self.features(batch, stage.frozen, &wanted, config, device).await?;
+        let seen = match stage.vision {
+            Vision::Meteor => self.fused((&features, &taps), batch, stage, config, dice, device).await?,
+            _ => self.sampled(&features, batch, stage, config, dice, device).await?,
         };
-        let s = arrange(batch, p, window, scales, &choice, stage.vision == Vision::Thumbnail);
-        let embedded = self.embedded(rows, &s, scales, selector.as_ref(), &choice, device);
+        let c = config.text.d_model;
+        let Seen { rows, selector, choice, gate, sequences: s } = seen;
+        let embedded = self.embedded(rows, &s, &config.focus.scales, gate, device);
         let (scenes, tokens) = (batch.shown.len(), s.prefix + s.text);
         if tokens > config.text.context {
             return Err(Error::TooLong { need: tokens, have: config.text.context });
@@ -139,6 +146,97 @@ impl Trained {
         Ok(Passed { features, selector, choice, logits: Some(logits), sequences: Some(s), kept, importance: looked })
     }
 
+    /// Every patch, or the tokens of each region at its scale: all but [`Vision::Meteor`].
+    async fn sampled(
+        &self,
+        features: &Tensor<2>,
+        batch: &Batch,
+        stage: &Stage,
+        config: &Config,
+        dice: &mut impl Rng,
+        device: &Device,
+    ) -> Result<Seen, Error> {
+        let (p, c) = (config.vision.patches(), config.text.d_model);
+        let rows = features.clone().unsqueeze::<3>();
+        let rows = self.network.projector.forward(rows, config, Steps::WHOLE, &Pace::default()).await?;
+        let rows = rows.reshape([batch.tiles * p * p, c]);
+
+        let (window, scales) = (config.focus.window, &config.focus.scales);
+        let finest = scales.iter().position(|s| *s == Scale::new(1, 1)).unwrap_or(scales.len() - 1);
+        let regions_of = |s: &Shown| regions(s.grid.height, s.grid.width, window).len();
+        let total: usize = batch.shown.iter().map(regions_of).sum();
+        let (selector, choice) = match stage.vision {
+            Vision::Full | Vision::Thumbnail | Vision::Meteor => (None, vec![finest; total]),
+            Vision::Random => (None, (0..total).map(|_| below(dice, scales.len())).collect()),
+            Vision::Selected => {
+                let logits = self.scale_logits(&rows, batch, config, device);
+                let logits = logits.ok_or(Error::Internal("a network in training without a scale selector"))?;
+                let choice = logits.clone().inner().argmax(1).into_data();
+                (Some(logits), choice.iter::<i64>().map(|i| i as usize).collect::<Vec<_>>())
+            }
+        };
+        let sequences = arrange(batch, p, window, scales, &choice, stage.vision == Vision::Thumbnail);
+        let gate = selector.as_ref().map(|logits| {
+            let chosen: Vec<i32> = choice.iter().map(|&c| c as i32).collect();
+            gate(logits.clone(), ints(&chosen, device).reshape([choice.len(), 1]))
+        });
+        Ok(Seen { rows, selector, choice, gate, sequences })
+    }
+
+    /// LLaVA-Meteor in our interpretation: every patch reads picture and question, then those with the best scores stay. Scene by scene
+    /// with the functions of inference; only the visual expert, which belongs to the vision tower, has no gradient.
+    async fn fused(
+        &self,
+        (features, taps): (&Tensor<2>, &Taps),
+        batch: &Batch,
+        stage: &Stage,
+        config: &Config,
+        dice: &mut impl Rng,
+        device: &Device,
+    ) -> Result<Seen, Error> {
+        let missing = Error::Internal("LLaVA-Meteor in training without its fusion, class attention or a question");
+        let (Some(fusion), Some((_, attention))) = (&self.network.meteor, taps.attention.first()) else {
+            return Err(missing);
+        };
+        let attention: Vec<f32> = attention.clone().inner().into_data().iter::<f32>().collect();
+        let settings = config.meteor.clone().unwrap_or_default().selection;
+        let embeddings = self.network.decoder.embeddings();
+        let (p2, d) = (config.vision.patches().pow(2), features.dims()[1]);
+        let (mut rows, mut kept, mut gates) = (Vec::new(), Vec::new(), Vec::new());
+        for (shown, asked) in batch.shown.iter().zip(&batch.asked) {
+            let Some(asked) = asked.first() else { return Err(missing) };
+            let ids: Vec<i32> = asked.ids[..asked.prompt].iter().map(|&id| id as i32).collect();
+            let words = embeddings.clone().select(0, ints(&ids, device));
+            let (tiles, first) = (shown.grid.tiles(), shown.first_tile * p2);
+            let hidden = features.clone().narrow(0, first, tiles * p2).reshape([tiles, p2, d]);
+            let (network, pace) = ((&self.network.projector, config), Pace::default());
+            let own = fusion.fuse(hidden, Some(words.clone()), &shown.grid, network, (Steps::WHOLE, &pace)).await?;
+            let own = own.reshape([tiles * p2, config.text.d_model]);
+            let scores = native(own.clone(), words, settings.native_pool)?;
+
+            let stock = Stock::of(&shown.grid);
+            let places: Vec<Option<usize>> = stock.slots.iter().map(|slot| row_of(*slot, &shown.grid)).collect();
+            let by_slot =
+                |values: &[f32]| -> Vec<f32> { places.iter().map(|row| row.map_or(0.0, |row| values[row])).collect() };
+            let visual_expert = by_slot(&attention[first..first + tiles * p2]);
+            let native_expert: Vec<f32> = scores.clone().inner().into_data().iter::<f32>().collect();
+            let budget = Budget::Ratio(between(dice, stage.kept_share()));
+            let chosen = Meteor { keep: budget, ..settings.clone() };
+            let chosen = chosen.choose(&stock, &visual_expert, Some(&by_slot(&native_expert)));
+            let slots: Vec<Slot> = chosen.iter().map(|&at| stock.slots[at]).collect();
+
+            let scored = |rows: Vec<i32>| scores.clone().select(0, ints(&rows, device));
+            let all = scored(places.iter().flatten().map(|&row| row as i32).collect());
+            let best = scored(chosen.iter().filter_map(|&at| places[at]).map(|row| row as i32).collect());
+            gates.push(score_gate(all, best, 1.0 - settings.visual_weight));
+            rows.push(own);
+            kept.push(slots);
+        }
+        let sequences = arrange_kept(batch, config.vision.patches(), &kept);
+        let (rows, gate) = (Tensor::cat(rows, 0), Some(Tensor::cat(gates, 0)));
+        Ok(Seen { rows, selector: None, choice: Vec::new(), gate, sequences })
+    }
+
     /// Z of Eq. 1: the products of every region's max-pooled features with its picture's thumbnail, through the selector.
     fn scale_logits(&self, rows: &Tensor<2>, batch: &Batch, config: &Config, device: &Device) -> Option<Tensor<2>> {
         let (p, c, window) = (config.vision.patches(), config.text.d_model, config.focus.window);
@@ -166,15 +264,13 @@ impl Trained {
         self.network.selector.as_ref().map(|selector| selector.logits(likeness))
     }
 
-    /// The embedding of every token, (scenes * tokens, C). Tokens of regions are multiplied by Eq. 2's gate if `selector` has the
-    /// logits of the scales.
+    /// The embedding of every token, (scenes * tokens, C), multiplied by its `gate` if it has one.
     fn embedded(
         &self,
         rows: Tensor<2>,
         s: &Sequences,
         scales: &[Scale],
-        selector: Option<&Tensor<2>>,
-        choice: &[usize],
+        gate: Option<Tensor<2>>,
         device: &Device,
     ) -> Tensor<2> {
         let c = rows.dims()[1];
@@ -187,10 +283,8 @@ impl Trained {
         sources.extend(self.network.newline.iter().map(|newline| newline.val().unsqueeze()));
         sources.push(self.network.decoder.embeddings());
         let tokens = Tensor::cat(sources, 0).select(0, ints(&s.rows, device));
-        let Some(logits) = selector else { return tokens };
-        let chosen: Vec<i32> = choice.iter().map(|&c| c as i32).collect();
-        let chosen = ints(&chosen, device).reshape([choice.len(), 1]);
-        let gate = Tensor::cat(vec![gate(logits.clone(), chosen), Tensor::ones([1, 1], device)], 0);
+        let Some(gate) = gate else { return tokens };
+        let gate = Tensor::cat(vec![gate, Tensor::ones([1, 1], device)], 0);
         tokens * gate.select(0, ints(&s.gates, device))
     }
 }
@@ -202,6 +296,19 @@ impl Trained {
 pub(crate) fn gate(logits: Tensor<2>, chosen: Tensor<2, Int>) -> Tensor<2> {
     let winning = activation::softmax(logits, 1).gather(1, chosen);
     winning.clone() / winning.detach()
+}
+
+/// `exp(s - stop_gradient(s))`, where s is `weight` times the z-score of the `kept` patches among `all`. The value is 1, the gradient
+/// is that of s. Our choice: z-scores are negative, too, so Eq. 2's quotient would divide by almost nothing.
+///
+/// # Shapes
+/// `all` (n), `kept` (k) -> (k, 1).
+pub(crate) fn score_gate(all: Tensor<1>, kept: Tensor<1>, weight: f64) -> Tensor<2> {
+    let count = kept.dims()[0];
+    let mean = all.clone().mean();
+    let spread = ((all - mean.clone()).square().mean() + 1e-12).sqrt();
+    let score = (kept - mean) / spread * weight;
+    (score.clone() - score.detach()).exp().reshape([count, 1])
 }
 
 /// (heads, scenes * tokens, d_head) -> (scenes, heads, tokens, d_head).

@@ -25,7 +25,10 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
-use fovea_model::{Blueprint, Config, Error, Layout, parts::Rope};
+use fovea_model::{
+    Before, Blueprint, Compression, Config, Error, Fits, Layout, Meteor, MeteorConfig,
+    parts::{Rope, Wanted},
+};
 use fovea_runtime::source::Source;
 use fovea_scenes::{CANVASES, Kind, PATCH, TILE};
 use fovea_shaders::Scale;
@@ -69,7 +72,7 @@ pub struct Step {
     pub answers: Option<f64>,
     /// Loss of the dense labels.
     pub dense: Option<f64>,
-    /// Balance loss, Eq. 5 without alpha.
+    /// Balance loss, Eq. 10 without alpha.
     pub balance: Option<f64>,
     /// Cross entropy of the scale hint.
     pub hint: Option<f64>,
@@ -126,6 +129,15 @@ impl Trainer {
         if let Some(scales) = &config.scales {
             blueprint.config.focus.scales = scales.iter().map(|&(rows, cols)| Scale::new(rows, cols)).collect();
         }
+        if let Some(meteor) = &config.meteor {
+            let mut json = read_json(&config.model.join("config.json"))?;
+            json["meteor"] = meteor.clone();
+            blueprint.config.meteor = Config::from_json(&json)?.meteor;
+        }
+        if config.stages.iter().any(|s| s.vision == Vision::Meteor) {
+            let settings = blueprint.config.meteor.get_or_insert_default().clone();
+            check_fusion(&blueprint.config, &settings)?;
+        }
         let model = &blueprint.config;
         let last = |s: &Stage| s.text.map_or(0, |t| t.layers[1]);
         if let Some(stage) = config.stages.iter().find(|s| last(s) >= model.text.n_layers) {
@@ -138,7 +150,12 @@ impl Trainer {
             let why = "expected questions, and `text` or the model's `focus.text_layer`, got none".to_owned();
             return Err(Error::Config { key: format!("stage {}: look", stage.name), why });
         }
-        let regions = config.stages.iter().any(|s| s.task != Task::Drill && s.vision != Vision::Thumbnail);
+        for stage in &config.stages {
+            stage.balance_weights(&model.focus.scales)?;
+            stage.check_meteor()?;
+        }
+        let without = [Vision::Thumbnail, Vision::Meteor];
+        let regions = config.stages.iter().any(|s| s.task != Task::Drill && !without.contains(&s.vision));
         check_geometry(model, regions)?;
         let device = device.autodiff();
         fs::create_dir_all(dir).map_err(|e| broken(dir, &e))?;
@@ -224,7 +241,7 @@ impl Trainer {
         };
         let passed = match stage.task {
             Task::Drill => Passed {
-                features: network.features(&batch, stage.frozen, config, &self.device).await?,
+                features: network.features(&batch, stage.frozen, &Wanted::default(), config, &self.device).await?.0,
                 selector: None,
                 choice: Vec::new(),
                 logits: None,
@@ -245,7 +262,9 @@ impl Trainer {
         }
         if let Some(selector) = &passed.selector {
             let scales = &config.focus.scales;
-            report.balance = Some(add(losses::balance(selector, &passed.choice, &self.device), stage.balance));
+            let weights = stage.balance_weights(scales)?;
+            let balance = losses::balance(selector, &passed.choice, &weights, &self.device);
+            report.balance = Some(add(balance, stage.balance));
             let wishes = sequence::wishes(&batch, config.focus.window, scales);
             let hint = losses::cross_entropy(selector.clone(), &wishes, &self.device);
             report.hint = Some(add(hint, stage.hint));
@@ -326,7 +345,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes a checkpoint to `dir`: the weights in f16, and copies of the model's other files. [`fovea_model::Checkpoint`] reads it.
+    /// Writes a checkpoint to `dir`: the weights in f16, the fusion of LLaVA-Meteor in f32, and copies of the model's other files.
+    /// [`fovea_model::Checkpoint`] reads it.
     ///
     /// # Errors
     /// [`Error::Training`] if a file cannot be read or written.
@@ -343,14 +363,35 @@ impl Trainer {
                 fs::copy(self.config.model.join(name), dir.join(name)).map_err(|e| broken(&dir.join(name), &e))?;
             }
         }
-        if let Some(scales) = &self.config.scales {
+        let TrainConfig { scales, meteor, .. } = &self.config;
+        if scales.is_some() || meteor.is_some() {
             let file = dir.join("config.json");
-            let mut json: serde_json::Value = serde_json::from_slice(&read(&file)?).map_err(|e| broken(&file, &e))?;
-            json["focus"]["scales"] = serde_json::json!(scales);
+            let mut json = read_json(&file)?;
+            if let Some(scales) = scales {
+                json["focus"]["scales"] = serde_json::json!(scales);
+            }
+            if let Some(meteor) = meteor {
+                json["meteor"] = meteor.clone();
+            }
             write(&file, format!("{json:#}").as_bytes())?;
         }
         Ok(())
     }
+}
+
+/// Checks that the fusion of LLaVA-Meteor can be trained in this model.
+///
+/// # Errors
+/// [`Error::Config`] for a selection that training does not support; [`Error::Option`] if the method does not fit the model.
+fn check_fusion(config: &Config, settings: &MeteorConfig) -> Result<(), Error> {
+    let Meteor { keep, visual_weight, native_pool, .. } = settings.selection;
+    let supported = Meteor { keep, visual_weight, native_pool, ..Meteor::default() };
+    if !settings.instruction || settings.selection != supported {
+        let why = "expected `instruction` after_image, and of the selection only keep, visual_weight and native_pool to differ \
+                   from the defaults, the only settings that training supports";
+        return Err(Error::Config { key: "config.json: meteor".into(), why: why.into() });
+    }
+    Compression::from(Before::Meteor(supported)).check(Fits { config, selector: true, meteor: true })
 }
 
 /// Checks that the scenes fit this model: labels and questions depend on the geometry of tiles and patches. The scales are checked
@@ -416,6 +457,10 @@ fn value(loss: &Tensor<1>) -> f64 {
 
 fn read(file: &Path) -> Result<Vec<u8>, Error> {
     fs::read(file).map_err(|e| broken(file, &e))
+}
+
+fn read_json(file: &Path) -> Result<serde_json::Value, Error> {
+    serde_json::from_slice(&read(file)?).map_err(|e| broken(file, &e))
 }
 
 fn write(file: &Path, bytes: &[u8]) -> Result<(), Error> {

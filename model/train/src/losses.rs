@@ -26,15 +26,15 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: &[usize], device: &Devic
     activation::log_softmax(logits, 1).gather(1, targets).mean().neg()
 }
 
-/// Eq. 3 to 5 with equal weights: `sum_i f_i P_i`, where f_i is the share of regions that chose scale i, without gradient, and P_i
-/// is the mean probability of scale i.
+/// Eq. 3 to 5 and Eq. 10: `sum_i w_i f_i P_i`, where f_i is the share of regions that chose scale i, without gradient, P_i is the mean
+/// probability of scale i, and w_i is its weight.
 ///
 /// # Shapes
-/// `selector` (regions, scales), the logits; `choice` (regions) -> (1).
-pub(crate) fn balance(selector: &Tensor<2>, choice: &[usize], device: &Device) -> Tensor<1> {
+/// `selector` (regions, scales), the logits; `choice` (regions); `weights` (scales) -> (1).
+pub(crate) fn balance(selector: &Tensor<2>, choice: &[usize], weights: &[f32], device: &Device) -> Tensor<1> {
     let scales = selector.dims()[1];
     let mut share = vec![0.0f32; scales];
-    choice.iter().for_each(|&c| share[c] += 1.0 / choice.len() as f32);
+    choice.iter().for_each(|&c| share[c] += weights[c] / choice.len() as f32);
     let share = Tensor::<2>::from_data(TensorData::new(share, [1, scales]), device);
     (activation::softmax(selector.clone(), 1).mean_dim(0) * share).sum()
 }

@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use fovea_model::{
     Cancel, Config, Error, Names, Parameter,
-    parts::{Linear, Loader, Network, Norm, SELECTOR, Storage},
+    parts::{Extras, Linear, Loader, METEOR, Network, Norm, SELECTOR, Storage},
 };
 use fovea_runtime::{source::Source, weights::Weights};
 use futures_util::FutureExt;
@@ -17,7 +17,7 @@ use rand_chacha::{
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::labels::HEAD;
+use crate::{batch::between, labels::HEAD};
 
 /// All parameters of a run.
 #[derive(Module, Debug)]
@@ -75,7 +75,7 @@ impl Trained {
 
     async fn parts(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
         Ok(Self {
-            network: Network::load(load, names, config, true).await?,
+            network: Network::load(load, names, config, extras(config)).await?,
             heads: DenseHeads::load(load, config).await?,
         })
     }
@@ -103,6 +103,11 @@ impl Trained {
     }
 }
 
+/// The modules of a run that its family does not have. LLaVA-Meteor's fusion is there if the config has its settings.
+fn extras(config: &Config) -> Extras {
+    Extras { selector: true, meteor: config.meteor.is_some() }
+}
+
 /// Every tensor of a run, in the order of the modules' fields, with its name in the hub's layout.
 fn parameters(config: &Config) -> Vec<Parameter> {
     let listing = Loader::listing();
@@ -116,7 +121,8 @@ pub(crate) fn only_for_training(name: &str) -> bool {
     name.starts_with(HEADS)
 }
 
-/// Random weights to start from: normally distributed matrices that keep the size of activations, scales of norms 1, biases 0.
+/// Random weights to start from: normally distributed matrices that keep the size of activations, scales of norms 1, biases 0; for
+/// the fusion of LLaVA-Meteor see [`first_of_scan`].
 pub(crate) fn first_weights(config: &Config, seed: u64) -> Vec<Stored> {
     let names = Names::hub();
     let d = config.vision.d_model;
@@ -128,6 +134,9 @@ pub(crate) fn first_weights(config: &Config, seed: u64) -> Vec<Stored> {
         .map(|Parameter { name, shape, .. }| {
             if name.ends_with("position_embedding.weight") {
                 return Stored { values: waves(config.vision.patches(), d), name, shape };
+            }
+            if let Some(values) = first_of_scan(&name, &shape, &mut random) {
+                return Stored { name, shape, values };
             }
             let fan_in: usize = shape[1..].iter().product();
             let plain = (fan_in as f64).powf(-0.5);
@@ -150,6 +159,29 @@ pub(crate) fn first_weights(config: &Config, seed: u64) -> Vec<Stored> {
             Stored { name, shape, values }
         })
         .collect()
+}
+
+/// Values of LLaVA-Meteor's fusion to start from; None for tensors that start as all others do. `W_out` is 0, so that every block
+/// changes nothing at first. As in Mamba (arXiv 2312.00752), the decay rates of a channel are -1 to -S, the step sizes
+/// `softplus(bias)` are log-uniform from 0.001 to 0.1, and D is 1.
+fn first_of_scan(name: &str, shape: &[usize], random: &mut impl Rng) -> Option<Vec<f32>> {
+    let count: usize = shape.iter().product();
+    let end = name.strip_prefix(METEOR)?;
+    if end.ends_with(".out_proj.weight") {
+        return Some(vec![0.0; count]);
+    }
+    if end.ends_with(".D") {
+        return Some(vec![1.0; count]);
+    }
+    if end.ends_with(".A_log") {
+        let states = shape[shape.len() - 1];
+        return Some((0..count).map(|i| ((i % states + 1) as f32).ln()).collect());
+    }
+    let inverse_softplus = |x: f64| x + (-(-x).exp_m1()).ln();
+    end.ends_with(".dt_proj.bias").then(|| {
+        let mut step = || between(random, [1e-3f64.ln(), 1e-1f64.ln()]).exp();
+        (0..count).map(|_| inverse_softplus(step()) as f32).collect()
+    })
 }
 
 /// Position embeddings to start from: sines and cosines of a patch's row and column at falling frequencies, zeros for the class
@@ -216,21 +248,22 @@ pub(crate) fn completed(
     Ok((safetensors(&all, false)?, left))
 }
 
-/// A safetensors file of `tensors`, in f16 if `half`, else in f32.
+/// A safetensors file of `tensors`, in f16 if `half`, else in f32. The fusion of LLaVA-Meteor is always in f32.
 pub(crate) fn safetensors(tensors: &[Stored], half: bool) -> Result<Vec<u8>, Error> {
+    let in_f16 = |t: &Stored| half && !t.name.starts_with(METEOR);
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
-        .map(|t| match half {
+        .map(|t| match in_f16(t) {
             true => t.values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
             false => t.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         })
         .collect();
-    let dtype = if half { Dtype::F16 } else { Dtype::F32 };
+    let dtype = |t: &Stored| if in_f16(t) { Dtype::F16 } else { Dtype::F32 };
     let failed = |e: safetensors::SafeTensorError| Error::Training(format!("the weights cannot be written: {e}"));
     let views = tensors
         .iter()
         .zip(&bytes)
-        .map(|(t, b)| Ok((t.name.clone(), TensorView::new(dtype, t.shape.clone(), b)?)))
+        .map(|(t, b)| Ok((t.name.clone(), TensorView::new(dtype(t), t.shape.clone(), b)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(failed)?;
     safetensors::serialize(views, None).map_err(failed)

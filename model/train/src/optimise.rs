@@ -1,4 +1,4 @@
-//! AdamW for three groups of parameters. The norm of the gradient is clipped over all groups together.
+//! AdamW for groups of parameters. The norm of the gradient is clipped over all groups together.
 
 use std::path::Path;
 
@@ -11,12 +11,13 @@ use crate::{config::Rates, network::Trained};
 
 /// Largest norm of the gradient.
 const CLIP: f64 = 1.0;
-/// Weight decay of matrices. Vectors and the selector have none.
+/// Weight decay of matrices. Vectors, the selector and decay rates of a scan have none.
 const DECAY: f32 = 0.05;
 
-/// The optimisers: vision tower with the dense heads; projector, newline and text model; scale selector.
+/// The optimisers: vision tower with the dense heads; projector, newline and text model; scale selector; LLaVA-Meteor's fusion, if
+/// the network has it.
 pub(crate) struct Optimisers {
-    groups: [(Vec<ParamId>, ModuleOptimizer); 3],
+    groups: Vec<(Vec<ParamId>, ModuleOptimizer)>,
 }
 
 /// Gradients of one step per group.
@@ -27,7 +28,7 @@ pub(crate) struct Clipped {
 }
 
 /// Files of the optimisers' moments.
-const FILES: [&str; 3] = ["tower.bpk", "text.bpk", "selector.bpk"];
+const FILES: [&str; 4] = ["tower.bpk", "text.bpk", "selector.bpk", "meteor.bpk"];
 
 impl Optimisers {
     /// Optimisers without moments, for the parameters of `network`.
@@ -39,20 +40,22 @@ impl Optimisers {
         network.visit(&mut ids);
         let of = |group: usize| {
             let ids: Vec<_> = ids.all.iter().filter(|(path, ..)| group_of(path) == group).collect();
-            let matrices = ids.iter().filter(|(_, _, rank)| *rank > 1 && group < 2).map(|(_, id, _)| *id).collect();
+            let decays = ids.iter().filter(|(path, _, rank)| *rank > 1 && group != 2 && !path.ends_with("a_log"));
+            let matrices = decays.map(|(_, id, _)| *id).collect();
             let optimiser = ModuleOptimizer::from(adam(0.0));
             let optimiser = optimiser.with_group(ParamGroup::from_ids(matrices), adam(DECAY), None);
             (ids.iter().map(|(_, id, _)| *id).collect(), optimiser)
         };
-        Self { groups: [of(0), of(1), of(2)] }
+        let count = if network.network.meteor.is_some() { 4 } else { 3 };
+        Self { groups: (0..count).map(of).collect() }
     }
 
     /// The gradients per group, scaled so that their norm over all groups with a learning rate above 0 is at most [`CLIP`].
     ///
     /// # Errors
     /// [`Error::Training`] if the norm is not finite.
-    pub fn gradients(&self, network: &Trained, mut grads: Gradients, rates: [f64; 3]) -> Result<Clipped, Error> {
-        let mut groups: Vec<GradientsParams> = Vec::with_capacity(3);
+    pub fn gradients(&self, network: &Trained, mut grads: Gradients, rates: [f64; 4]) -> Result<Clipped, Error> {
+        let mut groups: Vec<GradientsParams> = Vec::with_capacity(self.groups.len());
         for ((ids, _), rate) in self.groups.iter().zip(rates) {
             let learns = if rate > 0.0 { ids.as_slice() } else { &[] };
             groups.push(GradientsParams::from_params(&mut grads, network, learns));
@@ -70,7 +73,7 @@ impl Optimisers {
     }
 
     /// Makes one step, and returns the network.
-    pub fn step(&mut self, mut network: Trained, gradients: Clipped, rates: [f64; 3]) -> Trained {
+    pub fn step(&mut self, mut network: Trained, gradients: Clipped, rates: [f64; 4]) -> Trained {
         for (((_, optimiser), grads), rate) in self.groups.iter_mut().zip(gradients.groups).zip(rates) {
             if !grads.is_empty() {
                 network = optimiser.step(rate, network, grads);
@@ -95,19 +98,18 @@ impl Optimisers {
     /// # Errors
     /// [`Error::Training`] if a file cannot be read.
     pub fn load(self, dir: &Path) -> Result<Self, Error> {
-        let mut loaded = Vec::with_capacity(3);
+        let mut groups = Vec::with_capacity(self.groups.len());
         for ((ids, optimiser), file) in self.groups.into_iter().zip(FILES) {
             let optimiser = optimiser.load(dir.join(file));
-            loaded.push((ids, optimiser.map_err(|e| Error::Training(format!("{file} cannot be read: {e:?}")))?));
+            groups.push((ids, optimiser.map_err(|e| Error::Training(format!("{file} cannot be read: {e:?}")))?));
         }
-        let groups = loaded.try_into().map_err(|_| Error::Training("expected three groups".into()))?;
         Ok(Self { groups })
     }
 }
 
 /// Learning rates in the order of the groups.
-pub(crate) fn rates(rates: Rates, share: f64) -> [f64; 3] {
-    [rates.tower * share, rates.text * share, rates.selector * share]
+pub(crate) fn rates(rates: Rates, share: f64) -> [f64; 4] {
+    [rates.tower, rates.text, rates.selector, rates.meteor].map(|rate| rate * share)
 }
 
 fn group_of(path: &str) -> usize {
@@ -115,6 +117,7 @@ fn group_of(path: &str) -> usize {
     match path.split('.').next() {
         Some("tower" | "heads") => 0,
         Some("selector") => 2,
+        Some("meteor") => 3,
         _ => 1,
     }
 }

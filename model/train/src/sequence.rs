@@ -1,10 +1,12 @@
-//! Lays a batch out. Input: a batch and the scale of every region. Output: the text model's input, as indices into a table of rows.
+//! Lays a batch out. Input: a batch, and the scale of every region or the patches that stay. Output: the text model's input, as
+//! indices into a table of rows.
 //!
 //! The rows are, in this order: every patch's features, the pooled tokens of each kernel, the newline, and the embedding of
 //! every token of the vocabulary. A sequence is the text before the picture and its visual tokens, padded to the longest of the
 //! batch, then the questions one after another, padded as well.
 
 use burn::tensor::Tensor;
+use fovea_model::{Grid, parts::Slot};
 use fovea_shaders::{Cell, Scale, TokenBox, compact};
 
 use crate::batch::{Asked, Batch, Shown, Wish, grid_row, wished_scale};
@@ -53,7 +55,7 @@ pub(crate) struct Sequences {
     pub pooled: Vec<Vec<i32>>,
     /// Index of every token's row, (scenes, prefix + text), flat.
     pub rows: Vec<i32>,
-    /// Index of every token's gate, of the same shape: a region of the batch, or one past the last region for no gate.
+    /// Index of every token's gate, of the same shape: a region or a kept patch of the batch, or one past the last one for no gate.
     pub gates: Vec<i32>,
     /// Position of every token, of the same shape.
     pub positions: Vec<usize>,
@@ -82,6 +84,59 @@ fn filled(n: usize) -> usize {
     n.next_multiple_of(16)
 }
 
+/// Row of a patch in the features of one picture's tiles; None for a newline.
+pub(crate) fn row_of(slot: Slot, grid: &Grid) -> Option<usize> {
+    match slot {
+        Slot::Thumbnail { patch } => Some(patch),
+        Slot::Map { y, x } => Some(grid_row(grid, grid.top + y, grid.left + x)),
+        Slot::Newline { .. } => None,
+    }
+}
+
+/// The visual tokens of a batch before their rows are numbered.
+#[derive(Default)]
+struct Visual {
+    /// For every scene its tokens: the row, and the index of the gate if there is one.
+    tokens: Vec<Vec<(Row, Option<usize>)>>,
+    /// For every token: the objects that it shows.
+    shown: Vec<Vec<Vec<usize>>>,
+    /// Rows pooled for each scale, see [`Sequences::pooled`].
+    pooled: Vec<Vec<i32>>,
+    /// Number of gates.
+    gates: usize,
+}
+
+/// Lays a batch out of which only some patches stay, each with a gate: `kept` has those of every picture, in the order of the family's
+/// own sequence. A newline follows each row of the map with a patch, as in inference.
+pub(crate) fn arrange_kept(batch: &Batch, patches: usize, kept: &[Vec<Slot>]) -> Sequences {
+    let mut visual = Visual::default();
+    for (shown, slots) in batch.shown.iter().zip(kept) {
+        let first = shown.first_tile * patches * patches;
+        let (mut tokens, mut objects) = (Vec::new(), Vec::new());
+        for (i, &slot) in slots.iter().enumerate() {
+            let Some(row) = row_of(slot, &shown.grid) else { continue };
+            tokens.push((Row::Feature(first + row), Some(visual.gates)));
+            visual.gates += 1;
+            let (owner, line) = match slot {
+                Slot::Map { y, x } => (shown.owners[y * shown.grid.width + x], Some(y)),
+                _ => (shown.thumbnail[row], None),
+            };
+            objects.push(owner.into_iter().collect());
+            let next = match slots.get(i + 1) {
+                Some(&Slot::Map { y, .. }) => Some(y),
+                _ => None,
+            };
+            if line.is_some() && line != next {
+                tokens.push((Row::Newline, None));
+                objects.push(Vec::new());
+            }
+        }
+        visual.tokens.push(tokens);
+        visual.shown.push(objects);
+    }
+    laid_out(batch, patches, &[], visual)
+}
+
 /// Lays a batch out. `choice` has the scale of every region, picture after picture. With `thumbnail_only` the maps are left out.
 pub(crate) fn arrange(
     batch: &Batch,
@@ -91,19 +146,16 @@ pub(crate) fn arrange(
     choice: &[usize],
     thumbnail_only: bool,
 ) -> Sequences {
-    let (p2, feature_rows) = (patches * patches, batch.tiles * patches * patches);
-    let mut pooled: Vec<Vec<i32>> = vec![Vec::new(); scales.len()];
-    let mut first_region = 0;
-    // The row of every visual token, and its region if it has one.
-    let mut visual: Vec<Vec<(Row, Option<usize>)>> = Vec::new();
-    let mut shows = Vec::with_capacity(batch.shown.len());
+    let p2 = patches * patches;
+    // A gate is a region.
+    let mut visual = Visual { pooled: vec![Vec::new(); scales.len()], ..Visual::default() };
     for shown in &batch.shown {
         let thumbnail = shown.first_tile * p2;
         let mut tokens: Vec<_> = (thumbnail..thumbnail + p2).map(|row| (Row::Feature(row), None)).collect();
         let mut objects: Vec<Vec<usize>> = shown.thumbnail.iter().map(|o| o.iter().copied().collect()).collect();
         let (height, width) = (shown.grid.height, shown.grid.width);
         let count = regions(height, width, window).len();
-        let chosen = &choice[first_region..first_region + count];
+        let chosen = &choice[visual.gates..visual.gates + count];
         let cells = if thumbnail_only { Vec::new() } else { compact(height, width, window, scales, chosen) };
         for (at, cell) in cells {
             // A newline's box is empty.
@@ -112,26 +164,33 @@ pub(crate) fn arrange(
                 tokens.push((Row::Newline, None));
                 continue;
             };
-            let (s, gate) = (chosen[region], Some(first_region + region));
+            let (s, gate) = (chosen[region], Some(visual.gates + region));
             let kernel = scales[s].rows * scales[s].cols;
             if kernel == 1 {
                 tokens.push((Row::Feature(rows_under(shown, patches, at, 1)[0] as usize), gate));
             } else {
-                tokens.push((Row::Pooled(s, pooled[s].len() / kernel), gate));
-                pooled[s].extend(rows_under(shown, patches, at, kernel));
+                tokens.push((Row::Pooled(s, visual.pooled[s].len() / kernel), gate));
+                visual.pooled[s].extend(rows_under(shown, patches, at, kernel));
             }
         }
-        first_region += count;
-        visual.push(tokens);
-        shows.push(objects);
+        visual.gates += count;
+        visual.tokens.push(tokens);
+        visual.shown.push(objects);
     }
+    laid_out(batch, patches, scales, visual)
+}
+
+/// Numbers the rows, and adds the text.
+fn laid_out(batch: &Batch, patches: usize, scales: &[Scale], visual: Visual) -> Sequences {
+    let feature_rows = batch.tiles * patches * patches;
+    let Visual { tokens: visual, shown, pooled, gates } = visual;
     let mut starts = Vec::with_capacity(scales.len());
     let mut next = feature_rows;
     for (list, scale) in pooled.iter().zip(scales) {
         starts.push(next);
         next += list.len() / (scale.rows * scale.cols).max(1);
     }
-    let (newline, embedding, no_gate) = (next, next + 1, first_region);
+    let (newline, embedding, no_gate) = (next, next + 1, gates);
 
     let before = batch.before.len();
     let lengths: Vec<usize> = visual.iter().map(|v| before + v.len()).collect();
@@ -150,7 +209,7 @@ pub(crate) fn arrange(
         prompts: Vec::new(),
         targets: Vec::new(),
         owners: Vec::new(),
-        shown: shows,
+        shown,
         lengths,
     };
     for (b, (visual, asked)) in visual.iter().zip(&batch.asked).enumerate() {

@@ -2,23 +2,25 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
 use burn::tensor::{Device, Tensor};
 use fovea_model::{
-    AskOptions, Blueprint, Cancel, Checkpoint, Config, Conversation, Error, Event, Grid, Model, Picture, Precision,
-    parts::Rope,
+    AskOptions, Before, Blueprint, Budget, Cancel, Checkpoint, Compression, Config, Conversation, Error, Event, Grid,
+    Meteor, Model, Picture, Precision, TextGuided, Within,
+    parts::{METEOR, Rope},
 };
 use fovea_runtime::{DeviceChoice, OpenDevice, source::Source};
 use fovea_scenes::{Scene, Split};
-use fovea_shaders::Keep;
+use fovea_shaders::{Keep, Scale};
 use futures_util::{StreamExt, pin_mut};
 
 use crate::{
     Rates, Stage, Step, Task, TextPruning, TrainConfig, Trainer, Vision,
     batch::{Asked, Maker, dice},
-    forward::gate,
+    forward::{gate, score_gate},
     losses,
     network::{Stored, Trained, completed, first_weights, open, safetensors},
     sequence::{Aims, arrange, regions},
@@ -36,22 +38,52 @@ fn stage(task: Task, steps: usize, batch: usize) -> Stage {
         task,
         steps,
         batch,
-        rates: Rates { tower: 1e-3, text: 1e-3, selector: 1e-3 },
+        rates: Rates { tower: 1e-3, text: 1e-3, selector: 1e-3, meteor: 0.0 },
         warmup: 1,
         end: 0.1,
         questions: 3,
         list: false,
         vision: Vision::Selected,
+        keep: None,
         text: None,
         frozen: false,
         dense: 0.2,
         balance: 0.1,
+        balance_weights: None,
         hint: 0.1,
         look: if task == Task::Drill { 0.0 } else { 0.1 },
     }
 }
 
-/// Weights with which regions choose different scales: the part of the logits that all regions have in common cancels out.
+/// A stage that trains the fusion of LLaVA-Meteor only.
+fn fusion_stage(steps: usize) -> Stage {
+    Stage {
+        rates: Rates { tower: 0.0, text: 0.0, selector: 0.0, meteor: 1e-2 },
+        questions: 1,
+        vision: Vision::Meteor,
+        frozen: true,
+        dense: 0.0,
+        balance: 0.0,
+        hint: 0.0,
+        look: 0.0,
+        ..stage(Task::Scenes, steps, 2)
+    }
+}
+
+/// The smallest fusion with both orders.
+fn fusion() -> serde_json::Value {
+    serde_json::json!({"blocks": [["local", "before"], ["single", "before"]], "d_state": 2, "visual_weight": 0.25})
+}
+
+/// The demo's config.json with this fusion.
+fn with_fusion() -> Result<serde_json::Value> {
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(recipe().join("config.json"))?)?;
+    json["meteor"] = fusion();
+    Ok(json)
+}
+
+/// Weights with which regions choose different scales: the part of the logits that all regions have in common cancels out. The fusion
+/// of LLaVA-Meteor changes the features.
 fn weights(config: &Config) -> Result<Vec<u8>> {
     let mut all = first_weights(config, 7);
     for tensor in all.iter_mut().filter(|t| t.name == "scale_selector.weight") {
@@ -60,6 +92,10 @@ fn weights(config: &Config) -> Result<Vec<u8>> {
             row.iter_mut().for_each(|v| *v -= mean);
         }
     }
+    let last = |t: &&mut Stored| t.name.starts_with(METEOR) && t.name.ends_with("out_proj.weight");
+    for tensor in all.iter_mut().filter(last) {
+        tensor.values.iter_mut().enumerate().for_each(|(i, v)| *v = 0.2 * (i as f32).sin());
+    }
     Ok(safetensors(&all, false)?)
 }
 
@@ -67,7 +103,9 @@ fn weights(config: &Config) -> Result<Vec<u8>> {
 #[test]
 fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
     pollster::block_on(async {
-        let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        let mut blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        let json = with_fusion()?;
+        blueprint.config = Config::from_json(&json)?;
         let bytes = weights(&blueprint.config)?;
         let device = Device::flex().autodiff();
         let network = Trained::load(&open(bytes.clone()).await?, &blueprint.config, &device).await?;
@@ -75,25 +113,46 @@ fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
         let maker = Maker { tiles: &blueprint.tiles, prompter: &blueprint.prompter, patches };
         let rope = Rope::new(&blueprint.config.text);
 
+        let json = serde_json::to_vec(&json)?;
         let mut files = vec![("model.safetensors".to_owned(), Cow::Owned(bytes))];
-        for name in
-            ["config.json", "tokenizer.json", "chat_template.jinja", "processor_config.json", "generation_config.json"]
-        {
+        files.push(("config.json".to_owned(), Cow::Owned(json)));
+        for name in ["tokenizer.json", "chat_template.jinja", "processor_config.json", "generation_config.json"] {
             files.push((name.to_owned(), Cow::Owned(std::fs::read(recipe().join(name))?)));
         }
         let checkpoint = Checkpoint::open(Source::memory("test", files)).await?;
         let cpu = OpenDevice::open(&DeviceChoice::Cpu).await?;
         let model = Model::load(checkpoint, cpu, Precision::F32, &Cancel::default(), |_| {}).await?;
 
-        for (vision, layer) in [(Vision::Selected, None), (Vision::Full, None), (Vision::Selected, Some(2))] {
+        for (vision, layer) in [
+            (Vision::Selected, None),
+            (Vision::Full, None),
+            (Vision::Selected, Some(2)),
+            (Vision::Meteor, None),
+            (Vision::Meteor, Some(2)),
+        ] {
             let text = layer.map(|layer| TextPruning { layers: [layer, layer], gamma: [0.6, 0.6] });
-            let stage = Stage { vision, text, ..stage(Task::Scenes, 1, 3) };
+            let mut stage = Stage { vision, text, ..stage(Task::Scenes, 1, 3) };
+            if vision == Vision::Meteor {
+                stage = Stage { text, batch: 3, keep: Some([0.3, 0.3]), ..fusion_stage(1) };
+            }
+            let selected = vision == Vision::Selected;
+            let pruned = |layer| Within::Text(TextGuided { layer: Some(layer), keep: Some(Keep::Gamma(0.6)) });
+            let compression = Compression {
+                before: match vision {
+                    Vision::Selected => Before::Vision { random: None },
+                    Vision::Meteor => {
+                        Before::Meteor(Meteor { keep: Budget::Ratio(0.3), visual_weight: 0.25, ..Meteor::default() })
+                    }
+                    _ => Before::Every,
+                },
+                within: layer.map_or(Within::Every, pruned),
+            };
             let batch = maker.scenes(&stage, 40)?;
             let passed = network.pass(&batch, &stage, &blueprint.config, &rope, &mut dice(1, 0), &device).await?;
             let (logits, s) = (passed.logits.ok_or("no logits")?.inner(), passed.sequences.ok_or("no sequences")?);
             let [_, vocabulary] = logits.dims();
             let logits: Vec<f32> = logits.into_data().try_into_vec()?;
-            if vision == Vision::Selected {
+            if selected {
                 let mut seen = passed.choice.clone();
                 seen.sort_unstable();
                 seen.dedup();
@@ -107,10 +166,7 @@ fn a_batch_with_gradients_gives_the_logits_of_inference() -> Result {
                 let mut conversation = Conversation::new(&model, picture);
                 for (q, asked) in asked.iter().enumerate() {
                     let options = AskOptions {
-                        vision: Some(vision == Vision::Selected),
-                        text: Some(layer.is_some()),
-                        layer,
-                        keep: Some(Keep::Gamma(0.6)),
+                        compression: Some(compression.clone()),
                         keep_logits: true,
                         forced: asked.answer.clone(),
                         max_new_tokens: asked.answer.len(),
@@ -158,16 +214,47 @@ fn scene_question(scene: &Scene, blueprint: &Blueprint, asked: &Asked) -> Result
     Err("no question has these ids".into())
 }
 
-/// Sec. 3.2 with three scales and alpha 0.1: 0.0333 if all scales have the same share, 0.1 if one scale has all regions.
+/// Sec. 3.2 with three scales and alpha 0.1: 0.0333 if all scales have the same share, also with weights, whose sum is 3; 0.1 times
+/// its weight if one scale has all regions. With probabilities (1/4, 3/4) and both regions at the second scale: w_2 * 3/4.
 #[test]
 fn the_balance_loss_is_the_papers() -> Result {
     let device = Device::flex().autodiff();
+    let loss = |logits: Tensor<2>, choice: &[usize], weights: &[f32]| -> Result<f32> {
+        let loss: Vec<f32> = losses::balance(&logits, choice, weights, &device).inner().into_data().try_into_vec()?;
+        Ok(loss[0] * 0.1)
+    };
     let even = Tensor::<2>::zeros([3, 3], &device);
-    let loss: Vec<f32> = losses::balance(&even, &[0, 1, 2], &device).inner().into_data().try_into_vec()?;
-    assert!((loss[0] * 0.1 - 1.0 / 30.0).abs() < 1e-6);
     let one = Tensor::<2>::from_data([[50.0, 0.0, 0.0], [50.0, 0.0, 0.0]], &device);
-    let loss: Vec<f32> = losses::balance(&one, &[0, 0], &device).inner().into_data().try_into_vec()?;
-    assert!((loss[0] * 0.1 - 0.1).abs() < 1e-6);
+    for weights in [[1.0; 3], [1.1, 1.0, 0.9]] {
+        assert!((loss(even.clone(), &[0, 1, 2], &weights)? - 1.0 / 30.0).abs() < 1e-6, "{weights:?}");
+        assert!((loss(one.clone(), &[0, 0], &weights)? - 0.1 * weights[0]).abs() < 1e-6, "{weights:?}");
+    }
+    let two = Tensor::<2>::from_data([[0.0, 3f32.ln()], [0.0, 3f32.ln()]], &device);
+    assert!((loss(two, &[1, 1], &[0.8, 1.2])? - 0.1 * 1.2 * 0.75).abs() < 1e-6);
+    Ok(())
+}
+
+/// Weights of the balance loss are in the order of the scales, whatever their order in the file.
+#[test]
+fn balance_weights_name_every_scale_and_their_sum_is_the_number_of_scales() -> Result {
+    let scales = [Scale::new(4, 4), Scale::new(2, 2), Scale::new(1, 1)];
+    let of = |weights: &[(&str, f64)]| {
+        let weights = weights.iter().map(|(kernel, weight)| ((*kernel).to_owned(), *weight)).collect();
+        Stage { balance_weights: Some(weights), ..stage(Task::Scenes, 1, 1) }.balance_weights(&scales)
+    };
+    assert_eq!(stage(Task::Scenes, 1, 1).balance_weights(&scales)?, [1.0; 3]);
+    assert_eq!(of(&[("1x1", 0.9), ("2x2", 1.0), ("4x4", 1.1)])?, [1.1, 1.0, 0.9]);
+    let cases: [&[(&str, f64)]; 5] = [
+        &[("1x1", 1.5), ("4x4", 1.5)],
+        &[("1x1", 1.0), ("2x2", 1.0), ("4x2", 1.0)],
+        &[("1x1", 1.0), ("2x2", 1.0), ("4x4", 1.0), ("4x2", 0.0)],
+        &[("1x1", 0.9), ("2x2", 1.0), ("4x4", 1.2)],
+        &[("1x1", -1.0), ("2x2", 2.0), ("4x4", 2.0)],
+    ];
+    for weights in cases {
+        let refused = of(weights).err().ok_or("expected a refusal")?.to_string();
+        assert!(refused.contains("stage test: balance_weights") && refused.contains("4x4, 2x2, 1x1"), "{refused}");
+    }
     Ok(())
 }
 
@@ -184,6 +271,23 @@ fn the_gate_is_one_and_has_the_gradient_of_log_p() -> Result {
     let gradient = logits.grad(&gate.sum().backward()).ok_or("no gradient")?;
     let gradient: Vec<f32> = gradient.into_data().try_into_vec()?;
     assert!((gradient[0] + 0.25).abs() < 1e-6 && (gradient[1] - 0.25).abs() < 1e-6, "got {gradient:?}");
+    Ok(())
+}
+
+/// The gate of LLaVA-Meteor by hand: of the scores 1, 2, 3 the last stays. With the spread sqrt(2/3), z = (-1.224745, 0, 1.224745), and
+/// the gradient to score i is `0.5 (onehot_i - 1/3 - z_3 z_i / 3) / spread`: 0.102062, -0.204124, 0.102062.
+#[test]
+fn the_gate_of_a_score_is_one_and_has_the_gradient_of_its_z_score() -> Result {
+    let device = Device::flex().autodiff();
+    let scores = Tensor::<1>::from_data([1.0f32, 2.0, 3.0], &device).require_grad();
+    let kept = scores.clone().narrow(0, 2, 1);
+    let gate = score_gate(scores.clone(), kept, 0.5);
+    let value: Vec<f32> = gate.clone().inner().into_data().try_into_vec()?;
+    assert_eq!(value, [1.0]);
+    let gradient = scores.grad(&gate.sum().backward()).ok_or("no gradient")?;
+    let gradient: Vec<f32> = gradient.into_data().try_into_vec()?;
+    let near = gradient.iter().zip([0.102062, -0.204124, 0.102062]).all(|(g, e): (&f32, f32)| (g - e).abs() < 1e-5);
+    assert!(near, "got {gradient:?}");
     Ok(())
 }
 
@@ -270,6 +374,101 @@ async fn steps(config: &TrainConfig, dir: &Path, most: usize) -> Result<Vec<Step
     Ok(reports)
 }
 
+/// The tensors of a file: dtype and bytes.
+fn stored(file: &Path) -> Result<BTreeMap<String, (safetensors::Dtype, Vec<u8>)>> {
+    let bytes = std::fs::read(file)?;
+    let file = safetensors::SafeTensors::deserialize(&bytes)?;
+    Ok(file.tensors().into_iter().map(|(name, t)| (name, (t.dtype(), t.data().to_vec()))).collect())
+}
+
+fn run(stages: Vec<Stage>, meteor: Option<serde_json::Value>) -> TrainConfig {
+    let (model, random) = (recipe(), Vec::new());
+    TrainConfig { model, start: None, random, scales: None, meteor, first: 0, seed: 3, stages }
+}
+
+/// Only what has a rate changes. At first `W_out` is 0, so only it has a gradient; from the second step on all of the fusion has one. A
+/// resumed run writes the same bytes, and the loader of inference reads them.
+#[test]
+fn the_fusion_learns_alone() -> Result {
+    pollster::block_on(async {
+        let config = run(vec![fusion_stage(2)], Some(fusion()));
+        let model = Config::from_json(&with_fusion()?)?;
+        let dir = tempfile::tempdir()?;
+        let first = dir.path().join("first.safetensors");
+        std::fs::write(&first, safetensors(&first_weights(&model, config.seed), false)?)?;
+        let first = stored(&first)?;
+
+        let halves = tempfile::tempdir()?;
+        let reports = steps(&config, halves.path(), 1).await?;
+        assert!(reports[0].answers.is_some_and(f64::is_finite) && reports[0].norm > 0.0);
+        let second = stored(&halves.path().join("at-1/weights.safetensors"))?;
+        steps(&config, halves.path(), 1).await?;
+        let third = stored(&halves.path().join("at-2/weights.safetensors"))?;
+        assert_eq!(first.keys().filter(|name| name.starts_with(METEOR)).count(), 1 + 2 * (3 + 2 * 7));
+        for (name, start) in &first {
+            let learns = name.starts_with(METEOR);
+            // Other matrices of the fusion change by weight decay in the first step.
+            let vector = ["norm.weight", "bias", "A_log", ".D"].iter().any(|end| name.ends_with(end));
+            if !learns || vector {
+                assert!(second[name] == *start, "{name}: changed in the first step");
+            }
+            if learns && name.ends_with("out_proj.weight") {
+                assert!(second[name] != *start, "{name}: did not change in the first step");
+            }
+            assert_eq!(third[name] != second[name], learns, "{name}: changed in the second step (got, expected)");
+        }
+
+        let whole = tempfile::tempdir()?;
+        assert_eq!(steps(&config, whole.path(), usize::MAX).await?.len(), 2);
+        for file in ["at-2/weights.safetensors", "out/model.safetensors"] {
+            assert!(std::fs::read(whole.path().join(file))? == std::fs::read(halves.path().join(file))?, "{file}");
+        }
+        let out = Checkpoint::open(Source::directory(whole.path().join("out"))?).await?;
+        assert!(out.extras.meteor && out.config.meteor == model.meteor);
+        Compression::from(Before::Meteor(Meteor::default())).check(out.fits())?;
+        for (name, (dtype, _)) in stored(&whole.path().join("out/model.safetensors"))? {
+            let exact = name.starts_with(METEOR);
+            assert_eq!(dtype == safetensors::Dtype::F32, exact, "{name}: {dtype:?}, in f32 (got, expected)");
+        }
+        Ok(())
+    })
+}
+
+/// Settings that have no meaning with LLaVA-Meteor, or without it.
+#[test]
+fn stages_that_do_not_fit_the_fusion_are_refused() -> Result {
+    pollster::block_on(async {
+        let good = || fusion_stage(1);
+        let dir = tempfile::tempdir()?;
+        for (key, stage) in [
+            ("vision", Stage { task: Task::Drill, ..good() }),
+            ("questions", Stage { questions: 2, ..good() }),
+            ("questions", Stage { list: true, ..good() }),
+            ("balance", Stage { balance: 0.1, ..good() }),
+            ("hint", Stage { hint: 0.1, ..good() }),
+            ("look", Stage { look: 0.1, ..good() }),
+            ("keep", Stage { keep: Some([0.0, 0.5]), ..good() }),
+            ("keep", Stage { keep: Some([0.5, 0.25]), ..good() }),
+            ("keep", Stage { keep: Some([0.5, f64::NAN]), ..good() }),
+            ("keep", Stage { keep: Some([0.05, 0.5]), vision: Vision::Full, ..good() }),
+        ] {
+            let refused = Trainer::open(run(vec![stage], None), dir.path(), Device::flex()).await;
+            let Err(Error::Config { key: got, .. }) = refused else { return Err(format!("{key}: not refused").into()) };
+            assert_eq!(got, format!("stage test: {key}"), "(got, expected)");
+        }
+        for (settings, expected) in [
+            (serde_json::json!({"select": "tile"}), "config.json: meteor"),
+            (serde_json::json!({"instruction": "none"}), "config.json: meteor"),
+            (serde_json::json!({"blocks": []}), "config.json: meteor.blocks"),
+        ] {
+            let refused = Trainer::open(run(vec![good()], Some(settings)), dir.path(), Device::flex()).await;
+            let Err(Error::Config { key, .. }) = refused else { return Err(format!("{expected}: not refused").into()) };
+            assert!(key.starts_with(expected), "expected {expected}, got {key}");
+        }
+        Ok(())
+    })
+}
+
 /// A resumed run and one without a stop write the same bytes, and the loader of inference reads them.
 #[test]
 fn a_resumed_run_equals_one_without_a_stop() -> Result {
@@ -280,6 +479,7 @@ fn a_resumed_run_equals_one_without_a_stop() -> Result {
             start: None,
             random: Vec::new(),
             scales: None,
+            meteor: None,
             first: 0,
             seed: 3,
             stages: vec![
@@ -299,7 +499,7 @@ fn a_resumed_run_equals_one_without_a_stop() -> Result {
             assert!(std::fs::read(whole.path().join(file))? == std::fs::read(halves.path().join(file))?, "{file}");
         }
         let out = Checkpoint::open(Source::directory(whole.path().join("out"))?).await?;
-        assert!(out.selector);
+        assert!(out.extras.selector);
         // The written checkpoint can be trained further.
         let start = Some(whole.path().join("out/model.safetensors"));
         let scales = vec![(4, 4), (2, 1), (1, 1), (1, 2)];
@@ -320,7 +520,7 @@ fn a_resumed_run_equals_one_without_a_stop() -> Result {
         let thumbnail = tempfile::tempdir()?;
         assert_eq!(steps(&alone(Vision::Thumbnail), thumbnail.path(), 1).await?.len(), 1);
         let out = Checkpoint::open(Source::directory(thumbnail.path().join("out"))?).await?;
-        assert!(out.selector && out.config.focus.scales.iter().all(|s| s.drops()));
+        assert!(out.extras.selector && out.config.focus.scales.iter().all(|s| s.drops()));
         Ok(())
     })
 }
@@ -364,9 +564,7 @@ fn runs_that_do_not_fit_the_model_are_refused() -> Result {
         assert!(matches!(refused, Err(Error::Training(why)) if why.contains("selecter")));
 
         let stages = vec![Stage { look: 0.1, ..stage(Task::Drill, 1, 1) }];
-        let config =
-            TrainConfig { model: recipe(), start: None, random: Vec::new(), scales: None, first: 0, seed: 1, stages };
-        let refused = Trainer::open(config, tempfile::tempdir()?.path(), Device::flex()).await;
+        let refused = Trainer::open(run(stages, None), tempfile::tempdir()?.path(), Device::flex()).await;
         assert!(matches!(refused, Err(Error::Config { key, .. }) if key == "stage test: look"));
         Ok(())
     })

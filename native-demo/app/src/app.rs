@@ -3,7 +3,8 @@
 use std::{fmt::Write, path::PathBuf, sync::Arc};
 
 use eframe::egui::{self, Key, Modifiers, TextureHandle, TextureOptions, ViewportCommand};
-use fovea_model::{Looked, Precision};
+use fovea_model::{AskOptions, Compression, Looked, Precision};
+use fovea_runtime::Keep;
 
 use crate::{
     dialogs::{Chosen, Dialogs},
@@ -12,7 +13,7 @@ use crate::{
     painter::{Job, Origin, Painted, Painter},
     problem::Problem,
     report,
-    session::{ModelState, Notice, Sampling, Session, Shown},
+    session::{ModelState, Notice, Session, Shown},
     settings::{Settings, Theme},
 };
 
@@ -23,8 +24,14 @@ pub struct App {
     pub(crate) engine: Engine,
     pub(crate) painter: Painter,
     pub(crate) dialogs: Dialogs,
-    /// The sampler settings for the next question.
-    pub(crate) sampling: Sampling,
+    /// The compression of the next question.
+    pub(crate) compression: Compression,
+    /// The compression that answers are compared with.
+    pub(crate) other: Compression,
+    /// The text in the compression's field.
+    pub(crate) spec: String,
+    /// The reason why that text was refused.
+    pub(crate) refused: Option<String>,
     pub(crate) precision: Precision,
     /// The typed question.
     pub(crate) question: String,
@@ -51,8 +58,8 @@ pub(crate) struct Canvas {
     pub drawn: Option<TextureHandle>,
     /// The data of the overlay that is shown or being drawn.
     pub looked: Option<Arc<Looked>>,
-    /// The overlay's cache key: the run, [`Session::overlay_version`], and gamma's bits.
-    drawn_of: Option<(RunId, u64, Option<u64>)>,
+    /// The overlay's cache key: the run, [`Session::overlay_version`], and the text-guided sampler's budget.
+    drawn_of: Option<(RunId, u64, Option<Keep>)>,
     /// Whether an overlay is being drawn.
     drawing: bool,
     /// The token selected with the keyboard.
@@ -85,7 +92,10 @@ impl App {
             engine,
             painter,
             dialogs: Dialogs::default(),
-            sampling: Sampling::default(),
+            compression: Compression::none(),
+            other: Compression::none(),
+            spec: String::new(),
+            refused: None,
             precision: Precision::Auto,
             question: String::new(),
             to_question: true,
@@ -139,8 +149,8 @@ impl App {
         for update in self.engine.updates().collect::<Vec<_>>() {
             let loaded = matches!(update, Update::Loaded(_));
             if let Update::Loaded(about) = &update {
-                // A checkpoint without trained samplers gives its stock answers until the user turns a sampler on.
-                (self.sampling.vision, self.sampling.text) = (about.has_focus, about.has_focus);
+                // The compression that was chosen before may not fit this checkpoint.
+                (self.compression, self.other, self.refused) = (about.compression(), Compression::none(), None);
             }
             self.session.receive(update);
             if loaded {
@@ -298,7 +308,7 @@ impl App {
     /// model is loading this does nothing; it is called again when the model is loaded.
     fn look(&mut self) {
         if let Some(shown) = self.session.picture.as_ref().filter(|_| self.session.about().is_some()) {
-            let (picture, options) = (shown.picture.clone(), self.sampling.options());
+            let (picture, options) = (shown.picture.clone(), options(&self.compression));
             self.session.preparing = true;
             self.send(Command::Look { picture, options });
         }
@@ -311,18 +321,29 @@ impl App {
             return;
         }
         self.question.clear();
-        let run = self.session.ask(&question, self.sampling);
-        self.send(Command::Ask { run, question, options: self.sampling.options() });
+        let run = self.session.ask(&question, self.compression.clone());
+        self.send(Command::Ask { run, question, options: options(&self.compression) });
     }
 
-    /// Asks the same question again with all tokens.
+    /// Uses the compression with this spelling for the next question. If it is refused, the reason is shown, and
+    /// nothing else changes.
+    pub(crate) fn choose(&mut self, spec: &str) {
+        let Some(about) = self.session.about() else { return };
+        let read = spec.parse::<Compression>().and_then(|it| it.check(about.fits()).map(|()| it));
+        match read {
+            Ok(compression) => (self.compression, self.refused) = (compression, None),
+            Err(error) => self.refused = Some(Problem::of(&error).what),
+        }
+    }
+
+    /// Asks the same question again with the other compression.
     pub(crate) fn compare(&mut self, turn: usize) {
         if !self.session.can_ask() {
             return;
         }
-        if let Some(run) = self.session.compare(turn) {
+        if let Some(run) = self.session.compare(turn, self.other.clone()) {
             let question = self.session.turns[turn].question.clone();
-            self.send(Command::Ask { run, question, options: Sampling::full().options() });
+            self.send(Command::Ask { run, question, options: options(&self.other) });
         }
     }
 
@@ -334,27 +355,30 @@ impl App {
     /// Requests the importance at another layer for the selected question when the layer slider was moved. The results
     /// of the vision tower are reused.
     fn follow_layer(&mut self) {
-        let Some(run) = self.session.selected.filter(|_| self.session.can_ask() && self.sampling.text) else { return };
-        let layer = self.sampling.layer;
-        let Some(turn) = self.session.turns.get_mut(run.turn).filter(|_| !run.full) else { return };
-        if turn.focused.looked.is_none() || !turn.focused.sampling.text || turn.focused.layer == layer {
+        let Some(layer) = self.compression.text().map(|text| text.layer) else { return };
+        let Some(run) = self.session.selected.filter(|id| !id.other && self.session.can_ask()) else { return };
+        let Some(turn) = self.session.turns.get_mut(run.turn) else { return };
+        let mut compression = turn.answer.compression.clone();
+        let Some(text) = compression.text_mut() else { return };
+        if turn.answer.looked.is_none() || turn.answer.layer == layer {
             return;
         }
-        turn.focused.layer = layer;
-        let (question, sampling) = (turn.question.clone(), Sampling { layer, ..turn.focused.sampling });
+        (text.layer, turn.answer.layer) = (layer, layer);
+        let question = turn.question.clone();
         self.session.busy = Some(Doing::Explaining(run));
-        self.send(Command::Explain { run, question, options: sampling.options() });
+        self.send(Command::Explain { run, question, options: options(&compression) });
     }
 
-    /// Requests a new overlay when the selection, its data or gamma has changed.
+    /// Requests a new overlay when the selection, its data or the text-guided sampler's budget has changed.
     fn follow_drawing(&mut self) {
         let run = self.session.selected.filter(|&id| self.session.run(id).is_some_and(|run| run.looked.is_some()));
-        let of = run.map(|id| (id, self.session.overlay_version, self.sampling.gamma.map(f64::to_bits)));
+        let keep = self.compression.text().and_then(|text| text.keep);
+        let of = run.map(|id| (id, self.session.overlay_version, keep));
         if of == self.canvas.drawn_of {
             return;
         }
         self.canvas.drawn_of = of;
-        self.canvas.looked = self.session.looked(self.sampling.gamma);
+        self.canvas.looked = self.session.looked(keep);
         match (&self.canvas.looked, &self.session.picture) {
             (Some(looked), Some(shown)) => {
                 self.canvas.drawing = true;
@@ -366,7 +390,7 @@ impl App {
 
     /// Copies the selected answer, or the last one if none is selected.
     pub(crate) fn copy_answer(&mut self, ctx: &egui::Context) {
-        let last = self.session.turns.len().checked_sub(1).map(|turn| RunId { turn, full: false });
+        let last = self.session.turns.len().checked_sub(1).map(|turn| RunId { turn, other: false });
         if let Some(run) = self.session.selected.or(last).and_then(|id| self.session.run(id)) {
             ctx.copy_text(run.text.trim().to_owned());
         }
@@ -396,7 +420,7 @@ impl App {
     /// The selected answers' numbers as JSON, one object per line.
     pub(crate) fn numbers_json(&self) -> Option<String> {
         let turn = self.session.turns.get(self.session.selected?.turn)?;
-        let runs = std::iter::once(&turn.focused).chain(&turn.full);
+        let runs = std::iter::once(&turn.answer).chain(&turn.other);
         let mut text = String::new();
         for report in runs.filter_map(|run| run.report.as_ref()) {
             // Writing to a string cannot fail.
@@ -447,6 +471,11 @@ impl App {
             }
         }
     }
+}
+
+/// The options of a question with this compression.
+fn options(compression: &Compression) -> AskOptions {
+    AskOptions { compression: Some(compression.clone()), ..AskOptions::default() }
 }
 
 impl eframe::App for App {

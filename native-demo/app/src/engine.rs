@@ -16,7 +16,9 @@ use std::{
     thread,
 };
 
-use fovea_model::{AskOptions, Cancel, Event, FocusConfig, LoadProgress, Looked, Picture, Plan, Precision, Stored};
+use fovea_model::{
+    AskOptions, Cancel, Compression, Config, Event, Fits, LoadProgress, Looked, Picture, Plan, Precision, Stored,
+};
 use fovea_runtime::DeviceInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -84,8 +86,8 @@ impl fmt::Display for Wanted {
 pub struct RunId {
     /// Index of the question.
     pub turn: usize,
-    /// Whether this is the comparison run with all tokens.
-    pub full: bool,
+    /// Whether this is the answer for comparison, with another compression.
+    pub other: bool,
 }
 
 /// A command to the engine.
@@ -187,22 +189,32 @@ pub struct About {
     pub device: DeviceInfo,
     /// `f32`, `f16`, `q8` or `q4`.
     pub dtype: String,
-    /// Whether the checkpoint has a scale selector.
+    /// Its configuration.
+    pub config: Config,
+    /// Whether it has a scale selector.
     pub selector: bool,
-    /// Whether it was trained with the samplers; if so, both are on by default.
-    pub has_focus: bool,
+    /// Whether it has the tensors of LLaVA-Meteor.
+    pub meteor: bool,
     /// Notes for the user, one sentence each.
     pub notes: Vec<String>,
-    /// Number of decoder layers.
-    pub layers: usize,
-    /// The samplers' settings.
-    pub focus: FocusConfig,
     /// Size of the weights on the device, in bytes.
     pub weights: u64,
     /// Planned peak memory for the largest canvas, in bytes.
     pub planned: u64,
     /// The device from the settings, if it was not found and another one is used.
     pub instead_of: Option<Wanted>,
+}
+
+impl About {
+    /// What decides which compressions fit the checkpoint.
+    pub fn fits(&self) -> Fits<'_> {
+        Fits { config: &self.config, selector: self.selector, meteor: self.meteor }
+    }
+
+    /// The compression of the checkpoint, until the user chooses another one.
+    pub fn compression(&self) -> Compression {
+        Compression::default_of(self.fits())
+    }
 }
 
 /// A result or a progress report of the engine.

@@ -24,7 +24,7 @@ use eframe::{NativeOptions, egui};
 pub use app::{App, Parts};
 pub use painter::Origin;
 pub use problem::Problem;
-pub use session::{Exchange, ModelState, Notice, Run, RunState, Sampling, Session, Shown};
+pub use session::{Exchange, ModelState, Notice, Run, RunState, Session, Shown};
 pub use settings::{Settings, Theme};
 
 use engine::{ModelAt, Wanted};

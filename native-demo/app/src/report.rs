@@ -37,13 +37,13 @@ pub fn text(session: &Session) -> String {
         ModelState::Broken { model, problem } => line("model", format!("{}, {}", kind(model), problem.code)),
         ModelState::Ready(about) => loaded(about, &mut line),
     }
-    let count = |is: fn(&RunState) -> bool| session.turns.iter().filter(|turn| is(&turn.focused.state)).count();
+    let count = |is: fn(&RunState) -> bool| session.turns.iter().filter(|turn| is(&turn.answer.state)).count();
     let complete = count(|state| *state == RunState::Done);
     let stopped = count(|state| *state == RunState::Stopped);
     let failed = count(|state| matches!(state, RunState::Failed(_)));
     line("answers", format!("{complete} complete, {stopped} stopped, {failed} failed"));
     let mut codes: Vec<&str> = session.notices.iter().filter_map(code).collect();
-    codes.extend(session.turns.iter().filter_map(|turn| match &turn.focused.state {
+    codes.extend(session.turns.iter().filter_map(|turn| match &turn.answer.state {
         RunState::Failed(problem) => Some(problem.code),
         _ => None,
     }));
@@ -72,7 +72,12 @@ fn loaded(about: &About, line: &mut impl FnMut(&str, String)) {
     let selector = if about.selector { "scale selector" } else { "no scale selector" };
     line(
         "model",
-        format!("{}, {} layers, {selector}, weights {}", kind(&about.model), about.layers, words::bytes(about.weights)),
+        format!(
+            "{}, {} layers, {selector}, weights {}",
+            kind(&about.model),
+            about.config.text.n_layers,
+            words::bytes(about.weights)
+        ),
     );
     line("device", format!("{}, matrices in {}", adapter(&about.device), about.dtype));
 }
@@ -84,13 +89,14 @@ fn adapter(info: &DeviceInfo) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fovea_model::Compression;
+
     use super::*;
-    use crate::session::Sampling;
 
     #[test]
     fn a_report_contains_no_picture_prompt_or_path() {
         let mut session = Session::default();
-        session.ask("Who is my secret friend?", Sampling::default());
+        session.ask("Who is my secret friend?", Compression::none());
         let model = ModelAt::Folder("/home/me/private".into());
         let lost = fovea_model::Error::Runtime(fovea_runtime::Error::DeviceLost("private words".into()));
         session.model = ModelState::Broken { model, problem: Problem::of(&lost) };

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use fovea_model::{AskOptions, Event, LoadProgress, Looked, Picture, Stage, Statistics};
+use fovea_model::{Compression, Event, LoadProgress, Looked, Picture, Stage, Statistics};
 use fovea_overlay::words::harmless;
 use fovea_runtime::{DeviceInfo, Keep};
 use fovea_shaders::top_k;
@@ -46,43 +46,6 @@ pub struct Shown {
     pub picture: Arc<Picture>,
 }
 
-/// Sampler settings of a question.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Whether the vision-guided sampler is on.
-    pub vision: bool,
-    /// Whether the text-guided sampler is on.
-    pub text: bool,
-    /// Threshold of the text-guided sampler; None: the model's.
-    pub gamma: Option<f64>,
-    /// Layer at whose input the text-guided sampler drops tokens; None: the model's.
-    pub layer: Option<usize>,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self { vision: true, text: true, gamma: None, layer: None }
-    }
-}
-
-impl Sampling {
-    /// The same as options of a question.
-    pub fn options(&self) -> AskOptions {
-        AskOptions {
-            vision: Some(self.vision),
-            text: Some(self.text),
-            keep: self.gamma.map(Keep::Gamma),
-            layer: self.layer,
-            ..AskOptions::default()
-        }
-    }
-
-    /// All tokens in all layers.
-    pub fn full() -> Self {
-        Self { vision: false, text: false, gamma: None, layer: None }
-    }
-}
-
 /// State of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
@@ -99,9 +62,10 @@ pub enum RunState {
 /// One answer to a question.
 #[derive(Debug)]
 pub struct Run {
-    /// The sampler settings.
-    pub sampling: Sampling,
-    /// The layer of the overlay that is shown. It differs from `sampling.layer` after the slider was moved.
+    /// Its compression.
+    pub compression: Compression,
+    /// The text-guided sampler's layer in the overlay that is shown. It differs from the one in `compression` after the
+    /// slider was moved.
     pub layer: Option<usize>,
     /// Its state.
     pub state: RunState,
@@ -122,10 +86,10 @@ pub struct Run {
 }
 
 impl Run {
-    fn new(sampling: Sampling) -> Self {
+    fn new(compression: Compression) -> Self {
         Self {
-            sampling,
-            layer: sampling.layer,
+            layer: compression.text().and_then(|text| text.layer),
+            compression,
             state: RunState::Running,
             text: String::new(),
             stages: Vec::new(),
@@ -138,15 +102,15 @@ impl Run {
     }
 }
 
-/// A question, its answer, and on request the answer with all tokens for comparison.
+/// A question, its answer, and on request the answer with another compression.
 #[derive(Debug)]
 pub struct Exchange {
     /// The question.
     pub question: String,
-    /// The answer with the chosen sampler settings.
-    pub focused: Run,
-    /// The answer with all tokens.
-    pub full: Option<Run>,
+    /// The answer with the chosen compression.
+    pub answer: Run,
+    /// The answer with another compression, for comparison.
+    pub other: Option<Run>,
 }
 
 /// A notification that the user can dismiss.
@@ -210,15 +174,15 @@ impl Session {
     }
 
     /// Adds a question; returns the id of its answer.
-    pub fn ask(&mut self, question: &str, sampling: Sampling) -> RunId {
-        self.turns.push(Exchange { question: question.to_owned(), focused: Run::new(sampling), full: None });
-        self.begin(RunId { turn: self.turns.len() - 1, full: false })
+    pub fn ask(&mut self, question: &str, compression: Compression) -> RunId {
+        self.turns.push(Exchange { question: question.to_owned(), answer: Run::new(compression), other: None });
+        self.begin(RunId { turn: self.turns.len() - 1, other: false })
     }
 
-    /// Asks a question again with all tokens; None if there is no such question.
-    pub fn compare(&mut self, turn: usize) -> Option<RunId> {
-        self.turns.get_mut(turn)?.full = Some(Run::new(Sampling::full()));
-        Some(self.begin(RunId { turn, full: true }))
+    /// Asks a question again with another compression; None if there is no such question.
+    pub fn compare(&mut self, turn: usize, compression: Compression) -> Option<RunId> {
+        self.turns.get_mut(turn)?.other = Some(Run::new(compression));
+        Some(self.begin(RunId { turn, other: true }))
     }
 
     fn begin(&mut self, run: RunId) -> RunId {
@@ -230,22 +194,25 @@ impl Session {
     /// The answer with this id.
     pub fn run(&self, id: RunId) -> Option<&Run> {
         let turn = self.turns.get(id.turn)?;
-        if id.full { turn.full.as_ref() } else { Some(&turn.focused) }
+        if id.other { turn.other.as_ref() } else { Some(&turn.answer) }
     }
 
     fn run_mut(&mut self, id: RunId) -> Option<&mut Run> {
         let turn = self.turns.get_mut(id.turn)?;
-        if id.full { turn.full.as_mut() } else { Some(&mut turn.focused) }
+        if id.other { turn.other.as_mut() } else { Some(&mut turn.answer) }
     }
 
-    /// The data of the overlay: the selected answer's tokens. If `gamma` is given, the kept tokens are computed with
-    /// it.
-    pub fn looked(&self, gamma: Option<f64>) -> Option<Arc<Looked>> {
-        let looked = self.run(self.selected?)?.looked.as_ref()?;
-        match gamma.filter(|g| *g > 0.0 && *g <= 1.0 && !looked.importance.is_empty()) {
+    /// The data of the overlay: the selected answer's tokens. If `keep` is given and the text-guided sampler made the
+    /// answer, the kept tokens are computed with it. An answer for comparison stays as it is.
+    pub fn looked(&self, keep: Option<Keep>) -> Option<Arc<Looked>> {
+        let id = self.selected?;
+        let run = self.run(id)?;
+        let looked = run.looked.as_ref()?;
+        let text = !id.other && run.compression.text().is_some() && !looked.importance.is_empty();
+        match keep.filter(|_| text) {
             None => Some(looked.clone()),
-            Some(gamma) => {
-                let kept = top_k(&looked.importance, Keep::Gamma(gamma));
+            Some(keep) => {
+                let kept = top_k(&looked.importance, keep);
                 Some(Arc::new(Looked { kept, ..Looked::clone(looked) }))
             }
         }
@@ -267,9 +234,9 @@ impl Session {
                     self.notices.push(Notice::Message(message));
                 }
                 self.notices.extend(about.notes.iter().cloned().map(Notice::Message));
-                if !about.has_focus {
-                    let message = "This checkpoint was not trained with the samplers. Both are off, and all visual \
-                        tokens are used. Turn on the text-guided sampler to use fewer tokens.";
+                if about.compression().is_none() {
+                    let message = "This checkpoint was not trained with FocusLLaVA's samplers, so all visual tokens are \
+                        used. Choose a compression to use fewer tokens.";
                     self.notices.push(Notice::Message(message.to_owned()));
                 }
                 self.model = ModelState::Ready(about);
@@ -360,7 +327,7 @@ mod tests {
     #[test]
     fn a_stopped_answer_keeps_its_text_and_frees_the_engine() {
         let mut session = Session::default();
-        let run = session.ask("What is it?", Sampling::default());
+        let run = session.ask("What is it?", Compression::focus());
         assert!(session.answering());
         session.receive(token(run, "a pla"));
         session.receive(token(run, "te\u{1b}[2J"));
@@ -376,8 +343,8 @@ mod tests {
     #[test]
     fn a_late_failure_of_another_run_does_not_free_the_engine() {
         let mut session = Session::default();
-        let first = session.ask("One?", Sampling::default());
-        let second = session.ask("Two?", Sampling::default());
+        let first = session.ask("One?", Compression::focus());
+        let second = session.ask("Two?", Compression::focus());
         session.receive(Update::Failed {
             doing: Doing::Answering(first),
             problem: Problem::of(&fovea_model::Error::Cancelled),

@@ -16,7 +16,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const RUN: RunId = RunId { turn: 0, full: false };
+const RUN: RunId = RunId { turn: 0, other: false };
 
 /// Waits for the update that `pick` selects. An unexpected failure ends the test.
 fn wait<T>(engine: &Engine, what: &str, mut pick: impl FnMut(&Update) -> Option<T>) -> T {
@@ -52,8 +52,11 @@ fn look(engine: &Engine) {
 }
 
 fn ask(engine: &Engine) {
-    let question = "What word is on the blue sign?".to_owned();
-    send(engine, Command::Ask { run: RUN, question, options: AskOptions::default() });
+    ask_with(engine, AskOptions::default());
+}
+
+fn ask_with(engine: &Engine, options: AskOptions) {
+    send(engine, Command::Ask { run: RUN, question: "What word is on the blue sign?".to_owned(), options });
 }
 
 /// The complete answer, and the names of its stages.
@@ -95,8 +98,29 @@ fn stages_computed_in_advance_are_not_computed_again() {
     ask(&engine);
     let (text, stages) = answer(&engine);
     assert_eq!(text, "exit");
-    for stage in ["tiles", "vision_tower", "vision_sampler", "image_prefill"] {
+    for stage in ["tiles", "vision_tower", "compress", "image_prefill"] {
         assert!(!stages.contains(&stage), "expected {stage} to be done before the question, got {stages:?}");
+    }
+}
+
+#[test]
+fn a_question_uses_its_own_compression() {
+    let _alone = alone();
+    let engine = Engine::start(|| {});
+    load(&engine, Wanted::Cpu);
+    look(&engine);
+    for spec in ["none", "faster-vlm:keep=0.5+fastv", "focus"] {
+        let compression = spec.parse().ok();
+        ask_with(&engine, AskOptions { compression, ..AskOptions::default() });
+        let (used, tokens) = wait(&engine, "an answer", |update| match update {
+            Update::Answering { report: Some(report), event: Event::Done(turn), .. } => {
+                Some((report["compression"].clone(), turn.statistics.tokens))
+            }
+            _ => None,
+        });
+        assert_eq!(used, spec, "compression (got, expected)");
+        let fewer = tokens.kept < tokens.compressed && tokens.compressed < tokens.all;
+        assert_eq!(fewer, spec != "none", "{spec}: expected fewer tokens at each step, got {tokens:?}");
     }
 }
 

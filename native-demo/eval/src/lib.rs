@@ -1,4 +1,4 @@
-//! `fovea eval DIR`: how many answers are right, for how many tokens and at what speed, with each sampler on and off.
+//! `fovea eval DIR`: how many answers are right, for how many tokens and at what speed, for each compression.
 //!
 //! Data flow: [`samples`] (pictures, questions, right answers) → [`modes`] (every question in every mode) →
 //! [`score`] (which answers are right) → [`page`] (the table as text). `fovea-lab` uses the same parts for the paper's
@@ -15,7 +15,7 @@ use std::{
 };
 
 use clap::Args;
-use fovea_model::{AskOptions, Cancel, Model};
+use fovea_model::{AskOptions, Before, Cancel, Compression, Error, Fits, Model, Within};
 use fovea_runtime::{DeviceChoice, hub_cache};
 use fovea_terminal::{
     failure::Failure,
@@ -26,7 +26,7 @@ use fovea_terminal::{
 };
 use indicatif::ProgressBar;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use modes::{Answer, Mode, Row};
 use page::About;
@@ -41,6 +41,39 @@ pub struct EvalArgs {
     /// Model, device and output.
     #[command(flatten)]
     pub settings: Settings,
+    /// The rows of the table.
+    #[command(flatten)]
+    pub table: TableArgs,
+}
+
+/// Arguments of the table with one row per compression.
+#[derive(Args)]
+pub struct TableArgs {
+    /// A row of the table, as in `fovea ask`; may be repeated. Without it: none, vision, text and focus, as far as the
+    /// checkpoint has them.
+    #[arg(long, value_name = "SPEC", value_parser = options::compression)]
+    pub compress: Vec<Compression>,
+    /// Also write the wrong answers of the last row, as tab-separated values.
+    #[arg(long, value_name = "FILE.tsv")]
+    pub wrong: Option<PathBuf>,
+}
+
+impl TableArgs {
+    /// The file of `--wrong`, opened before any work begins.
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub fn wrong_file(&self, read: &[PathBuf]) -> Result<Option<Output>, Failure> {
+        self.wrong.as_deref().map(|file| Output::new(file, read)).transpose()
+    }
+
+    /// Whether the checkpoint supports every row.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for the first row that it does not support.
+    pub fn check(&self, model: Fits<'_>) -> Result<(), Error> {
+        self.compress.iter().try_for_each(|compression| compression.check(model))
+    }
 }
 
 /// Arguments of every evaluation.
@@ -66,9 +99,6 @@ pub struct Settings {
     /// VQA's metric.
     #[arg(long)]
     pub exact: bool,
-    /// Also write the wrong answers with both samplers on, as tab-separated values.
-    #[arg(long, value_name = "FILE.tsv")]
-    pub wrong: Option<PathBuf>,
 }
 
 impl Settings {
@@ -77,14 +107,6 @@ impl Settings {
         let checkpoint = self.model.as_deref().and_then(|model| hub_cache::locate(model).ok());
         output::files_of(&[dir, checkpoint.as_deref()])
     }
-
-    /// The file of `--wrong`, opened before any work begins.
-    ///
-    /// # Errors
-    /// As [`Output::new`].
-    pub fn wrong_file(&self, read: &[PathBuf]) -> Result<Option<Output>, Failure> {
-        self.wrong.as_deref().map(|file| Output::new(file, read)).transpose()
-    }
 }
 
 /// Evaluates a folder, and prints the table.
@@ -92,12 +114,14 @@ impl Settings {
 /// # Errors
 /// [`Failure::Questions`] for a broken folder, and what loading and answering report.
 pub async fn run(args: EvalArgs) -> Result<(), Failure> {
-    let wrong = args.settings.wrong_file(&args.settings.read_files(Some(&args.dir)))?;
-    let samples = samples::folder(&args.dir)?;
-    let evaluation = Evaluation::open(&args.settings, samples, &args.dir.display().to_string()).await?;
-    let (rows, answers) = evaluation.answer(&evaluation.four_modes()).await?;
+    let EvalArgs { dir, settings, table } = args;
+    let wrong = table.wrong_file(&settings.read_files(Some(&dir)))?;
+    let samples = samples::folder(&dir)?;
+    let source = dir.display().to_string();
+    let evaluation = Evaluation::open(&settings, samples, &source, |fits: Fits<'_>| table.check(fits)).await?;
+    let (rows, answers) = evaluation.answer(&evaluation.modes(&table.compress)).await?;
     evaluation.write_wrong(wrong, &answers)?;
-    evaluation.print_table(None, &rows, &[])
+    evaluation.print_table(&[], &rows, &[])
 }
 
 /// A loaded model, and what it is asked.
@@ -117,14 +141,18 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Loads the model. `source` names where the questions come from.
+    /// Loads the model. `source` names where the questions come from; `check` is as in [`load::model`].
     ///
     /// # Errors
     /// As [`load::model`].
-    pub async fn open(settings: &Settings, samples: Vec<Sample>, source: &str) -> Result<Self, Failure> {
+    pub async fn open(
+        settings: &Settings,
+        samples: Vec<Sample>,
+        source: &str,
+        check: impl FnOnce(Fits<'_>) -> Result<(), Error>,
+    ) -> Result<Self, Failure> {
         let cancel = load::interruptible();
-        let options = AskOptions { cancel: cancel.clone(), ..AskOptions::default() };
-        let model = load::model(settings.model.as_deref(), &settings.device, settings.load, &options).await?;
+        let model = load::model(settings.model.as_deref(), &settings.device, settings.load, &cancel, check).await?;
         let bar = text::progress_bar("{bar:40} {pos}/{len} {eta}");
         let compare = if settings.exact { Compare::Literally } else { Compare::Vqa };
         let about = About::new(settings.model.as_deref(), &model, &samples, source, compare);
@@ -143,14 +171,28 @@ impl Evaluation {
         AskOptions { max_new_tokens, cancel: self.cancel.clone(), ..AskOptions::default() }
     }
 
-    /// The four rows of the paper's Table 2.
-    pub fn four_modes(&self) -> Vec<Mode> {
-        let pairs = [("none", false, false), ("vision", true, false), ("text", false, true), ("both", true, true)];
-        let mode = |(name, vision, text): (&str, bool, bool)| Mode {
-            name: name.to_owned(),
-            options: AskOptions { vision: Some(vision), text: Some(text), ..self.options() },
-        };
-        pairs.map(mode).to_vec()
+    /// One mode per compression. Without any: the four rows of the paper's Table 2, without those that need a scale
+    /// selector where the checkpoint has none; and the checkpoint's default where that is another one.
+    pub fn modes(&self, compressions: &[Compression]) -> Vec<Mode> {
+        let mode = |compression: &Compression| self.mode(compression.to_string(), compression.clone());
+        if !compressions.is_empty() {
+            return compressions.iter().map(mode).collect();
+        }
+        let focus = Compression::focus();
+        let vision = Compression { within: Within::Every, ..focus.clone() };
+        let text = Compression { before: Before::Every, ..focus.clone() };
+        let mut table = vec![Compression::none(), vision, text, focus];
+        // What the checkpoint does by itself, such as LLaVA-Meteor.
+        let own = Compression::default_of(self.model.fits());
+        if !table.contains(&own) {
+            table.push(own);
+        }
+        table.iter().filter(|compression| compression.check(self.model.fits()).is_ok()).map(mode).collect()
+    }
+
+    /// A mode that differs from [`Self::options`] by its compression.
+    pub fn mode(&self, name: String, compression: Compression) -> Mode {
+        Mode { name, options: AskOptions { compression: Some(compression), ..self.options() } }
     }
 
     /// Asks every question in every mode: one row and the answers of each mode.
@@ -158,7 +200,15 @@ impl Evaluation {
     /// # Errors
     /// What the pictures and the device report; [`fovea_model::Error::Cancelled`] after Ctrl-C.
     pub async fn answer(&self, modes: &[Mode]) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
-        modes::run(self, modes, self.timed).await
+        modes::run(self, modes, self.timed, true).await
+    }
+
+    /// As [`Self::answer`], without the answers: their overlays would need much memory for many modes.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub async fn rows(&self, modes: &[Mode]) -> Result<Vec<Row>, Failure> {
+        modes::run(self, modes, self.timed, false).await.map(|(rows, _)| rows)
     }
 
     /// Writes what was answered wrong in the last mode, if a file is given.
@@ -170,21 +220,22 @@ impl Evaluation {
         file.write(page::wrong(&self.samples, answers).as_bytes())
     }
 
-    /// Prints rows with tokens, speed and right answers. `study` is their study's name, `notes` are lines below the table.
+    /// Prints rows with tokens, speed and right answers. `more` are keys of the JSON report, `notes` are lines below the
+    /// table.
     ///
     /// # Errors
     /// [`Failure::Write`].
-    pub fn print_table(&self, study: Option<&str>, rows: &[Row], notes: &[String]) -> Result<(), Failure> {
-        self.print(study, rows, || page::table(&self.about, &self.samples, rows, notes))
+    pub fn print_table(&self, more: &[(&str, Value)], rows: &[Row], notes: &[String]) -> Result<(), Failure> {
+        self.print(more, rows, || page::table(&self.samples, rows, notes, self.compare))
     }
 
-    /// Prints rows as JSON, or with `body` as the text below the first lines. `study` is their study's name.
+    /// Prints rows as JSON, or with `body` as the text below the first lines. `more` are keys of the JSON report.
     ///
     /// # Errors
     /// [`Failure::Write`].
     pub fn print(
         &self,
-        study: Option<&str>,
+        more: &[(&str, Value)],
         rows: &(impl Serialize + ?Sized),
         body: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
@@ -193,8 +244,8 @@ impl Evaluation {
             return text::out(|to| write!(to, "{}\n{}", self.about.lines(), body()));
         }
         let mut report = json!({ "about": self.about, "rows": rows });
-        if let Some(study) = study {
-            report["study"] = json!(study);
+        for (key, value) in more {
+            report[*key] = value.clone();
         }
         text::out(|to| writeln!(to, "{report}"))
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use fovea_model::{AskOptions, Conversation, Turn};
+use fovea_model::{AskOptions, Before, Conversation, Method, Patches, Turn};
 use fovea_terminal::failure::Failure;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -45,12 +45,16 @@ impl Score {
 pub struct Row {
     /// Its mode.
     pub mode: String,
-    /// Visual tokens that enter the text model, and those that leave the text-guided sampler: means.
+    /// Visual tokens that enter the text model, and those that its last layer reads: means.
     pub tokens: [f64; 2],
     /// Mean of the visual tokens that a layer reads, as a share of LLaVA-NeXT's own.
     pub equivalent_share: f64,
     /// Pictures per second, each with one question and in a new conversation.
     pub samples_per_s: f64,
+    /// Milliseconds to the first token of the answer: mean over the same questions.
+    pub first_token_ms: f64,
+    /// Bytes of the KV cache at the end of an answer: mean over all questions.
+    pub kv_cache: f64,
     /// All questions.
     #[serde(flatten)]
     pub all: Score,
@@ -71,11 +75,19 @@ pub struct Mode {
 }
 
 impl Mode {
-    /// The options for the picture of this index. Random scales differ from picture to picture: pictures of one size would
+    /// The options for the picture of this index. Random choices differ from picture to picture: pictures of one size would
     /// otherwise share one draw.
     fn on(&self, index: usize) -> AskOptions {
-        let random_scales = self.options.random_scales.map(|seed| (seed << 32) | index as u64);
-        AskOptions { random_scales, ..self.options.clone() }
+        let mut options = self.options.clone();
+        let seed = match options.compression.as_mut().map(|compression| &mut compression.before) {
+            Some(Before::Vision { random: Some(seed) }) => Some(seed),
+            Some(Before::Patches(Patches { method: Method::Random(random), .. })) => Some(&mut random.seed),
+            _ => None,
+        };
+        if let Some(seed) = seed {
+            *seed = (*seed << 32) | index as u64;
+        }
+        options
     }
 }
 
@@ -93,11 +105,12 @@ pub struct Answer {
 
 /// Asks every question in every mode. Then `timed` questions measure the speed, each in a new conversation: the modes take
 /// turns, and each time another mode is first, so that other load on the machine and the cost of a first run affect all
-/// modes equally.
+/// modes equally. Without `overlays`, [`Turn::looked`] and [`Turn::pruned`] are empty.
 pub(crate) async fn run(
     evaluation: &Evaluation,
     modes: &[Mode],
     timed: usize,
+    overlays: bool,
 ) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
     let Evaluation { model, samples, compare, .. } = evaluation;
     let steps = (samples.len() + timed) * modes.len();
@@ -109,7 +122,11 @@ pub(crate) async fn run(
             let mut conversation = Conversation::new(model, sample.picture()?);
             let options = mode.on(index);
             for (question, asked) in sample.asked.iter().enumerate() {
-                let turn = conversation.answer(&asked.question, &options).await?;
+                let mut turn = conversation.answer(&asked.question, &options).await?;
+                if !overlays {
+                    turn.looked.clear();
+                    turn.pruned.clear();
+                }
                 let right = compare.is_right(&turn.text, &asked.answer);
                 answers.push(Answer { sample: index, question, right, turn });
             }
@@ -118,7 +135,8 @@ pub(crate) async fn run(
         }
         all.push(answers);
     }
-    let mut seconds = vec![0.0; modes.len()];
+    // Seconds of whole questions, and milliseconds to their first tokens.
+    let mut times = vec![(0.0, 0.0); modes.len()];
     for (i, sample) in samples.iter().cycle().take(timed).enumerate() {
         let Some(asked) = sample.asked.get(i % sample.asked.len().max(1)) else { continue };
         for turn in 0..modes.len() {
@@ -126,19 +144,21 @@ pub(crate) async fn run(
             let options = modes[at].on(i % samples.len());
             let picture = sample.picture()?;
             let start = Instant::now();
-            Conversation::new(model, picture).answer(&asked.question, &options).await?;
-            seconds[at] += start.elapsed().as_secs_f64();
+            let turn = Conversation::new(model, picture).answer(&asked.question, &options).await?;
+            times[at].0 += start.elapsed().as_secs_f64();
+            times[at].1 += turn.statistics.first_token_ms;
             done += 1;
             evaluation.progress(done, steps);
         }
     }
-    let row = |((mode, answers), seconds): ((&Mode, &Vec<Answer>), f64)| {
-        row(&mode.name, answers, samples, timed as f64 / seconds)
+    let timed = timed as f64;
+    let row = |((mode, answers), (seconds, first)): ((&Mode, &Vec<Answer>), (f64, f64))| {
+        row(&mode.name, answers, samples, [timed / seconds, first / timed])
     };
-    Ok((modes.iter().zip(&all).zip(seconds).map(row).collect(), all))
+    Ok((modes.iter().zip(&all).zip(times).map(row).collect(), all))
 }
 
-fn row(mode: &str, answers: &[Answer], samples: &[Sample], samples_per_s: f64) -> Row {
+fn row(mode: &str, answers: &[Answer], samples: &[Sample], [samples_per_s, first_token_ms]: [f64; 2]) -> Row {
     let n = answers.len().max(1) as f64;
     let mean = |of: &dyn Fn(&Turn) -> f64| answers.iter().map(|a| of(&a.turn)).sum::<f64>() / n;
     let mut kinds: BTreeMap<String, Vec<bool>> = BTreeMap::new();
@@ -149,11 +169,13 @@ fn row(mode: &str, answers: &[Answer], samples: &[Sample], samples_per_s: f64) -
     Row {
         mode: mode.to_owned(),
         tokens: [
-            mean(&|turn| turn.statistics.tokens.after_vision_sampler as f64),
-            mean(&|turn| turn.statistics.tokens.after_text_sampler as f64),
+            mean(&|turn| turn.statistics.tokens.compressed as f64),
+            mean(&|turn| turn.statistics.tokens.kept as f64),
         ],
         equivalent_share: mean(&|turn| turn.statistics.equivalent_share),
         samples_per_s,
+        first_token_ms,
+        kv_cache: mean(&|turn| turn.statistics.memory.kv_cache as f64),
         all: Score::of(&answers.iter().map(|a| a.right).collect::<Vec<_>>()),
         kinds: kinds.into_iter().map(|(kind, right)| (kind, Score::of(&right))).collect(),
         more: Map::new(),

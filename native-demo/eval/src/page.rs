@@ -7,7 +7,7 @@ use fovea_terminal::text;
 use serde::Serialize;
 
 use crate::{
-    modes::{Answer, Row},
+    modes::{Answer, Row, Score},
     samples::Sample,
     score::Compare,
 };
@@ -55,9 +55,13 @@ pub fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// The table as text: tokens, speed and right answers, and below them the right answers by kind (if questions have
-/// kinds), in the order in which kinds first occur.
-pub(crate) fn table(about: &About, samples: &[Sample], rows: &[Row], notes: &[String]) -> String {
+/// A share with its standard error, in per cent.
+pub fn with_error(score: &Score) -> String {
+    format!("{} ± {}", percent(score.right), percent(score.standard_error))
+}
+
+/// The table as text: tokens, speed and right answers, and below them the right answers by kind.
+pub(crate) fn table(samples: &[Sample], rows: &[Row], notes: &[String], compare: Compare) -> String {
     let slowest = rows.first().map_or(1.0, |r| r.samples_per_s);
     let cells = |r: &Row| {
         vec![
@@ -67,31 +71,35 @@ pub(crate) fn table(about: &About, samples: &[Sample], rows: &[Row], notes: &[St
             percent(r.equivalent_share),
             format!("{:.1}", r.samples_per_s),
             format!("{:.2}x", r.samples_per_s / slowest),
-            format!("{} ± {}", percent(r.all.right), percent(r.all.standard_error)),
+            with_error(&r.all),
         ]
     };
-    let header = ["samplers", "tokens", "after text", "equivalent %", "samples/s", "speed", "right %"];
+    let header = ["compression", "tokens", "kept", "equivalent %", "samples/s", "speed", "right %"];
     let header = header.map(str::to_owned).to_vec();
     let all = columns(&header, &rows.iter().map(cells).collect::<Vec<_>>());
+    let by_kind = by_kind(samples, rows, |score| percent(score.right));
+    let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
+    format!("{all}\n{by_kind}{notes}{}\n", compare.sentence())
+}
 
+/// The right answers by kind, each as `cell` says, in the order in which kinds first occur, and an empty line. Nothing
+/// where questions have no kinds.
+pub fn by_kind(samples: &[Sample], rows: &[Row], cell: fn(&Score) -> String) -> String {
     let mut kinds: Vec<String> = Vec::new();
     for asked in samples.iter().flat_map(|s| &s.asked) {
         if !kinds.contains(&asked.kind) {
             kinds.push(asked.kind.clone());
         }
     }
-    let share = |r: &Row, kind: &String| r.kinds.get(kind).map_or("-".to_owned(), |s| percent(s.right));
+    if kinds.iter().all(String::is_empty) {
+        return String::new();
+    }
+    let share = |r: &Row, kind: &String| r.kinds.get(kind).map_or("-".to_owned(), cell);
     let cells = |r: &Row| -> Vec<String> {
         [r.mode.clone()].into_iter().chain(kinds.iter().map(|kind| share(r, kind))).collect()
     };
     let header: Vec<String> = ["right %".to_owned()].into_iter().chain(kinds.iter().cloned()).collect();
-    let mut by_kind = String::new();
-    if kinds.iter().any(|kind| !kind.is_empty()) {
-        by_kind = columns(&header, &rows.iter().map(cells).collect::<Vec<_>>()) + "\n";
-    }
-
-    let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
-    format!("{all}\n{by_kind}{notes}{}\n", about.compared)
+    columns(&header, &rows.iter().map(cells).collect::<Vec<_>>()) + "\n"
 }
 
 /// Columns padded with spaces, the first one to the left. What does not fit into 80 characters is put below, with the first

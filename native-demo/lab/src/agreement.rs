@@ -1,9 +1,9 @@
 //! `fovea-lab agreement`: how far a model with smaller weights agrees with the same model in f32, token by token.
 
-use std::{collections::HashSet, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use clap::Args;
-use fovea_model::{AskOptions, Conversation, Looked, Model, Precision, Turn};
+use fovea_model::{AskOptions, Conversation, Fits, Looked, Model, Origin, Precision, Turn};
 use fovea_runtime::DeviceChoice;
 use fovea_terminal::{failure::Failure, load, options, text};
 use serde::Serialize;
@@ -74,7 +74,10 @@ struct Row {
 /// Answers in f32, then makes each other model read the same answers, and compares.
 pub async fn run(args: AgreementArgs) -> Result<(), Failure> {
     let options = AskOptions { max_new_tokens: args.new_tokens, keep_logits: true, ..AskOptions::default() };
-    let open = async |precision| load::model(args.model.as_deref(), &args.device, precision, &options).await;
+    let open = async |precision| {
+        let check = |fits: Fits<'_>| options.check(fits);
+        load::model(args.model.as_deref(), &args.device, precision, &options.cancel, check).await
+    };
     let reference = open(Precision::F32).await?;
     let mut others = Vec::new();
     for precision in &args.weights {
@@ -131,8 +134,9 @@ impl Sums {
             self.regions += expected.choice.len();
             self.same_scale += expected.choice.iter().zip(got.choice.iter()).filter(|(a, b)| a == b).count();
             let (a, b) = (kept(expected), kept(got));
-            self.kept_by_both += a.intersection(&b).count();
-            self.kept_by_one += a.union(&b).count();
+            let both = a.iter().filter(|origin| b.contains(origin)).count();
+            self.kept_by_both += both;
+            self.kept_by_one += a.len() + b.len() - both;
         }
     }
 
@@ -150,13 +154,9 @@ impl Sums {
     }
 }
 
-/// The kept visual tokens: a number in the thumbnail, or patches of the map.
-fn kept(looked: &Looked) -> HashSet<(Option<usize>, [usize; 4])> {
-    let token = |&index: &usize| match index.checked_sub(looked.map_at()).and_then(|i| looked.boxes.get(i)) {
-        Some(patches) => (None, *patches),
-        None => (Some(index - looked.thumbnail_at()), [0; 4]),
-    };
-    looked.kept.iter().map(token).collect()
+/// The kept visual tokens, by what they are made of.
+fn kept(looked: &Looked) -> Vec<&Origin> {
+    looked.kept.iter().filter_map(|&index| looked.origins.get(index)).collect()
 }
 
 fn most_likely(logits: &[f32]) -> Option<usize> {

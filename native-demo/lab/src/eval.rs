@@ -11,42 +11,28 @@ mod maps;
 use std::path::PathBuf;
 
 use clap::Args;
-use fovea_eval::{Evaluation, Settings, modes::Mode, samples};
-use fovea_terminal::{failure::Failure, options, output::Output};
+use fovea_eval::{Evaluation, Settings, TableArgs, modes::Mode};
+use fovea_model::Fits;
+use fovea_terminal::{failure::Failure, output::Output};
+use serde_json::json;
 
-use crate::scenes::{self, Drawn};
+use crate::{
+    chart,
+    scenes::{Drawn, Questions},
+};
 use study::Study;
 
 /// `fovea-lab eval`.
 #[derive(Args)]
 pub struct EvalArgs {
-    /// A folder with pictures and a `questions.jsonl`, one {"image", "question", "answer", "kind"} per line; without it,
-    /// held-out scenes.
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    questions: Questions,
     #[command(flatten)]
     settings: Settings,
-    /// The first held-out scene.
-    #[arg(
-        long,
-        value_name = "S",
-        default_value_t = 0,
-        value_parser = options::whole::<u64>,
-        allow_negative_numbers = true,
-        conflicts_with = "dir"
-    )]
-    seed: u64,
-    /// Number of held-out scenes.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 100,
-        value_parser = options::count,
-        allow_negative_numbers = true,
-        conflicts_with = "dir"
-    )]
-    scenes: usize,
+    #[command(flatten)]
+    table: TableArgs,
     /// Instead of Table 2: another table or figure of the paper.
-    #[arg(long, value_enum, conflicts_with = "wrong")]
+    #[arg(long, value_enum, conflicts_with_all = ["wrong", "compress"])]
     study: Option<Study>,
     /// Also draw the study's figure.
     #[arg(long, value_name = "FILE.svg", requires = "study")]
@@ -60,25 +46,14 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
             "expected a study with a figure for --figure, got sampler, which is a table".into(),
         ));
     }
-    if let Some(file) = &args.figure
-        && let Some(end) = file.extension().filter(|end| !end.eq_ignore_ascii_case("svg"))
-    {
-        let why = format!("{}: expected a name in .svg, got .{}", file.display(), end.display());
-        return Err(Failure::Usage(why));
-    }
-    let read = args.settings.read_files(args.dir.as_deref());
-    let wrong = args.settings.wrong_file(&read)?;
-    let figure = args.figure.as_deref().map(|file| Output::new(file, &read)).transpose()?;
-    let (source, (samples, drawn)) = match &args.dir {
-        Some(dir) => (dir.display().to_string(), (samples::folder(dir)?, Vec::new())),
-        None => {
-            let last = args.seed.wrapping_add(args.scenes as u64 - 1);
-            (format!("held-out scenes {} to {last}", args.seed), scenes::held_out(args.seed, args.scenes))
-        }
-    };
-    let evaluation = Evaluation::open(&args.settings, samples, &source).await?;
+    let read = args.settings.read_files(args.questions.dir.as_deref());
+    let wrong = args.table.wrong_file(&read)?;
+    let figure = chart::file(args.figure.as_deref(), &read)?;
+    let (source, samples, drawn) = args.questions.samples()?;
+    let check = |fits: Fits<'_>| args.table.check(fits);
+    let evaluation = Evaluation::open(&args.settings, samples, &source, check).await?;
     let Some(study) = args.study else {
-        let modes = evaluation.four_modes();
+        let modes = evaluation.modes(&args.table.compress);
         return table(&evaluation, &drawn, None, &modes, wrong).await;
     };
     let (rows, svg) = match study {
@@ -96,7 +71,7 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
         Study::Gamma | Study::Layers | Study::Budget => format!("\n{}\n", evaluation.compare.sentence()),
         _ => String::new(),
     };
-    evaluation.print(Some(study.name()), &rows, || study::page(&rows) + &compared)?;
+    evaluation.print(&[("study", json!(study.name()))], &rows, || study::page(&rows) + &compared)?;
     figure.map_or(Ok(()), |file| file.write(svg.as_bytes()))
 }
 
@@ -111,5 +86,6 @@ async fn table(
     let (mut rows, answers) = evaluation.answer(modes).await?;
     let notes = places::add(&mut rows, modes, &answers, drawn);
     evaluation.write_wrong(wrong, &answers)?;
-    evaluation.print_table(study.map(Study::name), &rows, &notes)
+    let study = study.map(|study| ("study", json!(study.name())));
+    evaluation.print_table(study.as_slice(), &rows, &notes)
 }

@@ -1,11 +1,12 @@
 //! `fovea-lab`: draws scenes, trains a checkpoint on them, and repeats the paper's tables and figures.
 //!
-//! `scenes` (pictures, questions, answers) · `train` (log and curves) · `eval` (Table 2 and the studies) · `agreement`
-//! (smaller weights compared with f32) · `chart` (lines and bars as SVG).
+//! `scenes` (pictures, questions, answers) · `train` (log and curves) · `eval` (Table 2 and the studies) · `compare` (methods
+//! of compression) · `agreement` (smaller weights compared with f32) · `chart` (lines, bars and marks as SVG).
 
 mod scenes;
 mod train;
 mod eval;
+mod compare;
 mod agreement;
 mod chart;
 
@@ -32,6 +33,8 @@ enum Command {
     Scenes(scenes::ScenesArgs),
     /// Count right answers on held-out scenes, or on a folder of pictures: the paper's Table 2 and its other studies.
     Eval(eval::EvalArgs),
+    /// Compare the methods that compress visual tokens: right answers, time and memory by number of tokens.
+    Compare(compare::CompareArgs),
     /// Compare f16, q8 and q4 weights with f32: most likely tokens, scales and kept tokens on held-out scenes.
     Agreement(agreement::AgreementArgs),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             Command::Train(args) => train::run(args).await,
             Command::Scenes(args) => scenes::run(&args),
             Command::Eval(args) => eval::run(args).await,
+            Command::Compare(args) => compare::run(args).await,
             Command::Agreement(args) => agreement::run(args).await,
         }
     })

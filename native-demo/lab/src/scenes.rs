@@ -28,6 +28,49 @@ pub struct ScenesArgs {
     out: PathBuf,
 }
 
+/// Where the questions of an evaluation come from.
+#[derive(Args)]
+pub struct Questions {
+    /// A folder with pictures and a `questions.jsonl`, one {"image", "question", "answer", "kind"} per line; without it,
+    /// held-out scenes.
+    pub dir: Option<PathBuf>,
+    /// The first held-out scene.
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 0,
+        value_parser = options::whole::<u64>,
+        allow_negative_numbers = true,
+        conflicts_with = "dir"
+    )]
+    seed: u64,
+    /// Number of held-out scenes.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        value_parser = options::count,
+        allow_negative_numbers = true,
+        conflicts_with = "dir"
+    )]
+    scenes: usize,
+}
+
+impl Questions {
+    /// Their source in words, the samples, and what is known of scenes: nothing for a folder.
+    ///
+    /// # Errors
+    /// [`Failure::Questions`] for a broken folder.
+    pub fn samples(&self) -> Result<(String, Vec<Sample>, Vec<Drawn>), Failure> {
+        if let Some(dir) = &self.dir {
+            return Ok((dir.display().to_string(), samples::folder(dir)?, Vec::new()));
+        }
+        let last = self.seed.wrapping_add(self.scenes as u64 - 1);
+        let (samples, drawn) = held_out(self.seed, self.scenes);
+        Ok((format!("held-out scenes {} to {last}", self.seed), samples, drawn))
+    }
+}
+
 /// A scene, and the objects that its questions are about.
 pub struct Drawn {
     /// The scene.

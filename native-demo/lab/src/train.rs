@@ -148,7 +148,7 @@ fn curves(dir: &Path) -> Result<(), Failure> {
     let series = |name: &&str| {
         let at = head.iter().position(|h| h == name);
         let point = |(x, row): &(f64, Vec<&str>)| Some((*x, row.get(at?)?.parse().ok()?));
-        Series { name: (*name).to_owned(), points: rows.iter().filter_map(point).collect() }
+        Series { name: (*name).to_owned(), points: rows.iter().filter_map(point).collect(), errors: Vec::new() }
     };
     let panel = |(title, names): (&str, &[&str])| Panel {
         title: title.to_owned(),

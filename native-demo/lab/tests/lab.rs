@@ -75,6 +75,11 @@ fn arguments_that_do_not_fit_give_2() {
         (vec!["eval", "--figure", "a.svg"], vec!["--study"]),
         (vec!["eval", "--study", "sampler", "--figure", "a.svg"], vec!["sampler", "table"]),
         (vec!["eval", "--study", "gamma", "--wrong", "a.tsv"], vec!["--study", "--wrong"]),
+        (vec!["eval", "--study", "gamma", "--compress", "none"], vec!["--study", "--compress"]),
+        (vec!["compare", "--methods", "fastv,tides"], vec!["tides", "pyramid-drop"]),
+        (vec!["compare", "--budgets", "0.5,2"], vec!["'2'", "a number from 0.01 to 1"]),
+        (vec!["compare", "--figure", "g.png"], vec!["g.png: expected a name in .svg, got .png"]),
+        (vec!["compare", "pictures", "--scenes", "3"], vec!["--scenes"]),
         (vec!["eval", "--study", "gamma", "--figure", "g.png"], vec!["g.png: expected a name in .svg, got .png"]),
         (vec!["eval", "pictures", "--scenes", "3"], vec!["--scenes"]),
         (vec!["eval", "pictures", "--seed", "3"], vec!["--seed"]),
@@ -94,7 +99,7 @@ fn held_out_scenes_are_evaluated_and_drawn() {
     let stdout = on_cpu(&["eval", "--scenes", "3", "--timed", "1"]);
     let lines: Vec<&str> = stdout.lines().collect();
     assert!(lines[1].contains("held-out scenes 0 to 2"), "expected the source of the questions, got {}", lines[1]);
-    for mode in ["none", "vision", "text", "both"] {
+    for mode in ["none", "vision", "text", "focus"] {
         assert!(lines.iter().any(|l| l.starts_with(mode)), "expected a row `{mode}`, got {stdout}");
     }
     assert!(stdout.contains("kept of the queried object"), "expected the share that was kept, got {stdout}");
@@ -151,6 +156,45 @@ fn random_scales_are_compared_with_selected_ones() {
     let stock = repository().join("tests/fixtures/stock-0");
     let args = ["eval", "--scenes", "1", "--study", "sampler", "--device", "cpu", "--model", text(&stock)];
     expect_error(&args, 2, &["scale selector"]);
+}
+
+#[test]
+fn methods_are_compared_by_equivalent_tokens() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let figure = dir.path().join("compare.svg");
+    let args = ["compare", "--scenes", "2", "--timed", "2", "--json", "--figure", text(&figure)];
+    let some = ["--methods", "meteor,focus,FastV,stride", "--budgets", "0.5,0.25"];
+    let report = json(&on_cpu(&[&args[..], &some].concat()));
+    let rows = report["rows"].as_array().expect("rows");
+    let column = |key: &str| rows.iter().map(|row| row[key].as_str().expect("a text")).collect::<Vec<_>>();
+    let modes = ["none", "focus:gamma=0.25", "focus:gamma=0.5", "stride", "stride:rows=1,cols=1", "fastv:keep=0.25"];
+    assert_eq!(column("mode"), [&modes[..], &["fastv"]].concat(), "modes (got, expected)");
+    let methods = ["none", "focus", "focus", "stride", "stride", "fastv", "fastv"];
+    assert_eq!(column("method"), methods, "methods (got, expected)");
+    let number = |i: usize, key: &str| rows[i][key].as_f64().unwrap_or_else(|| panic!("{key}: got {:#}", rows[i]));
+    for (i, row) in rows.iter().enumerate() {
+        assert!(number(i, "first_token_ms") > 0.0 && number(i, "standard_error") >= 0.0, "got {row:#}");
+        assert!(row["kinds"]["count"]["standard_error"].is_f64(), "expected errors by kind, got {row:#}");
+    }
+    // Every token; a fourth of the patches; every token again; half of the tokens from layer 2 of 8 on.
+    assert_eq!((number(0, "equivalent_share"), number(4, "equivalent_share")), (1.0, 1.0), "shares (got, expected)");
+    assert!((0.25..0.4).contains(&number(3, "equivalent_share")), "stride: got {:#}", rows[3]);
+    assert!((number(6, "equivalent_share") - 0.625).abs() < 0.01, "fastv: got {:#}", rows[6]);
+    assert!(number(3, "kv_cache") < number(6, "kv_cache") && number(6, "kv_cache") < number(0, "kv_cache"));
+    let skipped = report["skipped"]["meteor"].as_str().expect("a reason");
+    assert!(skipped.contains("no tensors meteor"), "expected the reason, got {skipped}");
+    let svg = fs::read_to_string(&figure).expect("a figure");
+    for words in ["no compression", "FocusLLaVA", "Lattice", "FastV", "equivalent tokens, %", "Right answers, %"] {
+        assert!(svg.contains(words), "expected {words:?} in the figure");
+    }
+
+    let stdout = on_cpu(&["compare", "--scenes", "1", "--timed", "1", "--methods", "meteor,text", "--budgets", "0.5"]);
+    for words in ["equivalent %", "first token", "KV cache", "right %", "text:gamma=0.5", "skipped meteor: expected "] {
+        assert!(stdout.contains(words), "expected {words:?}, got {stdout}");
+    }
+    let stock = repository().join("tests/fixtures/stock-0");
+    let args = ["compare", "--scenes", "1", "--methods", "vision", "--device", "cpu", "--model", text(&stock)];
+    expect_error(&args, 2, &["methods: expected a method that fits", "no scale selector", "got vision"]);
 }
 
 /// Bounds from a first measurement on 100 scenes, with room for other processors.

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, LoadOptions, LoadProgress, Model, Picture, demo};
+use fovea_model::{Cancel, Checkpoint, Error, Fits, LoadOptions, LoadProgress, Model, Picture, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice, device::DeviceClass, hub_cache, source::Source};
 
 use crate::{failure::Failure, output, text};
@@ -92,21 +92,23 @@ fn not_readable(path: &Path, why: &io::Error) -> String {
     why.to_string()
 }
 
-/// Checks the settings, opens the device and loads the model, with a progress bar.
+/// Opens the device and loads the model, with a progress bar. `check` gets what the checkpoint supports, before anything is
+/// loaded, and may refuse the caller's settings.
 ///
 /// # Errors
-/// What is wrong with the settings, the device or the checkpoint.
+/// That of `check`, and what is wrong with the device or the checkpoint.
 pub async fn model(
     dir: Option<&Path>,
     device: &DeviceChoice,
     load: impl Into<LoadOptions>,
-    options: &AskOptions,
+    cancel: &Cancel,
+    check: impl FnOnce(Fits<'_>) -> Result<(), Error>,
 ) -> Result<Arc<Model>, Failure> {
     let checkpoint = Checkpoint::open(source(dir)?).await?;
-    options.check(checkpoint.config.text.n_layers)?;
+    check(checkpoint.fits())?;
     let device = OpenDevice::open(device).await?;
     let bar = text::progress_bar("{msg:8} {bar:20} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    let model = Model::load(checkpoint, device, load, &options.cancel, |LoadProgress { stage, done, total }| {
+    let model = Model::load(checkpoint, device, load, cancel, |LoadProgress { stage, done, total }| {
         bar.set_message(stage.name());
         bar.set_length(total);
         bar.set_position(done);

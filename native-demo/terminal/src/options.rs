@@ -6,7 +6,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use fovea_model::{CacheType, LoadOptions, Precision};
+use fovea_model::{CacheType, Compression, Error, LoadOptions, METHODS, Precision};
 use fovea_runtime::DeviceChoice;
 
 /// How a model is loaded.
@@ -79,6 +79,39 @@ pub fn device(text: &str) -> Result<DeviceChoice, String> {
     let kind = text.find(':').unwrap_or(text.len());
     let text = text[..kind].to_ascii_lowercase() + &text[kind..];
     text.parse().map_err(|e: fovea_runtime::Error| e.to_string())
+}
+
+/// A compression of the visual tokens, such as `focus:gamma=.7`.
+///
+/// # Errors
+/// The method and the key that are wrong, with what is expected.
+pub fn compression(text: &str) -> Result<Compression, String> {
+    text.parse().map_err(reason)
+}
+
+/// An error without the name of its option, for places that show the name already.
+pub fn reason(why: Error) -> String {
+    match why {
+        Error::Option { expected, got, .. } => format!("expected {expected}, got {got}"),
+        other => other.to_string(),
+    }
+}
+
+/// The long help of `--compress`: its spelling, every method, and examples.
+pub fn compress_help() -> String {
+    let rows = [
+        ("none", "Every visual token"),
+        ("focus", "The two samplers of FocusLLaVA, vision+text, with the keys of both"),
+    ];
+    let rows = rows.into_iter().chain(METHODS.iter().map(|row| (row.name, row.about)));
+    let methods: String = rows.map(|(name, about)| format!("  {name:14}{about}\n")).collect();
+    format!(
+        "Which visual tokens the model uses; without it as in the checkpoint.\n\nSPEC is METHOD or \
+         METHOD:KEY=VALUE,KEY=VALUE. A method that runs before the text model and one that runs in it can be joined with \
+         +. A budget is a ratio if it contains a point (.25), else a count (64).\n\n{methods}\nExamples:\n  --compress none\n  \
+         --compress focus:gamma=.7\n  --compress div-prune:keep=.1+fastv:layer=3\n\nSettings and sources of all \
+         methods: docs/cli.md"
+    )
 }
 
 /// A whole number from 1 to 1,000,000.

@@ -1,7 +1,8 @@
-//! `fovea ask`: answers, numbers, JSON, samplers and their settings, overlays.
+//! `fovea ask`: answers, numbers, JSON, methods of compression and their settings, overlays.
 
 use std::fs;
 
+use fovea_model::{Compression, METHODS, Place};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -31,9 +32,7 @@ fn integers(json: &Value) -> Vec<i64> {
 }
 
 fn tokens(json: &Value) -> Vec<i64> {
-    ["all", "after_vision_sampler", "after_text_sampler"]
-        .map(|key| json["tokens"][key].as_i64().expect("a count"))
-        .to_vec()
+    ["all", "compressed", "kept"].map(|key| json["tokens"][key].as_i64().expect("a count")).to_vec()
 }
 
 #[test]
@@ -42,11 +41,11 @@ fn stdout_is_the_answer_alone_and_stderr_the_numbers() {
     let answer = json["answer"].as_str().expect("an answer");
     assert!(!answer.is_empty(), "expected an answer, got none");
     assert_eq!(plain.stdout(), format!("{answer}\n"), "stdout (got, expected)");
-    let [all, vision, text] = tokens(&json).try_into().expect("three counts");
+    let [all, compressed, kept] = tokens(&json).try_into().expect("three counts");
     let share = 100.0 * json["equivalent_share"].as_f64().expect("a share");
     let lines: Vec<&str> = plain.stderr().lines().collect();
     let [counts, times] = lines.as_slice() else { panic!("expected two lines, got: {}", plain.stderr()) };
-    let expected = format!("visual tokens {all} -> {vision} -> {text}, {share:.0} % of the work | CPU f32");
+    let expected = format!("visual tokens {all} -> {compressed} -> {kept}, {share:.0} % of the work | CPU f32");
     assert_eq!(*counts, expected, "counts (got, expected)");
     for part in ["first token ", " tokens/s"] {
         assert!(times.contains(part), "expected {part:?} in the times, got: {times}");
@@ -62,9 +61,9 @@ fn stdout_is_the_answer_alone_and_stderr_the_numbers() {
         "tiles ",
         "prompt ",
         "vision_tower ",
-        "vision_sampler ",
+        "compress ",
         "image_prefill ",
-        "text_sampler ",
+        "prune ",
         ", prefill ",
         "weights ",
         "KV cache ",
@@ -81,6 +80,7 @@ fn json_has_what_pytorch_computed() {
         ("answer", Value::is_string as fn(&Value) -> bool),
         ("answer_ids", Value::is_array),
         ("finish_reason", Value::is_string),
+        ("compression", Value::is_string),
         ("tokens", Value::is_object),
         ("equivalent_share", Value::is_f64),
         ("timing_ms", Value::is_object),
@@ -89,6 +89,7 @@ fn json_has_what_pytorch_computed() {
     ] {
         assert!(json.get(key).is_some_and(of), "{key}: expected it with its type, got {:?}", json.get(key));
     }
+    assert_eq!(json["compression"], "focus", "the checkpoint's compression (got, expected)");
     assert_eq!(integers(&json["answer_ids"]), reference("tiny-both", "answer_ids"), "ids (got, expected)");
     assert_eq!(tokens(&json), reference("tiny-both", "token_counts"), "tokens (got, expected)");
     for stage in ["tiles", "prompt", "vision_tower", "image_prefill", "prefill", "decode", "first_token"] {
@@ -156,45 +157,44 @@ fn the_cache_can_have_16_bits_beside_weights_of_32() {
 }
 
 #[test]
-fn samplers_that_are_off_leave_their_tokens() {
-    let ask = |case: &str, image: &str, question: &str, off: &[&str]| {
+fn each_sampler_alone_and_no_compression_equal_pytorch() {
+    let ask = |case: &str, image: &str, question: &str, spec: &str| {
         let (picture, model) = (fixture(&format!("pictures/{image}")), fixture("tiny-0"));
-        let rest = ["--model", &model, "--json", "--max-new-tokens", "8"];
-        let json = on_cpu(&[&["ask", &picture, question], off, &rest].concat()).json();
+        let rest = ["--model", &model, "--json", "--max-new-tokens", "8", "--compress", spec];
+        let json = on_cpu(&[&["ask", &picture, question], &rest[..]].concat()).json();
+        assert_eq!(json["compression"], spec, "compression (got, expected)");
         assert_eq!(integers(&json["answer_ids"]), reference(case, "answer_ids"), "{case}: ids (got, expected)");
         assert_eq!(tokens(&json), reference(case, "token_counts"), "{case}: tokens (got, expected)");
     };
-    ask("tiny-none", "61x130-0.png", SHIRT, &["--off", "vision,text"]);
-    ask("tiny-none", "61x130-0.png", SHIRT, &["--off", "both"]);
-    ask("tiny-vision", "333x75-0.png", "Describe the picture.", &["--off", "text"]);
-    let people = "How many people are there, and what do they wear?";
-    ask("tiny-text", "96x96-2.png", people, &["--off", "vision"]);
+    ask("tiny-none", "61x130-0.png", SHIRT, "none");
+    ask("tiny-vision", "333x75-0.png", "Describe the picture.", "vision");
+    ask("tiny-text", "96x96-2.png", "How many people are there, and what do they wear?", "text");
 }
 
 #[test]
 fn the_text_samplers_budget_is_kept() {
     let [stock, vision] = reference("tiny-both", "token_counts")[..2] else { panic!("expected counts") };
     // 0.25 of 133: rounded, up or down, or by what the ratio's rule says: it is not more than one token off.
-    let quarter = tokens(&tiny(&["--keep", "0.25", "--json"]).json())[2];
+    let quarter = tokens(&tiny(&["--compress", "focus:keep=0.25", "--json"]).json())[2];
     assert!((quarter as f64 - vision as f64 * 0.25).abs() <= 1.0, "expected a quarter of {vision}, got {quarter}");
-    for (args, kept) in [
-        (["--keep", "7"], Some(7)),
-        (["--keep", "100000"], Some(vision)),
-        (["--keep", "1.0"], Some(vision)),
-        (["--gamma", "1"], None),
-        (["--gamma", "0.000001"], Some(1)),
+    for (spec, kept) in [
+        ("focus:keep=7", Some(7)),
+        ("FOCUS:KEEP=100000", Some(vision)),
+        ("vision+text:keep=1.0", Some(vision)),
+        ("focus:gamma=1", None),
+        ("focus:gamma=0.000001", Some(1)),
     ] {
-        let got = tokens(&tiny(&[&args[..], &["--json"]].concat()).json());
-        assert_eq!(&got[..2], [stock, vision], "{args:?}: tokens before (got, expected)");
-        assert!(kept.is_none_or(|k| k == got[2]), "{args:?}: expected {kept:?} kept, got {}", got[2]);
-        assert!((1..=vision).contains(&got[2]), "{args:?}: expected 1 to {vision} kept, got {}", got[2]);
+        let got = tokens(&tiny(&["--compress", spec, "--json"]).json());
+        assert_eq!(&got[..2], [stock, vision], "{spec}: tokens before (got, expected)");
+        assert!(kept.is_none_or(|k| k == got[2]), "{spec}: expected {kept:?} kept, got {}", got[2]);
+        assert!((1..=vision).contains(&got[2]), "{spec}: expected 1 to {vision} kept, got {}", got[2]);
     }
 }
 
 #[test]
 fn the_deeper_the_layer_the_larger_the_share() {
     let share = |layer: &str| {
-        let json = tiny(&["--layer", layer, "--keep", "7", "--json"]).json();
+        let json = tiny(&["--compress", &format!("focus:layer={layer},keep=7"), "--json"]).json();
         assert_eq!(tokens(&json)[2], 7, "layer {layer}: kept (got, expected)");
         json["equivalent_share"].as_f64().expect("a share")
     };
@@ -204,6 +204,62 @@ fn the_deeper_the_layer_the_larger_the_share() {
         let got = share(layer);
         assert!((got - expected).abs() < 1e-12, "layer {layer}: share: expected {expected}, got {got}");
     }
+}
+
+#[test]
+fn every_method_answers_on_the_demo_or_is_refused_with_the_reason() {
+    let rack = repository().join("native-demo/pictures/rack.jpg");
+    let ask = |spec: &str| {
+        let picture = rack.to_str().expect("a path in UTF-8");
+        fovea(&["ask", picture, "What word is on the blue sign?", "--device", "cpu", "--json", "--compress", spec])
+    };
+    let answered = |spec: &str| {
+        let ran = ask(spec);
+        ran.expect_code(0);
+        let json = ran.json();
+        let canonical = spec.parse::<Compression>().expect(spec).to_string();
+        assert_eq!(json["compression"], canonical, "{spec}: compression (got, expected)");
+        let [all, compressed, kept] = tokens(&json).try_into().expect("three counts");
+        assert_eq!(all, 304, "{spec}: all tokens (got, expected)");
+        assert!((1..=compressed).contains(&kept), "{spec}: expected 1 to {compressed} kept, got {kept}");
+        (compressed, kept, json["equivalent_share"].as_f64().expect("a share"))
+    };
+    for row in METHODS {
+        let spec = match row.name {
+            "meteor" => {
+                ask(row.default).expect_error(2, &["this checkpoint has no tensors meteor", "got meteor"]);
+                continue;
+            }
+            // Its default is for tiles of 576 patches; the demo's have 64.
+            "vision-zip" => "vision-zip:dominant=20,contextual=4",
+            _ => row.default,
+        };
+        let (compressed, kept, share) = answered(spec);
+        match row.place {
+            Place::Before => {
+                assert!((30..250).contains(&compressed), "{spec}: expected fewer tokens, got {compressed} of 304");
+                assert_eq!(kept, compressed, "{spec}: kept, with nothing dropped in the model (got, expected)");
+                let expected = compressed as f64 / 304.0;
+                assert!((share - expected).abs() < 1e-9, "{spec}: share: expected {expected}, got {share}");
+            }
+            Place::Within => {
+                assert_eq!(compressed, 304, "{spec}: tokens that enter the text model (got, expected)");
+                assert!(kept < 250 && share < 0.9, "{spec}: expected fewer tokens, got {kept} of 304, share {share}");
+            }
+        }
+    }
+    // Half of 304 from layer 2 of 8 on; a half, a quarter and an eighth from layers 2, 4 and 6 on.
+    assert_eq!(answered("fastv"), (304, 152, (2.0 + 6.0 * 0.5) / 8.0), "tokens and share (got, expected)");
+    let halved = 2.0 * (1.0 + 0.5 + 0.25 + 0.125) / 8.0;
+    assert_eq!(answered("pyramid-drop"), (304, 38, halved), "tokens and share (got, expected)");
+    // A method before the model, and one inside it.
+    let (few, ..) = answered("div-prune:keep=.1");
+    let (compressed, kept, _) = answered("div-prune:keep=.1+fastv:layer=3,keep=5");
+    assert_eq!((compressed, kept), (few, 5), "of both (got, expected)");
+
+    let stock = fixture("stock-0");
+    fovea(&["ask", &picture(), SHIRT, "--device", "cpu", "--model", &stock, "--compress", "focus"])
+        .expect_error(2, &["this checkpoint has no scale selector: use text, fastv", "got vision"]);
 }
 
 #[test]
@@ -243,19 +299,19 @@ fn notes_report_the_limits_of_a_checkpoint() {
 
     let stock = on_cpu(&["ask", &picture(), SHIRT, "--model", &fixture("stock-0"), "--max-new-tokens", "2"]);
     let note = stock.line("note: ");
-    for words in ["all 336 visual tokens are used", "--on text", "90 % of the work"] {
+    for words in ["all 336 visual tokens are used", "--compress text", "90 % of the work"] {
         assert!(note.contains(words), "expected {words:?}, got: {note}");
     }
     let numbers = stock.line("visual tokens ");
     assert!(numbers.starts_with("visual tokens 336 -> 336 -> 336,"), "expected every token, got: {numbers}");
 
-    // Turned on, by its name or by its budget, the text-guided sampler drops some.
-    for on in [["--on", "text"], ["--gamma", "0.5"], ["--keep", "50"], ["--layer", "2"]] {
+    // Once a compression is chosen, there is no note; the text-guided sampler drops some tokens.
+    for spec in ["none", "text", "text:gamma=0.5", "text:keep=50", "text:layer=2"] {
         let args = ["ask", &picture(), SHIRT, "--model", &fixture("stock-0"), "--max-new-tokens", "2"];
-        let ran = on_cpu(&[&args[..], &on].concat());
+        let ran = on_cpu(&[&args[..], &["--compress", spec]].concat());
         let numbers = ran.line("visual tokens ");
-        assert!(!numbers.contains("-> 336,"), "{on:?}: expected fewer than all tokens, got: {numbers}");
-        assert!(!ran.stderr().contains("note: "), "{on:?}: expected no note, got: {}", ran.stderr());
+        assert_eq!(numbers.contains("-> 336,"), spec == "none", "{spec}: whether all tokens are used, got: {numbers}");
+        assert!(!ran.stderr().contains("note: "), "{spec}: expected no note, got: {}", ran.stderr());
     }
 
     // A trained checkpoint with its selector has no notes.

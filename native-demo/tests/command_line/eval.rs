@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::program::{fovea, on_cpu, repository};
+use serde_json::Value;
+
+use crate::program::{fixture, fovea, on_cpu, repository};
 
 /// The answers in `native-demo/pictures/questions.jsonl` were read off the pictures by eye.
 #[test]
@@ -12,20 +14,41 @@ fn the_example_pictures_are_asked_in_every_mode() {
     let report = on_cpu(&["eval", pictures, "--timed", "2", "--json"]).json();
     let rows = report["rows"].as_array().expect("rows");
     let modes: Vec<&str> = rows.iter().map(|r| r["mode"].as_str().expect("a mode")).collect();
-    assert_eq!(modes, ["none", "vision", "text", "both"], "modes (got, expected)");
+    assert_eq!(modes, ["none", "vision", "text", "focus"], "modes (got, expected)");
     for row in rows {
         let right = row["right"].as_f64().expect("a share");
         assert!(right >= 0.8, "{}: expected 12 of 15 right at least, got {row:#}", row["mode"]);
-        assert!(row["samples_per_s"].as_f64().is_some_and(|s| s > 0.0), "expected a speed, got {row:#}");
+        for key in ["samples_per_s", "first_token_ms", "kv_cache"] {
+            assert!(row[key].as_f64().is_some_and(|value| value > 0.0), "{key}: expected a number, got {row:#}");
+        }
         assert_eq!(row["kinds"].as_object().expect("kinds").len(), 7, "kinds (got, expected)");
         assert!(row["kept"].is_null() && row["scales"].is_null(), "expected no keys of scenes, got {row:#}");
     }
     let share = |i: usize| rows[i]["equivalent_share"].as_f64().expect("a share");
-    assert_eq!(share(0), 1.0, "share without samplers (got, expected)");
+    assert_eq!(share(0), 1.0, "share without compression (got, expected)");
     assert!(
         share(3) < 0.4 && share(3) < share(1) && share(3) < share(2),
         "expected fewer tokens with both: {report:#}"
     );
+}
+
+#[test]
+fn each_given_compression_is_a_row() {
+    let pictures = repository().join("native-demo/pictures");
+    let pictures = pictures.to_str().expect("a path in UTF-8");
+    let rows = ["--compress", "random:keep=0.5", "--compress", "STRIDE:rows=2+fastv:keep=9"];
+    let report = on_cpu(&[&["eval", pictures, "--timed", "1", "--json"], &rows[..]].concat()).json();
+    let modes: Vec<&Value> = report["rows"].as_array().expect("rows").iter().map(|row| &row["mode"]).collect();
+    assert_eq!(modes, ["random:keep=0.5", "stride+fastv:keep=9"], "modes (got, expected)");
+    assert_eq!(report["rows"][1]["tokens"][1], 9.0, "kept (got, expected)");
+    // Refused before any question is answered.
+    fovea(&["eval", pictures, "--device", "cpu", "--compress", "none", "--compress", "meteor"])
+        .expect_error(2, &["no tensors meteor"]);
+    // Without a scale selector there are no rows that need one.
+    let stock = fixture("stock-0");
+    let report = on_cpu(&["eval", pictures, "--timed", "1", "--json", "--model", &stock]).json();
+    let modes: Vec<&Value> = report["rows"].as_array().expect("rows").iter().map(|row| &row["mode"]).collect();
+    assert_eq!(modes, ["none", "text"], "modes (got, expected)");
 }
 
 #[test]
@@ -41,7 +64,7 @@ fn the_table_fits_a_terminal_and_wrong_answers_are_listed() {
     let ran = on_cpu(&["eval", dir, "--timed", "1", "--wrong", file]);
     let lines: Vec<&str> = ran.stdout().lines().collect();
     assert!(lines[1].contains("1 question about 1 picture: "), "expected the number of questions, got {}", lines[1]);
-    for mode in ["none", "vision", "text", "both"] {
+    for mode in ["none", "vision", "text", "focus"] {
         let rows = lines.iter().filter(|line| line.split_whitespace().next() == Some(mode)).count();
         assert_eq!(rows, 2, "rows of `{mode}`: numbers, and right answers by kind (got, expected): {}", ran.stdout());
     }

@@ -70,7 +70,7 @@ fn files_and_empty_texts_are_not_questions() {
     for empty in ["", "  \n"] {
         fovea(&["ask", &picture(), empty, "--device", "cpu"]).expect_error(2, &["expected a question", "number 1"]);
     }
-    fovea(&["ask", &picture(), SHIRT, "--layer", "-1"]).expect_error(2, &["'-1'", "--layer", "fovea ask --help"]);
+    fovea(&["ask", &picture(), SHIRT, "--seed", "-1"]).expect_error(2, &["'-1'", "--seed", "fovea ask --help"]);
     fovea(&[&picture(), SHIRT]).expect_error(2, &["fovea ask PICTURE QUESTION"]);
     let words = on_cpu(&["ask", &picture(), "What", "number", "is", "it", "--max-new-tokens", "2"]);
     assert!(words.stderr().contains("put quotes around"), "expected a hint, got: {}", words.stderr());
@@ -181,7 +181,7 @@ fn answers_are_compared_as_vqas_metric_does_and_broken_pictures_are_named() {
     let right = |more: &[&str]| {
         let ran = on_cpu(&[&["eval", path(folder.path()), "--json", "--timed", "1"], more].concat());
         let json = ran.json();
-        let row = json["rows"].as_array().expect("rows").iter().find(|r| r["mode"] == "both").expect("a row").clone();
+        let row = json["rows"].as_array().expect("rows").iter().find(|r| r["mode"] == "focus").expect("a row").clone();
         (row["right"].as_f64().expect("a share"), json["about"]["compared"].as_str().expect("words").to_owned())
     };
     let (share, words) = right(&[]);

@@ -7,7 +7,10 @@ use std::{
     process::{Command, Output},
 };
 
-use fovea_model::{Config, Names, Parameter, parts::Network};
+use fovea_model::{
+    Config, Names, Parameter,
+    parts::{Extras, Network},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -71,7 +74,7 @@ fn seven() -> TempDir {
         }
     }
     fs::write(at("tokenizer.json"), tokenizer.to_string()).expect("a file");
-    let needed = Network::parameters(&Names::hub(), &Config::from_json(&config).expect("a config"), false);
+    let needed = Network::parameters(&Names::hub(), &Config::from_json(&config).expect("a config"), Extras::default());
     let mut map = serde_json::Map::new();
     for (shard, tensors) in needed.chunks(needed.len().div_ceil(4)).enumerate() {
         let name = format!("model-{:05}-of-00004.safetensors", shard + 1);

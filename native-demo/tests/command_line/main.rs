@@ -2,7 +2,7 @@
 //!
 //! | module | tests |
 //! |---|---|
-//! | `ask` | answers, numbers, JSON, samplers and their settings, overlays |
+//! | `ask` | answers, numbers, JSON, methods of compression and their settings, overlays |
 //! | `trace` | traces that equal PyTorch's |
 //! | `reports` | `inspect`, `plan`, `doctor` |
 //! | `conformance` | the report as text, JSON and HTML, and the page that compares reports |

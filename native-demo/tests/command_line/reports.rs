@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use fovea_model::METHODS;
 use serde_json::json;
 
 use crate::program::{Broken, Ran, fixture, fovea, program};
@@ -259,19 +260,21 @@ fn doctor_tests_every_device() {
 #[test]
 fn help_and_version_are_no_errors() {
     for (args, word) in
-        [(vec!["--help"], "Usage: fovea"), (vec!["--version"], "fovea "), (vec!["help", "ask"], "--keep")]
+        [(vec!["--help"], "Usage: fovea"), (vec!["--version"], "fovea "), (vec!["help", "ask"], "--compress")]
     {
         expect_words(&good(&args), &[word]);
     }
     expect_words(&good(&["--help"]), &["completions", "-v, --verbose", "-q, --quiet", "without loading it"]);
     let help = good(&["ask", "--help"]);
     assert!(help.stdout().lines().all(|line| line.chars().count() <= 100), "expected 100 columns: {}", help.stdout());
-    expect_words(&help, &["equivalent tokens (mean number of visual tokens per decoder layer)", "Both samplers"]);
-    expect_words(
-        &help,
-        &["-m, --model <DIR>", "--device <DEVICE>", "--off <SAMPLERS>", "--gamma <G>", "--keep <RATIO|COUNT>"],
-    );
-    expect_words(&help, &["--layer <L>", "--max-new-tokens <N>", "--temperature <T>", "--top-p <P>", "--top-k <K>"]);
+    expect_words(&help, &["equivalent tokens (mean number of visual tokens per decoder layer)"]);
+    expect_words(&help, &["-m, --model <DIR>", "--device <DEVICE>", "--compress <SPEC>", "--compress focus:gamma=.7"]);
+    expect_words(&help, &["--max-new-tokens <N>", "--temperature <T>", "--top-p <P>", "--top-k <K>"]);
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for row in METHODS {
+        let line = words(&format!(" {} {}", row.name, row.about));
+        assert!(words(help.stdout()).contains(&line), "expected {line:?}, got: {}", help.stdout());
+    }
     expect_words(&help, &["--seed <S>", "--json", "--overlay <OUT.png>"]);
     for command in ["ask", "eval"] {
         let help = good(&[command, "--help"]);

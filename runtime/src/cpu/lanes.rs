@@ -109,21 +109,40 @@ pub(super) fn from_bits<S: Simd>(x: S::u32s) -> S::f32s {
 /// `2^x` for `x <= 0`: relative error below 2e-7, exactly 1 for 0, and 0 below -126 (infinities too).
 #[inline(always)]
 pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
-    let shift = simd.splat_f32s(12_582_912.0);
-    let shifted = simd.add_f32s(x, shift);
-    let part = simd.sub_f32s(x, simd.sub_f32s(shifted, shift));
-    // Minimax polynomial of 2^part, |part| <= 1/2, relative error 2e-9.
-    let mut power = simd.splat_f32s(1.534_732e-4);
-    power = simd.mul_add_e_f32s(power, part, simd.splat_f32s(1.340_015_4e-3));
-    power = simd.mul_add_e_f32s(power, part, simd.splat_f32s(9.618_484e-3));
-    power = simd.mul_add_e_f32s(power, part, simd.splat_f32s(5.550_328e-2));
-    power = simd.mul_add_e_f32s(power, part, simd.splat_f32s(2.402_264_6e-1));
-    power = simd.mul_add_e_f32s(power, part, simd.splat_f32s(6.931_472e-1));
-    power = simd.mul_add_e_f32s(power, part, simd.splat_f32s(1.0));
+    let [shifted, part] = split(simd, x);
+    let power = simd.mul_add_e_f32s(quotient(simd, part), part, simd.splat_f32s(1.0));
     let exponent = simd.wrapping_dyn_shl_u32s(to_bits::<S>(shifted), simd.splat_u32s(23));
     let scaled = from_bits::<S>(simd.add_u32s(to_bits::<S>(power), exponent));
     simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(-126.0)), simd.splat_f32s(0.0), scaled)
+}
+
+/// `2^x` for `x <= 0` as a power of two and a rest, which is accurate where their sum is almost 1. Below -126 as at -126.
+#[inline(always)]
+pub(super) fn exp2_parts<S: Simd>(simd: S, x: S::f32s) -> [S::f32s; 2] {
+    let [shifted, part] = split(simd, simd.max_f32s(x, simd.splat_f32s(-126.0)));
+    let exponent = simd.wrapping_dyn_shl_u32s(to_bits::<S>(shifted), simd.splat_u32s(23));
+    let power = from_bits::<S>(simd.add_u32s(simd.splat_u32s(1f32.to_bits()), exponent));
+    [power, simd.mul_f32s(power, simd.mul_f32s(part, quotient(simd, part)))]
+}
+
+/// An integer in the low bits, and the part of `x` beyond it, at most 1/2.
+#[inline(always)]
+fn split<S: Simd>(simd: S, x: S::f32s) -> [S::f32s; 2] {
+    // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
+    let shift = simd.splat_f32s(12_582_912.0);
+    let shifted = simd.add_f32s(x, shift);
+    [shifted, simd.sub_f32s(x, simd.sub_f32s(shifted, shift))]
+}
+
+/// `(2^part - 1) / part`: minimax polynomial of 2^part, |part| <= 1/2, relative error 2e-9.
+#[inline(always)]
+fn quotient<S: Simd>(simd: S, part: S::f32s) -> S::f32s {
+    let mut quotient = simd.splat_f32s(1.534_732e-4);
+    quotient = simd.mul_add_e_f32s(quotient, part, simd.splat_f32s(1.340_015_4e-3));
+    quotient = simd.mul_add_e_f32s(quotient, part, simd.splat_f32s(9.618_484e-3));
+    quotient = simd.mul_add_e_f32s(quotient, part, simd.splat_f32s(5.550_328e-2));
+    quotient = simd.mul_add_e_f32s(quotient, part, simd.splat_f32s(2.402_264_6e-1));
+    simd.mul_add_e_f32s(quotient, part, simd.splat_f32s(6.931_472e-1))
 }
 
 #[cfg(test)]

@@ -30,13 +30,13 @@ const PANEL: usize = 1 << 24;
 
 /// The tensor with a contiguous, row-major buffer: a view is copied. `x` is dropped, so that the buffer has one owner and
 /// can be written in place.
-fn whole(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
+pub(crate) fn whole(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
     let contiguous = x.to_contiguous();
     drop(x);
     contiguous
 }
 
-fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Flex> {
+pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Flex> {
     Flex::float_from_data(TensorData::new(values, shape), &Default::default())
 }
 

@@ -18,16 +18,16 @@ const SCORES: usize = 1 << 24;
 const PANEL: usize = 1 << 24;
 
 /// `x` as f32.
-fn wide<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn wide<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     if x.dtype() == DType::F32 { x } else { B::float_cast(x, FloatDType::F32) }
 }
 
-fn shaped<B: Backend, const D: usize>(x: FloatTensor<B>, shape: [usize; D]) -> FloatTensor<B> {
+pub(crate) fn shaped<B: Backend, const D: usize>(x: FloatTensor<B>, shape: [usize; D]) -> FloatTensor<B> {
     B::float_reshape(x, Shape::new(shape))
 }
 
 /// `count` elements of dimension `dim`, from `first` on.
-fn narrow<B: Backend>(x: FloatTensor<B>, dim: usize, first: usize, count: usize) -> FloatTensor<B> {
+pub(crate) fn narrow<B: Backend>(x: FloatTensor<B>, dim: usize, first: usize, count: usize) -> FloatTensor<B> {
     let shape = x.shape();
     let all = |d: usize| if d == dim { first..first + count } else { 0..shape[d] };
     let slices: Vec<Slice> = (0..shape.num_dims()).map(|d| Slice::from(all(d))).collect();

@@ -74,6 +74,8 @@ fn best_tokens(trace: &Trace) -> Result<Vec<usize>, String> {
 
 #[cfg(test)]
 mod tests {
+    use fovea_model::Compression;
+
     use super::*;
 
     #[test]
@@ -83,8 +85,7 @@ mod tests {
             model: "m".into(),
             picture: "p".into(),
             prompt: "?".into(),
-            vision: true,
-            text: true,
+            compression: Compression::focus(),
             new: 2,
         };
         let trace = |data: Vec<f32>| Trace::from([("step_logits".to_owned(), Value::F32 { shape: vec![2, 2], data })]);

@@ -3,14 +3,14 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use fovea_model::{AskOptions, trace::Value};
+use fovea_model::{AskOptions, Before, Compression, TextGuided, Within, trace::Value};
 use fovea_runtime::source::Source;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 pub use fovea_model::trace::Trace;
 
-/// One case: a model, a picture, a question, and which samplers are on.
+/// One case: a model, a picture, a question, and a compression.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Its name, and the name of its trace file.
@@ -21,10 +21,8 @@ pub struct Case {
     pub picture: String,
     /// The question.
     pub prompt: String,
-    /// Whether the vision-guided sampler is on.
-    pub vision: bool,
-    /// Whether the text-guided sampler is on.
-    pub text: bool,
+    /// Which visual tokens the text model reads.
+    pub compression: Compression,
     /// Maximum number of new tokens.
     pub new: usize,
 }
@@ -33,8 +31,7 @@ impl Case {
     /// The case's options: greedy decoding, logits kept.
     pub fn options(&self) -> AskOptions {
         AskOptions {
-            vision: Some(self.vision),
-            text: Some(self.text),
+            compression: Some(self.compression.clone()),
             max_new_tokens: self.new,
             keep_logits: true,
             ..AskOptions::default()
@@ -142,9 +139,12 @@ struct Line {
 impl From<Line> for Case {
     fn from(line: Line) -> Self {
         let on = |sampler: &str| !line.off.iter().any(|off| off == sampler);
+        let compression = Compression {
+            before: if on("vision") { Before::Vision { random: None } } else { Before::Every },
+            within: if on("text") { Within::Text(TextGuided::default()) } else { Within::Every },
+        };
         Self {
-            vision: on("vision"),
-            text: on("text"),
+            compression,
             picture: line.image.strip_prefix("pictures/").unwrap_or(&line.image).to_owned(),
             name: line.case,
             model: line.model,
@@ -212,7 +212,7 @@ mod tests {
         let table =
             br#"[{"case": "c", "model": "m", "image": "pictures/p.png", "prompt": "?", "off": ["text"], "new": 3}]"#;
         let [case] = cases(table).unwrap().try_into().unwrap();
-        assert_eq!((case.picture.as_str(), case.vision, case.text, case.new), ("p.png", true, false, 3));
+        assert_eq!((case.picture.as_str(), case.compression.to_string().as_str(), case.new), ("p.png", "vision", 3));
         let fixtures = Fixtures::new([("m/config.json".to_owned(), Cow::Borrowed(b"{}".as_slice()))]);
         assert_eq!(fixtures.checkpoint("m").unwrap().files().collect::<Vec<_>>(), ["config.json"]);
         assert!(fixtures.checkpoint("mm").is_err());

@@ -1,4 +1,4 @@
-//! The table of cases of the operations of samplers and network, and how a case runs.
+//! The table of cases of the operations of samplers, network and selective scan, and how a case runs.
 //!
 //! Every case runs twice on the device and must give equal bits. The result is compared with the f64 twin, which gets
 //! the same rounded inputs. Writes outside inputs and outputs are failures. The text of a case defines it completely:
@@ -15,6 +15,7 @@ pub(crate) mod pick;
 pub(crate) mod rotate;
 pub(crate) mod row_gather;
 pub(crate) mod scale_select;
+pub(crate) mod selective_scan;
 pub(crate) mod text_score;
 pub(crate) mod top_k;
 
@@ -74,6 +75,7 @@ enum Shape {
     Rotate(rotate::Rotate),
     Attend(attend::Attend),
     Pick(pick::Pick),
+    SelectiveScan(selective_scan::SelectiveScan),
 }
 
 /// A row of the table.
@@ -105,6 +107,7 @@ macro_rules! with_operation {
             Shape::Rotate($op) => $call,
             Shape::Attend($op) => $call,
             Shape::Pick($op) => $call,
+            Shape::SelectiveScan($op) => $call,
         }
     };
 }
@@ -127,6 +130,7 @@ pub fn table(depth: Depth) -> Vec<KernelCase> {
     add(&mut all, rotate::cases(), true, Shape::Rotate);
     add(&mut all, attend::cases(), true, Shape::Attend);
     add(&mut all, pick::cases(), false, Shape::Pick);
+    add(&mut all, selective_scan::cases(), false, Shape::SelectiveScan);
     all.retain(|case| depth == Depth::Full || !case.large);
     all
 }

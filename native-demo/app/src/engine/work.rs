@@ -115,11 +115,10 @@ impl Work<'_> {
                     model,
                     device: device.info,
                     dtype: loaded.dtype_name().to_owned(),
-                    selector: loaded.has_selector(),
-                    has_focus: loaded.config().has_focus,
+                    config: loaded.config().clone(),
+                    selector: loaded.fits().selector,
+                    meteor: loaded.fits().meteor,
                     notes: loaded.notes().to_vec(),
-                    layers: loaded.config().text.n_layers,
-                    focus: loaded.config().focus.clone(),
                     weights: loaded.weight_bytes(),
                     planned: planned.map_or(0, |(_, peak)| peak),
                     instead_of,
@@ -204,7 +203,7 @@ mod tests {
     fn a_question_without_a_picture_is_an_error_and_the_engine_continues() {
         let (engine, commands, updates) = Engine::wired();
         let wake: Wake = Arc::new(|| {});
-        let run = RunId { turn: 0, full: false };
+        let run = RunId { turn: 0, other: false };
         engine.send(Command::Ask { run, question: "?".into(), options: AskOptions::default() }).expect("sent");
         engine.send(Command::Plan(ModelAt::Demo)).expect("sent");
         let worker = std::thread::spawn(move || serve(&commands, &updates, &wake));

@@ -1,8 +1,9 @@
 //! The numbers of the selected answer: tokens, share of work, time per stage, speed, planned and used memory.
 
-use eframe::egui::{RichText, ScrollArea, Ui};
+use eframe::egui::{RichText, Ui};
 use fovea_overlay::words;
 
+use super::methods::in_words;
 use crate::{app::App, session::Run};
 
 impl App {
@@ -15,18 +16,16 @@ impl App {
             ui.label(RichText::new(text).weak());
             return;
         };
-        let mut rows = Vec::new();
+        let mut rows = vec![("Compression", in_words(&run.compression))];
         self.tokens(run, &mut rows);
         times(run, &mut rows);
         self.memory(run, &mut rows);
-        ScrollArea::vertical().id_salt("numbers").max_height(134.0).show(ui, |ui| {
-            for (what, value) in rows {
-                ui.horizontal_wrapped(|ui| {
-                    ui.label(RichText::new(what).weak());
-                    ui.label(value);
-                });
-            }
-        });
+        for (what, value) in rows {
+            ui.horizontal_wrapped(|ui| {
+                ui.label(RichText::new(what).weak());
+                ui.label(value);
+            });
+        }
     }
 
     fn tokens(&self, run: &Run, rows: &mut Vec<(&'static str, String)>) {
@@ -35,16 +34,13 @@ impl App {
             let share = 100.0 * s.equivalent_share;
             rows.push((
                 "Visual tokens",
-                format!(
-                    "{} -> {} -> {}, {share:.1} % of the work",
-                    t.all, t.after_vision_sampler, t.after_text_sampler
-                ),
+                format!("{} -> {} -> {}, {share:.1} % of the work", t.all, t.compressed, t.kept),
             ));
         }
         // The selection at the sliders' positions, if they were moved after the answer.
         if let (Some(shown), Some(own)) = (&self.canvas.looked, &run.looked)
             && let Some(s) = &run.statistics
-            && (shown.kept.len() != s.tokens.after_text_sampler || own.kept.len() != s.tokens.after_text_sampler)
+            && (shown.kept.len() != s.tokens.kept || own.kept.len() != s.tokens.kept)
         {
             rows.push(("Shown now", format!("{} of {} kept", shown.kept.len(), shown.token_count())));
         }

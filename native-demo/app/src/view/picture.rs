@@ -35,14 +35,15 @@ impl App {
         let label = format!("Picture {name}. {words}");
         response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &label));
         let Some(token) = token else { return };
-        if let Some(part) = self.part(&token) {
-            let rect = self.canvas.lens.part(window, size, part);
+        let rects = self.parts(&token).map(|part| self.canvas.lens.part(window, size, part));
+        let rects: Vec<Rect> = rects.collect();
+        for &rect in &rects {
             painter.rect_stroke(rect, CornerRadius::ZERO, Stroke::new(3.0, Color32::BLACK), StrokeKind::Outside);
             painter.rect_stroke(rect, CornerRadius::ZERO, Stroke::new(1.5, Color32::WHITE), StrokeKind::Outside);
-            let tooltip =
-                Tooltip::always_open(ui.ctx().clone(), ui.layer_id(), ui.scope_id().with("token"), rect.right_bottom());
-            tooltip.show(|ui| ui.label(&words));
         }
+        let at = rects.first().map_or(window.left_top(), Rect::right_bottom);
+        let tooltip = Tooltip::always_open(ui.ctx().clone(), ui.layer_id(), ui.scope_id().with("token"), at);
+        tooltip.show(|ui| ui.label(&words));
     }
 
     /// Wheel and pinch zoom, dragging moves, a double click resets. Keys: + - 0 and the arrows.
@@ -112,10 +113,15 @@ impl App {
         Token::at(self.canvas.looked.as_ref()?, self.pixels()?, index)
     }
 
-    /// A token's rectangle: left, top, right, bottom, each 0 to 1 along the picture's side.
-    fn part(&self, token: &Token) -> Option<[f32; 4]> {
-        let (width, height) = self.pixels()?;
-        let [left, top, right, bottom] = token.pixels;
-        Some([left / width as f32, top / height as f32, right / width as f32, bottom / height as f32])
+    /// A token's rectangles: left, top, right, bottom, each 0 to 1 along the picture's side.
+    fn parts(&self, token: &Token) -> impl Iterator<Item = [f32; 4]> {
+        let sides = self.pixels().map(|(width, height)| [width as f32, height as f32]);
+        let part = move |[width, height]: [f32; 2]| {
+            token
+                .pixels
+                .iter()
+                .map(move |[left, top, right, bottom]| [left / width, top / height, right / width, bottom / height])
+        };
+        sides.into_iter().flat_map(part)
     }
 }

@@ -1,11 +1,13 @@
 //! The conversation: questions, answers, and the field for the next question.
 
 use eframe::egui::{
-    CentralPanel, Color32, EventFilter, Frame, Id, Key, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui,
+    Button, CentralPanel, Color32, EventFilter, Frame, Id, Key, Panel, RichText, ScrollArea, Stroke, TextEdit,
+    TextWrapMode, Ui, containers::menu::MenuButton,
 };
 use fovea_model::Stage;
 use fovea_overlay::words;
 
+use super::methods::{self, in_words};
 use crate::{
     app::App,
     engine::RunId,
@@ -17,6 +19,8 @@ enum Act {
     Select(RunId),
     Copy(RunId),
     Compare(usize),
+    /// Compare with this compression from now on.
+    Other(String),
 }
 
 impl App {
@@ -69,12 +73,12 @@ impl App {
         for (i, turn) in self.session.turns.iter().enumerate() {
             ui.add_space(4.0);
             ui.label(&turn.question);
-            let (focused, full) = (RunId { turn: i, full: false }, RunId { turn: i, full: true });
-            match &turn.full {
-                None => self.answer(ui, focused, &turn.focused, None, &mut act),
-                Some(other) => ui.columns(2, |columns| {
-                    self.answer(&mut columns[0], focused, &turn.focused, Some("With samplers"), &mut act);
-                    self.answer(&mut columns[1], full, other, Some("With all tokens"), &mut act);
+            let [own, other] = [false, true].map(|other| RunId { turn: i, other });
+            match &turn.other {
+                None => self.answer(ui, own, &turn.answer, false, &mut act),
+                Some(run) => ui.columns(2, |columns| {
+                    self.answer(&mut columns[0], own, &turn.answer, true, &mut act);
+                    self.answer(&mut columns[1], other, run, true, &mut act);
                 }),
             }
         }
@@ -88,18 +92,20 @@ impl App {
                 self.copy_answer(ui.ctx());
             }
             Some(Act::Compare(turn)) => self.compare(turn),
+            Some(Act::Other(spec)) => self.other = spec.parse().unwrap_or_default(),
             None => {}
         }
     }
 
-    fn answer(&self, ui: &mut Ui, id: RunId, run: &Run, title: Option<&str>, act: &mut Option<Act>) {
+    /// One answer. `compared`: it is beside another one.
+    fn answer(&self, ui: &mut Ui, id: RunId, run: &Run, compared: bool, act: &mut Option<Act>) {
         let selected = self.session.selected == Some(id);
         let line = if selected { ui.visuals().selection.stroke.color } else { Color32::TRANSPARENT };
         let frame = Frame::group(ui.style()).stroke(Stroke::new(1.5, line)).fill(ui.visuals().faint_bg_color);
         frame.show(ui, |ui| {
             ui.set_width(ui.available_width());
-            if let Some(title) = title {
-                ui.label(RichText::new(title).weak());
+            if compared {
+                ui.label(RichText::new(format!("With {}", in_words(&run.compression))).weak());
             }
             match &run.state {
                 RunState::Running if run.text.is_empty() => {
@@ -127,7 +133,7 @@ impl App {
                 let text = format!(
                     "{} -> {} visual tokens, {:.0} % of the work, first token after {first}",
                     t.all,
-                    t.after_text_sampler,
+                    t.kept,
                     100.0 * s.equivalent_share
                 );
                 ui.label(RichText::new(text).weak());
@@ -136,17 +142,40 @@ impl App {
                 if ui.small_button("Copy").clicked() {
                     *act = Some(Act::Copy(id));
                 }
-                let comparable = !id.full && title.is_none() && run.state == RunState::Done;
-                if comparable {
-                    let can = self.session.can_ask();
-                    if ui.add_enabled_ui(can, |ui| ui.small_button("Compare with all tokens")).inner.clicked() {
+                if !compared && run.state == RunState::Done {
+                    let text = format!("Compare with {}", in_words(&self.other));
+                    if ui.add_enabled(self.session.can_ask(), Button::new(text).small()).clicked() {
                         *act = Some(Act::Compare(id.turn));
                     }
+                    MenuButton::from_button(Button::new("Compare with...").small()).ui(ui, |ui| {
+                        if let Some(spec) = self.others(ui) {
+                            *act = Some(Act::Other(spec));
+                        }
+                    });
                 }
                 if !selected && run.looked.is_some() && ui.small_button("Show").clicked() {
                     *act = Some(Act::Select(id));
                 }
             });
         });
+    }
+
+    /// The compressions that an answer can be compared with. Returns the spelling of the one that was clicked.
+    fn others(&self, ui: &mut Ui) -> Option<String> {
+        let about = self.session.about()?;
+        let scroll = ScrollArea::vertical().max_height(300.0);
+        let listed = scroll.show(ui, |ui| {
+            ui.style_mut().wrap_mode = Some(TextWrapMode::Extend);
+            // The current choice, if the list does not have it because of its settings.
+            let current = self.compression.to_string();
+            let is_other = self.other == self.compression;
+            let own =
+                current.contains([':', '+']) && ui.selectable_label(is_other, in_words(&self.compression)).clicked();
+            own.then_some(current).or(methods::list(ui, about, &self.other).map(str::to_owned))
+        });
+        if listed.inner.is_some() {
+            ui.close();
+        }
+        listed.inner
     }
 }

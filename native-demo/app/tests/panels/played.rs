@@ -11,9 +11,9 @@ use fovea_app::{
     App, Parts, Session, Settings, Theme,
     engine::{About, Command, Engine, ModelAt, Update},
 };
-use fovea_model::{Cancel, FocusConfig, Grid, Looked, TileConfig};
+use fovea_model::{Cancel, Checkpoint, Grid, Looked, Origin, TileConfig, demo};
 use fovea_runtime::{DeviceInfo, Scale, device::DeviceClass};
-use fovea_shaders::compact;
+use fovea_shaders::{Cell, compact};
 
 /// The window's state in a harness. The app is created in the first frame, because it needs egui's context.
 pub struct Window {
@@ -181,18 +181,10 @@ pub fn about() -> About {
         model: ModelAt::Demo,
         device: gpu(),
         dtype: "f16".into(),
+        config: pollster::block_on(Checkpoint::open(demo::source())).expect("the demo").config,
         selector: true,
-        has_focus: true,
+        meteor: false,
         notes: Vec::new(),
-        layers: 8,
-        focus: FocusConfig {
-            window: 4,
-            scales: vec![Scale::new(4, 4), Scale::new(2, 2), Scale::new(1, 1)],
-            text_layer: Some(2),
-            gamma: 0.85,
-            score_rope: false,
-            thumbnail: true,
-        },
         weights: 4_900_000,
         planned: 19_000_000,
         instead_of: None,
@@ -203,18 +195,23 @@ pub fn about() -> About {
 pub fn looked(text: bool) -> Looked {
     let pinpoints = [(128, 128), (64, 128), (128, 64), (64, 192), (192, 64)];
     let grid = Grid::of(326, 280, &TileConfig::anyres(64, pinpoints.to_vec()), 8);
-    let scales = about().focus.scales;
+    let scales = vec![Scale::new(4, 4), Scale::new(2, 2), Scale::new(1, 1)];
     let regions = grid.height.div_ceil(4) * grid.width.div_ceil(4);
     let choice: Vec<usize> = (0..regions).map(|i| i % 3).collect();
-    let boxes: Vec<_> = compact(grid.height, grid.width, 4, &scales, &choice).into_iter().map(|(b, _)| b).collect();
-    let count = 64 + boxes.len();
+    let cells = compact(grid.height, grid.width, 4, &scales, &choice).into_iter();
+    let map = cells.map(|(patches, cell)| match cell {
+        Cell::Newline => Origin::Newline(patches),
+        _ => Origin::Map(vec![patches]),
+    });
+    let origins: Vec<_> = (0..64).map(|patch| Origin::Thumbnail(vec![patch])).chain(map).collect();
+    let count = origins.len();
     Looked {
         grid,
+        compression: if text { "focus" } else { "vision" }.into(),
         window: 4,
         scales: Arc::new(scales),
         choice: Arc::new(choice),
-        thumbnail: 64,
-        boxes: Arc::new(boxes),
+        origins: Arc::new(origins),
         importance: if text { (0..count).map(|i| i as f32 / (count * count) as f32).collect() } else { Vec::new() },
         kept: (0..count).filter(|i| !text || i % 2 == 0).collect(),
     }

@@ -9,7 +9,8 @@ use fovea_app::{
     engine::{Command, Doing, RunId, Update},
 };
 use fovea_model::{
-    AskOptions, Error, Event, FinishReason, Looked, MemoryBytes, Prompt, Stage, Statistics, TokenCounts, Turn,
+    AskOptions, Compression, Error, Event, FinishReason, Looked, METHODS, MemoryBytes, Prompt, Stage, Statistics,
+    TokenCounts, Turn,
 };
 use serde_json::json;
 
@@ -22,7 +23,7 @@ fn answering(run: RunId, event: Event) -> Update {
 
 /// All events up to the first words of the answer.
 fn begin(window: &mut Played, run: RunId, shown: &Arc<Looked>, words: &[&str]) {
-    for (stage, milliseconds) in [(Stage::Prompt, 0.2), (Stage::TextSampler, 3.0), (Stage::Prefill, 8.0)] {
+    for (stage, milliseconds) in [(Stage::Prompt, 0.2), (Stage::Prune, 3.0), (Stage::Prefill, 8.0)] {
         window.receive(answering(run, Event::Stage { stage, milliseconds }));
     }
     window.receive(answering(run, Event::Looked(shown.clone())));
@@ -32,12 +33,12 @@ fn begin(window: &mut Played, run: RunId, shown: &Arc<Looked>, words: &[&str]) {
 }
 
 fn done(run: RunId, shown: &Arc<Looked>) -> Update {
-    let tokens = TokenCounts { all: 304, after_vision_sampler: 160, after_text_sampler: shown.kept.len() };
+    let tokens = TokenCounts { all: 304, compressed: 160, kept: shown.kept.len() };
     let statistics = Statistics {
         tokens,
-        equivalent_share: if run.full { 1.0 } else { 0.23 },
+        equivalent_share: if run.other { 1.0 } else { 0.23 },
         stage_ms: BTreeMap::new(),
-        first_token_ms: if run.full { 96.0 } else { 11.2 },
+        first_token_ms: if run.other { 96.0 } else { 11.2 },
         tokens_per_second: Some(41.0),
         memory: MemoryBytes { weights: 4_900_000, kv_cache: 1_100_000, host_peak: Some(412 << 20) },
     };
@@ -49,6 +50,9 @@ fn done(run: RunId, shown: &Arc<Looked>) -> Update {
         answer_ids: vec![7, 2],
         finish_reason: FinishReason::Stop,
         step_logits: Vec::new(),
+        compression: Compression::focus(),
+        pruned: Vec::new(),
+        layers: vec![shown.token_count(); 8],
         statistics,
     };
     answering(run, Event::Done(Box::new(turn)))
@@ -129,8 +133,8 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     window.open_plates();
     type_and_enter(&mut window, "What word is on the blue sign?");
     let (run, question, options, cancel) = asked(&mut window);
-    assert_eq!((question.as_str(), run), ("What word is on the blue sign?", RunId { turn: 0, full: false }));
-    assert_eq!((options.vision, options.text, options.keep), (Some(true), Some(true), None));
+    assert_eq!((question.as_str(), run), ("What word is on the blue sign?", RunId { turn: 0, other: false }));
+    assert_eq!(options.compression, Some(Compression::focus()), "the checkpoint's compression (got, expected)");
     let shown = Arc::new(looked(true));
     begin(&mut window, run, &shown, &["e", "x"]);
     window.until("a drawing", Played::is_drawn);
@@ -151,7 +155,7 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     window.harness.run_steps(2);
     assert!(cancel.is_cancelled(), "expected Stop to stop the run");
     window.receive(Update::Failed { doing: Doing::Answering(run), problem: Problem::of(&Error::Cancelled) });
-    assert_eq!(window.session().turns[0].focused.state, RunState::Stopped);
+    assert_eq!(window.session().turns[0].answer.state, RunState::Stopped);
     assert!(window.harness.query_by_label("Stopped.").is_some());
 
     window.harness.get_by_label("Ask").click();
@@ -163,12 +167,12 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     window.snapshot("answered");
 
     window.harness.get_by_label("Compare with all tokens").click();
-    let (full, question, options, _) = asked(&mut window);
-    assert_eq!((full, question.as_str()), (RunId { turn: 1, full: true }, "And now?"));
-    assert_eq!((options.vision, options.text), (Some(false), Some(false)));
+    let (other, question, options, _) = asked(&mut window);
+    assert_eq!((other, question.as_str()), (RunId { turn: 1, other: true }, "And now?"));
+    assert_eq!(options.compression, Some(Compression::none()), "(got, expected)");
     let every = Arc::new(looked(false));
-    begin(&mut window, full, &every, &["exit"]);
-    window.receive(done(full, &every));
+    begin(&mut window, other, &every, &["exit"]);
+    window.receive(done(other, &every));
     window.until("a drawing", Played::is_drawn);
     window.snapshot("compared");
 }
@@ -181,7 +185,8 @@ fn sliders_show_another_layer_and_gamma_without_a_new_answer() {
     let Command::Explain { run: explained, question, options } = command else {
         panic!("expected Explain, got {command:?}")
     };
-    assert_eq!((explained, question.as_str(), options.layer), (run, "Is there a red star?", Some(5)));
+    assert_eq!((explained, question.as_str()), (run, "Is there a red star?"));
+    assert_eq!(options.compression, "focus:layer=5".parse().ok(), "(got, expected)");
     let other = Arc::new(Looked { kept: vec![64, 70], ..looked(true) });
     window.receive(Update::Explained { run, looked: other });
     assert!(window.harness.query_by_label_contains("2 of").is_some(), "expected the count of the other layer");
@@ -200,6 +205,88 @@ fn sliders_show_another_layer_and_gamma_without_a_new_answer() {
     assert!(window.commands.try_recv().is_err(), "expected gamma to need no engine");
     window.until("a drawing", Played::is_drawn);
     window.snapshot("sliders");
+}
+
+/// The name of a method for users.
+fn title(name: &str) -> &'static str {
+    METHODS.iter().find(|row| row.name == name).expect("a method").title
+}
+
+fn ask_next(window: &mut Played) -> Option<Compression> {
+    type_and_enter(window, "And now?");
+    asked(window).2.compression
+}
+
+#[test]
+fn a_method_is_chosen_from_the_list() {
+    let (mut window, ..) = answered(Theme::Dark, "What?", "a");
+    window.harness.get_by_role_and_label(Role::ComboBox, "Compression").click();
+    window.harness.run_steps(4);
+    window.harness.get_by_label(title("fastv")).click_accesskit();
+    window.harness.run_steps(4);
+    assert!(
+        window.harness.query_by_role_and_label(Role::Slider, "gamma").is_none(),
+        "expected no slider of FocusLLaVA"
+    );
+    window.harness.get_by_role_and_label(Role::Slider, "keep").set_value_accesskit(0.25);
+    window.harness.run_steps(4);
+    assert_eq!(window.harness.get_by_label("As text").value().as_deref(), Some("fastv:keep=0.25"));
+    assert!(window.commands.try_recv().is_err(), "expected no command before the next question");
+    window.until("a drawing", Played::is_drawn);
+    window.snapshot("method");
+    assert_eq!(ask_next(&mut window), "fastv:keep=0.25".parse().ok(), "(got, expected)");
+}
+
+#[test]
+fn a_refused_text_shows_the_reason_and_changes_nothing() {
+    let (mut window, ..) = answered(Theme::Light, "What?", "a");
+    let type_spec = |window: &mut Played, spec: &str| {
+        window.harness.get_by_label("As text").focus();
+        window.harness.run_steps(2);
+        window.harness.get_by_label("As text").set_text_value_accesskit(spec);
+        window.harness.run_steps(2);
+        window.harness.key_press(Key::Enter);
+        window.harness.run_steps(4);
+    };
+    for spec in ["fastv:keep=2.5", "fastv:layer=8"] {
+        type_spec(&mut window, spec);
+        assert_eq!(window.harness.get_by_label("As text").value().as_deref(), Some(spec), "(got, expected)");
+        assert!(window.harness.query_by_label_contains("Compress: expected").is_some(), "expected the reason: {spec}");
+    }
+    window.harness.set_size(egui::vec2(720.0, 520.0));
+    window.harness.run_steps(4);
+    window.snapshot("refused");
+    window.harness.set_size(egui::vec2(1180.0, 800.0));
+    window.harness.run_steps(4);
+    type_spec(&mut window, "Div-Prune:keep=64+text");
+    assert!(window.harness.query_by_label_contains("Compress: expected").is_none(), "expected no reason any more");
+    assert_eq!(window.harness.get_by_label("As text").value().as_deref(), Some("div-prune:keep=64+text"));
+    window.harness.get_by_label("Reset to model defaults").click();
+    window.harness.run_steps(4);
+    assert_eq!(window.harness.get_by_label("As text").value().as_deref(), Some("focus"));
+    assert_eq!(ask_next(&mut window), Some(Compression::focus()), "(got, expected)");
+}
+
+#[test]
+fn an_answer_is_compared_with_another_method() {
+    let (mut window, _, shown) = answered(Theme::Dark, "What?", "a");
+    window.harness.get_by_label("Compare with...").click();
+    window.harness.run_steps(4);
+    window.harness.get_by_label(title("faster-vlm")).click_accesskit();
+    window.harness.run_steps(4);
+    window.harness.get_by_label("Compare with FasterVLM").click();
+    let (other, question, options, _) = asked(&mut window);
+    assert_eq!((other, question.as_str()), (RunId { turn: 0, other: true }, "What?"));
+    assert_eq!(options.compression, "faster-vlm".parse().ok(), "(got, expected)");
+    begin(&mut window, other, &shown, &["b"]);
+    window.receive(done(other, &shown));
+    for title in ["With FocusLLaVA", "With FasterVLM"] {
+        assert!(window.harness.query_by_label(title).is_some(), "expected the title {title}");
+    }
+    // The sliders do not change the answer for comparison.
+    window.harness.get_by_role_and_label(Role::Slider, "layer").set_value_accesskit(5.0);
+    window.harness.run_steps(4);
+    assert!(window.commands.try_recv().is_err(), "expected no command for the answer for comparison");
 }
 
 #[test]

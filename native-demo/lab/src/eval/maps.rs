@@ -11,7 +11,7 @@ use fovea_eval::{
     Evaluation,
     samples::{Asked, Sample},
 };
-use fovea_model::{AskOptions, Conversation, Looked, Picture, bicubic};
+use fovea_model::{AskOptions, Compression, Conversation, Looked, Picture, TextGuided, Within, bicubic};
 use fovea_overlay::{TokenRect, heat, png};
 use fovea_terminal::failure::Failure;
 
@@ -90,6 +90,7 @@ impl Table {
 pub async fn run(evaluation: &Evaluation, drawn: &[Drawn]) -> Result<(Vec<Found>, String), Failure> {
     let Evaluation { model, samples, cancel, .. } = evaluation;
     let layers = model.config().text.n_layers;
+    let usual = Compression::default_of(model.fits());
     // Questions about one object whose place is known, and all others: those that count, and those about a folder's pictures.
     let (mut known, mut other) = (Table::new(layers), Table::new(layers));
     let targets = |sample: usize, questions: usize| match drawn.get(sample) {
@@ -103,9 +104,9 @@ pub async fn run(evaluation: &Evaluation, drawn: &[Drawn]) -> Result<(Vec<Found>
         let mut conversation = Conversation::new(model, sample.picture()?);
         let targets = targets(index, sample.asked.len());
         for layer in 0..layers {
+            let within = Within::Text(TextGuided { layer: Some(layer), keep: None });
             let options = AskOptions {
-                text: Some(true),
-                layer: Some(layer),
+                compression: Some(Compression { within, ..usual.clone() }),
                 max_new_tokens: 1,
                 cancel: cancel.clone(),
                 ..AskOptions::default()

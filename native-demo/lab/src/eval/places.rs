@@ -7,7 +7,7 @@ use fovea_eval::{
     modes::{Answer, Mode, Row},
     page::percent,
 };
-use fovea_model::{Looked, Part, VisualToken};
+use fovea_model::{Looked, Part, VisualToken, Within};
 use fovea_runtime::TokenBox;
 use fovea_scenes::Scene;
 use serde_json::json;
@@ -23,7 +23,7 @@ pub enum On {
     Others,
     /// No object.
     Background,
-    /// A part of the whole picture: a token of the thumbnail.
+    /// The whole picture or a tile: a token of the thumbnail, or the class token of a tile.
     Thumbnail,
     /// Nothing: the newline after a row.
     Newline,
@@ -52,26 +52,25 @@ fn owners(scene: &Scene, looked: &Looked) -> Option<Vec<Option<usize>>> {
     (owners.len() == grid.rows * grid.cols * grid.patches * grid.patches).then_some(owners)
 }
 
-/// The objects on some patches of the map, each once.
-fn objects(owners: &[Option<usize>], looked: &Looked, [y0, x0, y1, x1]: TokenBox) -> Vec<usize> {
+/// The objects on some rectangles of patches of the map, each once.
+fn objects(owners: &[Option<usize>], looked: &Looked, rectangles: &[TokenBox]) -> Vec<usize> {
     let grid = looked.grid;
     let width = grid.cols * grid.patches;
     let mut objects = Vec::new();
-    for y in y0..y1 {
-        for x in x0..x1 {
-            let owner = owners.get((y + grid.top) * width + x + grid.left).copied().flatten();
-            objects.extend(owner.filter(|o| !objects.contains(o)));
-        }
+    let patches = |&[y0, x0, y1, x1]: &TokenBox| (y0..y1).flat_map(move |y| (x0..x1).map(move |x| (y, x)));
+    for (y, x) in rectangles.iter().flat_map(patches) {
+        let owner = owners.get((y + grid.top) * width + x + grid.left).copied().flatten();
+        objects.extend(owner.filter(|o| !objects.contains(o)));
     }
     objects
 }
 
 /// What each visual token shows; `map` decides for tokens of the map.
-fn shows(looked: &Looked, map: impl Fn(TokenBox) -> On) -> Vec<On> {
-    let on = |token: VisualToken| match (token.part, token.patches) {
-        (Part::Map, Some(patches)) => map(patches),
-        (Part::Newline, _) => On::Newline,
-        _ => On::Thumbnail,
+fn shows(looked: &Looked, map: impl Fn(&[TokenBox]) -> On) -> Vec<On> {
+    let on = |token: VisualToken| match token.part {
+        Part::Map => map(&token.patches),
+        Part::Newline => On::Newline,
+        Part::Thumbnail | Part::Class => On::Thumbnail,
     };
     looked.tokens().into_iter().map(on).collect()
 }
@@ -84,7 +83,7 @@ pub fn parts(looked: &Looked) -> Vec<On> {
 /// What each visual token shows of a scene; None if the model puts pictures on other canvases than those of scenes.
 pub fn tokens(scene: &Scene, target: usize, looked: &Looked) -> Option<Vec<On>> {
     let owners = owners(scene, looked)?;
-    let map = |patches| match objects(&owners, looked, patches) {
+    let map = |patches: &[TokenBox]| match objects(&owners, looked, patches) {
         found if found.contains(&target) => On::Queried,
         found if !found.is_empty() => On::Others,
         _ => On::Background,
@@ -92,13 +91,14 @@ pub fn tokens(scene: &Scene, target: usize, looked: &Looked) -> Option<Vec<On>> 
     Some(shows(looked, map))
 }
 
-/// Adds to the JSON of rows what only scenes have: `kept` with the text-guided sampler, `scales` with the vision-guided
-/// one. Returns the same as lines of text.
+/// Adds to the JSON of rows what only scenes have: `kept` with a method that drops tokens inside the model, `scales` with the
+/// vision-guided sampler. Returns the same as lines of text.
 pub fn add(rows: &mut [Row], modes: &[Mode], answers: &[Vec<Answer>], drawn: &[Drawn]) -> Vec<String> {
     let mut notes = Vec::new();
     let mut of_scales = None;
     for ((row, mode), answers) in rows.iter_mut().zip(modes).zip(answers) {
-        if mode.options.text == Some(true)
+        let Some(compression) = &mode.options.compression else { continue };
+        if compression.within != Within::Every
             && let Some([queried, others, background]) = kept(answers, drawn)
         {
             let [q, o, b] = [queried, others, background].map(percent);
@@ -106,7 +106,7 @@ pub fn add(rows: &mut [Row], modes: &[Mode], answers: &[Vec<Answer>], drawn: &[D
             let kept = json!({ "queried": queried, "others": others, "background": background });
             row.more.insert("kept".to_owned(), kept);
         }
-        if mode.options.vision == Some(true)
+        if compression.samples_vision()
             && let Some(scales) = scales(answers, drawn)
         {
             row.more.insert("scales".to_owned(), json!(scales));
@@ -121,7 +121,7 @@ pub fn add(rows: &mut [Row], modes: &[Mode], answers: &[Vec<Answer>], drawn: &[D
     notes
 }
 
-/// Shares of the map's tokens that the text-guided sampler kept, over all questions about one object: on the queried
+/// Shares of the map's tokens that were kept inside the model, over all questions about one object: on the queried
 /// object, on others, on no object. A token on the queried object and on another counts as the queried one's. None without
 /// scenes.
 fn kept(answers: &[Answer], drawn: &[Drawn]) -> Option<[f64; 3]> {
@@ -155,7 +155,7 @@ fn scales(answers: &[Answer], drawn: &[Drawn]) -> Option<BTreeMap<&'static str, 
         let Some(looked) = answer.turn.looked.first() else { continue };
         let Some(owners) = owners(scene, looked) else { continue };
         for (&choice, region) in looked.choice.iter().zip(looked.regions()) {
-            let objects = objects(&owners, looked, region);
+            let objects = objects(&owners, looked, &[region]);
             let texts = objects.iter().filter(|&&o| scene.objects()[o].kind.has_text()).count();
             let group = match texts {
                 0 if objects.is_empty() => "background",

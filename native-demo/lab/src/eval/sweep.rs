@@ -4,7 +4,7 @@ use fovea_eval::{
     Evaluation,
     modes::{Mode, Row},
 };
-use fovea_model::{AskOptions, Conversation, Error};
+use fovea_model::{AskOptions, Before, Compression, Conversation, Error, TextGuided, Within};
 use fovea_runtime::{Keep, Scale};
 use fovea_terminal::failure::Failure;
 
@@ -38,15 +38,16 @@ async fn sweep(
     label: &str,
     settings: Vec<(f64, Option<Keep>, Option<usize>)>,
 ) -> Result<(Vec<Found>, String), Failure> {
-    let mode = |&(x, keep, layer): &(f64, Option<Keep>, Option<usize>)| Mode {
-        name: format!("{label} {x}"),
-        options: AskOptions { text: Some(true), keep, layer, ..evaluation.options() },
+    let usual = Compression::default_of(evaluation.model.fits());
+    let mode = |&(x, keep, layer): &(f64, Option<Keep>, Option<usize>)| {
+        let within = Within::Text(TextGuided { layer, keep });
+        evaluation.mode(format!("{label} {x}"), Compression { within, ..usual.clone() })
     };
     let (rows, _) = evaluation.answer(&settings.iter().map(mode).collect::<Vec<_>>()).await?;
     let series = |name: &str, of: &dyn Fn(&Row) -> f64| {
         let mut points: Vec<(f64, f64)> = settings.iter().zip(&rows).map(|((x, ..), row)| (*x, of(row))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Series { name: name.to_owned(), points }
+        Series { name: name.to_owned(), points, errors: Vec::new() }
     };
     let panel = |title: String, series| Panel { title, x_label: label.to_owned(), style: Style::Lines, series };
     let right = series("right answers, %", &|r| 100.0 * r.all.right);
@@ -69,11 +70,13 @@ async fn sweep(
 
 /// The share of the regions at each scale, picture by picture. The text-guided sampler is off: it has no influence.
 pub async fn scales(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Failure> {
-    let scales = &evaluation.model.config().focus.scales;
+    let config = evaluation.model.config();
+    let scales = &config.focus.scales;
+    let compression = Compression { within: Within::Every, ..Compression::default_of(evaluation.model.fits()) };
+    let options = AskOptions { compression: Some(compression), ..evaluation.options() };
     let mut rows = Vec::new();
     for (index, sample) in evaluation.samples.iter().enumerate() {
         let Some(asked) = sample.asked.first() else { continue };
-        let options = AskOptions { text: Some(false), ..evaluation.options() };
         let mut conversation = Conversation::new(&evaluation.model, sample.picture()?);
         let choice = conversation.explain(&asked.question, &options).await?.choice.clone();
         let share = |i| choice.iter().filter(|&&c| c == i).count() as f64 / choice.len().max(1) as f64;
@@ -85,6 +88,7 @@ pub async fn scales(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Fai
     let series = |(i, scale): (usize, &Scale)| Series {
         name: scale.to_string(),
         points: shown.iter().enumerate().map(|(x, row): (usize, &Found)| (x as f64, row.values[i].1)).collect(),
+        errors: Vec::new(),
     };
     let panel = Panel {
         title: "Share of the regions at each scale".into(),
@@ -102,14 +106,13 @@ pub async fn scales(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Fai
 /// # Errors
 /// [`Error::Option`] for a checkpoint without a scale selector.
 pub fn choosers(evaluation: &Evaluation) -> Result<Vec<Mode>, Failure> {
-    if !evaluation.model.has_selector() {
+    if !evaluation.model.fits().selector {
         let expected = "a checkpoint with a scale selector for `sampler`".to_owned();
         return Err(Error::Option { option: "study", expected, got: "one without".into() }.into());
     }
-    let mode = |name: String, vision, random_scales| Mode {
-        name,
-        options: AskOptions { vision: Some(vision), random_scales, text: Some(false), ..evaluation.options() },
-    };
-    let chosen = [mode("every token".to_owned(), false, None), mode("selected".to_owned(), true, None)];
-    Ok(chosen.into_iter().chain((0..3).map(|seed| mode(format!("random {seed}"), true, Some(seed)))).collect())
+    let mode = |name: String, before| evaluation.mode(name, Compression { before, within: Within::Every });
+    let chosen =
+        [mode("every token".to_owned(), Before::Every), mode("selected".to_owned(), Before::Vision { random: None })];
+    let random = |seed| mode(format!("random {seed}"), Before::Vision { random: Some(seed) });
+    Ok(chosen.into_iter().chain((0..3).map(random)).collect())
 }

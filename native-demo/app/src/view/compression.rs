@@ -1,0 +1,210 @@
+//! The compression of the next question: method, settings and spelling. And the legend of the overlay's colors.
+
+use eframe::egui::{
+    Align, Color32, ComboBox, Id, Key, Layout, Rect, RichText, Sense, Slider, SliderClamping, TextEdit, Ui, pos2, vec2,
+};
+use fovea_model::{Before, Budget, Compression, Looked, Method, Origin, TextGuided, Within};
+use fovea_overlay::{has_merged, heat_color, merged_color, scale_colors};
+use fovea_runtime::Keep;
+
+use super::methods;
+use crate::{app::App, engine::About};
+
+/// What a budget's slider does.
+const BUDGET: &str = "How many tokens are kept: a share of them, or a number.";
+
+impl App {
+    pub(super) fn compression(&mut self, ui: &mut Ui) {
+        ui.add_space(4.0);
+        ui.horizontal_wrapped(|ui| ui.checkbox(&mut self.overlay, "Show attention overlay"));
+        ui.add_enabled_ui(self.session.about().is_some(), |ui| {
+            self.method(ui);
+            self.sliders(ui);
+            self.spelling(ui);
+        });
+        self.legend(ui);
+    }
+
+    fn method(&mut self, ui: &mut Ui) {
+        let mut chosen = None;
+        ui.horizontal_wrapped(|ui| {
+            let label = ui.label("Compression");
+            let list = ComboBox::from_id_salt("method").selected_text(methods::titles(&self.compression)).height(400.0);
+            let list = list.width(120.0).truncate().show_ui(ui, |ui| {
+                chosen = self.session.about().and_then(|about| methods::list(ui, about, &self.compression));
+                if chosen.is_some() {
+                    ui.close();
+                }
+            });
+            list.response.labelled_by(label.id);
+            let usual = self.session.about().map(About::compression).filter(|usual| *usual != self.compression);
+            if let Some(usual) = usual
+                && ui.button("Reset to model defaults").clicked()
+            {
+                (self.compression, self.refused) = (usual, None);
+            }
+        });
+        if let Some(spec) = chosen {
+            self.choose(spec);
+        }
+    }
+
+    /// The settings that have a slider. Those of the text-guided sampler also change the overlay that is shown.
+    fn sliders(&mut self, ui: &mut Ui) {
+        let Some(about) = self.session.about() else { return };
+        let mut changed = false;
+        // Two sliders side by side, or one below the other: egui does not wrap them.
+        let beside = ui.available_width() > 350.0;
+        let layout = if beside { Layout::left_to_right(Align::Center) } else { Layout::top_down(Align::Min) };
+        let height = if beside { ui.spacing().interact_size.y } else { 0.0 };
+        ui.allocate_ui_with_layout(vec2(ui.available_width(), height), layout, |ui| {
+            ui.spacing_mut().slider_width = 68.0;
+            for keep in budgets(&mut self.compression) {
+                changed |= budget(ui, keep);
+            }
+            if let Some(text) = self.compression.text_mut() {
+                changed |= text_guided(ui, text, about);
+            }
+        });
+        if changed {
+            self.refused = None;
+        }
+    }
+
+    /// The compression as text: Enter uses it.
+    fn spelling(&mut self, ui: &mut Ui) {
+        // A fixed id keeps the keyboard focus when a slider appears above.
+        let id = Id::unique("typed compression");
+        if self.refused.is_none() && !ui.memory(|memory| memory.has_focus(id)) {
+            self.spec = self.compression.to_string();
+        }
+        ui.horizontal_wrapped(|ui| {
+            let label = ui.label("As text");
+            let edit = TextEdit::singleline(&mut self.spec).id(id).desired_width(f32::INFINITY);
+            let field = ui.add(edit).on_hover_text("As in fovea ask --compress. Enter uses it.").labelled_by(label.id);
+            if field.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter)) {
+                self.choose(&self.spec.clone());
+            }
+        });
+        if let Some(why) = &self.refused {
+            ui.horizontal_wrapped(|ui| ui.colored_label(ui.visuals().error_fg_color, why));
+        }
+    }
+
+    fn legend(&self, ui: &mut Ui) {
+        let Some(looked) = &self.canvas.looked else { return };
+        let pruned = !looked.importance.is_empty();
+        ui.horizontal_wrapped(|ui| {
+            let regions = looked.choice.len();
+            for (index, color) in scale_colors(looked).into_iter().filter(|_| regions > 0) {
+                let share = looked.choice.iter().filter(|&&c| c == index).count() as f64 / regions as f64;
+                swatch(ui, color);
+                ui.label(format!("{} {:.0} %", looked.scales[index], 100.0 * share));
+            }
+            let merged = has_merged(looked);
+            if merged {
+                swatch(ui, merged_color());
+                ui.label("merged");
+            }
+            if !pruned && !covers(looked) {
+                swatch(ui, heat_color(None));
+                ui.label("dropped");
+            } else if !pruned && !merged {
+                ui.label(RichText::new("all tokens kept").weak());
+            }
+        });
+        if pruned {
+            // Not wrapped: the words stay next to their color bar.
+            ui.horizontal(|ui| {
+                swatch(ui, heat_color(None));
+                ui.label("dropped");
+                ui.label("less");
+                heat(ui);
+                ui.label("more important");
+            });
+        }
+    }
+}
+
+/// The setting `keep` of the methods that have it, except the text-guided sampler.
+fn budgets(compression: &mut Compression) -> impl Iterator<Item = &mut Budget> {
+    let before = match &mut compression.before {
+        Before::Patches(patches) => match &mut patches.method {
+            Method::FasterVlm(it) => Some(&mut it.keep),
+            Method::DivPrune(it) => Some(&mut it.keep),
+            Method::CdPruner(it) => Some(&mut it.keep),
+            Method::Heuristic(it) => Some(&mut it.keep),
+            Method::Random(it) => Some(&mut it.keep),
+            _ => None,
+        },
+        Before::Meteor(it) => Some(&mut it.keep),
+        _ => None,
+    };
+    let within = if let Within::FastV(it) = &mut compression.within { Some(&mut it.keep) } else { None };
+    before.into_iter().chain(within)
+}
+
+/// The slider of a budget: a ratio or a count. Returns whether it was moved.
+fn budget(ui: &mut Ui, keep: &mut Budget) -> bool {
+    // An existing value beyond the slider's ends is not changed.
+    let slider = match keep {
+        Budget::Ratio(ratio) => Slider::new(ratio, 0.05..=1.0).fixed_decimals(2),
+        Budget::Count(count) => Slider::new(count, 1..=1024).logarithmic(true),
+    };
+    let slider = slider.clamping(SliderClamping::Edits).text("keep");
+    ui.add(slider).on_hover_text(BUDGET).changed()
+}
+
+/// The sliders of the text-guided sampler. Returns whether one was moved.
+fn text_guided(ui: &mut Ui, text: &mut TextGuided, about: &About) -> bool {
+    let (usual, layers) = (&about.config.focus, about.config.text.n_layers);
+    let mut own = text.keep.unwrap_or(Keep::Gamma(usual.gamma));
+    let slider = match &mut own {
+        Keep::Gamma(gamma) => Slider::new(gamma, 0.05..=1.0).fixed_decimals(2).text("gamma"),
+        Keep::Ratio(ratio) => Slider::new(ratio, 0.05..=1.0).fixed_decimals(2).text("keep"),
+        Keep::Count(count) => Slider::new(count, 1..=1024).logarithmic(true).text("keep"),
+    };
+    let what = match text.keep {
+        None | Some(Keep::Gamma(_)) => "Keeps the fewest tokens whose summed share of the importance exceeds gamma.",
+        Some(_) => BUDGET,
+    };
+    let budget = ui.add(slider.clamping(SliderClamping::Edits)).on_hover_text(what).changed();
+    if budget {
+        text.keep = Some(own);
+    }
+    let mut value = text.layer.or(usual.text_layer).unwrap_or(0);
+    let slider = Slider::new(&mut value, 0..=layers.saturating_sub(1)).text("layer");
+    let layer = ui.add(slider).on_hover_text("Tokens are dropped at the input of this decoder layer.").changed();
+    if layer {
+        text.layer = Some(value);
+    }
+    budget || layer
+}
+
+/// Whether every patch of the map is in a token.
+fn covers(looked: &Looked) -> bool {
+    let patches = |origin: &Origin| -> usize {
+        match origin {
+            Origin::Map(boxes) => boxes.iter().map(|[y0, x0, y1, x1]| (y1 - y0) * (x1 - x0)).sum(),
+            _ => 0,
+        }
+    };
+    looked.origins.iter().map(patches).sum::<usize>() >= looked.grid.height * looked.grid.width
+}
+
+/// The color bar from the least to the most important kept token.
+fn heat(ui: &mut Ui) {
+    let (rect, _) = ui.allocate_exact_size(vec2(72.0, 14.0), Sense::hover());
+    let steps = 36;
+    for step in 0..steps {
+        let [red, green, blue] = heat_color(Some(step as f32 / (steps - 1) as f32));
+        let left = rect.left() + rect.width() * step as f32 / steps as f32;
+        let part = Rect::from_min_size(pos2(left, rect.top()), vec2(rect.width() / steps as f32, rect.height()));
+        ui.painter().rect_filled(part, 0.0, Color32::from_rgb(red, green, blue));
+    }
+}
+
+fn swatch(ui: &mut Ui, [red, green, blue]: [u8; 3]) {
+    let (rect, _) = ui.allocate_exact_size(vec2(14.0, 14.0), Sense::hover());
+    ui.painter().rect_filled(rect, 2.0, Color32::from_rgb(red, green, blue));
+}

@@ -1,0 +1,129 @@
+//! A line of the output. Input: a line's form and id, and its answer or its error. Output: one JSON object.
+
+use std::time::SystemTime;
+
+use fovea_model::{ErrorKind, Model, Turn};
+use fovea_terminal::failure::Failure;
+use serde_json::{Value, json};
+
+/// Longest message of an error, in characters: it may quote the line.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// Why a line has no answer.
+#[derive(Debug, PartialEq)]
+pub struct LineError {
+    /// A stable name: `json`, `request`, or that of an [`ErrorKind`].
+    pub code: &'static str,
+    /// Expected, got, and what to do.
+    pub message: String,
+}
+
+impl LineError {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+            message.truncate(end);
+        }
+        Self { code, message }
+    }
+
+    /// A request that is not as documented.
+    pub fn request(message: impl Into<String>) -> Self {
+        Self::new("request", message)
+    }
+}
+
+impl From<&Failure> for LineError {
+    fn from(failure: &Failure) -> Self {
+        Self::new(kind(failure).name(), failure.to_string())
+    }
+}
+
+/// The kind of a failure to answer.
+pub fn kind(failure: &Failure) -> ErrorKind {
+    match failure {
+        Failure::Model(why) | Failure::Picture { why, .. } => why.kind(),
+        Failure::Runtime(why) => ErrorKind::of_runtime(why),
+        Failure::PictureFile { .. } => ErrorKind::Picture,
+        _ => ErrorKind::Engine,
+    }
+}
+
+/// The form of a request and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `{"image", "question"}`.
+    Simple,
+    /// OpenAI's batch form.
+    Chat,
+}
+
+/// What every answer to a line has.
+pub struct Reply {
+    pub form: Form,
+    /// The line's number.
+    pub line: u64,
+    /// The line's hash.
+    pub of: String,
+    /// `id` or `custom_id`.
+    pub id: Value,
+}
+
+impl Reply {
+    /// The line with an answer.
+    pub fn answer(&self, model: &Model, turn: &Turn) -> Value {
+        // The question is not part of the line.
+        let report = model.report("", turn);
+        if self.form == Form::Simple {
+            let mut line = json!({ "line": self.line, "of": self.of, "id": self.id });
+            for key in ["answer", "finish_reason", "tokens", "equivalent_share", "timing_ms", "compression"] {
+                line[key] = report[key].clone();
+            }
+            return line;
+        }
+        let tokens = turn.statistics.tokens;
+        let (prompt, completion) = (turn.prompt.text_tokens() + tokens.compressed, turn.answer_ids.len());
+        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let body = json!({
+            "id": format!("chatcmpl-{}", self.line),
+            "object": "chat.completion",
+            "created": seconds,
+            "model": "fovea",
+            "choices": [{
+                "index": 0,
+                "message": { "role": "assistant", "content": report["answer"] },
+                "finish_reason": report["finish_reason"],
+            }],
+            "usage": {
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "total_tokens": prompt + completion,
+                "visual_tokens": report["tokens"],
+                "equivalent_share": report["equivalent_share"],
+            },
+            "compression": report["compression"],
+        });
+        let request = format!("req_{}", self.line);
+        self.chat(json!({ "status_code": 200, "request_id": request, "body": body }), Value::Null)
+    }
+
+    /// The line with an error.
+    pub fn error(&self, why: &LineError) -> Value {
+        let error = json!({ "code": why.code, "message": why.message });
+        match self.form {
+            Form::Simple => json!({ "line": self.line, "of": self.of, "id": self.id, "error": error }),
+            Form::Chat => self.chat(Value::Null, error),
+        }
+    }
+
+    fn chat(&self, response: Value, error: Value) -> Value {
+        json!({
+            "id": format!("batch_req_{}", self.line),
+            "line": self.line,
+            "of": self.of,
+            "custom_id": self.id,
+            "response": response,
+            "error": error,
+        })
+    }
+}

@@ -1,0 +1,420 @@
+//! Every compression, compared with PyTorch's traces on every device (`tests/reference/make_compressed.py` writes them);
+//! and on the CPU: runs that must agree, every method on every checkpoint, several pictures, and stopped answers.
+
+use std::{collections::BTreeMap, fs, pin::pin, sync::Arc};
+
+use fovea_conformance::{
+    row::Outcome,
+    stages::{STAGES, check},
+};
+use fovea_model::{
+    AskOptions, Cancel, Compression, Conversation, ErrorKind, Looked, METHODS, Model, Origin, Picture, Turn,
+    trace::{Value, trace},
+};
+use fovea_runtime::OpenDevice;
+use fovea_tests::{
+    checkpoint::Files,
+    closeness::{compare, same_bits},
+    device,
+    golden::{Case, Trace, fixtures, floats, indices, rows, stored, text},
+    run::{ENOUGH, ask, compressed, fixture, load, open, options, picture, poll},
+};
+use pollster::block_on;
+use serde_json::{Value as Json, json};
+
+const SHIRT: &str = "What number is on the shirt?";
+/// Bound for logits with another order of summation.
+const SAME: f64 = 1e-10;
+/// Every case has a larger margin than this; no error of a score in f32 reaches it.
+const MARGIN: f64 = 1e-6;
+
+/// A checkpoint with random tensors of LLaVA-Meteor. `fusion` changes keys of `meteor` in config.json.
+fn with_meteor(name: &str, fusion: &Json) -> Files {
+    let mut files = Files::fixture(name);
+    files.0.extend(Files::fixture(&format!("compressed/meteor-{name}")).0);
+    let tensors = files.tensors();
+    files.set_tensors(&tensors, 1);
+    for (key, value) in fusion.as_object().into_iter().flatten() {
+        files.config(&format!("/meteor/{key}"), value.clone());
+    }
+    files
+}
+
+/// What each visual token is made of, as in the specification: stock indices, rising. A class token has its place instead,
+/// which is -1 or at least the number of tokens of the family.
+fn origins(looked: &Looked) -> Vec<Vec<i64>> {
+    let grid = &looked.grid;
+    let (first, line) = (grid.patches * grid.patches, grid.width + 1);
+    let stock = (first + grid.height * line) as i64;
+    let of = |origin: &Origin| -> Vec<i64> {
+        let mut own: Vec<i64> = match origin {
+            Origin::Thumbnail(patches) => patches.iter().map(|&patch| patch as i64).collect(),
+            Origin::Map(boxes) => {
+                let patches = |&[top, left, bottom, right]: &[usize; 4]| {
+                    (top..bottom).flat_map(move |y| (left..right).map(move |x| (first + y * line + x) as i64))
+                };
+                boxes.iter().flat_map(patches).collect()
+            }
+            Origin::Newline([y, ..]) => vec![(first + y * line + grid.width) as i64],
+            Origin::Class(0) => vec![-1],
+            Origin::Class(tile) => vec![stock + *tile as i64 - 1],
+        };
+        own.sort_unstable();
+        own
+    };
+    looked.origins.iter().map(of).collect()
+}
+
+/// As [`origins`], of PyTorch's trace.
+fn expected_origins(trace: &Trace) -> Vec<Vec<i64>> {
+    let whole = |name: &str| match trace.get(name) {
+        Some(Value::I64 { data, .. }) => data.clone(),
+        other => panic!("{name}: expected I64, got {other:?}"),
+    };
+    let (places, index, offsets) = (whole("token_place"), whole("origin_index"), indices(trace, "origin_offsets"));
+    let of = |(two, place): (&[usize], i64)| {
+        let own = &index[two[0]..two[1]];
+        if own.is_empty() { vec![place] } else { own.to_vec() }
+    };
+    offsets.windows(2).zip(places).map(of).collect()
+}
+
+/// The faults of a run of a case: stages, origins, share, and a second run in the same conversation.
+fn faults(case: &Case, row: &Json, got: &Trace, again: &Turn) -> Vec<String> {
+    let mut expected = stored(&format!("compressed/traces/{}.safetensors", case.name));
+    let mut faults = Vec::new();
+    let mut must = |holds: Result<(), String>| faults.extend(holds.err());
+    let equal = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+    must(equal(origins(&again.looked[0]) == expected_origins(&expected), "origins differ from the trace's"));
+    // A class token has no origin in the trace, and the place of another token is known from its origin.
+    expected.remove("token_place");
+    // The stages of all traces; of them this table does not have those before the visual tokens.
+    let known = |trace: &Trace| -> Trace {
+        let both =
+            trace.iter().filter(|(name, _)| expected.contains_key(*name) && STAGES.iter().any(|(s, _)| s == name));
+        both.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let rows = check(case, &known(&expected), &known(got));
+    let error = |stage: &str| rows.iter().find(|row| row.stage == stage).map_or(0.0, |row| row.max_abs);
+    eprintln!(
+        "{:24} {:70} margin {:8} logits {:.1e} tokens {:.1e}",
+        case.name,
+        text(row, "spec"),
+        row["margin"].as_f64().map_or("-".into(), |margin| format!("{margin:.1e}")),
+        error("prefill_logits"),
+        error("visual_tokens"),
+    );
+    for row in rows.iter().filter(|row| row.outcome != Outcome::Pass) {
+        must(Err(format!("{}: {:?}", row.stage, row.outcome)));
+    }
+    // Those that describe a compression.
+    for (name, expected) in expected.iter().filter(|(name, _)| STAGES.iter().all(|(stage, _)| stage != name)) {
+        must(match (expected, got.get(name)) {
+            (_, None) => Err(format!("{name}: expected this stage, got none")),
+            (Value::F32 { data, .. }, Some(Value::F32 { data: got, .. })) => compare(name, data, got).nmse_within(1e-8),
+            (expected, Some(got)) => equal(got == expected, &format!("{name}: expected {expected:?}, got {got:?}")),
+        });
+    }
+    let (share, found) = (row["share"].as_f64().expect("a share"), again.statistics.equivalent_share);
+    must(equal((found - share).abs() < 1e-9, &format!("share: expected {share}, got {found}")));
+    must(equal(again.compression == case.compression, "the turn has another compression"));
+    must(
+        compare("logits of a second run", floats(got, "step_logits").1, &again.step_logits.concat()).nmse_within(SAME),
+    );
+    let margin = row["margin"].as_f64();
+    must(equal(
+        margin.is_none_or(|margin| margin > MARGIN),
+        &format!("expected a margin above {MARGIN}, got {margin:?}"),
+    ));
+    faults
+}
+
+fn every_case(device: &OpenDevice) {
+    let all = rows("compressed/cases.json");
+    assert!(all.len() >= 44, "expected at least 44 cases, got {}", all.len());
+    let (mut models, mut failed): (BTreeMap<String, Arc<Model>>, Vec<String>) = (BTreeMap::new(), Vec::new());
+    for row in &all {
+        let named = |key: &str| text(row, key).to_owned();
+        let case = Case {
+            name: named("case"),
+            model: named("model"),
+            picture: named("picture"),
+            prompt: named("prompt"),
+            compression: text(row, "spec").parse().expect("a compression"),
+            new: row["answer"].as_array().map_or(0, Vec::len),
+        };
+        let model = models.entry(format!("{} {}", case.model, row["fusion"])).or_insert_with(|| {
+            if row["fusion"].is_null() {
+                return fixture(&case.model, device);
+            }
+            let files = with_meteor(&case.model, &row["fusion"]);
+            load(files.source(), device).unwrap_or_else(|e| panic!("{}: expected a model, got: {e}", case.name))
+        });
+        let mut conversation = Conversation::new(model, picture(&case.picture));
+        let ran = block_on(trace(&mut conversation, &case.prompt, &case.options()));
+        let again = ask(&mut conversation, &case.prompt, &case.options());
+        match ran.and_then(|got| Ok((got, again?))) {
+            Ok((got, again)) => {
+                failed.extend(faults(&case, row, &got, &again).iter().map(|why| format!("{}: {why}", case.name)));
+            }
+            Err(error) => failed.push(format!("{}: expected a run, got: {error}", case.name)),
+        }
+    }
+    assert!(failed.is_empty(), "expected every case to pass on {}, got:\n{}", device.info, failed.join("\n"));
+}
+
+#[test]
+fn every_case_on_the_cpu() {
+    every_case(device::cpu());
+}
+
+#[test]
+fn every_case_on_wgpu() {
+    if let Some(wgpu) = device::wgpu("every compression") {
+        every_case(wgpu);
+    }
+}
+
+fn fresh(model: &Arc<Model>, image: &Picture, question: &str, options: &AskOptions) -> Turn {
+    ask(&mut Conversation::new(model, image.clone()), question, options).expect("a fresh run")
+}
+
+/// Checks for equal decisions and close logits.
+fn agree(what: &str, expected: &Turn, got: &Turn) {
+    assert_eq!(got.answer_ids, expected.answer_ids, "{what}: answer (got, expected)");
+    assert_eq!(got.looked[0].origins, expected.looked[0].origins, "{what}: origins (got, expected)");
+    assert_eq!(got.looked[0].kept, expected.looked[0].kept, "{what}: kept tokens (got, expected)");
+    assert_eq!(got.statistics.tokens, expected.statistics.tokens, "{what}: counts (got, expected)");
+    compare(what, &expected.step_logits.concat(), &got.step_logits.concat()).nmse_within(SAME).unwrap();
+}
+
+#[test]
+fn methods_that_keep_all_give_the_stock_sequence_bit_for_bit() {
+    let mut files = with_meteor("tiny-0", &Json::Null);
+    // With zeros in the last matrix of each block the fusion changes nothing.
+    for block in 0..2 {
+        files.edit(&format!("meteor.blocks.{block}.out_proj.weight"), |t| t.bytes.fill(0));
+    }
+    let model = load(files.source(), device::cpu()).expect("a model");
+    for file in ["150x90-0.png", "70x160-0.png", "130x130-0.png"] {
+        let image = picture(file);
+        let run = |spec: &str| {
+            block_on(trace(&mut Conversation::new(&model, image.clone()), SHIRT, &compressed(spec, 3)))
+                .unwrap_or_else(|e| panic!("{spec}: expected a run, got: {e}"))
+        };
+        let stock = run("none");
+        for spec in [
+            "faster-vlm:keep=1.0",
+            "faster-vlm:keep=1.0,thumbnail=keep",
+            "faster-vlm:keep=1.0,newlines=all",
+            "vision-zip:dominant=1.0,contextual=0,class-token=false",
+            "hired:rate=1.0",
+            "div-prune:keep=1.0",
+            "cd-pruner:keep=1.0",
+            "heuristic:keep=1.0",
+            "random:keep=1000000",
+            "stride:rows=1,cols=1",
+            "meteor:keep=1.0",
+        ] {
+            let got = run(spec);
+            for stage in ["visual_tokens", "step_logits"] {
+                let what = format!("{file}: {spec}: {stage}");
+                same_bits(&what, floats(&stock, stage).1, floats(&got, stage).1).unwrap();
+            }
+            assert_eq!(indices(&got, "token_counts"), indices(&stock, "token_counts"), "{file}: {spec}: counts");
+        }
+        // Between two layers the prompt runs in two parts, so sums may round differently.
+        let stock = fresh(&model, &image, SHIRT, &compressed("none", 3));
+        for spec in [
+            "text:gamma=1.0",
+            "text:keep=1.0",
+            "fastv:keep=1.0",
+            "pyramid-drop:ratios=1.0/1.0",
+            "pyramid-drop:ratios=1.0/1.0,positions=renumber",
+        ] {
+            agree(&format!("{file}: {spec}"), &stock, &fresh(&model, &image, SHIRT, &compressed(spec, 3)));
+        }
+    }
+}
+
+#[test]
+fn every_method_runs_on_every_checkpoint_or_is_refused() {
+    let entries = fs::read_dir(fixtures()).expect("the fixtures");
+    let folders =
+        entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.join("config.json").is_file());
+    let image = picture("48x48-0.png");
+    let mut checked = 0;
+    for folder in folders {
+        let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
+        let model = fixture(&name, device::cpu());
+        let fits = model.fits();
+        let refused = |method: &str| match method {
+            "meteor" => true,
+            "vision" => !fits.selector,
+            "faster-vlm" | "vision-zip" | "hired" => !fits.config.vision.class_token,
+            _ => false,
+        };
+        let names: Vec<&str> = METHODS.iter().map(|row| row.name).filter(|name| !refused(name)).collect();
+        let fitting: Vec<&str> = Compression::fitting(fits).iter().map(|row| row.name).collect();
+        assert_eq!(fitting, names, "{name}: methods that fit (got, expected)");
+        let mut conversation = Conversation::new(&model, image.clone());
+        for row in METHODS {
+            match ask(&mut conversation, "?", &compressed(row.default, 1)) {
+                Ok(turn) => {
+                    assert!(!refused(row.name), "{name}: expected {} to be refused", row.name);
+                    let (looked, tokens) = (&turn.looked[0], turn.statistics.tokens);
+                    assert_eq!(looked.token_count(), tokens.compressed, "{name}: {}: tokens", row.name);
+                    assert_eq!(looked.kept.len(), tokens.kept, "{name}: {}: kept tokens", row.name);
+                    assert!(tokens.kept > 0 && tokens.kept <= tokens.compressed, "{name}: {}: {tokens:?}", row.name);
+                    assert!(turn.statistics.equivalent_share > 0.0, "{name}: {}: share", row.name);
+                }
+                Err(error) => {
+                    assert!(refused(row.name), "{name}: expected {} to run, got: {error}", row.name);
+                    assert_eq!(error.kind(), ErrorKind::Option, "{name}: {}: {error}", row.name);
+                }
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked >= 37 * METHODS.len(), "expected 37 checkpoints, got {checked} runs");
+}
+
+#[test]
+fn tensors_of_meteor_that_do_not_fit_its_settings_are_refused() {
+    let missing = "meteor.blocks.1.out_proj.weight";
+    let mut without = with_meteor("tiny-0", &Json::Null);
+    let tensors: Vec<_> = without.tensors().into_iter().filter(|t| t.name != missing).collect();
+    without.set_tensors(&tensors, 1);
+    let other = with_meteor("tiny-0", &json!({"d_state": 5}));
+    let more =
+        with_meteor("tiny-0", &json!({"blocks": [["local", "before"], ["single", "before"], ["local", "after"]]}));
+    for (files, words) in [(without, missing), (other, "meteor.blocks.0."), (more, "meteor.blocks.2.")] {
+        let error = open(files.source()).err().expect("a refusal");
+        assert!(error.to_string().contains(words), "expected {words} in the error, got: {error}");
+        assert_eq!(error.kind(), ErrorKind::Checkpoint, "{words}: {error}");
+    }
+}
+
+#[test]
+fn each_of_several_pictures_is_compressed_as_if_alone() {
+    for row in rows("several.json") {
+        let name = text(&row, "case");
+        let model = fixture(text(&row, "model"), device::cpu());
+        let file = |file: &Json| file.as_str().and_then(|file| file.strip_prefix("pictures/")).map(picture);
+        let pictures: Vec<Picture> = row["images"].as_array().into_iter().flatten().filter_map(file).collect();
+        for method in Compression::fitting(model.fits()) {
+            let options = compressed(method.default, 2);
+            let mut conversation = Conversation::about(&model, pictures.clone()).expect("a conversation");
+            let turn = ask(&mut conversation, text(&row, "prompt"), &options)
+                .unwrap_or_else(|e| panic!("{name}: {}: expected an answer, got: {e}", method.name));
+            let sum = |of: fn(&Looked) -> usize| turn.looked.iter().map(|looked| of(looked)).sum::<usize>();
+            let tokens = turn.statistics.tokens;
+            assert_eq!(sum(|l| l.grid.stock_tokens()), tokens.all, "{name}: {}: all tokens", method.name);
+            assert_eq!(sum(Looked::token_count), tokens.compressed, "{name}: {}: tokens", method.name);
+            assert_eq!(sum(|l| l.kept.len()), tokens.kept, "{name}: {}: kept tokens", method.name);
+            for (looked, image) in turn.looked.iter().zip(&pictures) {
+                let rising = looked.kept.windows(2).all(|two| two[0] < two[1]);
+                let inside = looked.kept.iter().all(|&index| index < looked.token_count());
+                assert!(rising && inside, "{name}: {}: kept {:?}", method.name, looked.kept);
+                let alone = fresh(&model, image, "?", &options);
+                // LLaVA-OneVision cuts several pictures in another way than one.
+                if alone.looked[0].grid == looked.grid {
+                    assert_eq!(looked.origins, alone.looked[0].origins, "{name}: {}: origins", method.name);
+                }
+            }
+        }
+    }
+}
+
+/// All methods with their defaults, and some more settings and pairs.
+fn specs() -> Vec<&'static str> {
+    let more = [
+        "none",
+        "focus",
+        "faster-vlm:keep=0.5+text:gamma=0.9",
+        "vision-zip:dominant=12,contextual=4+pyramid-drop",
+        "hired:budget-layer=1",
+        "pyramid-drop:positions=renumber",
+        "meteor:keep=0.5+fastv",
+    ];
+    METHODS.iter().map(|row| row.default).chain(more).collect()
+}
+
+#[test]
+fn questions_of_one_conversation_equal_new_conversations() {
+    let model = load(with_meteor("tiny-0", &Json::Null).source(), device::cpu()).expect("a model");
+    let image = picture("111x73-0.png");
+    let mut conversation = Conversation::new(&model, image.clone());
+    // Forwards and backwards, so that each method follows several others.
+    for spec in specs().into_iter().chain(specs().into_iter().rev()) {
+        for question in [SHIRT, "x"] {
+            let options = compressed(spec, 3);
+            let got = ask(&mut conversation, question, &options).unwrap_or_else(|e| panic!("{spec}: {e}"));
+            agree(&format!("{spec}: {question:?}"), &fresh(&model, &image, question, &options), &got);
+        }
+    }
+}
+
+#[test]
+fn a_stopped_answer_leaves_the_conversation_as_it_was() {
+    let model = load(with_meteor("tiny-0", &Json::Null).source(), device::cpu()).expect("a model");
+    let image = picture("48x48-0.png");
+    for spec in specs() {
+        let (expected, mut stopped) = (fresh(&model, &image, SHIRT, &compressed(spec, 3)), 0);
+        for points in (0..ENOUGH).step_by(3) {
+            let mut conversation = Conversation::new(&model, image.clone());
+            // Half of the stops are in a second question, with another compression.
+            if points % 2 == 1 {
+                ask(&mut conversation, "x", &options(1)).expect("an answer");
+            }
+            let cancel = Cancel::default();
+            let stoppable = AskOptions { cancel: cancel.clone(), ..compressed(spec, 3) };
+            let ended = {
+                let mut events = pin!(conversation.ask(SHIRT, &stoppable));
+                let (ended, error) = poll(events.as_mut(), points);
+                assert!(error.is_none(), "{spec}: before a stop at poll {points}: {error:?}");
+                cancel.cancel();
+                ended || {
+                    assert!(poll(events, ENOUGH).0, "{spec}: stopped at poll {points}: expected an end");
+                    stopped += 1;
+                    false
+                }
+            };
+            let got = ask(&mut conversation, SHIRT, &compressed(spec, 3)).unwrap_or_else(|e| panic!("{spec}: {e}"));
+            agree(&format!("{spec}: after a stop at poll {points}"), &expected, &got);
+            if ended {
+                break;
+            }
+        }
+        assert!(stopped > 2, "{spec}: expected stops at several points, got {stopped}");
+    }
+}
+
+/// A stopped question leaves the tiles of the next picture; a compression that reads more of the vision tower starts again with the
+/// first picture.
+#[test]
+fn a_stop_between_two_pictures_does_not_exchange_them() {
+    let model = load(with_meteor("tiny-0", &Json::Null).source(), device::cpu()).expect("a model");
+    let pictures = || vec![picture("48x48-0.png"), picture("150x90-0.png")];
+    let two = || Conversation::about(&model, pictures()).expect("a conversation");
+    let expected = ask(&mut two(), SHIRT, &compressed("faster-vlm", 2)).expect("an answer");
+    let mut stopped = 0;
+    for points in 0..ENOUGH {
+        let mut conversation = two();
+        let cancel = Cancel::default();
+        let stoppable = AskOptions { cancel: cancel.clone(), ..compressed("none", 2) };
+        let ended = {
+            let mut events = pin!(conversation.ask(SHIRT, &stoppable));
+            let ended = poll(events.as_mut(), points).0;
+            cancel.cancel();
+            ended
+        };
+        let got = ask(&mut conversation, SHIRT, &compressed("faster-vlm", 2)).expect("an answer");
+        agree(&format!("after a stop at poll {points}"), &expected, &got);
+        if ended || stopped > 40 {
+            break;
+        }
+        stopped += 1;
+    }
+    assert!(stopped > 4, "expected stops at several points, got {stopped}");
+}
