@@ -12,6 +12,8 @@ use fovea_terminal::{
     options::{LoadArgs, compress_help, compression, device, named, whole},
 };
 
+use crate::batch::Shard;
+
 /// The end of `fovea ask --help`.
 const NUMBERS: &str = "\
 The answer goes to stdout. Two lines of numbers go to stderr:
@@ -26,6 +28,16 @@ of the work     equivalent tokens (mean number of visual tokens per decoder laye
 CPU f32         device, and how the weight matrices are stored
 first token     time from the question to the first token of the answer
 tokens/s        speed of the tokens after the first";
+
+/// The end of `fovea batch --help`.
+const REQUESTS: &str = "\
+A line is one of
+
+  {\"image\": \"picture.jpg\", \"question\": \"What is this?\"}
+  {\"custom_id\": \"1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": ...}
+
+image is a path, a data URL, or a list of them. A path is relative to the folder of
+the input. All keys of both forms, and of the answers: docs/cli.md";
 
 /// The end of `fovea pull --help`.
 const ENVIRONMENT: &str = "\
@@ -63,6 +75,9 @@ pub enum Command {
     /// Answer questions about a picture.
     #[command(after_long_help = NUMBERS)]
     Ask(AskArgs),
+    /// Answer a file of requests, one per line; a run that was stopped is resumed.
+    #[command(after_long_help = REQUESTS)]
+    Batch(BatchArgs),
     /// Write the result of every stage of one run, in f32, to a safetensors file.
     ///
     /// The answer is greedy (always the most likely token).
@@ -195,6 +210,48 @@ impl AskArgs {
             },
             ..AskOptions::default()
         }
+    }
+}
+
+/// `fovea batch`.
+#[derive(Args)]
+pub struct BatchArgs {
+    /// The requests: a file with one JSON object per line.
+    #[arg(value_name = "IN.jsonl")]
+    pub input: PathBuf,
+    /// The file of the answers, one line per request. If it exists, the run resumes after its last complete line.
+    #[arg(value_name = "OUT.jsonl")]
+    pub out: PathBuf,
+    /// As in `fovea ask`.
+    #[arg(short, long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// As in `fovea ask`.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    pub device: DeviceChoice,
+    /// How the model is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// As in `fovea ask`, for lines without `compress`.
+    #[arg(long, value_name = "SPEC", value_parser = compression, long_help = compress_help())]
+    pub compress: Option<Compression>,
+    /// Largest number of tokens in an answer, for lines without their own.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole::<usize>, allow_negative_numbers = true)]
+    pub max_new_tokens: usize,
+    /// Answer only share I of N equal shares of the lines: lines I, I + N, I + 2N and so on.
+    #[arg(long, value_name = "I/N", value_parser = Shard::read)]
+    pub shard: Option<Shard>,
+    /// Discard the answers of an earlier run, and begin with the first line.
+    #[arg(long)]
+    pub restart: bool,
+    /// End with exit code 1 if a line has an error.
+    #[arg(long)]
+    pub fail_on_error: bool,
+}
+
+impl BatchArgs {
+    /// The options of a line that sets none.
+    pub fn options(&self) -> AskOptions {
+        AskOptions { compression: self.compress.clone(), max_new_tokens: self.max_new_tokens, ..AskOptions::default() }
     }
 }
 

@@ -5,6 +5,7 @@
 mod args;
 mod window;
 mod ask;
+mod batch;
 mod trace;
 mod pull;
 mod quantize;
@@ -56,6 +57,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         // `main` opens the window on the main thread.
         Command::App(_) => Ok(()),
         Command::Ask(args) => ask::run(args).await,
+        Command::Batch(args) => batch::run(args).await,
         Command::Trace(args) => trace::run(args).await,
         Command::Pull(args) => pull::run(&args),
         Command::Quantize(args) => quantize::run(args).await,

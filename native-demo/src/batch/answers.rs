@@ -3,14 +3,17 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use fovea_terminal::failure::Failure;
+use fovea_terminal::{failure::Failure, text};
 use serde_json::Value;
 
-use super::lines::{Input, Line, Lines};
+use super::{
+    lines::{Input, Line, Lines},
+    reply::{Reply, head},
+};
 
 /// The file of answers, which no other process writes.
 pub struct Answers {
@@ -38,7 +41,10 @@ impl Answers {
         }
         // A file system without locks is no error.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(refused(path, "expected that no other run writes it; wait for that run, or choose another name"));
+            return Err(refused(
+                path,
+                "expected that no other run writes it; wait for that run, or choose another name",
+            ));
         }
         let mut answers = Self { path: path.to_owned(), file, lines: 0, errors: 0 };
         let end = if restart { answers.check_own()? } else { answers.keep(input)? };
@@ -46,13 +52,15 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Writes a line. Nothing is buffered, so an earlier line is never lost.
+    /// Writes the line of `reply` with the object `rest`. Nothing is buffered, so an earlier line is never lost.
     ///
     /// # Errors
     /// [`Failure::Write`].
-    pub fn write(&mut self, line: &Value) -> Result<(), Failure> {
-        self.file.write_all(format!("{line}\n").as_bytes()).map_err(|why| self.failed(why))?;
-        self.count(line);
+    pub fn write(&mut self, reply: &Reply, rest: &Value) -> Result<(), Failure> {
+        // One object: the head, and the rest without its opening brace.
+        let line = head(reply.line, &reply.of) + &rest.to_string()[1..] + "\n";
+        self.file.write_all(line.as_bytes()).map_err(|why| self.failed(why))?;
+        self.count(rest);
         Ok(())
     }
 
@@ -71,15 +79,15 @@ impl Answers {
         let mut lines = Lines::new(BufReader::new(self.handle()?));
         let mut end = 0;
         while let Some(line) = lines.next_line().map_err(|why| self.failed(why))? {
-            if !line.complete && !line.too_long {
-                // The end of a run that was killed. Any other file is left alone.
-                return if line.bytes.starts_with(b"{") { Ok(end) } else { Err(self.foreign(line.number)) };
-            }
-            let answer = read(&line).ok_or_else(|| self.foreign(line.number))?;
             let Some(request) = input.next_line()? else {
-                let why = format!("expected at most {}, got more; {NEXT}", answers(self.lines));
+                let why = format!("expected at most {}, got more; {NEXT}", text::counted(self.lines, "line"));
                 return Err(refused(&self.path, &why));
             };
+            if !line.complete && is_cut(&line.bytes, &head(request.number, &request.hash())) {
+                input.put_back(request);
+                break;
+            }
+            let answer = read(&line).ok_or_else(|| self.foreign(line.number))?;
             if answer["line"] != request.number || answer["of"] != request.hash() {
                 let (number, got) = (request.number, &answer["line"]);
                 let why = format!(
@@ -98,14 +106,15 @@ impl Answers {
     fn check_own(&self) -> Result<u64, Failure> {
         let first = Lines::new(BufReader::new(self.handle()?)).next_line().map_err(|why| self.failed(why))?;
         match first {
-            Some(line) if line.complete && read(&line).is_none() => Err(self.foreign(1)),
-            Some(line) if !line.complete && !line.bytes.starts_with(b"{") => Err(self.foreign(1)),
+            Some(line) if read(&line).is_none() && (line.complete || !is_cut(&line.bytes, "{\"line\":")) => {
+                Err(self.foreign(1))
+            }
             _ => Ok(0),
         }
     }
 
     /// A second handle, to read from the beginning.
-    fn handle(&self) -> Result<impl Read + use<>, Failure> {
+    fn handle(&self) -> Result<File, Failure> {
         self.file.try_clone().map_err(|why| self.failed(why))
     }
 
@@ -121,8 +130,9 @@ fn read(line: &Line) -> Option<Value> {
     (answer["line"].is_u64() && answer["of"].is_string()).then_some(answer)
 }
 
-fn answers(lines: usize) -> String {
-    fovea_terminal::text::counted(lines, "answer")
+/// Whether a line that was cut begins with `head`. Only such a line is removed: any other file is left as it is.
+fn is_cut(line: &[u8], head: &str) -> bool {
+    line.starts_with(head.as_bytes()) || head.as_bytes().starts_with(line)
 }
 
 fn refused(path: &Path, why: &str) -> Failure {

@@ -89,7 +89,9 @@ impl Shard {
     /// # Errors
     /// What is expected.
     pub fn read(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once('/').and_then(|(index, count)| Some((index.parse::<u64>().ok()?, count.parse().ok()?)));
+        let numbers = text
+            .split_once('/')
+            .and_then(|(index, count)| Some((index.parse::<u64>().ok()?, count.parse::<u64>().ok()?)));
         let within = numbers.filter(|&(index, count)| (1..=count).contains(&index) && count <= 1_000_000);
         let (index, count) = within.ok_or("expected I/N with I from 1 to N, such as 1/4")?;
         Ok(Self { index, count })
@@ -110,6 +112,8 @@ pub struct Input {
     path: PathBuf,
     lines: Lines<BufReader<File>>,
     shard: Shard,
+    /// A line that was put back.
+    next: Option<Line>,
 }
 
 impl Input {
@@ -117,7 +121,7 @@ impl Input {
     /// [`Failure::Questions`] where `path` is not a file that can be read.
     pub fn open(path: &Path, shard: Shard) -> Result<Self, Failure> {
         let file = open(path).map_err(|why| failed(path, &why))?;
-        Ok(Self { path: path.to_owned(), lines: Lines::new(BufReader::new(file)), shard })
+        Ok(Self { path: path.to_owned(), lines: Lines::new(BufReader::new(file)), shard, next: None })
     }
 
     /// The number of all lines of the shard.
@@ -141,6 +145,9 @@ impl Input {
     /// # Errors
     /// As [`Self::open`].
     pub fn next_line(&mut self) -> Result<Option<Line>, Failure> {
+        if let Some(line) = self.next.take() {
+            return Ok(Some(line));
+        }
         loop {
             match self.lines.next_line().map_err(|why| failed(&self.path, &why))? {
                 Some(line) if !self.shard.has(line.number) => {}
@@ -148,12 +155,21 @@ impl Input {
             }
         }
     }
+
+    /// Makes `line` the next line again.
+    pub fn put_back(&mut self, line: Line) {
+        self.next = Some(line);
+    }
 }
 
 /// A file that can be read twice.
 fn open(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("expected a file with one request per line")) }
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("expected a file with one request per line"))
+    }
 }
 
 fn failed(path: &Path, why: &io::Error) -> Failure {
@@ -173,7 +189,11 @@ mod tests {
     fn lines_have_numbers_positions_and_hashes() {
         let read = lines(b"\xef\xbb\xbfabc\r\n\nabc");
         let parts: Vec<_> = read.iter().map(|l| (l.number, l.bytes.as_slice(), l.complete, l.end)).collect();
-        assert_eq!(parts, [(1, &b"abc"[..], true, 8), (2, b"", true, 9), (3, b"abc", false, 12)], "(got, expected)");
+        assert_eq!(
+            parts,
+            [(1, &b"abc"[..], true, 8), (2, &b""[..], true, 9), (3, &b"abc"[..], false, 12)],
+            "(got, expected)"
+        );
         // By sha256sum.
         assert_eq!(read[0].hash(), "ba7816bf8f01cfea", "hash (got, expected)");
         assert_eq!(read[2].hash(), read[0].hash(), "hash without a line break (got, expected)");
@@ -189,11 +209,7 @@ mod tests {
         let read = lines(&bytes);
         let parts: Vec<_> = read.iter().map(|l| (l.too_long, l.bytes.len(), l.end)).collect();
         let all = bytes.len() as u64;
-        let expected = [
-            (false, LONGEST, LONGEST as u64 + 1),
-            (true, LONGEST + 1, all - 5),
-            (false, 4, all),
-        ];
+        let expected = [(false, LONGEST, LONGEST as u64 + 1), (true, LONGEST + 1, all - 5), (false, 4, all)];
         assert_eq!(parts, expected, "(got, expected)");
     }
 

@@ -58,8 +58,14 @@ pub enum Form {
     Chat,
 }
 
+/// The beginning of an output line: what it belongs to.
+pub fn head(line: u64, of: &str) -> String {
+    format!("{{\"line\":{line},\"of\":\"{of}\",")
+}
+
 /// What every answer to a line has.
 pub struct Reply {
+    /// The form of the answer.
     pub form: Form,
     /// The line's number.
     pub line: u64,
@@ -70,16 +76,16 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The line with an answer.
+    /// The rest of the line with an answer.
     pub fn answer(&self, model: &Model, turn: &Turn) -> Value {
         // The question is not part of the line.
         let report = model.report("", turn);
         if self.form == Form::Simple {
-            let mut line = json!({ "line": self.line, "of": self.of, "id": self.id });
+            let mut rest = json!({ "id": self.id });
             for key in ["answer", "finish_reason", "tokens", "equivalent_share", "timing_ms", "compression"] {
-                line[key] = report[key].clone();
+                rest[key] = report[key].clone();
             }
-            return line;
+            return rest;
         }
         let tokens = turn.statistics.tokens;
         let (prompt, completion) = (turn.prompt.text_tokens() + tokens.compressed, turn.answer_ids.len());
@@ -107,11 +113,11 @@ impl Reply {
         self.chat(json!({ "status_code": 200, "request_id": request, "body": body }), Value::Null)
     }
 
-    /// The line with an error.
+    /// The rest of the line with an error.
     pub fn error(&self, why: &LineError) -> Value {
         let error = json!({ "code": why.code, "message": why.message });
         match self.form {
-            Form::Simple => json!({ "line": self.line, "of": self.of, "id": self.id, "error": error }),
+            Form::Simple => json!({ "id": self.id, "error": error }),
             Form::Chat => self.chat(Value::Null, error),
         }
     }
@@ -119,8 +125,6 @@ impl Reply {
     fn chat(&self, response: Value, error: Value) -> Value {
         json!({
             "id": format!("batch_req_{}", self.line),
-            "line": self.line,
-            "of": self.of,
             "custom_id": self.id,
             "response": response,
             "error": error,

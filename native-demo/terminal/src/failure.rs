@@ -63,6 +63,9 @@ pub enum Failure {
     /// A fixture is missing or broken.
     #[error("{0}")]
     Fixture(String),
+    /// Lines of `fovea batch` have errors.
+    #[error("{0}")]
+    Lines(String),
     /// A report of `fovea conformance` can't be read.
     #[error("cannot read the report {file}: {why}")]
     Report {
@@ -108,7 +111,12 @@ impl Failure {
             // CubeCL panics where wgpu reports a lost device or an allocation that failed.
             Self::Panic(_) => 7,
             Self::Network(_) => 8,
-            Self::Write { .. } | Self::Chart(_) | Self::Fixture(_) | Self::Report { .. } | Self::NotConformant(_) => 1,
+            Self::Write { .. }
+            | Self::Chart(_)
+            | Self::Fixture(_)
+            | Self::Lines(_)
+            | Self::Report { .. }
+            | Self::NotConformant(_) => 1,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | module | tests |
 //! |---|---|
 //! | `ask` | answers, numbers, JSON, methods of compression and their settings, overlays |
+//! | `batch` | files of requests: both forms, errors per line, runs that are resumed |
 //! | `trace` | traces that equal PyTorch's |
 //! | `reports` | `inspect`, `plan`, `doctor` |
 //! | `conformance` | the report as text, JSON and HTML, and the page that compares reports |
@@ -19,6 +20,7 @@
 //! Expected values are from PyTorch's traces in `tests/fixtures/`, or counted by hand beside the assertion.
 
 mod ask;
+mod batch;
 mod conformance;
 mod eval;
 mod exit_codes;
