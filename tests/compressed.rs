@@ -1,7 +1,7 @@
 //! Every compression, compared with PyTorch's traces on every device (`tests/reference/make_compressed.py` writes them);
 //! and on the CPU: runs that must agree, every method on every checkpoint, several pictures, and stopped answers.
 
-use std::{collections::BTreeMap, fs, pin::pin, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, pin::pin, sync::Arc};
 
 use fovea_conformance::{
     row::Outcome,
@@ -11,7 +11,7 @@ use fovea_model::{
     AskOptions, Cancel, Compression, Conversation, ErrorKind, Looked, METHODS, Model, Origin, Picture, Turn,
     trace::{Value, trace},
 };
-use fovea_runtime::OpenDevice;
+use fovea_runtime::{OpenDevice, source::Source};
 use fovea_tests::{
     checkpoint::Files,
     closeness::{compare, same_bits},
@@ -417,4 +417,19 @@ fn a_stop_between_two_pictures_does_not_exchange_them() {
         stopped += 1;
     }
     assert!(stopped > 4, "expected stops at several points, got {stopped}");
+}
+
+/// The checkpoint that was trained with LLaVA-Meteor, in our interpretation, reads a word from a third of the patches.
+#[test]
+fn the_demo_of_meteor_answers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/demo-meteor");
+    let model = load(Source::directory(&folder).expect("a folder"), device::cpu()).expect("a model");
+    let bytes = fs::read(folder.join("../../native-demo/pictures/rack.jpg")).expect("the example");
+    let picture = Picture::decode(&bytes).expect("a picture");
+    for (question, answer) in [("What word is on the blue sign?", "exit"), ("How many triangles are there?", "3")] {
+        let turn = fresh(&model, &picture, question, &compressed("meteor:keep=0.3", 8));
+        assert_eq!(turn.text.trim(), answer, "{question} (got, expected)");
+        let tokens = turn.statistics.tokens;
+        assert!(3 * tokens.compressed < tokens.all + 30, "expected a third of the tokens, got {tokens:?}");
+    }
 }

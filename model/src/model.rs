@@ -337,7 +337,7 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
             format!("in {name} it needs {need}: choose --weights {name} or auto")
         }
         (Some((_, _, need)), _) => format!("quantised again it needs {}: choose --weights auto", memory::bytes(need)),
-        (None, _) => match smaller.last() {
+        (None, _) => match smaller.last().filter(|(_, _, need)| *need < most) {
             Some((storage, _, need)) => {
                 let (name, need) = (storage.stored.name(), memory::bytes(*need));
                 format!("in {name} it needs {need}; use a smaller checkpoint, or {more}")

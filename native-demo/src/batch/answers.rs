@@ -87,12 +87,16 @@ impl Answers {
                 input.put_back(request);
                 break;
             }
-            let answer = read(&line).ok_or_else(|| self.foreign(line.number))?;
+            let answer = match read(&line) {
+                Some(answer) => answer,
+                // The beginning of an answer to another text.
+                None if !line.complete && is_cut(&line.bytes, "{\"line\":") => Value::Null,
+                None => return Err(self.foreign(line.number)),
+            };
             if answer["line"] != request.number || answer["of"] != request.hash() {
-                let (number, got) = (request.number, &answer["line"]);
                 let why = format!(
-                    "line {}: expected the answer to line {number} of the input, got one to line {got} or to another text; {NEXT}",
-                    line.number
+                    "line {}: expected the answer to line {} of the input, got one to another line or another text; {NEXT}",
+                    line.number, request.number
                 );
                 return Err(refused(&self.path, &why));
             }

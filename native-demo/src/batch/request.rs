@@ -86,6 +86,11 @@ impl Source {
     /// Those of [`load::picture`].
     pub fn picture(&self) -> Result<Picture, Failure> {
         match self {
+            // A pipe or a device could block the run forever.
+            Self::File(path) if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) => {
+                let why = "expected a file, got a pipe or a device; save the picture first".to_owned();
+                Err(Failure::PictureFile { file: path.display().to_string(), why })
+            }
             Self::File(path) => load::picture(path),
             Self::Data(bytes) => {
                 Picture::decode(bytes).map_err(|why| Failure::Picture { file: "the data URL".to_owned(), why })
@@ -108,7 +113,7 @@ pub struct Request {
 pub fn read(line: &Line, folder: &Path, usual: &AskOptions) -> (Reply, Result<Request, LineError>) {
     let mut reply = Reply { form: Form::Simple, line: line.number, of: line.hash(), id: Value::Null };
     let request = object(line).and_then(|of| {
-        if ["custom_id", "body", "method", "url"].iter().any(|key| of.contains_key(*key)) {
+        if ["custom_id", "body"].iter().any(|key| of.get(*key).is_some_and(|value| !value.is_null())) {
             reply.form = Form::Chat;
             reply.id = id(&of, "custom_id")?;
             chat(&of, folder, usual)
@@ -144,10 +149,11 @@ fn id(of: &Map<String, Value>, key: &str) -> Result<Value, LineError> {
     match of.get(key) {
         None | Some(Value::Null) => Ok(Value::Null),
         Some(Value::String(id)) if id.len() <= LONGEST_NAME => Ok(Value::from(id.as_str())),
-        Some(Value::Number(id)) => Ok(Value::Number(id.clone())),
+        Some(Value::Number(id)) if !id.is_f64() => Ok(Value::Number(id.clone())),
         Some(other) => {
             let got = short(other);
-            Err(LineError::request(format!("expected a text of at most {LONGEST_NAME} bytes for `{key}`, got {got}")))
+            let expected = format!("a text of at most {LONGEST_NAME} bytes, or a whole number below 2^64, for `{key}`");
+            Err(LineError::request(format!("expected {expected}, got {got}")))
         }
     }
 }
@@ -168,7 +174,7 @@ fn simple(of: &Map<String, Value>, folder: &Path, usual: &AskOptions) -> Result<
 fn chat(of: &Map<String, Value>, folder: &Path, usual: &AskOptions) -> Result<Request, LineError> {
     text_of(of, "custom_id")?.ok_or_else(|| wrong("a text", "custom_id", None))?;
     for (key, expected) in [("method", "POST"), ("url", URL)] {
-        if let Some(got) = of.get(key).filter(|got| got.as_str() != Some(expected)) {
+        if let Some(got) = of.get(key).filter(|got| !got.is_null() && got.as_str() != Some(expected)) {
             return Err(wrong(expected, key, Some(got)));
         }
     }
@@ -178,6 +184,7 @@ fn chat(of: &Map<String, Value>, folder: &Path, usual: &AskOptions) -> Result<Re
         let neutral = match value {
             Value::Null | Value::Bool(false) => true,
             Value::Number(number) => number.as_f64() == Some(if key == "n" { 1.0 } else { 0.0 }),
+            Value::String(text) => text.is_empty(),
             Value::Array(list) => list.is_empty(),
             Value::Object(map) => map.is_empty(),
             _ => false,

@@ -104,7 +104,8 @@ pub fn compress_help() -> String {
         ("focus", "The two samplers of FocusLLaVA, vision+text, with the keys of both"),
     ];
     let rows = rows.into_iter().chain(METHODS.iter().map(|row| (row.name, row.about)));
-    let methods: String = rows.map(|(name, about)| format!("  {name:14}{about}\n")).collect();
+    // clap indents a wrapped line like its beginning: with the name in front, the rest would look like a method.
+    let methods: String = rows.map(|(name, about)| format!("  {name}\n      {about}\n")).collect();
     format!(
         "Which visual tokens the model uses; without it as in the checkpoint.\n\nSPEC is METHOD or \
          METHOD:KEY=VALUE,KEY=VALUE. A method that runs before the text model and one that runs in it can be joined with \
