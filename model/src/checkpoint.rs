@@ -49,7 +49,7 @@ pub struct Outline {
     gguf: Option<GgufCheckpoint>,
     /// Names of the tensors: those of the family on the Hugging Face hub, until the weights are opened.
     pub(crate) names: Names,
-    /// The modules of its own that the weights have, if they are open.
+    /// The modules that its family does not have, if the weights are open.
     pub(crate) extras: Extras,
 }
 
@@ -161,8 +161,8 @@ impl Outline {
         })
     }
 
-    /// Every tensor that the model needs; before the weights are opened without modules of its own, by the names of the family on
-    /// the Hugging Face hub.
+    /// Every tensor that the model needs; before the weights are opened, by the names of the family on the Hugging Face hub, and
+    /// without the modules that the family does not have.
     pub fn needed(&self) -> Vec<Parameter> {
         Network::parameters(&self.names, &self.config, self.extras)
     }
@@ -196,7 +196,8 @@ impl Outline {
         Ok((prompter, from))
     }
 
-    /// Opens the weights, and finds the names of the tensors, the output head and the modules of its own in them.
+    /// Opens the weights, and finds in them the names of the tensors, the output head and the modules that the family does not
+    /// have.
     pub(crate) async fn open_weights(&mut self, source: Source) -> Result<Weights, Error> {
         let mut weights = match &self.gguf {
             Some(gguf) => Weights::gguf(source, gguf.files.clone(), gguf.tensors.clone())?,

@@ -1,4 +1,4 @@
-//! The spelling of one method, `name:key=value,key=value`. Input: text. Output: checked values, and the way back to text.
+//! The spelling of one method, `name:key=value,key=value`. Input: text. Output: checked values, and their text.
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
