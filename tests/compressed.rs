@@ -1,14 +1,23 @@
 //! Every compression, compared with PyTorch's traces on every device (`tests/reference/make_compressed.py` writes them);
 //! and on the CPU: runs that must agree, every method on every checkpoint, several pictures, and stopped answers.
 
-use std::{collections::BTreeMap, fs, path::Path, pin::pin, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    pin::pin,
+    sync::{Arc, LazyLock},
+};
 
 use fovea_conformance::{
+    Options,
+    compressed::{CompressedCase, check},
+    conformance,
+    golden::Fixtures,
+    report::text::text as report_as_text,
     row::Outcome,
-    stages::{STAGES, check},
 };
 use fovea_model::{
-    AskOptions, Cancel, Compression, Conversation, ErrorKind, Looked, METHODS, Model, Origin, Picture, Turn,
+    AskOptions, Cancel, Compression, Conversation, ErrorKind, Looked, METHODS, Model, Picture, Turn,
     trace::{Value, trace},
 };
 use fovea_runtime::{OpenDevice, source::Source};
@@ -16,7 +25,7 @@ use fovea_tests::{
     checkpoint::Files,
     closeness::{compare, same_bits},
     device,
-    golden::{Case, Trace, fixtures, floats, indices, rows, stored, text},
+    golden::{Case, Trace, everything, fixtures, floats, indices, rows, text},
     run::{ENOUGH, ask, compressed, fixture, load, open, options, picture, poll},
 };
 use pollster::block_on;
@@ -28,139 +37,28 @@ const SAME: f64 = 1e-10;
 /// Every case has a larger margin than this; no error of a score in f32 reaches it.
 const MARGIN: f64 = 1e-6;
 
+/// All fixtures of the repository.
+static FIXTURES: LazyLock<Fixtures> = LazyLock::new(everything);
+
 /// A checkpoint with random tensors of LLaVA-Meteor. `fusion` changes keys of `meteor` in config.json.
 fn with_meteor(name: &str, fusion: &Json) -> Files {
-    let mut files = Files::fixture(name);
-    files.0.extend(Files::fixture(&format!("compressed/meteor-{name}")).0);
-    let tensors = files.tensors();
-    files.set_tensors(&tensors, 1);
-    for (key, value) in fusion.as_object().into_iter().flatten() {
-        files.config(&format!("/meteor/{key}"), value.clone());
-    }
-    files
+    Files(FIXTURES.with_meteor(name, fusion).unwrap_or_else(|e| panic!("{name}: expected a checkpoint, got: {e}")))
 }
 
-/// What each visual token is made of, as in the specification: stock indices, rising. A class token has its place instead,
-/// which is -1 or at least the number of tokens of the family.
-fn origins(looked: &Looked) -> Vec<Vec<i64>> {
-    let grid = &looked.grid;
-    let (first, line) = (grid.patches * grid.patches, grid.width + 1);
-    let stock = (first + grid.height * line) as i64;
-    let of = |origin: &Origin| -> Vec<i64> {
-        let mut own: Vec<i64> = match origin {
-            Origin::Thumbnail(patches) => patches.iter().map(|&patch| patch as i64).collect(),
-            Origin::Map(boxes) => {
-                let patches = |&[top, left, bottom, right]: &[usize; 4]| {
-                    (top..bottom).flat_map(move |y| (left..right).map(move |x| (first + y * line + x) as i64))
-                };
-                boxes.iter().flat_map(patches).collect()
-            }
-            Origin::Newline([y, ..]) => vec![(first + y * line + grid.width) as i64],
-            Origin::Class(0) => vec![-1],
-            Origin::Class(tile) => vec![stock + *tile as i64 - 1],
-        };
-        own.sort_unstable();
-        own
-    };
-    looked.origins.iter().map(of).collect()
-}
-
-/// As [`origins`], of PyTorch's trace.
-fn expected_origins(trace: &Trace) -> Vec<Vec<i64>> {
-    let whole = |name: &str| match trace.get(name) {
-        Some(Value::I64 { data, .. }) => data.clone(),
-        other => panic!("{name}: expected I64, got {other:?}"),
-    };
-    let (places, index, offsets) = (whole("token_place"), whole("origin_index"), indices(trace, "origin_offsets"));
-    let of = |(two, place): (&[usize], i64)| {
-        let own = &index[two[0]..two[1]];
-        if own.is_empty() { vec![place] } else { own.to_vec() }
-    };
-    offsets.windows(2).zip(places).map(of).collect()
-}
-
-/// The faults of a run of a case: stages, origins, share, and a second run in the same conversation.
-fn faults(case: &Case, row: &Json, got: &Trace, again: &Turn) -> Vec<String> {
-    let mut expected = stored(&format!("compressed/traces/{}.safetensors", case.name));
-    let mut faults = Vec::new();
-    let mut must = |holds: Result<(), String>| faults.extend(holds.err());
-    let equal = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-    must(equal(origins(&again.looked[0]) == expected_origins(&expected), "origins differ from the trace's"));
-    // A class token has no origin in the trace, and the place of another token is known from its origin.
-    expected.remove("token_place");
-    // The stages of all traces; of them this table does not have those before the visual tokens.
-    let known = |trace: &Trace| -> Trace {
-        let both =
-            trace.iter().filter(|(name, _)| expected.contains_key(*name) && STAGES.iter().any(|(s, _)| s == name));
-        both.map(|(name, value)| (name.clone(), value.clone())).collect()
-    };
-    let rows = check(case, &known(&expected), &known(got));
-    let error = |stage: &str| rows.iter().find(|row| row.stage == stage).map_or(0.0, |row| row.max_abs);
-    eprintln!(
-        "{:24} {:70} margin {:8} logits {:.1e} tokens {:.1e}",
-        case.name,
-        text(row, "spec"),
-        row["margin"].as_f64().map_or("-".into(), |margin| format!("{margin:.1e}")),
-        error("prefill_logits"),
-        error("visual_tokens"),
-    );
-    for row in rows.iter().filter(|row| row.outcome != Outcome::Pass) {
-        must(Err(format!("{}: {:?}", row.stage, row.outcome)));
-    }
-    // Those that describe a compression.
-    for (name, expected) in expected.iter().filter(|(name, _)| STAGES.iter().all(|(stage, _)| stage != name)) {
-        must(match (expected, got.get(name)) {
-            (_, None) => Err(format!("{name}: expected this stage, got none")),
-            (Value::F32 { data, .. }, Some(Value::F32 { data: got, .. })) => compare(name, data, got).nmse_within(1e-8),
-            (expected, Some(got)) => equal(got == expected, &format!("{name}: expected {expected:?}, got {got:?}")),
-        });
-    }
-    let (share, found) = (row["share"].as_f64().expect("a share"), again.statistics.equivalent_share);
-    must(equal((found - share).abs() < 1e-9, &format!("share: expected {share}, got {found}")));
-    must(equal(again.compression == case.compression, "the turn has another compression"));
-    must(
-        compare("logits of a second run", floats(got, "step_logits").1, &again.step_logits.concat()).nmse_within(SAME),
-    );
-    let margin = row["margin"].as_f64();
-    must(equal(
-        margin.is_none_or(|margin| margin > MARGIN),
-        &format!("expected a margin above {MARGIN}, got {margin:?}"),
-    ));
-    faults
+fn all_cases() -> Vec<CompressedCase> {
+    FIXTURES.compressed().unwrap_or_else(|e| panic!("expected the cases, got: {e}"))
 }
 
 fn every_case(device: &OpenDevice) {
-    let all = rows("compressed/cases.json");
+    let all = all_cases();
     assert!(all.len() >= 44, "expected at least 44 cases, got {}", all.len());
-    let (mut models, mut failed): (BTreeMap<String, Arc<Model>>, Vec<String>) = (BTreeMap::new(), Vec::new());
-    for row in &all {
-        let named = |key: &str| text(row, key).to_owned();
-        let case = Case {
-            name: named("case"),
-            model: named("model"),
-            picture: named("picture"),
-            prompt: named("prompt"),
-            compression: text(row, "spec").parse().expect("a compression"),
-            new: row["answer"].as_array().map_or(0, Vec::len),
-        };
-        let model = models.entry(format!("{} {}", case.model, row["fusion"])).or_insert_with(|| {
-            if row["fusion"].is_null() {
-                return fixture(&case.model, device);
-            }
-            let files = with_meteor(&case.model, &row["fusion"]);
-            load(files.source(), device).unwrap_or_else(|e| panic!("{}: expected a model, got: {e}", case.name))
-        });
-        let mut conversation = Conversation::new(model, picture(&case.picture));
-        let ran = block_on(trace(&mut conversation, &case.prompt, &case.options()));
-        let again = ask(&mut conversation, &case.prompt, &case.options());
-        match ran.and_then(|got| Ok((got, again?))) {
-            Ok((got, again)) => {
-                failed.extend(faults(&case, row, &got, &again).iter().map(|why| format!("{}: {why}", case.name)));
-            }
-            Err(error) => failed.push(format!("{}: expected a run, got: {error}", case.name)),
-        }
-    }
-    assert!(failed.is_empty(), "expected every case to pass on {}, got:\n{}", device.info, failed.join("\n"));
+    let options = Options { cases: Some("compressed/".to_owned()), ..Options::default() };
+    let report = block_on(conformance(device, &FIXTURES, &options, |_| {}));
+    eprintln!("{}", report_as_text(&report));
+    let (verdict, stages) = (&report.verdict, report.stages.len());
+    assert!(verdict.pass, "expected every case to pass on {}, got:\n{}", device.info, verdict.failures.join("\n"));
+    assert_eq!(report.decisions.len(), all.len(), "cases that ran (got, expected)");
+    assert!(stages >= 14 * all.len(), "expected at least 14 stages per case, got {stages}");
 }
 
 #[test]
@@ -173,6 +71,49 @@ fn every_case_on_wgpu() {
     if let Some(wgpu) = device::wgpu("every compression") {
         every_case(wgpu);
     }
+}
+
+#[test]
+fn every_case_has_a_margin_above_the_error_of_f32() {
+    for row in rows("compressed/cases.json") {
+        let margin = row["margin"].as_f64();
+        assert!(
+            margin.is_none_or(|margin| margin > MARGIN),
+            "{}: expected a margin above {MARGIN}, got {margin:?}",
+            row["case"]
+        );
+    }
+}
+
+/// Each stage of PyTorch's trace with other numbers is a failure.
+#[test]
+fn every_wrong_stage_fails() {
+    let all = all_cases();
+    // It has class tokens and prunings inside the model.
+    let name = "compressed/vision-zip+pyramid-drop";
+    let compressed = all.iter().find(|one| one.case.name == name).expect("the case");
+    let (case, options) = (&compressed.case, compressed.case.options());
+    let mut conversation = Conversation::new(&fixture(&case.model, device::cpu()), picture(&case.picture));
+    let got = block_on(trace(&mut conversation, &case.prompt, &options)).expect("a run");
+    let again = ask(&mut conversation, &case.prompt, &options).expect("a second run");
+    let right = compressed.trace(&FIXTURES).expect("a trace");
+    let fails = |compressed: &CompressedCase, expected: &Trace| {
+        check(compressed, expected, &got, &again).iter().any(|row| row.outcome != Outcome::Pass)
+    };
+    assert!(!fails(compressed, &right), "expected the trace to pass");
+    for stage in right.keys() {
+        let mut wrong = right.clone();
+        match wrong.get_mut(stage) {
+            Some(Value::F32 { data, .. }) => data.iter_mut().for_each(|value| *value += 1.0),
+            Some(Value::I64 { data, .. }) => data.iter_mut().for_each(|value| *value += 1),
+            None => {}
+        }
+        assert!(fails(compressed, &wrong), "{stage}: expected other numbers to fail");
+    }
+    let share = compressed.share + 1e-8;
+    assert!(fails(&CompressedCase { share, ..compressed.clone() }, &right), "expected another share to fail");
+    let other = Case { compression: Compression::none(), ..case.clone() };
+    assert!(fails(&CompressedCase { case: other, ..compressed.clone() }, &right), "expected another method to fail");
 }
 
 fn fresh(model: &Arc<Model>, image: &Picture, question: &str, options: &AskOptions) -> Turn {

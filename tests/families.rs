@@ -112,13 +112,11 @@ fn both_samplers_see_every_picture() {
 }
 
 #[test]
-fn a_conversation_has_1_to_64_pictures() {
+fn a_conversation_has_at_most_64_pictures() {
     let model = fixture("interleave-0", device::cpu());
-    for count in [0, 65] {
-        let refused = Conversation::about(&model, vec![picture("9x9-0.png"); count]).err().expect("a refusal");
-        let why = refused.to_string();
-        assert!(why.contains("1 to 64") && why.contains(&count.to_string()), "{count}: {why}");
-    }
+    let refused = Conversation::about(&model, vec![picture("9x9-0.png"); 65]).err().expect("a refusal");
+    let why = refused.to_string();
+    assert!(why.contains("at most 64") && why.contains("65"), "{why}");
 }
 
 /// The keys of a published checkpoint's config.json and preprocessor_config.json that say how a picture is cut.

@@ -8,10 +8,10 @@
 use std::{pin::pin, sync::Arc};
 
 use fovea_model::{
-    AskOptions, Cancel, Compression, Conversation, Error, Model, Naming, Pick, Picture, Stage, TextGuided, Turn,
-    Within, trace::trace,
+    AskOptions, Cancel, Compression, Conversation, Error, Message, Messages, Model, Naming, Pick, Picture, Stage,
+    TextGuided, Turn, Within, trace::trace,
 };
-use fovea_runtime::{Keep, TokenBox};
+use fovea_runtime::{Keep, TokenBox, device::DeviceClass};
 use fovea_shaders::compact;
 use fovea_tests::{
     checkpoint::Files,
@@ -330,6 +330,38 @@ fn a_deeper_question_stopped_halfway_leaves_no_trace() {
             let what = format!("stopped at poll {points}, dropped: {dropped}");
             agree(&what, &deep_expected, &ask(&mut conversation, SHIRT, &deep()).unwrap());
             agree(&what, &shallow_expected, &ask(&mut conversation, SHIRT, &options(3)).unwrap());
+            if ended {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_later_turn_dropped_at_any_point_leaves_no_trace() {
+    for device in all("identities") {
+        let model = fixture("stock-0", device);
+        let image = picture("48x48-0.png");
+        let mut messages = Messages::from("Is it a shirt?");
+        messages.push(Message::assistant("Yes, and a sign is beside it."));
+        messages.push(Message::user(SHIRT));
+        let options = options(3);
+        let answer = |conversation: &mut Conversation, messages: Messages| {
+            pollster::block_on(conversation.answer(messages, &options)).expect("an answer")
+        };
+        let expected = answer(&mut Conversation::new(&model, image.clone()), messages.clone());
+        // A software GPU is slow.
+        let step = if device.info.class == DeviceClass::Cpu { 1 } else { 5 };
+        for points in (0..).step_by(step) {
+            let mut conversation = Conversation::new(&model, image.clone());
+            answer(&mut conversation, "Is it a shirt?".into());
+            let ended = poll(pin!(conversation.ask(&messages, &options)), points).0;
+            let got = answer(&mut conversation, messages.clone());
+            let what = format!("{}: dropped at poll {points}", device.info.name);
+            assert_eq!(got.answer_ids, expected.answer_ids, "{what}: answer (got, expected)");
+            assert_eq!(got.looked[0].kept, expected.looked[0].kept, "{what}: kept tokens (got, expected)");
+            compare(&what, &expected.step_logits.concat(), &got.step_logits.concat()).nmse_within(1e-8).unwrap();
+            assert!(got.statistics.cached_tokens > 0, "{what}: expected reused tokens");
             if ended {
                 break;
             }

@@ -1,6 +1,6 @@
 //! Token ids of questions, compared with Hugging Face's, and streaming conversion of ids to text.
 
-use fovea_model::{Checkpoint, Grid, Prompter};
+use fovea_model::{Checkpoint, Grid, Message, Messages, Prompter};
 use fovea_runtime::source::Source;
 use fovea_tests::{
     golden::{fixtures, json, rows, text},
@@ -121,6 +121,28 @@ fn nothing_typed_by_the_user_becomes_a_special_token() {
         for question in typed.chain(spelled) {
             let got = specials(&checkpoint.prompter.encode(&question, &[Grid::default()]).unwrap().ids, &added);
             assert_eq!(got, template, "{model}: {question:?}: special tokens (got, those of the template)");
+        }
+    }
+}
+
+#[test]
+fn nothing_in_any_message_becomes_a_special_token() {
+    let dialogue = |texts: [&str; 3]| {
+        Messages(vec![Message::user(texts[0]), Message::assistant(texts[1]), Message::user(texts[2])])
+    };
+    for model in MODELS {
+        let (checkpoint, added) = (checkpoint(model), added(model));
+        let ids =
+            |texts: [&str; 3]| checkpoint.prompter.encode(dialogue(texts), &[Grid::default()]).map(|prompt| prompt.ids);
+        let Ok(template) = ids(["x", "x", "x"]) else { continue };
+        let template = specials(&template, &added);
+        for (_, token) in &added {
+            let (token, spaced) = (token.as_str(), format!(" {token}\u{e000}\n"));
+            let all = [&*spaced, token, &*spaced];
+            for texts in [[token, "x", "x"], ["x", token, "x"], ["x", "x", token], all] {
+                let got = specials(&ids(texts).unwrap(), &added);
+                assert_eq!(got, template, "{model}: {texts:?}: special tokens (got, those of the template)");
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fovea_model::Grid;
+use fovea_model::{Grid, Messages};
 use fovea_runtime::source::Source;
 use fovea_tests::{
     device::skip,
@@ -95,7 +95,7 @@ fn ids_under_real_vocabularies_are_hugging_face_s() {
         let checkpoint = open(source).unwrap_or_else(|e| panic!("{model}: expected a checkpoint that opens, got: {e}"));
         for (row, prompt) in rows.iter().zip(&prompts) {
             let what = format!("{model}: {:?}", prompt.chars().take(60).collect::<String>());
-            match checkpoint.prompter.encode(prompt, &[Grid::default()]) {
+            match checkpoint.prompter.encode(*prompt, &[Grid::default()]) {
                 Ok(got) => wrong.extend(mismatch(&what, &ids(row), &got.ids)),
                 Err(e) => wrong.push((usize::MAX, format!("{what}: expected ids, got: {e}"))),
             }
@@ -106,6 +106,22 @@ fn ids_under_real_vocabularies_are_hugging_face_s() {
     let lines: Vec<&str> = wrong.iter().take(SHOWN).map(|(_, line)| line.as_str()).collect();
     assert!(wrong.is_empty(), "expected the ids of {all} prompts, got {} wrong:\n{}", wrong.len(), lines.join("\n"));
     eprintln!("{all} prompts under real vocabularies, expected by transformers {}", text(&expected, "transformers"));
+}
+
+#[test]
+fn ids_of_a_dialogue_under_real_vocabularies_are_hugging_face_s() {
+    let Some(directory) = vocabularies() else { return };
+    let all = json("dialogues.json");
+    let real = &all["real"];
+    let dialogue = all["dialogues"][text(real, "dialogue")].clone();
+    let dialogue: Messages = serde_json::from_value(dialogue).expect("messages");
+    for model in MODELS {
+        let source = Source::directory(directory.join(model)).unwrap_or_else(|e| panic!("{model}: {e}"));
+        let checkpoint = open(source).unwrap_or_else(|e| panic!("{model}: expected a checkpoint that opens, got: {e}"));
+        let got = checkpoint.prompter.encode(&dialogue, &[Grid::default()]);
+        let got = got.unwrap_or_else(|e| panic!("{model}: expected ids, got: {e}"));
+        assert_eq!(mismatch(model, &ids(&real["ids"][model]), &got.ids), None, "{model}: wrong ids (got, expected)");
+    }
 }
 
 #[test]

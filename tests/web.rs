@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use fovea_conformance::compressed::{COMPRESSED, one_per_method};
 use fovea_model::{AskOptions, Conversation, Picture, demo};
 use fovea_tests::{
     browser::{Browser, report},
@@ -24,9 +25,13 @@ use fovea_web_bundle::{
 };
 use serde_json::{Value as Json, json};
 
-/// The fixtures that the page gets: 67 of the 88 cases, every case of every family among them.
-const SENT: [&str; 32] = [
+/// The fixtures that the page gets: 67 of the 88 golden cases, every case of every family among them, and 12 of the 44 cases of
+/// compressions, one per method.
+const SENT: [&str; 35] = [
     "cases.json",
+    COMPRESSED,
+    "compressed/meteor-tiny-0",
+    "compressed/traces",
     "pictures",
     "traces",
     "tiny-0",
@@ -114,6 +119,9 @@ fn every_case_in(browser: Browser) {
     fs::write(&kept, format!("{report:#}\n")).expect("a place for the report");
     let verdict = &report["verdict"];
     assert!(verdict["pass"] == true, "{name}: expected to pass, got {:#}\nin {}", verdict["failures"], kept.display());
+    let ran = report["decisions"].as_array().map(Vec::len);
+    let sent = sent_cases().len() + sent_compressed().len();
+    assert_eq!(ran, Some(sent), "{name}: whole runs (got, expected)");
 }
 
 /// The page answers one question by itself (`checks/report/report.js`), with the same decisions and answer as the CPU.
@@ -242,7 +250,8 @@ fn page() -> Result<&'static Path, &'static BundleError> {
 /// The response to a request for a fixture: the list of their names, or one file.
 fn fixture_of(files: &BTreeMap<String, PathBuf>, request: &Request) -> Option<Reply> {
     Some(match request.path.strip_prefix("fixtures/")? {
-        "cases.json" => Reply::Json(sent_cases()),
+        "cases.json" => Reply::Json(Json::from(sent_cases()).to_string()),
+        COMPRESSED => Reply::Json(Json::from(sent_compressed()).to_string()),
         "index.json" => Reply::Json(Json::from_iter(files.keys().map(String::as_str)).to_string()),
         name => files.get(name).map_or(Reply::Missing, |path| Reply::File(path.clone())),
     })
@@ -250,11 +259,17 @@ fn fixture_of(files: &BTreeMap<String, PathBuf>, request: &Request) -> Option<Re
 
 /// The cases of the checkpoints that the page gets. The others run natively only: they differ in their files (tokenizers, shards),
 /// and a browser needs a minute for ten cases.
-fn sent_cases() -> String {
+fn sent_cases() -> Vec<Json> {
     let text = fs::read_to_string(fixtures().join("cases.json")).expect("the cases");
     let mut cases: Vec<Json> = serde_json::from_str(&text).expect("the cases as JSON");
     cases.retain(|case| case["model"].as_str().is_some_and(|model| SENT.contains(&model)));
-    Json::from(cases).to_string()
+    cases
+}
+
+/// One case per method: a browser would need minutes for all.
+fn sent_compressed() -> Vec<Json> {
+    let table = fs::read(fixtures().join(COMPRESSED)).expect("the cases of compressions");
+    one_per_method(&table).expect("the cases of compressions as JSON")
 }
 
 /// The fixtures that the page gets: their names, with slashes, and paths.

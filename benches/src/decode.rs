@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fovea_model::{Cancel, Checkpoint, Conversation, Model, Parameter, Precision, Role, Stored};
+use fovea_model::{Cancel, Checkpoint, Conversation, Model, Parameter, ParameterRole, Precision, Stored};
 use fovea_runtime::{DeviceChoice, OpenDevice, network_ops::Format, source::Source};
 use serde_json::{Value, json};
 
@@ -155,13 +155,13 @@ fn read_per_token(checkpoint: &Checkpoint) -> Vec<Parameter> {
 /// Bytes of a parameter on the device. Codes have groups of 32, as those that Fovea makes of floats.
 fn device_bytes(parameter: &Parameter, stored: Stored) -> u64 {
     let format = match (parameter.role, stored) {
-        (Role::Layer, Stored::Q4) => Some(Format::Q4),
-        (Role::Layer | Role::Table, Stored::Q8 | Stored::Q4) => Some(Format::Q8),
+        (ParameterRole::Layer, Stored::Q4) => Some(Format::Q4),
+        (ParameterRole::Layer | ParameterRole::Table, Stored::Q8 | Stored::Q4) => Some(Format::Q8),
         _ => None,
     };
     match format.filter(|format| format.fits(parameter.width())) {
         Some(format) => parameter.shape[0] as u64 * format.row_bytes(parameter.width()),
-        None if parameter.role == Role::Exact || stored == Stored::F32 => 4 * parameter.values(),
+        None if parameter.role == ParameterRole::Exact || stored == Stored::F32 => 4 * parameter.values(),
         None => 2 * parameter.values(),
     }
 }

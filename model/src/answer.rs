@@ -15,6 +15,10 @@ use crate::{
     stage::Stage,
 };
 
+/// Most texts that end an answer, and the bytes of the longest one.
+const MOST_STOPS: usize = 16;
+const LONGEST_STOP: usize = 256;
+
 /// Options of one question.
 #[derive(Clone, Debug)]
 pub struct AskOptions {
@@ -24,6 +28,8 @@ pub struct AskOptions {
     pub max_new_tokens: usize,
     /// How tokens are chosen.
     pub pick: Pick,
+    /// Texts that end the answer, and are not part of it: at most 16, of 1 to 256 bytes each.
+    pub stop: Vec<String>,
     /// Whether to keep [`Turn::step_logits`], for conformance.
     pub keep_logits: bool,
     /// Ids at the start of the answer, instead of the chosen ones, for conformance. After them the logits decide again.
@@ -38,6 +44,7 @@ impl Default for AskOptions {
             compression: None,
             max_new_tokens: 128,
             pick: Pick::default(),
+            stop: Vec::new(),
             keep_logits: false,
             forced: Vec::new(),
             cancel: Cancel::default(),
@@ -61,6 +68,12 @@ impl AskOptions {
         if self.max_new_tokens == 0 {
             let (expected, got) = ("at least 1".into(), "0".into());
             return Err(Error::Option { option: "max-new-tokens", expected, got });
+        }
+        if self.stop.len() > MOST_STOPS || !self.stop.iter().all(|stop| (1..=LONGEST_STOP).contains(&stop.len())) {
+            let expected = format!("at most {MOST_STOPS} texts of 1 to {LONGEST_STOP} bytes");
+            let bytes: Vec<usize> = self.stop.iter().map(String::len).take(MOST_STOPS + 1).collect();
+            let got = format!("{} with the bytes {bytes:?}", self.stop.len());
+            return Err(Error::Option { option: "stop", expected, got });
         }
         self.pick.check()
     }
@@ -93,12 +106,15 @@ pub struct MemoryBytes {
 pub struct Statistics {
     /// Visual tokens.
     pub tokens: TokenCounts,
-    /// Visual tokens in the caches of the layers, averaged over the layers, relative to all tokens of the family (Sec. 4.4).
+    /// Visual tokens in the caches of the layers, averaged over the layers, relative to all tokens of the family (Sec. 4.4). 1
+    /// for text alone.
     pub equivalent_share: f64,
     /// Milliseconds per stage. A stage that was reused from an earlier question is absent.
     pub stage_ms: BTreeMap<Stage, f64>,
     /// Milliseconds from the question to the first token.
     pub first_token_ms: f64,
+    /// Tokens of the prompt (text and visual tokens) whose lower layers were computed for an earlier question.
+    pub cached_tokens: usize,
     /// Tokens per second after the first token; None for an answer of one token.
     pub tokens_per_second: Option<f64>,
     /// Memory.
@@ -110,7 +126,7 @@ pub struct Statistics {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The answer ends with a stop token.
+    /// The answer ends with a stop token, or before a text of [`AskOptions::stop`].
     Stop,
     /// The answer has the largest allowed number of tokens.
     Length,
@@ -130,7 +146,7 @@ pub struct Pruned {
 /// A complete answer.
 #[derive(Clone, Debug)]
 pub struct Turn {
-    /// The question as tokens.
+    /// The messages as tokens.
     pub prompt: Prompt,
     /// The data of the attention overlay, one per picture.
     pub looked: Vec<Arc<Looked>>,

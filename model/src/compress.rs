@@ -64,7 +64,7 @@ impl Model {
         matches!(before, Before::Meteor(_)) && fusion.is_some_and(MeteorFusion::reads_question)
     }
 
-    /// Features -> visual tokens. `words`: embeddings of the tokens after the picture, for a compression that reads the question.
+    /// Features -> visual tokens. `words`: embeddings of the question, for a compression that reads it.
     ///
     /// # Errors
     /// Those of the custom operations; [`Error::Internal`] if the features lack what the compression reads.
@@ -504,10 +504,12 @@ async fn groups(
             let hint = "use scope=tile, or another method".to_owned();
             return Err(RuntimeError::OutOfMemory { what, need, have, hint }.into());
         }
+        // A second buffer: WebGPU does not bind one buffer twice if a kernel may write to it.
+        let others = unit.clone().mul_scalar(1.0);
         let mut cosines = Vec::with_capacity(n * n);
-        for part in unit.clone().split((COSINES / n).max(1), 0) {
+        for part in unit.split((COSINES / n).max(1), 0) {
             pace.check().await?;
-            let product = linear(part, &[Weight::Float(unit.clone())], None, None, After::Nothing)?;
+            let product = linear(part, &[Weight::Float(others.clone())], None, None, After::Nothing)?;
             cosines.extend(read_f32(product).await?);
         }
         // Symmetric to the bit: the first pick often ties exactly, and equal values are decided by the index.

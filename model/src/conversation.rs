@@ -1,8 +1,8 @@
-//! Answers questions about one or more pictures. Input: pictures and questions. Output: a stream of events per question.
+//! Answers questions about pictures. Input: pictures and messages. Output: a stream of events per question.
 //!
 //! Results that do not depend on the question are computed once and kept: features, visual tokens, and the prefix (the
-//! pictures after the layers below the first pruning). A question that is stopped or dropped leaves them consistent,
-//! so the next question has the same answer as in a new conversation.
+//! pictures and the messages before the question, after the layers below the first pruning). A question that is stopped or
+//! dropped leaves them consistent, so the next question has the same answer as in a new conversation.
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -18,10 +18,12 @@ use crate::{
     compression::{Before, Compression, Pruning, ThumbnailTokens},
     config::TileConfig,
     decode::Decoding,
+    ending::Ending,
     error::Error,
-    focus::{Course, Features, Prefix, Visual},
+    focus::{Course, Features, Prefix, Visual, bytes},
     grid::{Grid, Thumbnail},
     looked::Looked,
+    messages::Messages,
     model::Model,
     pace::Pace,
     pick::Picker,
@@ -33,7 +35,7 @@ use crate::{
     tiles::{Tiles, tiles},
 };
 
-/// A conversation on one or more pictures.
+/// A conversation on pictures: what is computed for them, and for the messages so far. The caller keeps the messages.
 pub struct Conversation {
     pub(crate) model: Arc<Model>,
     pictures: Vec<Picture>,
@@ -47,8 +49,36 @@ pub struct Conversation {
     pub(crate) features: Vec<Features>,
     /// The visual tokens of each picture, and what they were made by.
     pub(crate) visual: Option<(MadeBy, Vec<Visual>)>,
-    /// The ids up to the last picture, and the prefix of text and pictures.
-    prefix: Option<(Vec<u32>, Prefix)>,
+    /// Pictures and messages before the question.
+    prefix: Option<Held>,
+}
+
+/// A prefix that is kept for the next question.
+struct Held {
+    /// Its ids.
+    ids: Vec<u32>,
+    prefix: Prefix,
+    /// Number of its rows that an earlier question has computed.
+    reused: usize,
+}
+
+impl Held {
+    /// Keeps only the ids that are also at the start of `lead`, if all `places` are among them.
+    fn limited_to(mut self, lead: &[u32], places: &[usize]) -> Option<Self> {
+        let same = self.ids.iter().zip(lead).take_while(|(own, other)| own == other).count();
+        // Not empty, and with every picture.
+        let least = places.last().map_or(1, |last| last + 1);
+        if same < least {
+            return None;
+        }
+        if same < self.ids.len() {
+            self.ids.truncate(same);
+            let rows = same - places.len() + self.prefix.visual_tokens();
+            self.prefix.truncate(rows);
+            self.reused = self.reused.min(rows);
+        }
+        Some(self)
+    }
 }
 
 /// Most pictures of a conversation.
@@ -129,14 +159,15 @@ impl Conversation {
         Self::of(model, vec![picture])
     }
 
-    /// A conversation on several pictures, which come before the question in this order. Nothing is computed before the first
-    /// question. A family may cut several pictures differently from one: LLaVA-OneVision reads one tile of each.
+    /// A conversation on any number of pictures, in the order of their places in the messages ([`Messages`]). Without a
+    /// picture it is about text alone. Nothing is computed before the first question. A family may cut several pictures
+    /// differently from one: LLaVA-OneVision reads one tile of each.
     ///
     /// # Errors
-    /// [`Error::Option`] if there is no picture, or if there are more than 64.
+    /// [`Error::Option`] for more than 64 pictures.
     pub fn about(model: &Arc<Model>, pictures: Vec<Picture>) -> Result<Self, Error> {
-        if !(1..=MOST_PICTURES).contains(&pictures.len()) {
-            let expected = format!("1 to {MOST_PICTURES}");
+        if pictures.len() > MOST_PICTURES {
+            let expected = format!("at most {MOST_PICTURES}");
             return Err(Error::Option { option: "the number of pictures", expected, got: pictures.len().to_string() });
         }
         Ok(Self::of(model, pictures))
@@ -150,17 +181,23 @@ impl Conversation {
         Self { model, pictures, cut, grids, tiles: None, features: Vec::new(), visual: None, prefix: None }
     }
 
-    /// The pictures; at least one.
+    /// The pictures.
     pub fn pictures(&self) -> &[Picture] {
         &self.pictures
     }
 
     /// The first picture.
+    ///
+    /// # Panics
+    /// If the conversation is about text alone.
     pub fn picture(&self) -> &Picture {
         &self.pictures[0]
     }
 
     /// The geometry of the first picture's tiles and feature map.
+    ///
+    /// # Panics
+    /// If the conversation is about text alone.
     pub fn grid(&self) -> Grid {
         self.grids[0]
     }
@@ -169,6 +206,9 @@ impl Conversation {
     ///
     /// # Errors
     /// [`Error::Picture`] if it cannot be resized.
+    ///
+    /// # Panics
+    /// If the conversation is about text alone.
     pub fn tiles(&self) -> Result<Tiles, Error> {
         tiles(self.picture(), &self.cut)
     }
@@ -178,12 +218,23 @@ impl Conversation {
         self.grids.iter().map(Grid::stock_tokens).sum()
     }
 
-    /// Answers `question`, and returns the answer with its statistics. `options.cancel` stops the run.
+    /// Bytes of the pictures and of the large tensors that are kept for the next question.
+    pub fn bytes(&self) -> u64 {
+        let pictures: usize = self.pictures.iter().map(|picture| 3 * picture.height() * picture.width()).sum();
+        let map = |features: &Features| features.map.as_ref().map_or(0, bytes);
+        let features: u64 = self.features.iter().map(|f| bytes(&f.thumbnail) + map(f) + f.taps.bytes()).sum();
+        let visual = |(_, visuals): &(MadeBy, Vec<Visual>)| visuals.iter().map(|v| bytes(&v.tokens)).sum();
+        let prefix = self.prefix.as_ref().map_or(0, |held| held.prefix.bytes());
+        let tiles = self.tiles.as_ref().map_or(0, |tiles| 4 * tiles.pixel_values.len() as u64);
+        pictures as u64 + tiles + features + self.visual.as_ref().map_or(0, visual) + prefix
+    }
+
+    /// Answers the last of `messages`, and returns the answer with its statistics. `options.cancel` stops the run.
     ///
     /// # Errors
     /// Those of [`Conversation::ask`].
-    pub async fn answer(&mut self, question: &str, options: &AskOptions) -> Result<Box<Turn>, Error> {
-        let mut events = pin!(self.ask(question, options));
+    pub async fn answer(&mut self, messages: impl Into<Messages>, options: &AskOptions) -> Result<Box<Turn>, Error> {
+        let mut events = pin!(self.ask(messages, options));
         while let Some(event) = events.next().await {
             if let Event::Done(turn) = event? {
                 return Ok(turn);
@@ -192,12 +243,17 @@ impl Conversation {
         Err(Error::Internal("the events of an answer ended before it was complete"))
     }
 
-    /// Runs the compression for `question` without an answer, and returns the data of the attention overlay of the first picture.
+    /// Runs the compression for the last of `messages` without an answer, and returns the data of the attention overlay of the
+    /// first picture.
     ///
     /// # Errors
     /// Those of [`Conversation::ask`].
-    pub async fn explain(&mut self, question: &str, options: &AskOptions) -> Result<Arc<Looked>, Error> {
-        let mut events = pin!(self.ask(question, options));
+    pub async fn explain(&mut self, messages: impl Into<Messages>, options: &AskOptions) -> Result<Arc<Looked>, Error> {
+        if self.pictures.is_empty() {
+            let (expected, got) = ("at least 1".into(), "0".into());
+            return Err(Error::Option { option: "the number of pictures", expected, got });
+        }
+        let mut events = pin!(self.ask(messages, options));
         while let Some(event) = events.next().await {
             if let Event::Looked(looked) = event? {
                 return Ok(looked);
@@ -206,27 +262,31 @@ impl Conversation {
         Err(Error::Internal("the events of an answer ended before the compression had run"))
     }
 
-    /// Answers `question` as a stream of events. Dropping the stream stops the run; so does `options.cancel`.
+    /// Answers the last of `messages` as a stream of events. Dropping the stream stops the run; so does `options.cancel`.
+    ///
+    /// A text is one question. With earlier questions and answers before it, the answer is that of a new conversation with the
+    /// same messages; what an earlier question has computed is reused as far as the messages are the same.
     ///
     /// The stream yields [`Event::Stage`] at the end of each stage, [`Event::Progress`] in a long stage, [`Event::Looked`] once per
     /// picture, [`Event::Token`]s, and ends with [`Event::Done`] or an error.
     ///
     /// # Errors
-    /// [`Error::Option`] for options out of range, [`Error::TooLong`] if the question does not fit into the context,
+    /// [`Error::Option`] for options out of range and for messages that cannot be asked (see [`Messages`]),
+    /// [`Error::TooLong`] if the messages do not fit into the context,
     /// [`Error::NotFinite`] for logits that are not finite, [`Error::Cancelled`], and errors of tokenizer, memory and device.
     /// The conversation can be used after an error.
-    pub fn ask<'a>(
+    pub fn ask<'a, M: Into<Messages>>(
         &'a mut self,
-        question: &'a str,
+        messages: M,
         options: &'a AskOptions,
-    ) -> impl Stream<Item = Result<Event, Error>> + 'a {
+    ) -> impl Stream<Item = Result<Event, Error>> + use<'a, M> {
         let pace = Pace::new(&options.cancel);
-        with_progress(self.events(question, options, pace.clone()), pace)
+        with_progress(self.events(messages.into(), options, pace.clone()), pace)
     }
 
     fn events<'a>(
         &'a mut self,
-        question: &'a str,
+        messages: Messages,
         options: &'a AskOptions,
         pace: Pace,
     ) -> impl Stream<Item = Result<Event, Error>> + 'a {
@@ -235,8 +295,11 @@ impl Conversation {
             let model = self.model.clone();
             let mut clock = Clock::start();
 
-            let request = self.request(question, options)?;
+            let request = self.request(messages, options)?;
             self.check_memory(request.around)?;
+            if let Some(held) = &mut self.prefix {
+                held.reused = if held.prefix.depth > 0 { held.prefix.rows() } else { 0 };
+            }
             yield clock.end(Stage::Prompt);
             clock.resume();
 
@@ -244,14 +307,17 @@ impl Conversation {
                 yield clock.end(stage);
                 clock.resume();
             }
-            let (visuals, prefix) = match (&self.visual, &self.prefix) {
-                (Some((_, visuals)), Some((_, prefix))) => Ok((visuals, prefix)),
+            let (visuals, held) = match (&self.visual, &self.prefix) {
+                (Some((_, visuals)), Some(held)) => Ok((visuals, held)),
                 _ => Err(Error::Internal("the picture has not passed its last stage")),
             }?;
             let prompt = &request.prompt;
             let n: usize = visuals.iter().map(|visual| visual.tokens.dims()[0]).sum();
 
-            let mut course = model.run(pace, model.question_prefill(prefix, prompt.after(), pace)).await?;
+            let counts: Vec<usize> = visuals.iter().flat_map(|visual| visual.places.iter().copied()).collect();
+            let question = prompt.question_row(&counts);
+            let prefill = model.question_prefill(&held.prefix, prompt.after(), question, pace);
+            let mut course = model.run(pace, prefill).await?;
             let renumber = request.compression.within.renumbers();
             let mut pruned: Vec<Pruned> = Vec::new();
             for (i, pruning) in request.prunings.iter().enumerate() {
@@ -279,6 +345,7 @@ impl Conversation {
             let mut answer = Answer::new(&model, prompt, options);
             let kept = course.alive.len();
             let stock = self.stock_tokens();
+            let cached_tokens = held.reused;
             let mut layers = Vec::new();
             let first = async {
                 model.run_to(&mut course, model.config.text.n_layers, pace).await?;
@@ -313,9 +380,11 @@ impl Conversation {
 
             let tokens = TokenCounts { all: stock, compressed: n, kept };
             let steps = answer.ids.len() - 1;
+            let sum: usize = layers.iter().sum();
             let statistics = Statistics {
                 tokens,
-                equivalent_share: layers.iter().sum::<usize>() as f64 / (layers.len() * stock) as f64,
+                equivalent_share: if stock == 0 { 1.0 } else { sum as f64 / (layers.len() * stock) as f64 },
+                cached_tokens,
                 tokens_per_second: (steps > 0).then(|| steps as f64 * 1e3 / clock.stages[&Stage::Decode]),
                 stage_ms: clock.stages,
                 first_token_ms,
@@ -342,8 +411,8 @@ impl Conversation {
         }
     }
 
-    /// Checks a question and its options, and encodes the question.
-    fn request(&self, question: &str, options: &AskOptions) -> Result<Request, Error> {
+    /// Checks messages and options, and encodes the messages.
+    fn request(&self, messages: impl Into<Messages>, options: &AskOptions) -> Result<Request, Error> {
         let text = &self.model.config.text;
         options.check(self.model.fits())?;
         if let Some(&bad) = options.forced.iter().find(|&&id| id as usize >= text.vocab) {
@@ -351,8 +420,11 @@ impl Conversation {
             return Err(Error::Option { option: "forced", expected, got: bad.to_string() });
         }
         let compression = options.compression_for(self.model.fits());
-        let prunings = compression.within.prunings(&self.model.config);
-        let prompt = self.prompt(question)?;
+        let mut prunings = compression.within.prunings(&self.model.config);
+        if self.pictures.is_empty() {
+            prunings.clear();
+        }
+        let prompt = self.prompt(messages)?;
         let around = prompt.text_tokens().saturating_add(options.max_new_tokens);
         self.check_least(around, &compression.before)?;
         let depth = prunings.first().map_or(text.n_layers, |pruning| pruning.layer);
@@ -365,7 +437,8 @@ impl Conversation {
     /// # Errors
     /// Those of [`Conversation::ask`].
     pub async fn prepare(&mut self, options: &AskOptions) -> Result<(), Error> {
-        // Any question is suitable: the template determines the text up to the last picture.
+        // Mostly any question is suitable: the template determines the text up to the last picture. With a system message, or a
+        // picture in a later message, the first question computes the layers again.
         let request = self.request("?", options)?;
         let pace = Pace::new(&options.cancel);
         let needs = request.needs(true, &pace);
@@ -396,7 +469,8 @@ impl Conversation {
             self.features.push(model.run(needs.pace, model.encode(tiles, grid, &wanted, needs.pace)).await?);
             return Ok(Some(Stage::VisionTower));
         }
-        let question = model.reads_question(needs.before).then(|| needs.prompt.after().to_vec());
+        let reads = !self.pictures.is_empty() && model.reads_question(needs.before);
+        let question = reads.then(|| needs.prompt.question());
         if question.is_some() && needs.pictures_only {
             return Ok(None);
         }
@@ -418,15 +492,29 @@ impl Conversation {
         let Some((_, visuals)) = &self.visual else { return Ok(None) };
         let tokens: usize = visuals.iter().map(|visual| visual.tokens.dims()[0]).sum();
         self.check_length(needs.around.saturating_add(tokens))?;
+        if needs.pictures_only && self.prefix.as_ref().is_some_and(|held| held.prefix.depth == needs.depth) {
+            return Ok(None);
+        }
         let lead = needs.prompt.lead();
+        let places = &needs.prompt.places;
         // A smaller depth than that of the prefix needs the input of an earlier layer, which is not kept: start again.
-        self.prefix.take_if(|(own, p)| own != lead || p.depth > needs.depth);
-        let (_, prefix) = match &mut self.prefix {
-            Some(prefix) => prefix,
-            none => none.insert((lead.to_vec(), model.prefix(lead, &needs.prompt.places, visuals)?)),
+        let usable = self.prefix.take().filter(|held| held.prefix.depth <= needs.depth);
+        self.prefix = usable.and_then(|held| held.limited_to(lead, places));
+        let held = match &mut self.prefix {
+            Some(held) => held,
+            none => {
+                let prefix = model.prefix(lead, places, visuals)?;
+                none.insert(Held { ids: lead.to_vec(), prefix, reused: 0 })
+            }
         };
-        if prefix.depth < needs.depth {
-            model.run(needs.pace, model.image_prefill(prefix, needs.depth, needs.pace)).await?;
+        if held.prefix.depth < needs.depth {
+            model.run(needs.pace, model.image_prefill(&mut held.prefix, needs.depth, needs.pace)).await?;
+            return Ok(Some(Stage::ImagePrefill));
+        }
+        let new = &lead[held.ids.len()..];
+        if !new.is_empty() {
+            held.prefix = model.run(needs.pace, model.history_prefill(&held.prefix, new, needs.pace)).await?;
+            held.ids.extend(new);
             return Ok(Some(Stage::ImagePrefill));
         }
         Ok(None)
@@ -473,12 +561,12 @@ impl Conversation {
         if need > have { Err(Error::TooLong { need, have }) } else { Ok(()) }
     }
 
-    /// The prompt of `question`, for its length.
+    /// The prompt of `messages`, for its length.
     ///
     /// # Errors
     /// Those of [`crate::prompt::Prompter::encode`].
-    pub fn prompt(&self, question: &str) -> Result<Prompt, Error> {
-        self.model.prompter.encode(question, &self.grids)
+    pub fn prompt(&self, messages: impl Into<Messages>) -> Result<Prompt, Error> {
+        self.model.prompter.encode(messages, &self.grids)
     }
 }
 
@@ -548,6 +636,7 @@ struct Answer<'a> {
     picker: Picker<'a>,
     detokenizer: Detokenizer<'a>,
     ids: Vec<u32>,
+    ending: Ending<'a>,
     step_logits: Vec<Vec<f32>>,
 }
 
@@ -561,6 +650,7 @@ impl<'a> Answer<'a> {
             picker: Picker::new(options.pick, penalty, prompter.allowed(), &prompt.ids),
             detokenizer: prompter.detokenizer(),
             ids: Vec::new(),
+            ending: Ending::new(&options.stop),
             step_logits: Vec::new(),
         }
     }
@@ -588,9 +678,10 @@ impl<'a> Answer<'a> {
     fn take(&mut self, id: u32) -> Result<Event, Error> {
         self.picker.push(id);
         self.ids.push(id);
-        let mut text = self.detokenizer.push(id)?;
+        let mut text = self.ending.push(&self.detokenizer.push(id)?);
         if self.is_complete() {
-            text += &self.detokenizer.finish()?;
+            text += &self.ending.push(&self.detokenizer.finish()?);
+            text += &self.ending.finish();
         }
         Ok(Event::Token { id, text })
     }
@@ -600,11 +691,16 @@ impl<'a> Answer<'a> {
     }
 
     fn is_complete(&self) -> bool {
-        self.ids.len() == self.options.max_new_tokens || self.is_stopped()
+        self.ids.len() == self.options.max_new_tokens || self.is_stopped() || self.ending.is_reached()
     }
 
     fn text(&self) -> Result<(String, FinishReason), Error> {
-        let finish_reason = if self.is_stopped() { FinishReason::Stop } else { FinishReason::Length };
-        Ok((self.model.decode(&self.ids)?, finish_reason))
+        let stopped = self.is_stopped() || self.ending.is_reached();
+        let finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
+        let text = match self.ending.text() {
+            Some(text) => text.to_owned(),
+            None => self.model.decode(&self.ids)?,
+        };
+        Ok((text, finish_reason))
     }
 }

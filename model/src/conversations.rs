@@ -106,7 +106,7 @@ pub(crate) fn chosen(family: &str, vocab: u64) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use fovea_templates::ChatTemplate;
+    use fovea_templates::{ChatTemplate, Content, Message, Part};
     use serde_json::{Value, json};
 
     use super::*;
@@ -116,7 +116,11 @@ mod tests {
         let text = "{% set messages = dialogue %}".to_owned() + conversation(name).unwrap();
         let special = json!({ "dialogue": dialogue }).as_object().cloned().unwrap_or_default();
         let template = ChatTemplate::new(text, special).map_err(|e| e.to_string())?;
-        template.render("?", 1).map_err(|e| e.to_string())
+        template.render(&[question("?")], true).map_err(|e| e.to_string())
+    }
+
+    fn question(text: &str) -> Message<'_> {
+        Message { role: "user", content: Content::Parts(vec![Part::Image, Part::Text(text)]) }
     }
 
     fn user(text: &str) -> Value {
@@ -160,7 +164,7 @@ mod tests {
             ("qwen_1_5", qwen),
         ] {
             let template = ChatTemplate::new(conversation(name).unwrap().to_owned(), Default::default()).unwrap();
-            assert_eq!(template.render("What is it?", 1).as_deref(), Ok(expected), "{name}");
+            assert_eq!(template.render(&[question("What is it?")], true).as_deref(), Ok(expected), "{name}");
         }
     }
 

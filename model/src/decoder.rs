@@ -14,7 +14,7 @@ use crate::{
     config::{Config, TextConfig},
     error::Error,
     linear::Linear,
-    load::{Loader, Role},
+    load::{Loader, ParameterRole},
     matrix::{Part, weights},
     names::Names,
     norm::Norm,
@@ -71,7 +71,7 @@ impl Decoder {
                         ],
                         c,
                         t.qkv_bias,
-                        if scores { Role::Float } else { Role::Layer },
+                        if scores { ParameterRole::Float } else { ParameterRole::Layer },
                     )
                     .await?,
                 o_proj: load.layer(&name("self_attn.o_proj"), c, q, t.output_bias).await?,

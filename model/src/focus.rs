@@ -4,6 +4,7 @@
 //! picture -> tiles -> vision tower -> projector -> map and thumbnail            encode
 //!         -> compression before the model: the visual tokens                    compress (compress.rs)
 //!         -> text before and visual tokens through the lower layers             image_prefill
+//! earlier questions and answers through the same layers                         history_prefill
 //! question through the same layers                                              question_prefill
 //!         -> importance of each visual token, which of them stay                rank, prune
 //!         -> kept tokens and question through the upper layers                  run_to
@@ -11,7 +12,8 @@
 //! ```
 //!
 //! Causal attention makes everything before the question independent of it. So the first three functions run once per
-//! picture, the others once per question. A compression may prune at several layers: rank, prune and run_to are repeated.
+//! picture, the next one once per message, the others once per question. A question of a conversation scores all visual tokens
+//! again, for itself alone (our choice: the papers have single questions). A compression may prune at several layers: rank, prune and run_to are repeated.
 
 use std::sync::Arc;
 
@@ -67,7 +69,7 @@ pub(crate) struct Visual {
     pub origins: Arc<Vec<Origin>>,
 }
 
-/// The text before the last picture's end and all visual tokens after the first `depth` layers.
+/// The text before the question and all visual tokens after the first `depth` layers.
 #[derive(Clone, Debug)]
 pub(crate) struct Prefix {
     /// Number of layers that they have passed.
@@ -80,6 +82,46 @@ pub(crate) struct Prefix {
     rotation: Rotation,
     /// The caches of the passed layers.
     pub cache: KvCache,
+}
+
+impl Prefix {
+    /// Number of its rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.hidden.dims()[0]
+    }
+
+    /// Number of visual tokens.
+    pub(crate) fn visual_tokens(&self) -> usize {
+        self.visual.len()
+    }
+
+    /// Keeps the first `rows` rows only, with all visual tokens.
+    pub(crate) fn truncate(&mut self, rows: usize) {
+        self.hidden.inplace(|hidden| hidden.narrow(0, 0, rows));
+        self.rotation = self.rotation.narrow(0, rows);
+        self.cache.layers.iter_mut().for_each(|layer| layer.truncate(rows));
+    }
+
+    /// Bytes of its tensors.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.cache.bytes() + bytes(&self.hidden)
+    }
+}
+
+/// Bytes of a tensor.
+pub(crate) fn bytes<const D: usize>(tensor: &Tensor<D>) -> u64 {
+    (tensor.shape().num_elements() * tensor.dtype().size()) as u64
+}
+
+/// Text that has passed the layers of a prefix.
+struct Passed {
+    /// (ids, C).
+    hidden: Tensor<2>,
+    rotation: Rotation,
+    /// The caches of the prefix with the text.
+    cache: KvCache,
+    /// The last row of the last layer's input.
+    below: Option<Tensor<2>>,
 }
 
 /// Pictures and question on their way through the layers.
@@ -136,9 +178,9 @@ impl Model {
         Ok(Features { thumbnail, map, grid, taps, wanted: wanted.clone() })
     }
 
-    /// Text and visual tokens up to the end of the last picture, as embeddings: a prefix that has passed no layer.
+    /// Text and visual tokens before the question, as embeddings: a prefix that has passed no layer.
     ///
-    /// `lead` are the ids up to the last place of a picture, `at` the indices of all places, and `visuals` the pictures.
+    /// `lead` are the ids before the question, `at` the indices of all places among them, and `visuals` the pictures.
     ///
     /// # Errors
     /// A shape error, which the config excludes.
@@ -147,11 +189,14 @@ impl Model {
         let (mut parts, mut visual) = (Vec::new(), Vec::new());
         let (mut from, mut row) = (0, 0);
         let (device, config) = (&self.device.device, &self.config.text);
-        let tokens = Tensor::cat(visuals.iter().map(|visual| visual.tokens.clone()).collect(), 0);
-        let tokens = match config.multipliers {
-            Some(m) => tokens * m.embedding,
-            None => tokens,
+        let all = || {
+            let tokens = Tensor::cat(visuals.iter().map(|visual| visual.tokens.clone()).collect(), 0);
+            match config.multipliers {
+                Some(m) => tokens * m.embedding,
+                None => tokens,
+            }
         };
+        let tokens = (!visuals.is_empty()).then(all);
         let mut taken = 0;
         for &place in at {
             if place > from {
@@ -159,11 +204,15 @@ impl Model {
                 row += place - from;
             }
             let count = counts.next().unwrap_or(0);
-            if count > 0 {
+            if let Some(tokens) = tokens.as_ref().filter(|_| count > 0) {
                 parts.push(tokens.clone().narrow(0, taken, count));
                 visual.extend(row..row + count);
             }
             (from, row, taken) = (place + 1, row + count, taken + count);
+        }
+        if from < lead.len() {
+            parts.push(self.decoder().embed(&lead[from..], device, config)?);
+            row += lead.len() - from;
         }
         let hidden = Tensor::cat(parts, 0);
         let positions: Vec<usize> = (0..row).collect();
@@ -188,33 +237,36 @@ impl Model {
         Ok(())
     }
 
+    /// A prefix with text after it, which has run through the same layers. A new one: a dropped run changes nothing.
+    pub(crate) async fn history_prefill(&self, prefix: &Prefix, ids: &[u32], pace: &Pace) -> Result<Prefix, Error> {
+        let Passed { hidden, rotation, cache, .. } = self.text_after(prefix, ids, Stage::ImagePrefill, pace).await?;
+        let hidden = Tensor::cat(vec![prefix.hidden.clone(), hidden], 0);
+        settle(&hidden).await?;
+        let (visual, rotation) = (prefix.visual.clone(), prefix.rotation.then(&rotation));
+        Ok(Prefix { depth: prefix.depth, hidden, visual, rotation, cache })
+    }
+
     /// Runs the question through the layers that the prefix has passed, and joins both.
     ///
-    /// `after` are the ids after the picture.
-    pub(crate) async fn question_prefill(&self, prefix: &Prefix, after: &[u32], pace: &Pace) -> Result<Course, Error> {
-        let start = prefix.hidden.dims()[0];
-        let positions: Vec<usize> = (start..start + after.len()).collect();
-        let rotation = self.rope.at(&positions, &self.device.device);
-        let mut hidden = self.decoder().embed(after, &self.device.device, &self.config.text)?;
-        let (mut cache, mut below) = (KvCache::default(), None);
-        let layers = prefix.cache.layers.len();
-        for (i, (layer, held)) in self.decoder().layers.iter().zip(&prefix.cache.layers).enumerate() {
-            let at = At { stage: Stage::Prune, layer: i, layers };
-            if i + 1 == layers {
-                below = Some(hidden.clone().narrow(0, after.len() - 1, 1));
-            }
-            let (out, grown) = self.through(layer, hidden, &rotation, Some(held.clone()), at, pace).await?;
-            cache.layers.push(grown);
-            hidden = out;
-        }
+    /// `after` are the ids after the prefix; the question begins at row `question`.
+    pub(crate) async fn question_prefill(
+        &self,
+        prefix: &Prefix,
+        after: &[u32],
+        question: usize,
+        pace: &Pace,
+    ) -> Result<Course, Error> {
+        let start = prefix.rows();
+        let Passed { hidden, rotation, cache, below } = self.text_after(prefix, after, Stage::Prune, pace).await?;
         let next = start + after.len();
         // After the last layer only the question's rows are read.
+        let layers = cache.layers.len();
         let joined = layers < self.config.text.n_layers;
         Ok(Course {
             depth: prefix.depth,
             hidden: if joined { Tensor::cat(vec![prefix.hidden.clone(), hidden], 0) } else { hidden },
             rotation: prefix.rotation.then(&rotation),
-            question: start,
+            question,
             visual: prefix.visual.clone(),
             alive: (0..prefix.visual.len()).collect(),
             below,
@@ -222,6 +274,26 @@ impl Model {
             cache,
             nexts: vec![next; layers],
         })
+    }
+
+    /// Runs text after a prefix through the layers that the prefix has passed.
+    async fn text_after(&self, prefix: &Prefix, ids: &[u32], stage: Stage, pace: &Pace) -> Result<Passed, Error> {
+        let start = prefix.rows();
+        let positions: Vec<usize> = (start..start + ids.len()).collect();
+        let rotation = self.rope.at(&positions, &self.device.device);
+        let mut hidden = self.decoder().embed(ids, &self.device.device, &self.config.text)?;
+        let (mut cache, mut below) = (KvCache::default(), None);
+        let layers = prefix.cache.layers.len();
+        for (i, (layer, held)) in self.decoder().layers.iter().zip(&prefix.cache.layers).enumerate() {
+            let at = At { stage, layer: i, layers };
+            if i + 1 == layers {
+                below = Some(hidden.clone().narrow(0, ids.len() - 1, 1));
+            }
+            let (out, grown) = self.through(layer, hidden, &rotation, Some(held.clone()), at, pace).await?;
+            cache.layers.push(grown);
+            hidden = out;
+        }
+        Ok(Passed { hidden, rotation, cache, below })
     }
 
     /// Importance of the visual tokens that are left, and which of them stay. `first` is the number of visual tokens of the pictures.
@@ -235,8 +307,10 @@ impl Model {
         let last = (course.hidden.clone().narrow(0, rows - 1, 1), course.rotation.narrow(rows - 1, 1));
         let importance = match pruning.score {
             Score::Text => {
-                let at = course.question;
-                let question = (course.hidden.clone().narrow(0, at, rows - at), course.rotation.narrow(at, rows - at));
+                let mut is_text = vec![true; rows];
+                course.visual.iter().for_each(|&row| is_text[row] = false);
+                let at: Vec<usize> = (course.question..rows).filter(|&row| is_text[row]).collect();
+                let question = self.rows(course, &at)?;
                 let (visual, positions) = self.rows(course, &course.visual)?;
                 let rope = self.config.focus.score_rope;
                 let query = layer.score_query(question.0, rope.then_some(&question.1), config)?;

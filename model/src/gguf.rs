@@ -12,7 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use fovea_runtime::{
-    gguf::{Gguf, GgufTensor},
+    gguf::{Gguf, GgufTensor, is_gguf},
     source::Source,
     weights::Weights,
 };
@@ -140,10 +140,6 @@ impl GgufCheckpoint {
 const ARCHITECTURE: &str = "general.architecture";
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 const ROPE_FACTORS: &str = "rope_freqs.weight";
-
-fn is_gguf(file: &str) -> bool {
-    file.to_ascii_lowercase().ends_with(".gguf")
-}
 
 /// Whether a file has the vision tower.
 fn is_vision(gguf: &Gguf) -> Result<bool, Error> {

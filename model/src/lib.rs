@@ -30,6 +30,7 @@ mod original;
 mod generation;
 mod chat_template;
 mod quiet;
+mod messages;
 mod prompt;
 mod names;
 pub mod gguf;
@@ -74,6 +75,7 @@ mod decode;
 
 // A question to an answer.
 mod pick;
+mod ending;
 mod answer;
 mod looked;
 mod conversation;
@@ -96,8 +98,9 @@ pub use error::{Error, ErrorKind};
 pub use generation::Generation;
 pub use grid::{Blocks, Fit, Grid, Newline, Thumbnail};
 pub use inspect::{Inspection, NotUsed, inspect};
-pub use load::{Parameter, Role};
-pub use looked::{Looked, Origin, Part, VisualToken};
+pub use load::{Parameter, ParameterRole};
+pub use looked::{Looked, Origin, TokenPart, VisualToken};
+pub use messages::{Message, Messages, Part, Role};
 pub use model::{LoadProgress, LoadStage, Model};
 pub use names::{Names, Naming};
 pub use pace::Progress;

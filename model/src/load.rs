@@ -15,7 +15,7 @@ use crate::{cancel::Cancel, error::Error, linear::Linear, matrix::Part, norm::No
 
 /// What a tensor is for: it decides how it may be stored on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ParameterRole {
     /// Always f32: vectors, position embeddings, which are added to activations, and the scale selector, which decides.
     Exact,
     /// f32 or f16: matrices of the vision tower and the projector, and those that score visual tokens.
@@ -34,7 +34,7 @@ pub struct Parameter {
     /// Its shape in the checkpoint.
     pub shape: Vec<usize>,
     /// What it is for.
-    pub role: Role,
+    pub role: ParameterRole,
     /// The matrix with which it is joined row by row, if there is one.
     pub with: Option<String>,
 }
@@ -107,7 +107,7 @@ impl<'a> Loader<'a> {
     /// Notes that a tensor is needed in f32, in a dry run.
     fn list(&self, name: &str, shape: &[usize]) {
         let (name, shape) = (name.to_owned(), shape.to_vec());
-        self.listed.borrow_mut().push(Parameter { name, shape, role: Role::Exact, with: None });
+        self.listed.borrow_mut().push(Parameter { name, shape, role: ParameterRole::Exact, with: None });
     }
 
     /// Reports that some rows of stored tensors are on the device.
@@ -153,7 +153,12 @@ impl<'a> Loader<'a> {
 
     /// Stored matrices joined by rows, in parts that a device can bind. If `together` is set, there are two with the same number of
     /// rows, and each part has the same rows of both.
-    async fn matrices(&self, stored: &[(&str, &[usize])], role: Role, together: bool) -> Result<Vec<Part>, Error> {
+    async fn matrices(
+        &self,
+        stored: &[(&str, &[usize])],
+        role: ParameterRole,
+        together: bool,
+    ) -> Result<Vec<Part>, Error> {
         let name = |i: usize| stored.get(i).map(|(name, _)| (*name).to_owned());
         let parameters = stored.iter().enumerate().map(|(i, (name_of, shape))| Parameter {
             name: (*name_of).to_owned(),
@@ -211,12 +216,12 @@ impl<'a> Loader<'a> {
 
     /// Embedding or head.
     pub(crate) async fn table(&self, name: &str, shape: [usize; 2]) -> Result<Vec<Part>, Error> {
-        self.matrices(&[(name, &shape)], Role::Table, false).await
+        self.matrices(&[(name, &shape)], ParameterRole::Table, false).await
     }
 
     /// The kernel of a convolution (out, channels, rows, columns) as a matrix (out, the product of the others).
     pub(crate) async fn convolution(&self, name: &str, stored: [usize; 4]) -> Result<Vec<Part>, Error> {
-        self.matrices(&[(name, &stored)], Role::Float, false).await
+        self.matrices(&[(name, &stored)], ParameterRole::Float, false).await
     }
 
     /// A tensor, in f32.
@@ -253,12 +258,12 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// See [`Loader`].
     pub async fn linear(&self, name: &str, out: usize, inputs: usize, bias: bool) -> Result<Linear, Error> {
-        self.joined(&[(name.to_owned(), out)], inputs, bias, Role::Float, false).await
+        self.joined(&[(name.to_owned(), out)], inputs, bias, ParameterRole::Float, false).await
     }
 
     /// The same in a layer of the text model.
     pub(crate) async fn layer(&self, name: &str, out: usize, inputs: usize, bias: bool) -> Result<Linear, Error> {
-        self.joined(&[(name.to_owned(), out)], inputs, bias, Role::Layer, false).await
+        self.joined(&[(name.to_owned(), out)], inputs, bias, ParameterRole::Layer, false).await
     }
 
     /// Linear layers with the same input as one: their outputs are side by side.
@@ -267,7 +272,7 @@ impl<'a> Loader<'a> {
         layers: &[(String, usize)],
         inputs: usize,
         bias: bool,
-        role: Role,
+        role: ParameterRole,
     ) -> Result<Linear, Error> {
         self.joined(layers, inputs, bias, role, false).await
     }
@@ -280,7 +285,7 @@ impl<'a> Loader<'a> {
         inputs: usize,
         bias: bool,
     ) -> Result<Linear, Error> {
-        self.joined(&[(gate, out), (up, out)], inputs, bias, Role::Layer, true).await
+        self.joined(&[(gate, out), (up, out)], inputs, bias, ParameterRole::Layer, true).await
     }
 
     async fn joined(
@@ -288,7 +293,7 @@ impl<'a> Loader<'a> {
         layers: &[(String, usize)],
         inputs: usize,
         bias: bool,
-        role: Role,
+        role: ParameterRole,
         together: bool,
     ) -> Result<Linear, Error> {
         let of = |kind: &str| layers.iter().map(|(name, _)| format!("{name}.{kind}")).collect::<Vec<String>>();

@@ -54,7 +54,7 @@ impl Origin {
 /// The part of the visual sequence that a token belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum TokenPart {
     /// The downscaled whole picture.
     Thumbnail,
     /// The map: the patches of the high-resolution tiles.
@@ -74,7 +74,7 @@ pub struct VisualToken {
     /// Its index among all visual tokens, from 0.
     pub index: usize,
     /// The part that it belongs to.
-    pub part: Part,
+    pub part: TokenPart,
     /// The patches of the map that it represents: several rectangles for a merged token, none for a token of the thumbnail and
     /// for a class token.
     #[serde(rename = "boxes")]
@@ -145,12 +145,12 @@ impl Looked {
         let sum = self.importance.iter().sum::<f32>().max(f32::MIN_POSITIVE);
         let token = |(index, (origin, rank)): (usize, (&Origin, Option<usize>))| {
             let (part, patches) = match origin {
-                Origin::Thumbnail(_) => (Part::Thumbnail, Vec::new()),
-                Origin::Map(patches) => (Part::Map, patches.clone()),
-                Origin::Newline(patches) => (Part::Newline, vec![*patches]),
-                Origin::Class(_) => (Part::Class, Vec::new()),
+                Origin::Thumbnail(_) => (TokenPart::Thumbnail, Vec::new()),
+                Origin::Map(patches) => (TokenPart::Map, patches.clone()),
+                Origin::Newline(patches) => (TokenPart::Newline, vec![*patches]),
+                Origin::Class(_) => (TokenPart::Class, Vec::new()),
             };
-            let scale = patches.first().filter(|_| part == Part::Map).and_then(|&[y, x, ..]| self.scale_at(y, x));
+            let scale = patches.first().filter(|_| part == TokenPart::Map).and_then(|&[y, x, ..]| self.scale_at(y, x));
             let share = self.importance.get(index).map(|own| own / sum);
             VisualToken { index, part, patches, scale, share, rank, kept: self.kept.binary_search(&index).is_ok() }
         };
@@ -195,7 +195,8 @@ mod tests {
         let tokens = looked.tokens();
         let count = tokens.len();
         assert_eq!((count, looked.token_count()), (26, 26), "16 of the thumbnail, 4 + 3 of the map, 3 newlines");
-        let parts = [Part::Thumbnail, Part::Map, Part::Newline].map(|p| tokens.iter().filter(|t| t.part == p).count());
+        let parts = [TokenPart::Thumbnail, TokenPart::Map, TokenPart::Newline]
+            .map(|p| tokens.iter().filter(|t| t.part == p).count());
         assert_eq!(parts, [16, 7, 3], "tokens per part (got, expected)");
         // Scanline order: two fine tokens, the coarse one beside them, a newline.
         let shown: Vec<_> = tokens[15..20].iter().map(|t| (t.index, t.patches.clone(), t.scale, t.kept)).collect();
@@ -240,7 +241,10 @@ mod tests {
         looked.origins = Arc::new(vec![Origin::Class(0), Origin::Thumbnail(vec![3, 7]), merged]);
         looked.choice = Arc::default();
         let tokens = looked.tokens();
-        assert_eq!(tokens.iter().map(|t| t.part).collect::<Vec<_>>(), [Part::Class, Part::Thumbnail, Part::Map]);
+        assert_eq!(
+            tokens.iter().map(|t| t.part).collect::<Vec<_>>(),
+            [TokenPart::Class, TokenPart::Thumbnail, TokenPart::Map]
+        );
         assert_eq!(tokens[2].patches, [[0, 0, 1, 1], [3, 5, 4, 6]]);
         assert!(tokens[0].patches.is_empty() && tokens[1].patches.is_empty());
     }

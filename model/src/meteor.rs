@@ -186,7 +186,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::load::Role;
+    use crate::load::ParameterRole;
 
     fn tensor(values: &[f32], columns: usize) -> Tensor<2> {
         let data = TensorData::new(values.to_vec(), [values.len() / columns, columns]);
@@ -203,7 +203,7 @@ mod tests {
         let listed = load.listed();
         // Of each block three tensors, and seven per direction.
         assert_eq!(listed.len(), 1 + 2 * (3 + 2 * 7), "(got, expected)");
-        assert!(listed.iter().all(|tensor| tensor.role == Role::Exact));
+        assert!(listed.iter().all(|tensor| tensor.role == ParameterRole::Exact));
         for (name, expected) in [
             ("meteor.instruction.weight", vec![1024, 4096]),
             ("meteor.blocks.0.norm.weight", vec![1024]),

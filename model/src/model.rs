@@ -14,7 +14,7 @@ use crate::{
     config::{Config, TileConfig},
     decoder::Decoder,
     error::Error,
-    load::{Loader, Role},
+    load::{Loader, ParameterRole},
     network::Network,
     pace::Steps,
     picture::Picture,
@@ -98,7 +98,7 @@ impl Model {
         let own = checkpoint.prompter.generation().notes.iter();
         let notes = checkpoint.notes.iter().chain(own).cloned().chain(note).collect();
         // A matrix is cut where a binding is too small; all others must fit.
-        for parameter in checkpoint.needed().into_iter().filter(|parameter| parameter.role == Role::Exact) {
+        for parameter in checkpoint.needed().into_iter().filter(|parameter| parameter.role == ParameterRole::Exact) {
             let (name, need) = (&parameter.name, parameter.values().saturating_mul(4));
             let have = device.info.max_binding_size.min(device.info.max_buffer_size);
             if need > have {

@@ -6,6 +6,8 @@
 //! the decoders round differently. A damaged file is an error, also in the few cases where Pillow shows a part of it. Only
 //! invalid metadata is ignored.
 //!
+//! A PNG or JPEG above 100 megapixels, or above 16384 pixels per side, is scaled down while it is decoded (`large`).
+//!
 //! The `image` crate decodes all formats. Where it differs from Pillow, the module of the format rewrites the file first:
 //! it reads the metadata, and passes on a plain file that contains only the pixels.
 
@@ -13,24 +15,27 @@ mod bmp;
 mod gif;
 mod jpeg;
 mod kind;
+mod large;
 mod orientation;
 mod png;
 mod webp;
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use fovea_runtime::memory;
 
 use crate::error::Error;
 use kind::kind;
+use large::Bounds;
 use orientation::Metadata;
 
 /// Largest side of a picture, in pixels.
 pub const MAX_SIDE: usize = 16_384;
-/// Largest number of pixels of a picture: enough for the 108 megapixels of a phone.
+/// Largest number of pixels of a picture: enough for the 108 megapixels of a phone. A larger PNG or JPEG is scaled down.
 pub const MAX_PIXELS: u64 = 128_000_000;
 /// Largest buffer that decoding may allocate, in bytes.
 const MAX_BYTES: u64 = 512 << 20;
@@ -49,7 +54,7 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, Error> {
 }
 
 /// The decoder's error as [`Error::Picture`].
-fn broken(format: ImageFormat, error: &ImageError) -> Error {
+fn broken(format: ImageFormat, error: &dyn Display) -> Error {
     Error::Picture(format!(
         "expected a whole {format:?} picture, got a broken or truncated one ({error}); save it again"
     ))
@@ -93,23 +98,37 @@ fn pixels(format: ImageFormat, bytes: &[u8]) -> Result<DynamicImage, Error> {
         ));
     }
     // Three buffers can exist at once: the decoder's output, the same as RGB, and the rotated RGB.
-    let need = decoder.total_bytes() + 6 * u64::from(width) * u64::from(height);
-    if let Some(have) = memory::host_available().filter(|have| need > *have) {
-        let what = format!("a picture of {width}x{height}");
-        let hint = "shrink the picture, or free memory".to_owned();
-        return Err(fovea_runtime::Error::OutOfMemory { what, need, have, hint }.into());
-    }
+    check_memory(width, height, decoder.total_bytes() + 6 * u64::from(width) * u64::from(height))?;
     DynamicImage::from_decoder(decoder).map_err(|error| broken(format, &error))
+}
+
+/// Checks that the host has the memory to decode a picture, in bytes.
+fn check_memory(width: u32, height: u32, need: u64) -> Result<(), Error> {
+    let Some(have) = memory::host_available().filter(|have| need > *have) else { return Ok(()) };
+    let what = format!("a picture of {width}x{height}");
+    let hint = "shrink the picture, or free memory".to_owned();
+    Err(fovea_runtime::Error::OutOfMemory { what, need, have, hint }.into())
 }
 
 impl Picture {
     /// Decodes a file. Its content determines the format, not its name.
     ///
+    /// A PNG or JPEG above 100 megapixels or 16384 pixels per side, up to 1 gigapixel and 65535 pixels per side, is scaled
+    /// down by an integer `n`, to at most 64 megapixels and 16384 pixels per side. This needs at most 400 MB besides the file
+    /// and one copy of it. PNG: `n` is the smallest possible number; each pixel is the mean of `n` x `n` pixels (fewer at the
+    /// right and bottom edge), rounded to the nearest integer, halves up. JPEG: `n` is 2, 4 or 8; the pixels come from an
+    /// inverse DCT of `8 / n` x `8 / n` coefficients, which is close to that mean but not equal.
+    ///
     /// # Errors
     /// [`Error::Picture`] if the format is unknown, if the file is broken or truncated, or if the picture is empty, exceeds
-    /// 16384 pixels per side or 128 megapixels, or needs more than 512 MiB when decoded;
+    /// these limits (interlaced PNG, progressive or CMYK JPEG and other formats: 16384 pixels per side or 128 megapixels), or
+    /// needs more than 512 MiB when decoded (a PNG that is scaled down: more than 4 GiB of pixels in the file);
     /// [`fovea_runtime::Error::OutOfMemory`] if the host has less free memory than it needs.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        Self::decode_within(bytes, Bounds::USUAL)
+    }
+
+    fn decode_within(bytes: &[u8], bounds: Bounds) -> Result<Self, Error> {
         if bytes.is_empty() {
             return refuse("expected a picture, got an empty file; choose another file");
         }
@@ -122,8 +141,8 @@ impl Picture {
             }
         };
         let (metadata, rgb) = match format {
-            ImageFormat::Png => (png::metadata(bytes), to_rgb(pixels(format, &png::plain(bytes))?)),
-            ImageFormat::Jpeg => (jpeg::metadata(bytes), jpeg_pixels(bytes)?),
+            ImageFormat::Png => (png::metadata(bytes), png_pixels(bytes, bounds)?),
+            ImageFormat::Jpeg => (jpeg::metadata(bytes), jpeg_pixels(bytes, bounds)?),
             ImageFormat::WebP => (webp::metadata(bytes), webp_pixels(bytes)?),
             ImageFormat::Gif => (Metadata::default(), gif_pixels(bytes)?),
             _ => (Metadata::default(), bmp_pixels(bytes)?),
@@ -169,8 +188,17 @@ impl Picture {
     }
 }
 
+/// The pixels of a PNG, without its metadata.
+fn png_pixels(bytes: &[u8], bounds: Bounds) -> Result<RgbImage, Error> {
+    let plain = png::plain(bytes);
+    match large::scaled_png(&plain, bounds)? {
+        Some(scaled) => Ok(scaled),
+        None => Ok(to_rgb(pixels(ImageFormat::Png, &plain)?)),
+    }
+}
+
 /// The pixels of a JPEG, after its colour space has been made explicit.
-fn jpeg_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
+fn jpeg_pixels(bytes: &[u8], bounds: Bounds) -> Result<RgbImage, Error> {
     if !jpeg::is_whole(bytes) {
         return refuse("expected a whole Jpeg picture, got a truncated one (no end marker); save it again");
     }
@@ -178,7 +206,10 @@ fn jpeg_pixels(bytes: &[u8]) -> Result<RgbImage, Error> {
         return refuse(format!("expected a common Jpeg picture, got one with {obstacle}; save it again"));
     }
     let explicit = jpeg::with_color_space(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned);
-    Ok(to_rgb(pixels(ImageFormat::Jpeg, &explicit)?))
+    match large::scaled_jpeg(&explicit, bounds)? {
+        Some(scaled) => Ok(scaled),
+        None => Ok(to_rgb(pixels(ImageFormat::Jpeg, &explicit)?)),
+    }
 }
 
 /// The first frame of a WebP on its canvas, which is black outside the frame.
@@ -244,22 +275,18 @@ fn to_rgb(decoded: DynamicImage) -> RgbImage {
     let (width, height) = (decoded.width(), decoded.height());
     let high = |value: u16| (value >> 8) as u8;
     let clip = |value: u16| value.min(255) as u8;
-    let rgb: Vec<u8> = match decoded {
-        DynamicImage::ImageRgba8(pixels) => pixels.pixels().flat_map(|p| [p[0], p[1], p[2]]).collect(),
-        DynamicImage::ImageLuma8(pixels) => pixels.pixels().flat_map(|p| [p[0]; 3]).collect(),
-        DynamicImage::ImageLumaA8(pixels) => pixels.pixels().flat_map(|p| [p[0]; 3]).collect(),
-        DynamicImage::ImageLuma16(pixels) => pixels.pixels().flat_map(|p| [clip(p[0]); 3]).collect(),
-        DynamicImage::ImageLumaA16(pixels) => pixels.pixels().flat_map(|p| [high(p[0]); 3]).collect(),
-        DynamicImage::ImageRgb16(pixels) => {
-            pixels.pixels().flat_map(|p| [high(p[0]), high(p[1]), high(p[2])]).collect()
-        }
-        DynamicImage::ImageRgba16(pixels) => {
-            pixels.pixels().flat_map(|p| [high(p[0]), high(p[1]), high(p[2])]).collect()
-        }
+    let rgb: Vec<[u8; 3]> = match decoded {
+        DynamicImage::ImageRgba8(pixels) => pixels.pixels().map(|p| [p[0], p[1], p[2]]).collect(),
+        DynamicImage::ImageLuma8(pixels) => pixels.pixels().map(|p| [p[0]; 3]).collect(),
+        DynamicImage::ImageLumaA8(pixels) => pixels.pixels().map(|p| [p[0]; 3]).collect(),
+        DynamicImage::ImageLuma16(pixels) => pixels.pixels().map(|p| [clip(p[0]); 3]).collect(),
+        DynamicImage::ImageLumaA16(pixels) => pixels.pixels().map(|p| [high(p[0]); 3]).collect(),
+        DynamicImage::ImageRgb16(pixels) => pixels.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2])]).collect(),
+        DynamicImage::ImageRgba16(pixels) => pixels.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2])]).collect(),
         // RGB8 is unchanged. None of the five formats has floats.
         other => return other.into_rgb8(),
     };
-    RgbImage::from_raw(width, height, rgb).expect("three bytes per pixel")
+    RgbImage::from_raw(width, height, rgb.into_flattened()).expect("three bytes per pixel")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::{
     checkpoint::{Checkpoint, Outline},
     config::{Config, TileConfig},
     grid::{Grid, Newline, Thumbnail},
-    load::{Parameter, Role},
+    load::{Parameter, ParameterRole},
     storage::{Storage, Stored},
 };
 use fovea_runtime::{Scale, network_ops::Format, weights::Weights};
@@ -94,7 +94,7 @@ impl Plan {
     ) -> Self {
         let bytes = |p: &Parameter| match (p.role, format(p)) {
             (_, Some(format)) => (p.shape[0] as u64).saturating_mul(format.row_bytes(p.width())),
-            (Role::Exact, _) => p.values().saturating_mul(4),
+            (ParameterRole::Exact, _) => p.values().saturating_mul(4),
             _ => p.values().saturating_mul(storage.floats.size() as u64),
         };
         let weight_bytes = needed.iter().map(bytes).fold(0, u64::saturating_add);
@@ -163,7 +163,7 @@ impl Plan {
 /// The bits per code of most values in the layers of the text model; None where most are stored as floats.
 pub(crate) fn stored_bits(needed: &[Parameter], weights: &Weights) -> Option<u32> {
     let mut counts = [(None, 0), (Some(8), 0), (Some(4), 0)];
-    for parameter in needed.iter().filter(|parameter| parameter.role == Role::Layer) {
+    for parameter in needed.iter().filter(|parameter| parameter.role == ParameterRole::Layer) {
         let bits = weights.format(&parameter.name).map(|format| format.bits);
         counts.iter_mut().filter(|(of, _)| *of == bits).for_each(|(_, count)| *count += parameter.values());
     }
@@ -247,8 +247,12 @@ mod tests {
         });
         let config = Config::from_json(&json).expect("a config");
         let tiles = TileConfig::anyres(256, vec![(2560, 2560)]);
-        let needed =
-            [Parameter { name: "w".into(), shape: vec![1 << 24, 1 << 24, 1 << 24], role: Role::Float, with: None }];
+        let needed = [Parameter {
+            name: "w".into(),
+            shape: vec![1 << 24, 1 << 24, 1 << 24],
+            role: ParameterRole::Float,
+            with: None,
+        }];
         let plan = Plan::of(&config, &tiles, false, &needed, &|_| None, None, &Storage::F32);
         assert_eq!((plan.weight_bytes, plan.peak_bytes()), (u64::MAX, u64::MAX), "bytes (got, expected)");
         assert_eq!(plan.full.kv_cache, u64::MAX, "KV cache (got, expected)");

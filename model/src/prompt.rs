@@ -1,13 +1,18 @@
-//! Tokenizes questions and detokenizes answers. Input: a question. Output: the token ids around the pictures.
+//! Tokenizes messages and detokenizes answers. Input: messages. Output: the token ids around the pictures.
 //! Source: `processing_utils.py` in Hugging Face's transformers 5.24.
 //!
 //! Template, special tokens and stop ids come from the checkpoint. The post-processor of the tokenizer adds its tokens,
-//! such as BOS, around the whole prompt, unless the prompt already starts with `bos_token`. The question is always text: a
-//! special token that is spelled in it never becomes that token.
+//! such as BOS, around the whole prompt, unless the prompt already starts with `bos_token`. What is said is always text: a
+//! special token that is spelled in a message never becomes that token.
 
-use std::{borrow::Cow, collections::HashSet, sync::OnceLock};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    iter::zip,
+    sync::OnceLock,
+};
 
-use fovea_templates::ChatTemplate;
+use fovea_templates::{self as templates, ChatTemplate};
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
@@ -16,40 +21,53 @@ use crate::{
     error::Error,
     generation::Generation,
     grid::{Grid, Thumbnail},
+    messages::{Message, Messages, Part},
 };
 
-/// Longest question, in bytes. A longer one is an error before it is tokenized.
-const LONGEST_QUESTION: usize = 1 << 20;
-/// Replaces the question where it must be tokenized separately. A private-use character.
-const PLACEHOLDER: &str = "\u{e000}";
+/// Longest texts of all messages together, in bytes. Longer ones are an error before they are tokenized.
+const LONGEST: usize = 1 << 20;
+/// Characters that replace a text which must be tokenized separately: those for private use.
+const PLACEHOLDERS: std::ops::RangeInclusive<char> = '\u{e000}'..='\u{f8ff}';
 
-/// Token ids of a question around the pictures.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Token ids of messages around the pictures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompt {
     /// Ids with each place of a picture as one id.
     pub ids: Vec<u32>,
-    /// Indices of these places in `ids`, rising: one per picture, in SmolVLM one per tile. There is at least one.
+    /// Indices of these places in `ids`, rising: one per picture, in SmolVLM one per tile.
     pub places: Vec<usize>,
+    /// Number of ids before those that only the question has, and that are after all places.
+    asked_at: usize,
+    /// Number of ids before the question. Less than `asked_at` if its text begins before a picture.
+    question_at: usize,
 }
 
 impl Prompt {
-    /// Ids up to the last place, included: the text that cannot see all pictures.
+    /// Ids that are kept for the next question: all places, and the messages before the question.
     pub fn lead(&self) -> &[u32] {
-        &self.ids[..self.text_at()]
+        &self.ids[..self.asked_at]
     }
 
-    /// Ids after the last place: the text that can see all pictures.
+    /// Ids after [`Prompt::lead`]. Not empty.
     pub fn after(&self) -> &[u32] {
-        &self.ids[self.text_at()..]
+        &self.ids[self.asked_at..]
+    }
+
+    /// Ids of the question: the text after the last place that no earlier message has. If text of the question comes before
+    /// a picture, it is included, and the places are not.
+    pub fn question(&self) -> Vec<u32> {
+        (self.question_at..self.ids.len()).filter(|at| !self.places.contains(at)).map(|at| self.ids[at]).collect()
+    }
+
+    /// The row at which the question begins. `counts`: the number of rows of each place.
+    pub(crate) fn question_row(&self, counts: &[usize]) -> usize {
+        let before = self.places.partition_point(|&place| place < self.question_at);
+        self.question_at - before + counts.iter().take(before).sum::<usize>()
     }
 
     /// Number of ids of text.
     pub fn text_tokens(&self) -> usize {
         self.ids.len() - self.places.len()
-    }
-
-    fn text_at(&self) -> usize {
-        self.places.last().map_or(0, |last| last + 1)
     }
 }
 
@@ -65,12 +83,25 @@ enum Marker {
 /// The spelling of a picture in the conversations of the original LLaVA.
 const IMAGE: &str = "<image>";
 
-/// A part of a prompt: text of the template, or the question.
+/// A part of a prompt.
 #[derive(Clone, Copy)]
 enum Piece<'a> {
+    /// Text of the template, and texts of messages without the spelling of a special token.
     Template(&'a str),
-    /// Special tokens that are spelled in it stay text.
+    /// A text of a message. Special tokens that are spelled in it stay text.
     Typed(&'a str),
+}
+
+/// Messages as the template prints them.
+struct Rendered {
+    /// With a placeholder in place of each text of `typed`.
+    template: String,
+    /// Placeholders and their texts, as the template prints them.
+    typed: HashMap<char, String>,
+    /// The placeholders of the last message.
+    asked: Vec<char>,
+    /// Whether the post-processor of the tokenizer adds its tokens.
+    post_process: bool,
 }
 
 /// Tokenizer, chat template and stop ids of one checkpoint.
@@ -82,6 +113,8 @@ pub struct Prompter {
     /// Ids of special tokens, which are not part of the decoded text.
     special: HashSet<u32>,
     template: ChatTemplate,
+    /// Whether the template reads a message without a picture as a text.
+    texts_alone: bool,
     /// The token that a template may write at the start itself.
     bos: Option<String>,
     generation: Generation,
@@ -127,18 +160,20 @@ impl Prompter {
         let generation = Generation::read(generation, whole, &special, |token| tokenizer.token_to_id(token))?;
         let bos = special.get("bos_token").and_then(Value::as_str).map(str::to_owned);
         let template = ChatTemplate::new(template, special).map_err(|why| template_error(why.to_string()))?;
-        let prompter = Self {
+        let mut prompter = Self {
             tokenizer,
             verbatim: OnceLock::new(),
             added,
             special: left_out,
             template,
+            texts_alone: false,
             bos,
             generation,
             image_token,
             marker,
             allowed,
         };
+        prompter.texts_alone = prompter.needs_texts();
         // Detects a template that cannot be rendered or has no picture now, and not at the first question.
         prompter.encode("?", &[Grid::default()])?;
         Ok(prompter)
@@ -172,7 +207,7 @@ impl Prompter {
     /// # Errors
     /// [`Error::Tokenizer`] if the template or the tokenizer fails.
     pub fn bos(&self) -> Result<Option<(u32, &'static str)>, Error> {
-        let text = self.render("?", 1)?;
+        let text = self.print(&Messages::from("?").placed(1)?, true)?;
         if let Some(bos) = self.bos.as_ref().filter(|bos| text.starts_with(bos.as_str())) {
             return Ok(self.tokenizer.token_to_id(bos).map(|id| (id, "template")));
         }
@@ -188,64 +223,169 @@ impl Prompter {
         &self.allowed
     }
 
-    /// One user turn with `pictures` and then `question`, ready to be answered.
+    /// Messages with `pictures`, ready to be answered.
     ///
-    /// The rendered template is tokenized as a whole. A question that contains the spelling of an added token is tokenized
+    /// The rendered template is tokenized as a whole. A text that contains the spelling of an added token is tokenized
     /// separately, with special tokens read as text. The tokens of the post-processor are added once, around everything.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if the template fails or does not contain each picture exactly once; [`Error::Option`] for a
-    /// question of more than 1 MiB.
-    pub fn encode(&self, question: &str, pictures: &[Grid]) -> Result<Prompt, Error> {
-        if question.len() > LONGEST_QUESTION {
-            return Err(Error::Option {
-                option: "the question",
-                expected: format!("at most {LONGEST_QUESTION} bytes"),
-                got: question.len().to_string(),
-            });
+    /// [`Error::Tokenizer`] if the template fails or does not contain each picture exactly once; [`Error::Option`] for
+    /// messages that cannot be asked, and for more than 1 MiB of text.
+    pub fn encode(&self, messages: impl Into<Messages>, pictures: &[Grid]) -> Result<Prompt, Error> {
+        let messages = messages.into();
+        let bytes: usize = messages.0.iter().map(|message| message.text().len()).sum();
+        if bytes > LONGEST {
+            let (expected, got) = (format!("at most {LONGEST} bytes"), bytes.to_string());
+            return Err(Error::Option { option: "messages", expected, got });
         }
-        let rendered = self.render(question, pictures.len())?;
-        let post_process = !self.bos.as_ref().is_some_and(|bos| rendered.starts_with(bos.as_str()));
-        let separate = self.added.iter().any(|token| question.contains(token.as_str()))
-            || matches!(self.marker, Marker::Cut) && question.contains(IMAGE);
-        let (template, question) = if separate { self.around(question, pictures.len())? } else { (rendered, question) };
-        let expanded = self.expanded(&template, pictures);
-        let pieces = match expanded.split_once(PLACEHOLDER).filter(|_| separate) {
-            _ if !separate => vec![Piece::Template(&expanded)],
-            Some((before, after)) if !after.contains(PLACEHOLDER) => {
-                vec![Piece::Template(before), Piece::Typed(question), Piece::Template(after)]
-            }
-            _ => {
-                let times = expanded.matches(PLACEHOLDER).count();
-                return Err(template_error(format!("expected the question once, got it {times} times")));
-            }
-        };
-        let ids = match self.marker {
-            Marker::Token { .. } => self.ids(&pieces, post_process)?,
-            Marker::Cut => self.ids_of_parts(&pieces, post_process)?,
-        };
+        let messages = messages.placed(pictures.len())?;
+        let ids = self.tokens(&messages, pictures, true)?;
         let places: Vec<usize> = (0..ids.len()).filter(|&i| ids[i] == self.image_token).collect();
         let expected: usize = pictures.iter().map(|grid| self.places_of(grid)).sum();
-        if places.len() != expected || expected == 0 {
+        if places.len() != expected {
             return Err(template_error(self.wrong_count(expected, places.len())));
         }
-        let prompt = Prompt { ids, places };
-        if prompt.after().is_empty() {
+        // Without a picture the first token takes its place: what is kept for the next question is never empty.
+        let seen = places.last().map_or(1, |last| last + 1);
+        if seen >= ids.len() {
             return Err(template_error("expected text after the picture, got none".into()));
         }
-        Ok(prompt)
+        let mixed = messages.0.last().is_some_and(Message::begins_with_text);
+        let own = if messages.0.len() == 1 && !mixed { 0 } else { self.shared(messages, pictures, &ids) };
+        let asked_at = own.clamp(seen, ids.len() - 1);
+        Ok(Prompt { asked_at, question_at: if mixed { own.min(asked_at) } else { asked_at }, ids, places })
     }
 
-    /// The rendered template with the placeholder in place of the question, and the question as the template prints it: many
-    /// templates trim it.
-    fn around<'a>(&self, question: &'a str, pictures: usize) -> Result<(String, &'a str), Error> {
-        let template = self.render(PLACEHOLDER, pictures)?;
-        let trims = !self.render(&format!(" {PLACEHOLDER} "), pictures)?.contains(&format!(" {PLACEHOLDER} "));
-        Ok((template, if trims { question.trim() } else { question }))
+    /// Number of ids at the start of `ids` that depend on the earlier messages only: those that the earlier messages have
+    /// alone, and that stay with another question. A template may refuse the earlier messages alone, or leave them out.
+    fn shared(&self, mut messages: Messages, pictures: &[Grid], ids: &[u32]) -> usize {
+        let same = |other: Result<Vec<u32>, Error>| {
+            zip(other.unwrap_or_default(), ids).take_while(|(other, own)| other == *own).count()
+        };
+        let Some(mut last) = messages.0.pop() else { return 0 };
+        let earlier = if messages.0.is_empty() { ids.len() } else { same(self.tokens(&messages, pictures, false)) };
+        let texts = last.content.iter_mut().filter(|part| matches!(part, Part::Text(_)));
+        texts.for_each(|part| *part = Part::Text(PLACEHOLDERS.start().to_string()));
+        messages.push(last);
+        earlier.min(same(self.tokens(&messages, pictures, true)))
     }
 
-    fn render(&self, question: &str, pictures: usize) -> Result<String, Error> {
-        self.template.render(question, pictures).map_err(|why| template_error(why.to_string()))
+    /// The ids of messages, with the generation prompt if `prompt` is set.
+    fn tokens(&self, messages: &Messages, pictures: &[Grid], prompt: bool) -> Result<Vec<u32>, Error> {
+        let Rendered { template, typed, asked, post_process } = self.rendered(messages, prompt)?;
+        let expanded = self.expanded(&template, pictures);
+        let (mut pieces, mut printed) = (Vec::new(), HashSet::new());
+        let mut rest = &*expanded;
+        while let Some((at, placeholder)) = rest.char_indices().find(|(_, c)| is_placeholder(&typed, *c)) {
+            pieces.push(Piece::Template(&rest[..at]));
+            pieces.extend(typed.get(&placeholder).map(|text| Piece::Typed(text)));
+            printed.insert(placeholder);
+            rest = &rest[at + placeholder.len_utf8()..];
+        }
+        pieces.push(Piece::Template(rest));
+        // A template may leave out an earlier message, and may print one twice.
+        if asked.iter().any(|placeholder| !printed.contains(placeholder)) {
+            return Err(template_error("expected the question in the prompt, got a prompt without it".into()));
+        }
+        match self.marker {
+            Marker::Token { .. } => self.ids(&pieces, post_process),
+            Marker::Cut => self.ids_of_parts(&pieces, post_process),
+        }
+    }
+
+    /// The messages as the template prints them. A text that contains the spelling of an added token is replaced.
+    fn rendered(&self, messages: &Messages, prompt: bool) -> Result<Rendered, Error> {
+        let plain = self.print(messages, prompt)?;
+        let separate = self.separate(messages);
+        let begins = |text: &str| self.bos.as_ref().is_some_and(|bos| text.starts_with(bos.as_str()));
+        if !separate.contains(&true) {
+            let post_process = !begins(&plain);
+            return Ok(Rendered { template: plain, typed: HashMap::new(), asked: Vec::new(), post_process });
+        }
+        let used: HashSet<char> = plain.chars().filter(|c| PLACEHOLDERS.contains(c)).collect();
+        let mut free = PLACEHOLDERS.filter(|c| !used.contains(c));
+        let mut typed = HashMap::new();
+        let mut asked = Vec::new();
+        let mut replaced = messages.clone();
+        for (message, separate) in zip(&mut replaced.0, separate) {
+            // In the end those of the question.
+            asked.clear();
+            for part in &mut message.content {
+                if let Part::Text(text) = part
+                    && separate
+                    && !text.trim().is_empty()
+                {
+                    let few = || template_error("expected fewer texts with the spelling of a special token".into());
+                    let placeholder = free.next().ok_or_else(few)?;
+                    asked.push(placeholder);
+                    typed.insert(placeholder, std::mem::replace(text, placeholder.into()));
+                }
+            }
+        }
+        let template = self.print(&replaced, prompt)?;
+        // Many templates trim texts: with a character around them that is trimmed like a space, but that no template has.
+        const AROUND: char = '\u{b}';
+        for part in replaced.0.iter_mut().flat_map(|message| &mut message.content) {
+            if let Part::Text(text) = part
+                && text.chars().next().is_some_and(|c| is_placeholder(&typed, c))
+            {
+                *text = format!("{AROUND}{text}{AROUND}");
+            }
+        }
+        let around = self.print(&replaced, prompt)?;
+        let is_whole = |(at, c): &(usize, char)| {
+            around[..*at].ends_with(AROUND) && around[at + c.len_utf8()..].starts_with(AROUND)
+        };
+        let found = around.char_indices().filter(|(_, c)| is_placeholder(&typed, *c));
+        let whole: HashSet<char> = found.filter(is_whole).map(|(_, c)| c).collect();
+        for (placeholder, text) in &mut typed {
+            if !whole.contains(placeholder) {
+                *text = text.trim().to_owned();
+            }
+        }
+        let post_process = !begins(&template);
+        Ok(Rendered { template, typed, asked, post_process })
+    }
+
+    /// For each message whether its texts are tokenized separately: they contain the spelling of an added token, also across
+    /// its parts, because a template may print these one after another.
+    fn separate(&self, messages: &Messages) -> Vec<bool> {
+        let spells = |text: &str| {
+            self.added.iter().any(|token| text.contains(token.as_str()))
+                || matches!(self.marker, Marker::Cut) && text.contains(IMAGE)
+        };
+        let joined = |texts: &mut dyn Iterator<Item = &str>| {
+            let (whole, trimmed): (String, String) = texts.map(|text| (text, text.trim())).unzip();
+            spells(&whole) || spells(&trimmed)
+        };
+        let each: Vec<bool> = messages.0.iter().map(|message| joined(&mut message.texts())).collect();
+        // Across messages: only a template without any text between two of them prints these so.
+        let rest = zip(&messages.0, &each).flat_map(|(message, &separate)| {
+            let gap = separate.then_some("\n");
+            message.texts().filter(move |_| !separate).chain(gap)
+        });
+        if joined(&mut rest.into_iter()) { vec![true; each.len()] } else { each }
+    }
+
+    fn print(&self, messages: &Messages, prompt: bool) -> Result<String, Error> {
+        let messages: Vec<_> = messages.0.iter().map(|message| printed(message, self.texts_alone)).collect();
+        self.template.render(&messages, prompt).map_err(|why| template_error(why.to_string()))
+    }
+
+    /// Whether the template needs a message without a picture as a text, not as a list of one text: with a list it fails, or
+    /// prints the list.
+    fn needs_texts(&self) -> bool {
+        let question = |pictures| Messages::from("?").placed(pictures).unwrap_or_default().0;
+        let later = vec![Message::assistant("a"), Message::user("b")];
+        let whole = [question(1), later].concat();
+        let system = [vec![Message::system("c")], whole.clone()].concat();
+        let good = |messages: &[Message], texts_alone| {
+            let messages: Vec<_> = messages.iter().map(|message| printed(message, texts_alone)).collect();
+            self.template.render(&messages, true).is_ok_and(|text| !text.contains("'type': 'text'"))
+        };
+        let cases = [&whole, &system];
+        let (lists, texts) = (cases.map(|case| good(case, false)), cases.map(|case| good(case, true)));
+        zip(lists, texts).all(|(list, text)| text || !list) && texts != lists
     }
 
     /// The number of places that a picture has in the prompt.
@@ -464,6 +604,25 @@ impl Detokenizer<'_> {
     fn window(&self) -> Result<String, Error> {
         self.prompter.decode(&self.ids[self.start..])
     }
+}
+
+/// A message for the template; without a picture as a text, if `texts_alone` is set.
+fn printed(message: &Message, texts_alone: bool) -> templates::Message<'_> {
+    let content = if texts_alone && message.pictures() == 0 {
+        templates::Content::Text(message.text())
+    } else {
+        let parts = message.content.iter().map(|part| match part {
+            Part::Picture => templates::Part::Image,
+            Part::Text(text) => templates::Part::Text(text),
+        });
+        templates::Content::Parts(parts.collect())
+    };
+    templates::Message { role: message.role.name(), content }
+}
+
+/// Whether a text is replaced by this character.
+fn is_placeholder(typed: &HashMap<char, String>, c: char) -> bool {
+    PLACEHOLDERS.contains(&c) && typed.contains_key(&c)
 }
 
 /// The picture's id and how prompts refer to it.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use burn::tensor::DType;
 use fovea_runtime::network_ops::Format;
 
-use crate::load::{Parameter, Role};
+use crate::load::{Parameter, ParameterRole};
 
 /// How the matrices are stored on the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,12 +139,14 @@ impl Storage {
     }
 
     /// The format of codes for a matrix of `role` with rows of `width` values; None: floats. `file` is the format in the file.
-    pub(crate) fn format(&self, role: Role, file: Option<Format>, width: usize) -> Option<Format> {
+    pub(crate) fn format(&self, role: ParameterRole, file: Option<Format>, width: usize) -> Option<Format> {
         let file = file.filter(|_| self.native);
         let format = match (self.stored, role) {
-            (Stored::F32 | Stored::F16, _) | (_, Role::Exact | Role::Float) => return None,
-            (_, Role::Table) | (Stored::Q8, Role::Layer) => file.unwrap_or(Format::Q8),
-            (Stored::Q4, Role::Layer) => file.filter(|file| file.bits == 4 || self.mixed).unwrap_or(Format::Q4),
+            (Stored::F32 | Stored::F16, _) | (_, ParameterRole::Exact | ParameterRole::Float) => return None,
+            (_, ParameterRole::Table) | (Stored::Q8, ParameterRole::Layer) => file.unwrap_or(Format::Q8),
+            (Stored::Q4, ParameterRole::Layer) => {
+                file.filter(|file| file.bits == 4 || self.mixed).unwrap_or(Format::Q4)
+            }
         };
         format.fits(width).then_some(format)
     }
@@ -178,21 +180,26 @@ mod tests {
     fn a_file_decides_where_it_loses_nothing() {
         let [m4, g16] = [Format { minimum: true, ..Format::Q4 }, Format { group: 16, ..Format::Q8 }];
         let of = |stored, role, file, mixed| Storage::usual(stored, mixed).format(role, file, 4096);
-        assert_eq!(of(Stored::F16, Role::Layer, Some(m4), false), None);
-        assert_eq!(of(Stored::Q8, Role::Layer, None, false), Some(Format::Q8));
-        assert_eq!(of(Stored::Q8, Role::Layer, Some(m4), false), Some(m4)); // 8 bits would add nothing
-        assert_eq!(of(Stored::Q4, Role::Layer, Some(g16), false), Some(Format::Q4));
-        assert_eq!(of(Stored::Q4, Role::Layer, Some(g16), true), Some(g16));
-        assert_eq!(of(Stored::Q4, Role::Table, None, false), Some(Format::Q8));
-        assert_eq!(of(Stored::Q4, Role::Float, Some(m4), true), None);
+        assert_eq!(of(Stored::F16, ParameterRole::Layer, Some(m4), false), None);
+        assert_eq!(of(Stored::Q8, ParameterRole::Layer, None, false), Some(Format::Q8));
+        assert_eq!(of(Stored::Q8, ParameterRole::Layer, Some(m4), false), Some(m4)); // 8 bits would add nothing
+        assert_eq!(of(Stored::Q4, ParameterRole::Layer, Some(g16), false), Some(Format::Q4));
+        assert_eq!(of(Stored::Q4, ParameterRole::Layer, Some(g16), true), Some(g16));
+        assert_eq!(of(Stored::Q4, ParameterRole::Table, None, false), Some(Format::Q8));
+        assert_eq!(of(Stored::Q4, ParameterRole::Float, Some(m4), true), None);
         let q4 = Storage::usual(Stored::Q4, true);
-        assert_eq!(q4.format(Role::Layer, None, 48), None); // no whole groups
-        assert_eq!(Storage { native: false, ..q4 }.format(Role::Layer, Some(g16), 4096), Some(Format::Q4));
+        assert_eq!(q4.format(ParameterRole::Layer, None, 48), None); // no whole groups
+        assert_eq!(Storage { native: false, ..q4 }.format(ParameterRole::Layer, Some(g16), 4096), Some(Format::Q4));
     }
 
     #[test]
     fn a_pair_that_is_joined_row_by_row_has_one_format() {
-        let gate = Parameter { name: "gate".into(), shape: vec![64, 4096], role: Role::Layer, with: Some("up".into()) };
+        let gate = Parameter {
+            name: "gate".into(),
+            shape: vec![64, 4096],
+            role: ParameterRole::Layer,
+            with: Some("up".into()),
+        };
         let storage = Storage::usual(Stored::Q4, true);
         let g16 = Format { group: 16, ..Format::Q8 };
         assert_eq!(storage.format_of(&gate, &|_| Some(g16)), Some(g16));

@@ -4,6 +4,8 @@
 use burn::tensor::{Tensor, activation::softmax};
 use fovea_runtime::network_ops::Heads;
 
+use crate::focus::bytes;
+
 /// What a compression reads of the vision tower.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -54,6 +56,13 @@ impl Taps {
         if !tap.keys.is_empty() {
             self.keys = Some(Tensor::cat(tap.keys, 0));
         }
+    }
+
+    /// Bytes of all tensors.
+    pub(crate) fn bytes(&self) -> u64 {
+        let attention: u64 = self.attention.iter().map(|(_, attention)| bytes(attention)).sum();
+        let keys = self.keys.as_ref().map_or(0, bytes) + self.hidden.as_ref().map_or(0, bytes);
+        attention + keys + self.class_hidden.as_ref().map_or(0, bytes)
     }
 
     /// The attention of layer `layer`, (tiles, patches).

@@ -13,7 +13,7 @@ use crate::{
     config::{Activation, Config, VisionConfig},
     error::Error,
     linear::Linear,
-    load::{Loader, Role},
+    load::{Loader, ParameterRole},
     names::Names,
     norm::Norm,
     pace::{Pace, Progress, Steps},
@@ -79,7 +79,7 @@ impl VisionTower {
                         &["q_proj", "k_proj", "v_proj"].map(|p| (name(&format!("self_attn.{p}")), d)),
                         d,
                         true,
-                        Role::Float,
+                        ParameterRole::Float,
                     )
                     .await?,
                 out_proj: load.linear(&name("self_attn.out_proj"), d, d, true).await?,

@@ -6,13 +6,14 @@ use clap::{Args, Parser, Subcommand};
 use fovea_eval::EvalArgs;
 use fovea_model::{AskOptions, Compression, Pick, Precision};
 use fovea_runtime::{DeviceChoice, hub_cache::Repository};
+use fovea_serve::ServeArgs;
 use fovea_terminal::{
     failure::Failure,
     logging::Verbosity,
     options::{LoadArgs, compress_help, compression, device, named, whole},
 };
 
-use crate::batch::Shard;
+use crate::{batch::Shard, chat};
 
 /// The end of `fovea ask --help`.
 const NUMBERS: &str = "\
@@ -37,7 +38,17 @@ A line is one of
   {\"custom_id\": \"1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": ...}
 
 image is a path, a data URL, or a list of them. A path is relative to the folder of
-the input. All keys of both forms, and of the answers: docs/cli.md";
+the input. The options are for lines without such a key. All keys of both forms, and of
+the answers: docs/cli.md";
+
+/// The end of `fovea chat --help`.
+fn commands() -> String {
+    format!(
+        "A line is a question, or one of these commands:\n\n{}\n\nWhere standard input is not a terminal, each line is \
+         one question or command; the answers go to stdout.",
+        chat::help()
+    )
+}
 
 /// The end of `fovea pull --help`.
 const ENVIRONMENT: &str = "\
@@ -75,6 +86,11 @@ pub enum Command {
     /// Answer questions about a picture.
     #[command(after_long_help = NUMBERS)]
     Ask(AskArgs),
+    /// Talk about pictures: ask one question after another, at a prompt or from standard input.
+    #[command(after_long_help = commands())]
+    Chat(ChatArgs),
+    /// Answer HTTP requests in the form of OpenAI's chat completions.
+    Serve(ServeArgs),
     /// Answer a file of requests, one per line; a run that was stopped is resumed.
     #[command(after_long_help = REQUESTS)]
     Batch(BatchArgs),
@@ -120,17 +136,9 @@ pub struct AppArgs {
     pub device: Option<DeviceChoice>,
 }
 
-/// `fovea ask`.
+/// The model, and how it answers: the options that `ask`, `chat` and `batch` have in common.
 #[derive(Args)]
-pub struct AskArgs {
-    /// The picture: PNG, JPEG, WebP, GIF or BMP; - reads it from standard input.
-    pub image: PathBuf,
-    /// One more picture, which comes after the first one; may be repeated. Questions are then about all pictures.
-    #[arg(long = "and", value_name = "IMAGE")]
-    pub more: Vec<PathBuf>,
-    /// One or more questions; each is answered separately. A question that begins with a hyphen goes after --.
-    #[arg(required = true)]
-    pub questions: Vec<String>,
+pub struct AnswerArgs {
     /// A checkpoint of the LLaVA family: a folder, or a repository in the cache of the Hugging Face hub (ORG/NAME); without it the
     /// embedded demo checkpoint.
     #[arg(short, long, value_name = "DIR")]
@@ -164,35 +172,18 @@ pub struct AskArgs {
     /// generation_config.json.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f64>,
-    /// Print one JSON object per question on stdout.
-    #[arg(long)]
-    pub json: bool,
-    /// Write the attention overlay of the last question, as PNG, JPEG, WebP or BMP.
-    #[arg(long, value_name = "OUT.png")]
-    pub overlay: Option<PathBuf>,
 }
 
-impl AskArgs {
+impl AnswerArgs {
     /// # Errors
-    /// [`Failure::Usage`] where an option has no effect because of another, or does not fit the pictures.
+    /// [`Failure::Usage`] where an option has no effect because of another.
     pub fn check(&self) -> Result<(), Failure> {
-        let first = |given: &[(bool, &'static str)]| given.iter().find(|(given, _)| *given).map(|(_, name)| *name);
         let random =
             [(self.top_p.is_some(), "--top-p"), (self.top_k.is_some(), "--top-k"), (self.seed.is_some(), "--seed")];
-        if self.temperature == 0.0
-            && let Some(option) = first(&random)
-        {
-            return Err(Failure::Usage(format!("expected --temperature above 0 for {option}, got 0")));
-        }
-        let standard_input = |image: &PathBuf| image == Path::new("-");
-        if self.more.iter().chain([&self.image]).filter(|image| standard_input(image)).count() > 1 {
-            return Err(Failure::Usage("expected standard input (-) for one picture, got it for several".to_owned()));
-        }
-        if self.overlay.is_some() && !self.more.is_empty() {
-            let got = self.more.len() + 1;
-            return Err(Failure::Usage(format!("expected one picture for --overlay, got {got}")));
-        }
-        Ok(())
+        let given = random.iter().find(|(given, _)| *given && self.temperature == 0.0);
+        given.map_or(Ok(()), |(_, option)| {
+            Err(Failure::Usage(format!("expected --temperature above 0 for {option}, got 0")))
+        })
     }
 
     /// The options of every question.
@@ -213,6 +204,76 @@ impl AskArgs {
     }
 }
 
+/// `fovea ask`.
+#[derive(Args)]
+pub struct AskArgs {
+    /// The picture: PNG, JPEG, WebP, GIF or BMP, a file or an http(s) address; - reads it from standard input.
+    pub image: PathBuf,
+    /// One more picture, which comes after the first one; may be repeated. Questions are then about all pictures.
+    #[arg(long = "and", value_name = "IMAGE")]
+    pub more: Vec<PathBuf>,
+    /// One or more questions; each is answered separately. A question that begins with a hyphen goes after --.
+    #[arg(required = true)]
+    pub questions: Vec<String>,
+    /// The model, and how it answers.
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+    /// Print one JSON object per question on stdout.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the attention overlay of the last question, as PNG, JPEG, WebP or BMP.
+    #[arg(long, value_name = "OUT.png")]
+    pub overlay: Option<PathBuf>,
+}
+
+impl AskArgs {
+    /// # Errors
+    /// [`Failure::Usage`] where an option has no effect because of another, or does not fit the pictures.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.answer.check()?;
+        let standard_input = |image: &PathBuf| image == Path::new("-");
+        if self.more.iter().chain([&self.image]).filter(|image| standard_input(image)).count() > 1 {
+            return Err(Failure::Usage("expected standard input (-) for one picture, got it for several".to_owned()));
+        }
+        if self.overlay.is_some() && !self.more.is_empty() {
+            let got = self.more.len() + 1;
+            return Err(Failure::Usage(format!("expected one picture for --overlay, got {got}")));
+        }
+        Ok(())
+    }
+}
+
+/// `fovea chat`.
+#[derive(Args)]
+#[command(mut_arg("max_new_tokens", |arg| arg.default_value("512")))]
+pub struct ChatArgs {
+    /// The pictures: files or http(s) addresses of PNG, JPEG, WebP, GIF or BMP. Without one, the model reads text alone.
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// The model, and how it answers.
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+    /// The system message: instructions before the first question. Not every chat template has a place for it.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Do not read and write the file of the lines that were typed earlier.
+    #[arg(long)]
+    pub no_history: bool,
+}
+
+impl ChatArgs {
+    /// # Errors
+    /// [`Failure::Usage`] where an option has no effect because of another, or a picture is standard input.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.answer.check()?;
+        if self.images.iter().any(|image| image == Path::new("-")) {
+            let why = "expected files of pictures, got standard input (-), which has the questions".to_owned();
+            return Err(Failure::Usage(why));
+        }
+        Ok(())
+    }
+}
+
 /// `fovea batch`.
 #[derive(Args)]
 pub struct BatchArgs {
@@ -222,21 +283,9 @@ pub struct BatchArgs {
     /// The file of the answers, one line per request. If it exists, the run resumes after its last complete line.
     #[arg(value_name = "OUT.jsonl")]
     pub out: PathBuf,
-    /// As in `fovea ask`.
-    #[arg(short, long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// As in `fovea ask`.
-    #[arg(long, default_value = "auto", value_parser = device)]
-    pub device: DeviceChoice,
-    /// How the model is loaded.
+    /// The model, and how it answers lines without keys of their own.
     #[command(flatten)]
-    pub load: LoadArgs,
-    /// As in `fovea ask`, for lines without `compress`.
-    #[arg(long, value_name = "SPEC", value_parser = compression, long_help = compress_help())]
-    pub compress: Option<Compression>,
-    /// Largest number of tokens in an answer, for lines without their own.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole::<usize>, allow_negative_numbers = true)]
-    pub max_new_tokens: usize,
+    pub answer: AnswerArgs,
     /// Answer only share I of N equal shares of the lines: lines I, I + N, I + 2N and so on.
     #[arg(long, value_name = "I/N", value_parser = Shard::read)]
     pub shard: Option<Shard>,
@@ -248,17 +297,10 @@ pub struct BatchArgs {
     pub fail_on_error: bool,
 }
 
-impl BatchArgs {
-    /// The options of a line that sets none.
-    pub fn options(&self) -> AskOptions {
-        AskOptions { compression: self.compress.clone(), max_new_tokens: self.max_new_tokens, ..AskOptions::default() }
-    }
-}
-
 /// `fovea trace`.
 #[derive(Args)]
 pub struct TraceArgs {
-    /// The picture: PNG, JPEG, WebP, GIF or BMP; - reads it from standard input.
+    /// The picture: PNG, JPEG, WebP, GIF or BMP, a file or an http(s) address; - reads it from standard input.
     pub image: PathBuf,
     /// One more picture, which comes after the first one; may be repeated.
     #[arg(long = "and", value_name = "IMAGE")]
@@ -289,6 +331,10 @@ pub struct PullArgs {
     /// without it main.
     #[arg(value_name = "ORG/NAME[@REVISION]", value_parser = repository)]
     pub repository: Repository,
+    /// A GGUF file: its name, or its quantisation, such as Q4_K_M; may be given twice, for the text model and for its
+    /// mmproj file. Without it, safetensors are downloaded where the repository has them.
+    #[arg(long = "file", value_name = "NAME")]
+    pub files: Vec<String>,
     /// List the files with their sizes, and the free disk space; download nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -321,7 +367,7 @@ pub struct QuantizeArgs {
 fn repository(text: &str) -> Result<Repository, String> {
     let whole = Repository::parse(text).filter(|repository| repository.id.contains('/'));
     let expected = "expected ORG/NAME or ORG/NAME@REVISION of a model, as on https://huggingface.co; a revision with `/` \
-                    is not supported";
+                    is not supported; --file chooses a GGUF file";
     whole.ok_or_else(|| expected.to_owned())
 }
 
@@ -381,7 +427,7 @@ pub struct ConformanceArgs {
     /// Only cases whose text contains TEXT, such as top_k or "text_score heads=32".
     #[arg(long, value_name = "TEXT")]
     pub cases: Option<String>,
-    /// Whole runs from a folder such as tests/fixtures; without it three embedded ones.
+    /// Whole runs from a folder such as tests/fixtures; without it 15 embedded ones.
     #[arg(long, value_name = "DIR")]
     pub fixtures: Option<PathBuf>,
     /// Do not run anything: compare the JSON reports in a folder in one Markdown page.

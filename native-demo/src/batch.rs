@@ -17,7 +17,7 @@ use fovea_terminal::{failure::Failure, load, output::Output, text};
 use self::{
     answers::Answers,
     lines::Input,
-    reply::{LineError, kind},
+    reply::{kind, refused},
     request::{Request, Source},
 };
 use crate::args::BatchArgs;
@@ -28,16 +28,18 @@ pub use lines::Shard;
 pub async fn run(args: BatchArgs) -> Result<(), Failure> {
     let begin = Instant::now();
     // Its checks only: the file grows line by line.
-    drop(Output::new(&args.out, &load::read_files(&args.input, args.model.as_deref()))?);
+    drop(Output::new(&args.out, &load::read_files(&args.input, args.answer.model.as_deref()))?);
     let mut input = Input::open(&args.input, args.shard.unwrap_or(Shard::WHOLE))?;
     let all = input.count()?;
     let mut answers = Answers::open(&args.out, args.restart, &mut input)?;
     let kept = answers.lines;
-    let mut options = args.options();
+    let mut options = args.answer.options();
     options.cancel = load::interruptible();
     if (kept as u64) < all {
         let check = |fits: Fits<'_>| options.check(fits);
-        let model = load::model(args.model.as_deref(), &args.device, args.load, &options.cancel, check).await?;
+        let model =
+            load::model(args.answer.model.as_deref(), &args.answer.device, args.answer.load, &options.cancel, check)
+                .await?;
         notes(&args, &model);
         let mut desk = Desk { model, about: None };
         let folder = args.input.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -65,7 +67,7 @@ pub async fn run(args: BatchArgs) -> Result<(), Failure> {
                     text::note(&format!("note: {lines} of {all} complete; the same command resumes"));
                     return Err(failure);
                 }
-                Err(failure) => reply.error(&LineError::from(&failure)),
+                Err(failure) => reply.error(&refused(&failure)),
             };
             answers.write(&reply, &rest)?;
             bar.inc(1);
@@ -87,7 +89,7 @@ fn notes(args: &BatchArgs, model: &Model) {
     for note in model.notes() {
         text::note(&format!("note: {}", text::line(note)));
     }
-    if args.model.is_none() {
+    if args.answer.model.is_none() {
         text::note("note: the demo checkpoint knows only drawn scenes; choose another with --model");
     }
 }
@@ -113,7 +115,7 @@ struct About {
 impl Desk {
     /// Answers a request. Earlier lines only save time: they do not change the answer.
     async fn answer(&mut self, request: Request) -> Result<Box<Turn>, Failure> {
-        let Request { pictures, question, options } = request;
+        let Request { pictures, messages, options } = request;
         let compression = options.compression_for(self.model.fits());
         // Another conversation is dropped before the next one needs its memory.
         let same = self.about.take().filter(|about| about.pictures == pictures && about.compression == compression);
@@ -127,6 +129,6 @@ impl Desk {
             }
         };
         let about = self.about.insert(about);
-        Ok(about.conversation.answer(&question, &options).await?)
+        Ok(about.conversation.answer(messages, &options).await?)
     }
 }

@@ -5,6 +5,8 @@
 mod args;
 mod window;
 mod ask;
+mod answer;
+mod chat;
 mod batch;
 mod trace;
 mod pull;
@@ -44,6 +46,7 @@ fn hint(kind: ErrorKind, command: &str, wrong: &str) -> &'static str {
         (ErrorKind::UnknownArgument, "ask" | "trace") => "; a question that begins with a hyphen goes after `--`",
         (ErrorKind::MissingRequiredArgument, "eval") => LAB,
         (ErrorKind::UnknownArgument, "eval") if ["--scenes", "--study", "--figure", "--seed"].contains(&wrong) => LAB,
+        (ErrorKind::InvalidSubcommand, "version") => "; `fovea --version` prints the version",
         (ErrorKind::InvalidSubcommand, "scenes" | "train") => "; it is a command of `fovea-lab`",
         (ErrorKind::InvalidSubcommand, file) if Path::new(file).is_file() => {
             "; to ask about a picture: `fovea ask PICTURE QUESTION`"
@@ -57,6 +60,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         // `main` opens the window on the main thread.
         Command::App(_) => Ok(()),
         Command::Ask(args) => ask::run(args).await,
+        Command::Chat(args) => chat::run(args).await,
+        Command::Serve(args) => fovea_serve::run(args).await,
         Command::Batch(args) => batch::run(args).await,
         Command::Trace(args) => trace::run(args).await,
         Command::Pull(args) => pull::run(&args),

@@ -5,19 +5,21 @@ mod hub;
 mod store;
 
 use std::{
+    cell::Cell,
     env,
     io::{Error, ErrorKind},
+    rc::Rc,
 };
 
-use fovea_model::Outline;
+use fovea_model::{Checkpoint, Outline};
 use fovea_runtime::{
     hub_cache::{self, Repository},
-    source::Source,
+    source::{ReadAt, Source},
 };
 use fovea_terminal::{failure::Failure, text};
 
 use self::{
-    hub::{Hub, Remote},
+    hub::{Hub, OnHub, Remote},
     store::{State, Store},
 };
 use crate::args::PullArgs;
@@ -49,19 +51,19 @@ impl Wanted {
 pub fn run(args: &PullArgs) -> Result<(), Failure> {
     let repository = &args.repository;
     if offline() {
-        return without_network(repository, args.check);
+        return without_network(args);
     }
     let cache = hub_cache::cache();
     let unknown = "the cache of the Hugging Face hub is not known: set HF_HOME or HOME";
     let cache = cache.ok_or_else(|| Failure::Usage(unknown.to_owned()))?;
-    let hub = Hub::new(repository)?;
+    let hub = Rc::new(Hub::new(repository)?);
     let info = hub.info()?;
     let store = Store::new(cache, hub.repo(), &info.sha, args.check);
     let wanted = |name: &String| -> Result<Wanted, Failure> {
         let file = hub.file(&info.sha, name)?;
         Ok(Wanted { state: store.state(&file), file })
     };
-    let files: Vec<Wanted> = files::needed(&hub, &info)?.iter().map(wanted).collect::<Result<_, _>>()?;
+    let files: Vec<Wanted> = files::needed(&hub, &info, &args.files)?.iter().map(wanted).collect::<Result<_, _>>()?;
     let free = store.free_space();
     let overview = overview(repository, &info.sha, &files, free);
     if args.dry_run {
@@ -81,12 +83,38 @@ pub fn run(args: &PullArgs) -> Result<(), Failure> {
     let (settings, weights) = files.split_at(files.partition_point(|wanted| !files::is_weights(&wanted.file.name)));
     download(&hub, &store, settings)?;
     // An architecture that is not supported is an error before the large files are downloaded.
-    pollster::block_on(Outline::open(&Source::directory(store.folder())?))?;
+    if !settings.is_empty() {
+        pollster::block_on(Outline::open(&Source::directory(store.folder())?))?;
+    } else if weights.iter().any(|wanted| wanted.missing() > 0) {
+        check_headers(&hub, &info.sha, weights)?;
+    }
     download(&hub, &store, weights)?;
     store.name_revision(hub.repo().revision())?;
-    text::out(|to| writeln!(to, "{}", store.folder().display()))?;
-    text::note(&format!("next: `fovea inspect {repository}`"));
+    let chosen = chosen(args);
+    text::out(|to| writeln!(to, "{}{chosen}", store.folder().display()))?;
+    text::note(&format!("next: `fovea inspect {repository}{chosen}`"));
     Ok(())
+}
+
+/// What follows the name of the checkpoint in `--model`, so that it opens the GGUF files of `--file`.
+fn chosen(args: &PullArgs) -> String {
+    if args.files.is_empty() { String::new() } else { format!(":{}", args.files.join(",")) }
+}
+
+/// Opens the checkpoint of two GGUF files on the hub. Only their headers are downloaded.
+fn check_headers(hub: &Rc<Hub>, commit: &str, files: &[Wanted]) -> Result<(), Failure> {
+    let failure = Rc::new(Cell::new(None));
+    let named = |Wanted { file, .. }: &Wanted| {
+        let (name, failure) = (file.name.clone(), failure.clone());
+        let on_hub = OnHub { hub: hub.clone(), commit: commit.to_owned(), name, size: file.size, failure };
+        (file.name.clone(), Box::new(on_hub) as Box<dyn ReadAt>)
+    };
+    let source = Source::from_files(&hub.repo().url(), files.iter().map(named));
+    let opened = pollster::block_on(Checkpoint::open(source));
+    match failure.take() {
+        Some(failure) => Err(failure),
+        None => Ok(opened.map(drop)?),
+    }
 }
 
 /// Downloads into the cache, with one progress bar for all files that are not complete.
@@ -143,19 +171,20 @@ fn offline() -> bool {
 }
 
 /// Prints the folder in the cache, if it has what a checkpoint needs; nothing is compared with the hub.
-fn without_network(repository: &Repository, check: bool) -> Result<(), Failure> {
+fn without_network(args: &PullArgs) -> Result<(), Failure> {
+    let repository = &args.repository;
     let refused = |why: String| {
         Err(Failure::Network(format!("{why}, and HF_HUB_OFFLINE is set; remove this variable to download")))
     };
-    if check {
+    if args.check {
         return refused("--check compares with the hub".to_owned());
     }
     let Some(folder) = hub_cache::exact_snapshot(repository) else {
         return refused(format!("{repository} is not in the cache"));
     };
-    if let Some(name) = files::first_missing(&folder) {
-        return refused(format!("{repository} is not complete in the cache: {name} is missing"));
+    if let Some(why) = files::missing(&folder, &args.files) {
+        return refused(format!("{repository} is not complete in the cache: {why}"));
     }
     text::note("note: HF_HUB_OFFLINE is set: the files are not compared with the hub");
-    text::out(|to| writeln!(to, "{}", folder.display()))
+    text::out(|to| writeln!(to, "{}{}", folder.display(), chosen(args)))
 }

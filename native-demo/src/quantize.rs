@@ -11,7 +11,7 @@ use std::{
     process,
 };
 
-use fovea_model::{Cancel, Checkpoint, Error, Precision, Role};
+use fovea_model::{Cancel, Checkpoint, Error, ParameterRole, Precision};
 use fovea_runtime::{
     Error as RuntimeError, json,
     network_ops::Format,
@@ -54,7 +54,7 @@ struct Job {
     from: String,
     bytes: u64,
     /// None: no part of the model.
-    role: Option<Role>,
+    role: Option<ParameterRole>,
     /// None: it is copied.
     format: Option<Format>,
     /// Codes, scales and biases; or the tensor as it is.
@@ -66,7 +66,7 @@ struct Job {
 impl Job {
     /// Whether it stays as it is because its rows are not whole groups.
     fn is_misfit(&self) -> bool {
-        self.format.is_none() && matches!(self.role, Some(Role::Layer | Role::Table))
+        self.format.is_none() && matches!(self.role, Some(ParameterRole::Layer | ParameterRole::Table))
     }
 
     fn new_bytes(&self) -> u64 {
@@ -111,7 +111,8 @@ pub async fn run(args: QuantizeArgs) -> Result<(), Failure> {
 
 /// All tensors of floats. Others are buffers that no model needs.
 fn jobs(checkpoint: &Checkpoint, format: Format) -> Result<Vec<Job>, Failure> {
-    let roles: BTreeMap<String, Role> = checkpoint.needed().into_iter().map(|need| (need.name, need.role)).collect();
+    let roles: BTreeMap<String, ParameterRole> =
+        checkpoint.needed().into_iter().map(|need| (need.name, need.role)).collect();
     let mut jobs = Vec::new();
     for (tensor, entry) in checkpoint.weights.entries() {
         let Ok(stored) = &entry.stored else { continue };
@@ -127,8 +128,8 @@ fn jobs(checkpoint: &Checkpoint, format: Format) -> Result<Vec<Job>, Failure> {
         let role = roles.get(tensor).copied();
         let width: usize = role.map_or(0, |_| shape.iter().skip(1).product());
         let format = match role {
-            Some(Role::Layer) => Some(format),
-            Some(Role::Table) => Some(Format { bits: 8, ..format }),
+            Some(ParameterRole::Layer) => Some(format),
+            Some(ParameterRole::Table) => Some(Format { bits: 8, ..format }),
             _ => None,
         };
         let format = format.filter(|format| format.fits(width) && tensor.ends_with(WEIGHT));
@@ -365,7 +366,7 @@ async fn config(source: &Source, format: Format, jobs: &[Job]) -> Result<Value, 
     let mut quantization = settings(format);
     quantization["mode"] = json!("affine");
     for job in jobs {
-        let is_matrix = job.shape.len() == 2 && job.role.is_some_and(|role| role != Role::Exact);
+        let is_matrix = job.shape.len() == 2 && job.role.is_some_and(|role| role != ParameterRole::Exact);
         match job.format {
             Some(own) if own != format => quantization[module(&job.tensor)] = settings(own),
             None if is_matrix => quantization[module(&job.tensor)] = json!(false),

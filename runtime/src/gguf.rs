@@ -5,12 +5,14 @@
 //! memory is allocated for them.
 
 mod blocks;
+mod files;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
 pub use blocks::Block;
+pub use files::{choose, is_gguf, is_mmproj, unreadable};
 
 use crate::{error::Error, source::Source};
 

@@ -14,11 +14,13 @@ use crate::error::Error;
 const CONFIG: &str = "config.json";
 
 /// The folder of a checkpoint. `given` is a folder, the id of a repository such as `llava-hf/llava-v1.6-mistral-7b-hf`
-/// (with `@REVISION` for a revision other than `main`), its address on the hub, or its folder in the cache.
+/// (with `@REVISION` for a revision other than `main`), its address on the hub, or its folder in the cache. After it, `:`
+/// and names of GGUF files are ignored.
 ///
 /// # Errors
 /// [`Error::NoCheckpoint`] where there is none, with the places that were searched and what to do.
 pub fn locate(given: &Path) -> Result<PathBuf, Error> {
+    let (given, files) = split(given);
     if given.is_dir() {
         return folder(given);
     }
@@ -40,13 +42,24 @@ pub fn locate(given: &Path) -> Result<PathBuf, Error> {
             return Err(refuse(given, why.to_owned()));
         }
         let cache = cache.display();
+        let files: String = files.iter().map(|file| format!(" --file {file}")).collect();
         let why = format!(
             "there is no such folder, and no repository `{id}` in the cache of the Hugging Face hub {cache}; download \
-             it with `fovea pull {repository}`, or give a folder"
+             it with `fovea pull {repository}{files}`, or give a folder"
         );
         return Err(refuse(given, why));
     }
     snapshot(given, &found, repository.revision)
+}
+
+/// The checkpoint of `CHECKPOINT:FILE,FILE`, and the names of GGUF files in it. A path that exists has no such names.
+pub(crate) fn split(given: &Path) -> (&Path, Vec<String>) {
+    let parts = given.to_str().filter(|_| !given.exists()).and_then(|text| text.rsplit_once(':'));
+    // In an address and in a path of Windows, a colon is before a slash.
+    match parts.filter(|(before, files)| !before.is_empty() && !files.is_empty() && !files.contains(['/', '\\'])) {
+        Some((before, files)) => (Path::new(before), files.split(',').map(str::to_owned).collect()),
+        None => (given, Vec::new()),
+    }
 }
 
 /// The folder itself; or the snapshot, where the folder is a repository of the cache.
@@ -237,6 +250,23 @@ fn snapshot(given: &Path, repository: &Path, revision: Option<String>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_gguf_files_are_after_a_colon() {
+        for (given, expected) in [
+            ("org/a:Q4_K_M", ("org/a", vec!["Q4_K_M"])),
+            ("org/a@v1:a.gguf,mmproj-f32.gguf", ("org/a@v1", vec!["a.gguf", "mmproj-f32.gguf"])),
+            ("/models/a:Q8_0", ("/models/a", vec!["Q8_0"])),
+            ("C:\\models", ("C:\\models", vec![])),
+            ("https://hf.co/org/a", ("https://hf.co/org/a", vec![])),
+            ("hf://org/a:Q8_0", ("hf://org/a", vec!["Q8_0"])),
+            ("org/a:", ("org/a:", vec![])),
+        ] {
+            let (checkpoint, files) = split(Path::new(given));
+            let files: Vec<&str> = files.iter().map(String::as_str).collect();
+            assert_eq!((checkpoint, files), (Path::new(expected.0), expected.1), "{given} (got, expected)");
+        }
+    }
 
     #[test]
     fn repositories_are_named_by_id_and_by_address() {

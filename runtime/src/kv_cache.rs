@@ -46,6 +46,11 @@ impl LayerCache {
         self.len == 0
     }
 
+    /// Keeps the first `tokens` tokens only; the capacity stays.
+    pub fn truncate(&mut self, tokens: usize) {
+        self.len = self.len.min(tokens);
+    }
+
     /// Bytes of both buffers.
     pub fn bytes(&self) -> u64 {
         (self.key.shape().num_elements() + self.value.shape().num_elements()) as u64 * self.key.dtype().size() as u64

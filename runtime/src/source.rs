@@ -16,7 +16,7 @@ use std::{
     sync::Mutex,
 };
 
-use crate::{error::Error, hub_cache};
+use crate::{error::Error, gguf, hub_cache, weights::Weights};
 
 /// The folder with more chat templates, as Hugging Face writes it.
 pub const TEMPLATES: &str = "additional_chat_templates";
@@ -40,12 +40,31 @@ pub struct Source {
 }
 
 impl Source {
-    /// The checkpoint at the path or name that a user gives: see [`hub_cache::locate`].
+    /// The checkpoint at the path or name that a user gives: see [`hub_cache::locate`]. Of several GGUF files,
+    /// `CHECKPOINT:NAME` or `CHECKPOINT:NAME,NAME` names the text model and the mmproj file: see [`gguf::choose`]. Other
+    /// files are then left out.
     ///
     /// # Errors
-    /// [`Error::NoCheckpoint`] where there is none; [`Error::Io`] where it can't be listed.
+    /// [`Error::NoCheckpoint`] where there is none, or where the GGUF files are not clear; [`Error::Io`] where it can't
+    /// be listed.
     pub fn open(given: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::directory(hub_cache::locate(given.as_ref())?)
+        let given = given.as_ref();
+        let mut source = Self::directory(hub_cache::locate(given)?)?;
+        let (checkpoint, wanted) = hub_cache::split(given);
+        let files: Vec<&str> = source.files().filter(|file| gguf::is_gguf(file)).collect();
+        if wanted.is_empty() && (files.len() <= 2 || Weights::present(&source)) {
+            return Ok(source);
+        }
+        let chosen = gguf::choose(&files, &wanted).map(|two| two.map(str::to_owned)).map_err(|why| {
+            let (checkpoint, all) = (checkpoint.display(), files.join(", "));
+            let why = format!(
+                "{why}; the GGUF files are [{all}]; choose with {checkpoint}:NAME, where NAME is the name of a file or its \
+                 quantisation, such as Q4_K_M"
+            );
+            Error::NoCheckpoint { given: given.display().to_string(), why }
+        })?;
+        source.files.retain(|name, _| chosen.contains(name));
+        Ok(source)
     }
 
     /// The files of a directory, and the templates in `additional_chat_templates`. Other folders are ignored.

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write tests/fixtures/ from scratch, all but awkward/ and compressed/: checkpoints, pictures, traces, prompt ids, token counts, resized pictures.
+"""Write tests/fixtures/ from scratch, all but awkward/, compressed/ and dialogues.json: checkpoints, pictures, traces, prompt ids, token counts, resized pictures.
 
     make_fixtures.py --add                                 what is missing; all that is there stays as it is
     make_fixtures.py [--out DIR] [--only PART] [--fresh]   everything, or one part
 
-Without --add, run make_compressed.py afterwards: pictures/ has pictures of its cases too.
+Without --add, run make_compressed.py and make_dialogues.py afterwards: pictures/ has pictures of their cases too.
 
 The decisions in a trace (which scale, which tokens survive, which word comes next) must not hang on rounding, or the
 fixtures would test the summation order of PyTorch. So each case takes the first picture, by rising seed, on which every

@@ -13,6 +13,7 @@
 //! | `device_loss` | loss of a GPU at any point |
 //! | `identities` | pairs of runs that must agree: reused and fresh state, different tensor names |
 //! | `geometry` | token counts, resized and decoded pictures |
+//! | `dialogues` | several messages: ids and answers of Hugging Face; continued conversations equal new ones |
 //! | `prompts` | token ids of unusual prompts, and conversion of ids to text |
 //! | `compressed` | every compression on every device, compared with PyTorch's traces; pairs of runs that must agree |
 //! | `families` | several pictures, counts, tensors and image ids of each family; files that a checkpoint may lack |

@@ -26,7 +26,8 @@ export function launch(...flags) {
 // Opens the page `name` at `address`. Collects the errors on its console, and the tasks of its thread above 50 ms. `before`
 // receives the page before it loads.
 export async function open(browser, address, name, { before = async () => {}, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1080, height: 860 }, ...options });
+  // With a service worker, a check could not change a file of the page.
+  const context = await browser.newContext({ viewport: { width: 1080, height: 860 }, serviceWorkers: 'block', ...options });
   context.setDefaultTimeout(SLOW.timeout);
   context.setDefaultNavigationTimeout(SLOW.timeout);
   const page = await context.newPage();

@@ -1,5 +1,6 @@
-// Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, pointer, methods of
-// compression, camera, quantised weights, full storage, models from the Hugging Face hub, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
+// Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, several turns, pointer,
+// methods of compression, camera, quantised weights, what is remembered, no network, a phone, full storage, models from the Hugging
+// Face hub, a server's engine, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
 //
 //     node page.mjs ADDRESS [--only NAME] [--shots FOLDER]
 //
@@ -16,6 +17,7 @@ import { parseArgs } from 'node:util';
 
 import { GPU, SLOW, axe, launch, open } from './chromium.mjs';
 import { hub } from './hub.mjs';
+import { proxy } from './proxy.mjs';
 import { shoot } from './shot.mjs';
 
 const { values: { only, shots }, positionals: [address] } = parseArgs({
@@ -29,6 +31,8 @@ const PAGE = 'index.html?gpu';
 
 const ready = (page) => page.waitForFunction(() => document.body.dataset.state === 'ready', null, SLOW);
 const text = (page, id) => page.textContent(`#${id}`);
+const shownTurns = (page) => page.locator('.turn').count();
+const lastAnswer = (page) => page.textContent('.turn:last-child .text');
 
 // Waits until the status begins with `words`, or shows an error.
 async function says(page, words) {
@@ -56,8 +60,11 @@ async function answered(page, restarted = false) {
   const status = await text(page, 'status');
   assert.equal(status.includes('The engine was restarted'), restarted, `a restart (got, expected): ${status}`);
   await ready(page);
-  assert.equal(await text(page, 'answer'), ANSWER, 'the answer (got, expected)');
+  assert.equal(await lastAnswer(page), ANSWER, 'the answer (got, expected)');
 }
+
+// Presses a button of a turn; -1 is the last one.
+const inTurn = (page, index, name) => page.locator('.turn').nth(index).getByRole('button', { name, exact: true }).click();
 
 async function byKeyboard(browser) {
   const { page, complaints, close } = await open(browser, address, PAGE);
@@ -77,8 +84,11 @@ async function byKeyboard(browser) {
   await page.click('#stop');
   await ready(page);
   assert.equal(await text(page, 'status'), 'Stopped.', 'the status after a stop (got, expected)');
+  assert.equal(await page.textContent('.turn:last-child .note'), 'Stopped.', 'the mark of the answer (got, expected)');
 
   await page.focus('#question');
+  await page.keyboard.press('ArrowUp');
+  assert.equal(await page.inputValue('#question'), QUESTION, 'the question after Arrow Up (got, expected)');
   await page.keyboard.press('Enter');
   await answered(page);
   await page.check('#show-overlay', { force: true });
@@ -149,8 +159,9 @@ async function pointed(page) {
     return details();
   };
   await page.focus('#show-overlay');
-  await page.keyboard.press('Tab');
-  assert.equal(await page.evaluate(() => document.activeElement.id), 'probe', 'what follows the switch (got, expected)');
+  // The legend is before the picture.
+  for (let i = 0; i < 2; i += 1) await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'probe', 'what follows the legend (got, expected)');
   const first = await details();
   const whole = /^Token \d+ of \d+, kept: patch rows? .*, columns? .* \(pixels \d+ to \d+ across, \d+ to \d+ down\), scale \dx\d, importance [\d.]+ %, rank \d+ of \d+\.$/;
   assert.match(first, whole, 'the most important token');
@@ -222,6 +233,8 @@ async function methods(browser) {
   await page.selectOption('#method', 'none');
   assert.equal(await text(page, 'spec-error'), '', 'the error after another choice (got, expected)');
   await kept(all);
+  // Until then the status has the error of the question.
+  await page.waitForFunction(() => document.getElementById('status').textContent.startsWith('The overlay shows'), null, SLOW);
 
   await page.fill('#spec', 'Stride + FASTV');
   await page.press('#spec', 'Enter');
@@ -349,10 +362,16 @@ async function hurried(browser) {
   await ready(page);
   await asked(page);
   await page.waitForFunction(() => document.body.dataset.state === 'busy', null, SLOW);
+  await page.fill('#question', 'Is this kept?');
   await page.click('#examples button[aria-pressed="false"]');
   await says(page, 'Ready.');
   await ready(page);
-  assert.equal(await text(page, 'answer'), '', 'the answer beside another picture (got, expected)');
+  assert.equal(await shownTurns(page), 0, 'turns beside another picture (got, expected)');
+  assert.equal(await page.inputValue('#question'), 'Is this kept?', 'the typed question (got, expected)');
+  await page.fill('#question', '   ');
+  await page.press('#question', 'Enter');
+  assert.equal(await shownTurns(page), 0, 'turns after an empty question (got, expected)');
+  await page.fill('#question', QUESTION);
   for (let i = 0; i < 3; i += 1) await page.press('#question', 'Enter');
   await page.click('#stop');
   await says(page, 'Stopped.');
@@ -405,7 +424,7 @@ async function folders() {
   // The status of the demo model is the same, so wait for the other model first.
   await page.waitForFunction(() => document.getElementById('demo-note').hidden, null, SLOW);
   await ready(page);
-  await says(page, 'Ready, on CPU');
+  await page.waitForFunction(() => /^Ready: fovea-\w+, on CPU/.test(document.getElementById('status').textContent), null, SLOW);
   await asked(page);
   await answered(page);
   await close();
@@ -469,6 +488,24 @@ async function withoutGpu() {
   }
 }
 
+// A file of the engine or the model does not arrive: the page says so, plays no recording, and tries again.
+async function unreachable() {
+  const browser = await launch('--disable-gpu');
+  for (const file of ['**/engine-worker.js', '**/*.wasm', '**/demo/model.safetensors']) {
+    const { page, close } = await open(browser, address, 'index.html', { before: (page) => page.route(file, (route) => route.abort()) });
+    await page.waitForSelector('#retry:visible');
+    assert.match(await text(page, 'status'), /expected .* got .*\. Check the connection, then try again\.$/, file);
+    assert.deepEqual([await page.isVisible('#recording'), await page.isVisible('#cpu')], [false, false], `${file}: recording and CPU (got, expected)`);
+    await page.unroute(file);
+    await page.click('#retry');
+    await ready(page);
+    await asked(page);
+    await answered(page);
+    await close();
+  }
+  await browser.close();
+}
+
 // Without WebAssembly a recording is played, marked as a recording.
 async function withoutEngine(browser) {
   const before = (page) => page.addInitScript(() => { delete globalThis.WebAssembly; });
@@ -479,7 +516,7 @@ async function withoutEngine(browser) {
   for (const id of ['recording', 'recorded']) assert.ok(await page.isVisible(`#${id}`), `expected ${id} to be visible`);
   assert.ok(await page.isDisabled('#question'), 'expected a disabled question');
   await page.click(`#recording-questions button:text-is("${QUESTION}")`);
-  await page.waitForFunction((answer) => document.getElementById('answer').textContent === answer, ANSWER, SLOW);
+  await page.waitForFunction((answer) => document.querySelector('.turn .text')?.textContent === answer, ANSWER, SLOW);
   await page.waitForFunction(() => document.getElementById('overlay').alt.startsWith('Recorded'), null, SLOW);
   await scan(page, 'a recording');
   assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
@@ -537,6 +574,253 @@ async function lostBetweenQuestions() {
   await browser.close();
 }
 
+// Several turns: the model reads the turns so far only if it shall. A question is edited, an answer copied and computed again.
+async function conversation() {
+  const browser = await launch('--disable-gpu');
+  const before = (page) => page.addInitScript(() => {
+    globalThis.asked = [];
+    const post = Worker.prototype.postMessage;
+    Worker.prototype.postMessage = function postMessage(message, ...rest) {
+      if (message.call === 'ask') globalThis.asked.push({ messages: JSON.parse(message.messages), options: JSON.parse(message.options) });
+      post.call(this, message, ...rest);
+    };
+  });
+  const permissions = ['clipboard-read', 'clipboard-write'];
+  const { page, complaints, close } = await open(browser, address, 'index.html', { before, permissions });
+  await ready(page);
+  const until = async (act) => {
+    const count = await page.evaluate(() => globalThis.asked.length);
+    await act();
+    await page.waitForFunction((most) => globalThis.asked.length > most, count, SLOW);
+    await says(page, 'Answered');
+    await ready(page);
+  };
+  const ask = (question) => until(async () => {
+    await page.fill('#question', question);
+    await page.press('#question', 'Enter');
+  });
+  const sent = () => page.evaluate(() => globalThis.asked.at(-1));
+  const roles = async () => (await sent()).messages.map(({ role }) => role).join(' ');
+  await page.uncheck('#remembers');
+  await ask(QUESTION);
+  assert.equal(await page.inputValue('#question'), '', 'the field after a question (got, expected)');
+  await ask('How many triangles are there?');
+  assert.equal(await roles(), 'user', 'messages without memory (got, expected)');
+  await page.check('#remembers');
+  await ask('Is there a red circle?');
+  assert.equal(await roles(), 'user assistant user assistant user', 'messages with memory (got, expected)');
+  const { messages } = await sent();
+  assert.deepEqual(messages.slice(0, 2).map(({ content }) => content.trim()), [QUESTION, ANSWER], 'the first turn (got, expected)');
+  assert.equal(await shownTurns(page), 3, 'turns (got, expected)');
+  await scan(page, 'a conversation');
+
+  await inTurn(page, 0, 'Copy');
+  await page.locator('.turn').first().getByRole('button', { name: 'Copied' }).waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), ANSWER, 'the copied answer (got, expected)');
+  await inTurn(page, 1, 'Edit');
+  assert.equal(await page.inputValue('#question'), 'How many triangles are there?', 'the question to edit (got, expected)');
+  await page.press('#question', 'Escape');
+  assert.equal(await page.isVisible('#editing'), false, 'the editing after Escape (got, expected)');
+  await inTurn(page, 1, 'Edit');
+  await ask('How many stars are there?');
+  assert.deepEqual([await shownTurns(page), await roles()], [2, 'user assistant user'], 'after an edited question (got, expected)');
+  await page.click('#answering summary');
+  await page.fill('#system', 'Answer with one word.');
+  await page.fill('#length', '1');
+  await page.fill('#temperature', '0.5');
+  await until(() => inTurn(page, -1, 'Ask again'));
+  assert.deepEqual([await shownTurns(page), await roles()], [2, 'system user assistant user'], 'an answer again (got, expected)');
+  const { options } = await sent();
+  assert.deepEqual([options.max_new_tokens, options.temperature], [1, 0.5], 'the options (got, expected)');
+  assert.ok(Number.isSafeInteger(options.seed), `expected a seed, got ${options.seed}`);
+  assert.match(await page.textContent('.turn:last-child .note'), /^Cut off/, 'the mark of a cut answer');
+  await scan(page, 'answer settings');
+  await page.click('#begin-again');
+  await says(page, 'A new conversation.');
+  assert.equal(await shownTurns(page), 0, 'turns of a new conversation (got, expected)');
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
+  await browser.close();
+}
+
+// An AVIF file of 2x2 pixels, which the engine does not decode.
+const AVIF = `AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAADybWV0YQAAAAAAAAAoaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAGxpYmF2aWYAAAAADnBpdG0A
+AAAAAAEAAAAeaWxvYwAAAABEAAABAAEAAAABAAABGgAAAB0AAAAoaWluZgAAAAAAAQAAABppbmZlAgAAAAABAABhdjAxQ29sb3IAAAAAamlwcnAAAABLaXBjbwAAABRp
+c3BlAAAAAAAAAAIAAAACAAAAEHBpeGkAAAAAAwgICAAAAAxhdjFDgQ0MAAAAABNjb2xybmNseAACAAIAAYAAAAAXaXBtYQAAAAAAAAABAAEEAQKDBAAAACVtZGF0EgAK
+CBgANogQEAwgMg8f8D///8WfhwB8+ErK42A=`;
+
+// After a reload the page has the same picture, conversation and settings; all of it can be deleted. Without storage the page
+// works, too. A picture in a format of the browser is opened.
+async function remembered() {
+  const browser = await launch('--disable-gpu');
+  const { page, complaints, close } = await open(browser, address, 'index.html');
+  await ready(page);
+  await page.setInputFiles('#file', { name: 'small.avif', mimeType: 'image/avif', buffer: Buffer.from(AVIF, 'base64') });
+  await page.waitForFunction(() => document.getElementById('picture').alt === 'Your picture small.avif', null, SLOW);
+  await ready(page);
+  await page.fill('#question', QUESTION);
+  await page.press('#question', 'Enter');
+  await says(page, 'Answered');
+  await ready(page);
+  await page.selectOption('#method', 'none');
+  await page.click('#answering summary');
+  await page.fill('#length', '7');
+  await page.reload();
+  await ready(page);
+  await page.waitForFunction(() => document.getElementById('picture').alt === 'Your picture small.avif', null, SLOW);
+  assert.equal(await shownTurns(page), 1, 'turns after a reload (got, expected)');
+  const kept = [await page.inputValue('#length'), await page.inputValue('#spec'), await page.inputValue('#question')];
+  assert.deepEqual(kept, ['7', 'none', ''], 'length, compression and question after a reload (got, expected)');
+  await page.click('#stored summary');
+  await page.locator('#stored-list').getByRole('button', { name: 'Forget: The conversation' }).click();
+  await page.waitForFunction(() => !document.getElementById('stored-list').textContent.includes('conversation'), null, SLOW);
+  assert.match(await text(page, 'stored-list'), /Settings\d+ KiB.*The picture small\.avif\d+ KiB/, 'what is stored');
+  await scan(page, 'what is stored');
+  page.once('dialog', (dialog) => dialog.accept());
+  await page.click('#forget');
+  await page.waitForFunction(() => document.getElementById('stored-list').children.length === 0, null, SLOW);
+  await page.reload();
+  await ready(page);
+  assert.deepEqual([await shownTurns(page), await page.inputValue('#length')], [0, '256'], 'turns and length at first (got, expected)');
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
+
+  const before = (page) => page.addInitScript(() => {
+    for (const name of ['localStorage', 'indexedDB', 'caches']) {
+      Object.defineProperty(globalThis, name, { get() { throw new DOMException('no storage', 'SecurityError'); } });
+    }
+    navigator.storage.getDirectory = () => Promise.reject(new DOMException('no storage', 'SecurityError'));
+  });
+  const without = await open(browser, address, 'index.html', { before });
+  await ready(without.page);
+  await asked(without.page);
+  await answered(without.page);
+  await without.page.click('#stored summary');
+  await without.page.waitForSelector('#stored-nothing:not([hidden])');
+  assert.deepEqual(without.complaints, [], 'complaints of a browser without storage (got, expected)');
+  await without.close();
+  await browser.close();
+}
+
+// After the first visit the page answers without a network, from a folder of a host. A new version is stored beside the old one,
+// and used from the next load.
+async function offline() {
+  const served = await proxy(address);
+  const browser = await launch('--disable-gpu');
+  const { page, complaints, close } = await open(browser, served.address, '', { serviceWorkers: 'allow' });
+  await ready(page);
+  await page.waitForSelector('#offline:not([hidden])');
+  assert.match(await text(page, 'offline-is'), /works without a network/, 'the note about the network');
+  served.cut(true);
+  await page.reload();
+  await ready(page);
+  await asked(page);
+  await answered(page);
+  await page.click('#stored summary');
+  await page.waitForFunction(() => document.getElementById('stored-list').children.length > 0, null, SLOW);
+  assert.match(await text(page, 'stored-list'), /The page, for use without a network.*MiB/, 'what is stored');
+  served.cut(false);
+
+  const list = await (await fetch(new URL('files.json', address))).json();
+  const changed = (await (await fetch(new URL('index.html', address))).text()).replace('<title>', '<title>New: ');
+  served.own['files.json'] = () => ({ headers: { 'content-type': 'application/json' }, body: JSON.stringify({ ...list, version: 'new' }) });
+  served.own['index.html'] = () => ({ headers: { 'content-type': 'text/html' }, body: changed });
+  await page.reload();
+  await page.waitForSelector('#renew:not([hidden])');
+  assert.match(await text(page, 'offline-is'), /^A new version/, 'the note about a new version');
+  assert.ok(!(await page.title()).startsWith('New'), 'expected the old version until the next load');
+  await page.click('#renew');
+  await page.waitForFunction(() => document.title.startsWith('New'), null, SLOW);
+  await ready(page);
+  assert.equal(await lastAnswer(page), ANSWER, 'the remembered answer (got, expected)');
+  assert.deepEqual(complaints.filter((line) => !line.includes('ERR_')), [], 'complaints of the browser (got, expected)');
+  await close();
+  await browser.close();
+  served.close();
+}
+
+// On a phone, the question is on the first screen, and the answer after it; nothing is wider than the screen, and every target is
+// large enough for a finger.
+async function phone() {
+  const browser = await launch('--disable-gpu');
+  const size = { width: 390, height: 844 };
+  const { page, close } = await open(browser, address, 'index.html', { viewport: size, hasTouch: true, isMobile: true });
+  await ready(page);
+  const onScreen = async (selector) => {
+    const { x, y, width, height } = await page.locator(selector).boundingBox();
+    assert.ok(x >= 0 && y >= 0 && x + width <= size.width && y + height <= size.height, `expected ${selector} on the first screen, got ${[x, y, width, height]}`);
+    return y;
+  };
+  await onScreen('#picture');
+  await onScreen('#ask');
+  await asked(page);
+  await answered(page);
+  await page.waitForFunction(() => !document.getElementById('overlay').hidden, null, SLOW);
+  for (const selector of ['#overlay', '.turn .text', '#question']) await onScreen(selector);
+  // The sticky field does not cover the answer.
+  const covers = await page.evaluate(() => {
+    const { bottom } = document.getElementById('turns').getBoundingClientRect();
+    return bottom > document.getElementById('form').getBoundingClientRect().top;
+  });
+  assert.equal(covers, false, 'whether the field covers the answer (got, expected)');
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), size.width, 'the width of the page (got, expected)');
+  for (const id of ['answering', 'another', 'stored']) await page.click(`#${id} > summary`);
+  const small = await page.evaluate(() => [...document.querySelectorAll('button, .button, select, summary, nav a, input:not(.unseen, .switch input, .check input), .check')]
+    .filter((element) => element.checkVisibility()).map((element) => [element.id || element.textContent.trim(), element.getBoundingClientRect()])
+    .filter(([, { width, height }]) => height < 44 || width < 44).map(([name, { width, height }]) => `${name}: ${width} x ${height}`));
+  assert.deepEqual(small, [], 'targets below 44 pixels (got, expected)');
+  assert.equal(await page.locator('#webcam:visible, #camera-label:visible').count(), 1, 'camera buttons (got, expected)');
+  await scan(page, 'a phone');
+  await close();
+  await browser.close();
+}
+
+// The engine of the server that sends the page: the picture goes with the first question, and the answer streams back.
+async function fromServer() {
+  const json = { 'content-type': 'application/json' };
+  let body = null;
+  const chunk = (choices, more) => `data: ${JSON.stringify({ object: 'chat.completion.chunk', choices, ...more })}\n\n`;
+  const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==', 'base64');
+  const refusal = { error: { message: 'Expected an API key, got none.', type: 'authentication_error', param: null, code: 'key' } };
+  const open1 = ({ headers }) => headers.authorization === 'Bearer secret';
+  const served = await proxy(address, {
+    'fovea-server.json': () => ({ headers: json, body: JSON.stringify({ models: ['large'], api: 'v1', key: true }) }),
+    'v1/models/large': (request) => (open1(request) ? { headers: json, body: '{"id":"large"}' } : { status: 401, headers: json, body: JSON.stringify(refusal) }),
+    'v1/chat/completions'(request, text) {
+      body = JSON.parse(text);
+      const seen = { kept: [{ grid: [4, 6], tokens: 24, kept: [1, 2] }], overlay: '/v1/overlay/a' };
+      const parts = [chunk([{ delta: { role: 'assistant' } }]), chunk([], { fovea: seen }), chunk([{ delta: { content: 'ex' } }]),
+        chunk([{ delta: { content: 'it' } }]), chunk([{ delta: {}, finish_reason: 'stop' }]),
+        chunk([], { usage: { visual_tokens: { all: 40, compressed: 24, kept: 2 }, equivalent_share: 0.3 } }), 'data: [DONE]\n\n'];
+      return { headers: { 'content-type': 'text/event-stream' }, body: parts.join('') };
+    },
+    'v1/overlay/a': () => ({ headers: { 'content-type': 'image/png' }, body: png }),
+  });
+  const browser = await launch('--disable-gpu');
+  const { page, close } = await open(browser, served.address, 'index.html');
+  await ready(page);
+  await page.selectOption('#engine', 'large');
+  await says(page, 'Expected an API key').catch(() => {});
+  assert.equal(await text(page, 'status'), refusal.error.message, 'the status without a key (got, expected)');
+  await page.fill('#key', 'secret');
+  await page.press('#key', 'Tab');
+  await says(page, 'Ready: large, on this server');
+  await ready(page);
+  await asked(page);
+  await answered(page);
+  const [{ type, image_url: { url } }, words] = body.messages[0].content;
+  assert.deepEqual([type, url.slice(0, 23), words.text], ['image_url', 'data:image/jpeg;base64,', QUESTION], 'the first message (got, expected)');
+  assert.deepEqual([body.model, body.stream, body.max_tokens], ['large', true, 256], 'the request (got, expected)');
+  assert.match(await text(page, 'tokens'), /40.*24.*2$/, 'the tokens');
+  assert.equal(await page.evaluate(() => document.getElementById('overlay').naturalWidth), 1, 'the overlay (got, expected)');
+  await scan(page, 'a server');
+  await page.selectOption('#engine', '');
+  await says(page, 'Ready: the demo model');
+  await close();
+  await browser.close();
+  served.close();
+}
+
 // Fails on anything that axe reports, in light and dark mode.
 async function scan(page, where) {
   // Evaluated, because the page's policy blocks it as a script.
@@ -565,7 +849,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, methods, unblocked, hurried, quantised, withoutRoom, fromHub, folders, photographed, withoutGpu, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, withoutRoom, fromHub, folders, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);

@@ -1,7 +1,7 @@
 // A use of the whole API, which `tsc --noEmit` checks against `page/fovea.d.ts`.
 
 import { Fovea, FoveaError } from '../page/fovea.js';
-import type { Looked, VisualToken } from '../page/fovea.js';
+import type { Looked, Message, VisualToken } from '../page/fovea.js';
 
 export async function answer(picture: Blob, question: string, signal: AbortSignal): Promise<string> {
   const engine = await Fovea.create({ signal, onProgress: ({ done, total }) => console.log(done / total) });
@@ -22,6 +22,19 @@ export async function answer(picture: Blob, question: string, signal: AbortSigna
   } finally {
     engine.dispose();
   }
+}
+
+export async function conversation(engine: Fovea, picture: Blob): Promise<Message[]> {
+  const sight = await engine.lookAt(picture);
+  const messages: Message[] = [{ role: 'system', content: 'Answer with one word.' }];
+  for (const question of ['What word is on the sign?', 'Which color does it have?']) {
+    messages.push({ role: 'user', content: question });
+    for await (const { done } of sight.ask(messages, { temperature: 0.7, topP: 0.9, seed: 1, stop: ['.'] })) {
+      if (done) messages.push({ role: 'assistant', content: done.answer });
+      if (done?.finish_reason === 'length') console.log('cut off');
+    }
+  }
+  return messages;
 }
 
 export function folder(files: FileList): Promise<Fovea> {

@@ -9,8 +9,10 @@ import { size, wait } from './numbers.js';
 import { PUBLISHED } from './published.js';
 import { Store } from './store.js';
 
-const store = new Store();
+export const store = new Store();
 let use;
+// The name of the open folder, which is in no list of the browser.
+let folder = null;
 let running = null;
 // From this size in bytes, the user must confirm that a model is loaded.
 const LARGE = 2 ** 30;
@@ -20,7 +22,10 @@ let seen = '';
 // Connects the section to the page. `choose` is called with the model to use, { name, files }, or null for the demo model.
 // Returns a function that accepts a promise of a model, such as a dropped one.
 export function another(choose) {
-  use = choose;
+  use = (model) => {
+    folder = model && !model.url ? model.name : null;
+    choose(model);
+  };
   at('another').addEventListener('toggle', showKept);
   // What is shown was computed for another choice.
   at('weights').addEventListener('change', () => { at('candidate').hidden = true; });
@@ -162,9 +167,10 @@ async function showKept() {
   const models = await store.list().catch(() => []);
   at('kept').replaceChildren(
     entry('The demo model', 'part of this page', [['Use', () => use(null)]]),
+    ...(folder ? [entry(folder, 'a folder, open now; the browser asks for it again at the next visit', [])] : []),
     ...models.map(({ url, total, there, whole }) => {
       const name = nameOf(url);
-      const load = async () => use({ name, files: await store.files(url) });
+      const load = async () => use(await downloaded(url));
       const fetch = (signal) => download(url, signal);
       const forget = async () => {
         await store.remove(url);
@@ -187,6 +193,11 @@ function published({ id, size: bytes, licence, good, tiles }) {
   return entry(page, `${bytes}. ${licence}. ${good} ${tiles}`, [['Check', check]], id);
 }
 
+// A promise of a downloaded model.
+export async function downloaded(url) {
+  return { name: nameOf(url), url, files: await store.files(url) };
+}
+
 function entry(title, words, acts, name = title) {
   const buttons = acts.map(([act, work]) => {
     const button = make('button', { type: 'button', ariaLabel: `${act}: ${name}` }, act);
@@ -197,4 +208,4 @@ function entry(title, words, acts, name = title) {
 }
 
 // The id of a repository, or an address in short form.
-const nameOf = (url) => repositoryOf(url)?.name ?? url.replace(/^https?:\/\//, '').replace(/\/$/, '');
+export const nameOf = (url) => repositoryOf(url)?.name ?? url.replace(/^https?:\/\//, '').replace(/\/$/, '');

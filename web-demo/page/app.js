@@ -1,42 +1,55 @@
-// The demo page: a picture, a question, the streamed answer, and the attention overlay.
+// The demo page: a picture, a conversation about it, and the attention overlay.
 
-import { another } from './another.js';
+import { another, downloaded } from './another.js';
+import * as answering from './answering.js';
 import { camera } from './camera.js';
-import { chooser, compared, compression, offer, otherGamma } from './chooser.js';
+import { choose, chooser, compared, compression, offer, otherGamma } from './chooser.js';
+import * as conversation from './conversation.js';
 import { at, copies, make } from './dom.js';
 import { address, examples, file } from './examples.js';
+import * as field from './field.js';
 import { intake } from './intake.js';
+import { keep, keepPicture, recall, recallPicture } from './memory.js';
 import { gpu, needs, showNeeds, usable } from './needs.js';
-import { STAGES, duration, overlayOf, showComparison, showCost, showTokens, size } from './numbers.js';
+import { duration, overlayOf, showComparison, showCost, showTokens, size } from './numbers.js';
+import * as offline from './offline.js';
+import { readable } from './readable.js';
 import { playRecording, stopRecording } from './recording.js';
+import { serverChoice, showChoice } from './server-choice.js';
 import { REPLACED, Session } from './session.js';
+import { fail, far, hasFailed, say, test } from './status.js';
+import { stored } from './stored.js';
+import * as transcript from './transcript.js';
 import { showOverlay, showPicture } from './view.js';
 
 // A change of the settings takes effect after this pause, in milliseconds.
 const REST = 60;
 
-// With `?report` a test's server adds report.js, which runs the page by itself: see checks/report.
-const parameters = new URLSearchParams(location.search);
-const test = parameters.has('report') ? await import('./report.js') : null;
-const anyGpu = test !== null || parameters.has('gpu');
+const anyGpu = test !== null || new URLSearchParams(location.search).has('gpu');
 
 const session = new Session((why) => {
   // The new engine has no overlay yet.
   if (last) last.compression = null;
   restarted = ` The engine was restarted: ${why}`;
-  at('answer').textContent = '';
+  const turn = conversation.turns.at(-1);
+  if (turn?.end === null) {
+    turn.answer = '';
+    transcript.restart();
+  }
   say(`Restarting the engine, then asking again: ${why}`);
 });
 
-// The chosen model, { name, files }; null is the demo model.
+// The chosen model, { name, files }, with the `url` of a downloaded one, or with the `server` that has it; null is the demo model.
 let model = null;
 let pictures = new Map();
 // Counts the pictures chosen so far.
 let chosen = 0;
 // Opens the current picture again.
 let reopen = () => {};
-// The last answer: the question, the whole answer (`done`), what was `looked` at, and its `compression` (null: none of it is known).
+// The last answer: its messages, the whole answer (`done`), what was `looked` at, and its `compression` (null: none of it is known).
 let last = null;
+// Whether the engine runs on the CPU, or elsewhere than on this browser's GPU.
+let onCpu = false;
 let running = new AbortController();
 // Stops the work that is done before the next question.
 let ahead = new AbortController();
@@ -44,28 +57,16 @@ let current = Promise.resolve();
 let resting = 0;
 let restarted = '';
 
-function say(sentence, kind = '') {
-  at('status').textContent = sentence;
-  at('status').dataset.kind = kind;
-  test?.post('progress', sentence);
-}
-
-function fail(why) {
-  if (why?.name === 'AbortError') {
-    say('Stopped.');
-    return;
-  }
-  const sentence = why?.message ?? String(why);
-  say(sentence, 'fail');
-  test?.post('report', { error: sentence });
-}
-
 function become(state) {
   document.body.dataset.state = state;
   at('asking').disabled = state === 'loading';
   at('settings').disabled = state !== 'ready';
-  at('stop').disabled = state !== 'busy';
-  at('answer').ariaBusy = String(state === 'busy');
+  const focus = document.activeElement;
+  at('ask').hidden = state === 'busy';
+  at('stop').hidden = state !== 'busy';
+  if (focus === at('ask') && state === 'busy') at('stop').focus();
+  if (focus === at('stop') && state !== 'busy') at('ask').focus();
+  at('begin-again').hidden = conversation.turns.length === 0;
 }
 
 // Runs one piece of work at a time. It stops the work before it, and replaces any that still waits. Meanwhile the page is in
@@ -89,7 +90,7 @@ function instead(state, work) {
     } catch (why) {
       if (signal.reason !== REPLACED) {
         fail(why);
-        at('rescue').hidden = session.isOpen || !['device', 'device-lost', 'worker'].includes(why?.code);
+        if (!session.isOpen) rescue(why);
       }
     }
     become(session.isOpen ? 'ready' : 'loading');
@@ -99,15 +100,29 @@ function instead(state, work) {
 
 // The engine.
 
+// Offers what can help after an error.
+function rescue(why) {
+  const lost = ['network', 'server'].includes(why?.code);
+  at('retry').hidden = !lost;
+  for (const id of ['cpu', 'cpu-about']) at(id).hidden = lost;
+  at('rescue').hidden = !lost && (onCpu || !['device', 'device-lost', 'worker', 'memory', 'engine'].includes(why?.code));
+}
+
 async function load(cpu) {
   at('rescue').hidden = true;
+  answering.suit(model === null);
   at('loading').hidden = false;
   // Indeterminate until the engine reports progress.
   at('loading').removeAttribute('value');
   stopRecording();
   const options = async () => {
-    const onCpu = cpu || !await findGpu();
-    say(`Loading ${model?.name ?? 'the demo model'}${onCpu ? ' on the CPU' : ''}.`);
+    if (model?.server) {
+      onCpu = true;
+      say(`Connecting to ${model.name}.`);
+      return model.server;
+    }
+    onCpu = cpu || !await findGpu();
+    say(`Loading ${nameOf(model)}${onCpu ? ' on the CPU' : ''}.`);
     return {
       cpu: onCpu,
       files: model?.files,
@@ -120,25 +135,38 @@ async function load(cpu) {
   try {
     const about = await session.start(options());
     offer(about);
-    say([`Ready, on ${about.device}: ${size(about.weight_bytes)} of weights in ${about.dtype}.`, ...notes(about)].join(' '));
+    // A compression may not fit the model any more.
+    const spec = answering.compressionOf(nameOf(model));
+    if (spec) await choose(spec).catch(() => {});
+    const weights = about.weight_bytes === null ? '' : `: ${size(about.weight_bytes)} of weights in ${about.dtype}`;
+    say([`Ready: ${nameOf(model)}, on ${about.device}${weights}.`, ...notes(about)].join(' '));
   } catch (why) {
     // The newer call shows its own result.
     if (why === REPLACED) return;
     fail(why);
-    at('rescue').hidden = cpu || ['checkpoint', 'unsupported'].includes(why?.code);
+    rescue(why);
     if (!test && !model && ['engine', 'worker', 'unsupported'].includes(why?.code)) playRecording().catch(fail);
   }
   at('loading').hidden = true;
 }
 
-// Loads another model, and opens the same picture with it.
+const nameOf = (one) => one?.name ?? 'the demo model';
+
+// Loads another model, and opens the same picture with it. The conversation goes on.
 function use(next) {
+  choosesModel(next);
+  keep('model', model?.url ?? null);
+  load(false);
+  reopen();
+}
+
+function choosesModel(next) {
   model = next;
   last = null;
   at('after').hidden = true;
   at('demo-note').hidden = model !== null;
-  load(false);
-  reopen();
+  at('with').textContent = `with ${nameOf(model)}`;
+  showChoice(model);
 }
 
 // Shows what this browser has, and returns whether its GPU is used.
@@ -162,34 +190,33 @@ const notes = ({ trained, notes: said }) => [
 // The picture.
 
 // If two pictures are chosen quickly one after the other, the later one counts, in whatever order they arrive.
-async function openExample(name) {
+async function openExample(name, again = false) {
   const mine = chosen += 1;
   const blob = await file(name);
   if (mine !== chosen) return;
-  await open({ blob, words: `The example ${name}`, questions: pictures.get(name), example: name });
+  await open({ blob, words: `The example ${name}`, questions: pictures.get(name) ?? [], example: name }, again);
 }
 
-function openOwn(blob) {
-  chosen += 1;
-  return open({ blob, words: `Your picture ${blob.name}`, questions: [], example: null });
+async function openOwn(given, again = false) {
+  const mine = chosen += 1;
+  const blob = await readable(given);
+  if (mine !== chosen) return;
+  await open({ blob, words: `Your picture ${blob.name}`, questions: [], example: null }, again);
 }
 
-// Opens a picture. An example is shown at once; the engine may still refuse a user's file.
-function open(picture) {
-  reopen = () => open(picture);
+// Opens a picture. An example is shown at once; the engine may still refuse a user's file. Another picture begins another
+// conversation; the same one, opened `again`, does not.
+function open(picture, again = false) {
+  reopen = () => open(picture, true);
   ahead.abort(REPLACED);
   const { blob, words, questions, example } = picture;
   const present = async () => {
     last = null;
-    at('answer').textContent = '';
+    // A recording has its own turns.
+    if (!again && !('recorded' in document.body.dataset)) cut(0);
     at('tokens').replaceChildren();
     at('after').hidden = true;
-    at('question').value = questions[0] ?? '';
-    at('chips').replaceChildren(...questions.map((question) => {
-      const chip = make('button', { type: 'button' }, question);
-      chip.addEventListener('click', () => ask(question));
-      return make('li', {}, chip);
-    }));
+    field.suggest(questions, ask);
     for (const button of at('examples').querySelectorAll('button')) button.ariaPressed = String(button.value === example);
     await showPicture(blob, words);
   };
@@ -200,8 +227,9 @@ function open(picture) {
     const loaded = session.isOpen;
     await session.open(blob);
     if (!example) await present();
+    if (!test && !again) await keepPicture({ blob, example });
     // The first picture waits for the model; `load` then sets the status.
-    if (loaded || !example) say('Ready.');
+    if (loaded || hasFailed()) say('Ready.');
     prepare();
   });
 }
@@ -215,28 +243,51 @@ function prepare() {
 
 // The question.
 
-function ask(question) {
-  at('question').value = question;
+// Asks a question after the first `count` turns; the others are removed.
+function ask(question, count = conversation.turns.length) {
+  if (!question.trim()) return current;
   return instead('busy', async (signal) => {
+    const { turns } = conversation;
     const asked = compression();
+    const before = answering.reads() ? turns.slice(0, count) : [];
+    const messages = conversation.messages(question, { system: answering.systemPrompt(), before });
     let looked = null;
     // If this is stopped, the engine may already have another overlay.
     if (last) last.compression = null;
-    at('answer').textContent = '';
+    cut(count);
+    const turn = { question, answer: '', end: null };
+    turns.push(turn);
+    transcript.add(turn);
+    field.asked(question);
+    at('begin-again').hidden = false;
     at('compared').hidden = true;
     restarted = '';
     say('Answering.');
     const started = performance.now();
-    const done = await session.ask(question, { compression: asked, signal }, (event) => {
-      if (event.progress) say(`Answering: ${far(event.progress)}.`);
-      if (event.token) at('answer').append(event.token.text);
-      if (event.looked) {
-        looked = event.looked;
-        showTokens(looked.tokens);
-      }
-    });
+    let done;
+    try {
+      done = await session.ask(messages, { ...answering.options(), compression: asked, signal }, (event) => {
+        if (event.progress) say(`Answering: ${far(event.progress)}.`);
+        if (event.token) {
+          turn.answer += event.token.text;
+          transcript.grow(event.token.text);
+        }
+        if (event.looked) {
+          looked = event.looked;
+          showTokens(looked.tokens);
+        }
+      });
+      Object.assign(turn, { answer: done.answer, end: done.finish_reason ?? 'stop' });
+    } catch (why) {
+      Object.assign(turn, signal.aborted ? { end: 'stopped' } : { end: 'failed', why: why?.message ?? String(why) });
+      throw why;
+    } finally {
+      transcript.finish(turn);
+      if (!test) conversation.save();
+    }
     say(`Answered in ${duration(performance.now() - started)}.${restarted}`);
-    last = { question, done, looked, compression: done.compression };
+    last = { messages, done, looked, compression: done.compression };
+    showTokens(done.tokens);
     showCost(done);
     at('json').textContent = JSON.stringify(done, null, 2);
     at('after').hidden = false;
@@ -244,23 +295,41 @@ function ask(question) {
   });
 }
 
-// Progress of a long stage.
-const far = ({ stage, done, total }) => `${STAGES[stage] ?? stage}, ${Math.floor(100 * done / Math.max(1, total))} %`;
+// Removes all turns after the first `count`, and ends the editing.
+function cut(count) {
+  field.edit(null);
+  conversation.cut(count);
+  transcript.cut(count);
+  at('begin-again').hidden = count === 0;
+}
+
+function beginAgain() {
+  return instead(session.isOpen ? 'ready' : 'loading', async () => {
+    cut(0);
+    last = null;
+    at('after').hidden = true;
+    at('tokens').replaceChildren();
+    say('A new conversation.');
+    at('question').focus();
+  });
+}
 
 // Draws the attention overlay.
 async function overlay() {
-  const { question, looked } = last;
-  await showOverlay(await session.overlay(), overlayOf(question, looked.tokens), looked);
+  const { messages, looked } = last;
+  if (!looked) return;
+  await showOverlay(await session.overlay(), overlayOf(messages.at(-1).content, looked.tokens), looked.visual_tokens && looked);
 }
 
 // Shows the overlay for another compression, without an answer. If only gamma changed, nothing is computed.
 function relook() {
   return instead('ready', async (signal) => {
-    if (!last) return;
+    // A server computes the attention only with an answer.
+    if (!last || model?.server) return;
     const now = compression();
     const pruned = last.compression && last.looked.visual_tokens.some(({ rank }) => rank !== null);
     const gamma = pruned ? otherGamma(last.compression, now) : null;
-    last.looked = gamma === null ? await session.look(last.question, { compression: now, signal }) : await session.keep(gamma);
+    last.looked = gamma === null ? await session.look(last.messages, { compression: now, signal }) : await session.keep(gamma);
     last.compression = last.looked.compression;
     showTokens(last.looked.tokens);
     await overlay();
@@ -269,29 +338,30 @@ function relook() {
 }
 
 function compare() {
-  const { question } = last;
+  const { messages } = last;
   return instead('busy', async (signal) => {
     const methods = compared();
+    // Sampled answers have the same seed.
+    const options = answering.options();
     say('Asking twice, each time from scratch.');
-    const answers = await session.compare(question, methods.map((method) => ({ compression: method.compression, signal })));
+    const answers = await session.compare(messages, methods.map((method) => ({ ...options, compression: method.compression, signal })));
     showComparison(methods.map(({ title }) => title), answers);
     at('compared').hidden = false;
+    at('compared').scrollIntoView({ block: 'nearest' });
     say('Compared.');
   });
 }
 
 // Buttons and inputs.
 
-at('form').addEventListener('submit', (event) => {
-  event.preventDefault();
-  ask(at('question').value);
-});
 at('stop').addEventListener('click', () => {
   running.abort();
   // A question waits for the work that was started before it.
   ahead.abort();
-  at('question').focus();
 });
+at('begin-again').addEventListener('click', beginAgain);
+field.connect(ask);
+transcript.connect({ edit: field.edit, again: () => ask(conversation.turns.at(-1).question, conversation.turns.length - 1) });
 chooser((spec) => {
   // The engine would finish it first.
   ahead.abort(REPLACED);
@@ -300,6 +370,7 @@ chooser((spec) => {
   clearTimeout(resting);
   // Work for the old settings is useless now.
   ahead.abort(REPLACED);
+  answering.change({ compression: compression(), model: nameOf(model) });
   resting = setTimeout(last ? relook : prepare, REST);
 });
 at('weights').addEventListener('change', () => use(model));
@@ -308,12 +379,30 @@ at('cpu').addEventListener('click', () => {
   load(true);
   reopen();
 });
+at('retry').addEventListener('click', () => {
+  if (pictures.size === 0) location.reload();
+  load(false);
+  reopen();
+});
 copies(at('copy'), at('json'));
 intake([at('file'), at('camera')], openOwn, another(use));
 camera(openOwn, fail);
 
+// Opens what was open at the last visit.
+async function restore() {
+  const url = recall('model');
+  const again = url && await downloaded(url).catch(() => null);
+  if (again) choosesModel(again);
+  for (const turn of conversation.turns) transcript.add(turn);
+}
+
 async function begin() {
-  load(false);
+  if (!test) {
+    await offline.renew();
+    await restore();
+    serverChoice(use);
+  }
+  const loading = load(false);
   pictures = await examples();
   at('examples').replaceChildren(...[...pictures.keys()].map((name) => {
     const picture = make('img', { src: address(name), alt: `Example ${name}` });
@@ -321,8 +410,20 @@ async function begin() {
     button.addEventListener('click', () => openExample(name).catch(fail));
     return make('li', {}, button);
   }));
-  if (test) await test.run({ open: openExample, openOwn, ask, last: () => last, say });
-  else if (chosen === 0) await openExample(pictures.keys().next().value);
+  if (test) {
+    await test.run({ open: openExample, openOwn, ask, last: () => last, say });
+    return;
+  }
+  const [usual] = pictures.keys();
+  const before = await recallPicture();
+  // Meanwhile the user may have chosen one.
+  if (chosen === 0) {
+    if (before?.blob) await openOwn(before.blob, true);
+    else await openExample(pictures.has(before?.example) ? before.example : usual, pictures.has(before?.example));
+  }
+  await loading;
+  await offline.store();
 }
 
+stored();
 begin().catch(fail);

@@ -12,13 +12,16 @@ const TEXT = ['focus', 'text'];
 let engine = null;
 let entries = new Map();
 let valid = '';
+let check;
 
 // Connects the controls. `check` returns a promise of a compression's shortest spelling; `changed` is called after a change.
-export function chooser(check, changed) {
+export function chooser(checks, changed) {
+  check = checks;
   const accept = (spec) => {
     show(spec);
     changed();
   };
+  at('default').addEventListener('click', () => accept(engine.compression));
   at('method').addEventListener('change', () => accept(spelling(at('method').value)));
   for (const [id, key, digits] of [['gamma', 'gamma', 2], ['layer', 'layer', 0], ['budget', 'keep', 2]]) {
     // With a point, `keep` is a share and not a number of tokens.
@@ -51,6 +54,11 @@ export function offer(about) {
   at('other').value = NONE.name;
   at('layer').max = about.layers - 1;
   show(about.compression);
+}
+
+// Chooses a compression that fits the engine, else rejects.
+export async function choose(spec) {
+  show(await check(spec));
 }
 
 // The chosen compression; undefined is the checkpoint's default.

@@ -24,7 +24,7 @@ export function demo() {
 }
 
 async function fetched(name) {
-  const fail = (got) => new FoveaError(`The demo model's ${name}: expected the file, got ${got}. Reload the page.`, 'checkpoint');
+  const fail = (got) => new FoveaError(`The demo model's ${name}: expected the file, got ${got}. Check the connection, then try again.`, 'network');
   const answer = await fetch(new URL(name, FOLDER)).catch((why) => { throw fail(why.message); });
   if (!answer.ok) throw fail(answer.status);
   return answer.blob();

@@ -4,6 +4,7 @@
 // or { id, error }. { stop: id } is received at any time. Also sends { line } for each line of the console, and { broken }, a
 // sentence, when the worker can no longer be used.
 
+import { FoveaError } from './error.js';
 import { held } from './held.js';
 import { source } from './models.js';
 import { onTrap, overhear, sentence } from './worker-common.js';
@@ -15,8 +16,14 @@ onTrap(broken);
 
 // Fetched and compiled while the page still collects the model's files. `create` reports errors.
 const loading = (async () => {
-  const wasm = await import('./pkg/fovea_web.js');
-  return { wasm, memory: (await wasm.default()).memory };
+  try {
+    const wasm = await import('./pkg/fovea_web.js');
+    return { wasm, memory: (await wasm.default()).memory };
+  } catch (why) {
+    // How browsers report that a file did not arrive.
+    if (!(why instanceof TypeError)) throw why;
+    throw new FoveaError(`The engine: expected its files, got ${why.message}. Check the connection, then try again.`, 'network');
+  }
 })();
 loading.catch(() => {});
 
@@ -49,16 +56,16 @@ const calls = {
     return at(sight).prepare(options, stop);
   },
 
-  ask({ sight, question, options }, event, stop) {
-    return at(sight).ask(question, options, stop, (text) => {
+  ask({ sight, messages, options }, event, stop) {
+    return at(sight).ask(messages, options, stop, (text) => {
       const found = JSON.parse(text);
       if (found.done) Object.assign(found.done.memory_bytes, { gpu: held(), wasm: memory.buffer.byteLength });
       event(found);
     });
   },
 
-  async look({ sight, question, options }, event, stop) {
-    return JSON.parse(await at(sight).look(question, options, stop));
+  async look({ sight, messages, options }, event, stop) {
+    return JSON.parse(await at(sight).look(messages, options, stop));
   },
 
   keep({ sight, gamma }) {

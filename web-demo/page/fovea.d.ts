@@ -74,6 +74,14 @@ export interface Method {
   default: string;
 }
 
+/** A message of a conversation. */
+export interface Message {
+  /** `system`: general instructions, only as the first message. */
+  role: 'system' | 'user' | 'assistant';
+  /** A text, or parts with the place of the picture. Without a place, the picture comes before the first question. */
+  content: string | ({ type: 'image' } | { type: 'text'; text: string })[];
+}
+
 /** Options of a question. */
 export interface AskOptions {
   /**
@@ -83,6 +91,14 @@ export interface AskOptions {
   compression?: string;
   /** Default: 128. */
   maxNewTokens?: number;
+  /** 0, the default: the most likely token. Above 0: tokens are sampled; higher values give more varied answers. */
+  temperature?: number;
+  /** Sample from the fewest most likely tokens whose probabilities reach this sum. Default: 1, from all. */
+  topP?: number;
+  /** The same seed gives the same sampled answer. Default: 0. */
+  seed?: number;
+  /** Texts that end the answer and are not part of it. */
+  stop?: string[];
   /** Stops the answer within a layer or a token. */
   signal?: AbortSignal;
 }
@@ -148,6 +164,8 @@ export interface Done {
   question: string;
   answer: string;
   answer_ids: number[];
+  /** `stop`: the answer ended by itself. `length`: it has `maxNewTokens` tokens, and is cut off. */
+  finish_reason: 'stop' | 'length';
   /** The compression that ran. */
   compression: string;
   tokens: Tokens;
@@ -177,12 +195,12 @@ export type AskEvent = {
 
 /**
  * An error with a sentence as its message. `worker`: the engine stopped; `device-lost`: the GPU was lost; after both, create a
- * new engine. `unsupported`: the browser lacks a required feature. An abort rejects with the signal's reason instead.
+ * new engine. `network`: a file of the page did not arrive. `unsupported`: the browser lacks a required feature. An abort rejects with the signal's reason instead.
  */
 export class FoveaError extends Error {
   readonly code:
     | 'option' | 'too-long' | 'picture' | 'checkpoint' | 'device' | 'device-lost' | 'memory' | 'stopped' | 'engine'
-    | 'worker' | 'unsupported' | 'disposed';
+    | 'worker' | 'network' | 'unsupported' | 'disposed';
   /** The expected and the actual value, for some errors. */
   readonly expected?: string;
   readonly got?: string;
@@ -208,10 +226,13 @@ export interface Sight {
    * answers a question once per engine, to compile all pipelines. A question that is asked meanwhile waits for it.
    */
   prepare(options?: AskOptions): Promise<void>;
-  /** Answers a question. Work that depends only on the picture is done once. Leaving the loop stops the answer. */
-  ask(question: string, options?: AskOptions): AsyncGenerator<AskEvent, void, void>;
+  /**
+   * Answers a question, or the last message of a conversation. The caller keeps the conversation and sends all of it. Work that
+   * depends only on the picture is done once. Leaving the loop stops the answer.
+   */
+  ask(question: string | Message[], options?: AskOptions): AsyncGenerator<AskEvent, void, void>;
   /** Computes the attention only, without an answer. */
-  look(question: string, options?: AskOptions): Promise<Looked>;
+  look(question: string | Message[], options?: AskOptions): Promise<Looked>;
   /**
    * The kept tokens at another gamma, from the importance of the last question, for which the text-guided sampler must have pruned.
    * Nothing is computed on the device.

@@ -69,11 +69,11 @@ class Sight {
   }
 
   ask(question, { signal, ...options } = {}) {
-    return this.#link.events({ ...this.#asked('ask', options), question: String(question) }, { signal });
+    return this.#link.events({ ...this.#asked('ask', options), messages: messages(question) }, { signal });
   }
 
   look(question, { signal, ...options } = {}) {
-    return this.#link.call({ ...this.#asked('look', options), question: String(question) }, { signal });
+    return this.#link.call({ ...this.#asked('look', options), messages: messages(question) }, { signal });
   }
 
   keep(gamma) {
@@ -90,7 +90,10 @@ class Sight {
     return this.#link.call({ call: 'close', sight: this.#sight }).catch(() => {});
   }
 
-  #asked(call, { maxNewTokens, ...options }) {
-    return { call, sight: this.#sight, options: JSON.stringify({ ...options, max_new_tokens: maxNewTokens }) };
+  #asked(call, { maxNewTokens, topP, ...options }) {
+    return { call, sight: this.#sight, options: JSON.stringify({ ...options, max_new_tokens: maxNewTokens, top_p: topP }) };
   }
 }
+
+// The messages as JSON. A text is one question.
+const messages = (question) => JSON.stringify(Array.isArray(question) ? question : [{ role: 'user', content: String(question) }]);

@@ -17,8 +17,15 @@ export class Link {
       else this.#receive(data);
     });
     // Failures that the worker cannot report itself.
-    worker.addEventListener('error', (event) => this.#lose(`The worker stopped: ${event.message || 'it did not load'}.`));
+    worker.addEventListener('error', (event) => {
+      if (event.message) this.#lose(`The worker stopped: ${event.message}.`);
+      else this.end(new FoveaError('The worker: expected its script, got none. Check the connection, then try again.', 'network'));
+    });
     worker.addEventListener('messageerror', () => this.#lose('The worker sent a message that can\'t be read.'));
+  }
+
+  get ended() {
+    return this.#ended !== null;
   }
 
   // Ends the worker. All open and later calls are rejected with `why`.

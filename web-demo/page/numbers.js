@@ -15,7 +15,7 @@ export const STAGES = {
 const COUNTS = { all: 'all visual tokens', compressed: 'entering the text model', kept: 'in its last layer' };
 
 export const duration = (ms) => (ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
-export const size = (bytes) => (bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
+export const size = (bytes) => (bytes < 2 ** 16 ? `${Math.ceil(bytes / 2 ** 10)} KiB` : bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
 
 // A remaining time in seconds, rounded.
 export function wait(seconds) {
@@ -42,14 +42,17 @@ export const overlayOf = (question, { all, kept }) => `Attention overlay for "${
 export function showCost(done) {
   const { first_token: first, ...stages } = done.timing_ms;
   const named = Object.entries(STAGES).filter(([key]) => key in stages);
-  const { weights, kv_cache: cache, wasm, gpu } = done.memory_bytes;
+  // A server does not report its memory, a recording not how the answer ended.
+  const { weights, kv_cache: cache, wasm, gpu } = done.memory_bytes ?? {};
+  const ended = { stop: 'by itself', length: 'cut off at the largest length' }[done.finish_reason];
   table(at('cost'), [
     ['compression', done.compression],
     ['work left: mean visual tokens per layer, as a share of all', percent(done.equivalent_share)],
     ['time to the first token', duration(first)],
     ...named.map(([key, words]) => [`… ${words}`, duration(stages[key])]),
     ['tokens per second after it', rate(done.tokens_per_second)],
-    ['weights and KV cache', `${size(weights)} (${done.dtype}), ${size(cache)}`],
+    ...(ended ? [['the answer ended', ended]] : []),
+    ...(weights ? [['weights and KV cache', `${size(weights)} (${done.dtype}), ${size(cache)}`]] : []),
     // The first is absent on the CPU, both in a recording.
     ...(gpu ? [['GPU buffers', size(gpu)]] : []),
     ...(wasm ? [['WebAssembly memory', size(wasm)]] : []),
@@ -68,7 +71,7 @@ export function showComparison(names, answers) {
     row('time to the first token', ({ timing_ms: timing }) => duration(timing.first_token)),
     row('… of which text model', ({ timing_ms: timing }) => duration(text(timing))),
     row('tokens per second', (done) => rate(done.tokens_per_second)),
-    row('KV cache', ({ memory_bytes: memory }) => size(memory.kv_cache)),
+    row('KV cache', ({ memory_bytes: memory }) => (memory ? size(memory.kv_cache) : '–')),
   ], ['', ...names]);
 }
 

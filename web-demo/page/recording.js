@@ -3,6 +3,7 @@
 import { at, make } from './dom.js';
 import { file, sent } from './examples.js';
 import { overlayOf, showCost, showTokens } from './numbers.js';
+import * as transcript from './transcript.js';
 import { showOverlay, showPicture } from './view.js';
 
 const FOLDER = 'recorded';
@@ -32,7 +33,7 @@ function show(is) {
   for (const id of ['recording', 'recorded']) at(id).hidden = !is;
   at('comparing').hidden = is;
   at('after').hidden = true;
-  at('answer').textContent = '';
+  transcript.cut(0);
   at('tokens').replaceChildren();
   document.body.toggleAttribute('data-recorded', is);
 }
@@ -44,16 +45,17 @@ async function play(picture, { overlay, done }) {
     await new Promise((resolve) => { setTimeout(resolve, ms); });
     return !signal.aborted;
   };
-  at('question').value = done.question;
-  at('answer').textContent = '';
+  transcript.cut(0);
+  transcript.add({ question: done.question, answer: '', end: null });
   at('after').hidden = true;
   await showPicture(await file(picture), `The example ${picture}`);
   if (!await continues(done.timing_ms.first_token)) return;
   showTokens(done.tokens);
   for (const piece of pieces(done)) {
-    at('answer').append(piece);
+    transcript.grow(piece);
     if (!await continues(1000 / (done.tokens_per_second ?? 1000))) return;
   }
+  transcript.finish({ answer: done.answer, end: 'stop' });
   showCost(done);
   at('json').textContent = JSON.stringify(done, null, 2);
   at('after').hidden = false;

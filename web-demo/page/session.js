@@ -62,13 +62,13 @@ export class Session {
     await this.#sight?.prepare(options);
   }
 
-  // Answers a question; returns the whole answer.
-  ask(question, options, onEvent) {
-    return this.#steadily(() => answer(this.#sight, question, options, onEvent));
+  // Answers the last of these messages; returns the whole answer.
+  ask(messages, options, onEvent) {
+    return this.#steadily(() => answer(this.#sight, messages, options, onEvent));
   }
 
-  look(question, options) {
-    return this.#steadily(() => this.#sight.look(question, options));
+  look(messages, options) {
+    return this.#steadily(() => this.#sight.look(messages, options));
   }
 
   keep(gamma) {
@@ -80,13 +80,13 @@ export class Session {
   }
 
   // Answers a question once with each of these options, each time from scratch.
-  compare(question, options) {
+  compare(messages, options) {
     return this.#steadily(async () => {
       const answers = [];
       for (const each of options) {
         const sight = await this.#engine.lookAt(this.#picture);
         try {
-          answers.push(await answer(sight, question, each, () => {}));
+          answers.push(await answer(sight, messages, each, () => {}));
         } finally {
           sight.close();
         }
@@ -98,7 +98,9 @@ export class Session {
   async #start(signal) {
     this.#engine?.dispose();
     this.#sight = null;
-    const engine = await Fovea.create({ ...await this.#options, signal });
+    // Another engine has the same methods.
+    const { create = Fovea.create, ...options } = await this.#options;
+    const engine = await create({ ...options, signal });
     if (signal.aborted) {
       engine.dispose();
       throw signal.reason;
@@ -121,9 +123,9 @@ export class Session {
   }
 }
 
-async function answer(sight, question, options, onEvent) {
+async function answer(sight, messages, options, onEvent) {
   let done = null;
-  for await (const event of sight.ask(question, options)) {
+  for await (const event of sight.ask(messages, options)) {
     done = event.done ?? done;
     onEvent(event);
   }

@@ -49,12 +49,7 @@ export class Store {
   async #call(message, options) {
     // The worker reads the parameter `hub` of the page.
     const worker = () => new Worker(new URL(`./store-worker.js${location.search}`, import.meta.url), { type: 'module' });
-    this.#link ??= new Link(worker());
-    try {
-      return await this.#link.call(message, options);
-    } catch (why) {
-      if (why?.code === 'worker') this.#link = null;
-      throw why;
-    }
+    if (!this.#link || this.#link.ended) this.#link = new Link(worker());
+    return this.#link.call(message, options);
   }
 }

@@ -1,8 +1,8 @@
 //! The engine for browsers, as a wasm module: a model that answers questions about pictures, and the conformance suite.
 //!
-//! Read in this order: `engine` (a model on a device), `sight` (questions about one picture), `asked` (options of a question,
-//! and how to stop it), `messages` (how a worker receives "stop" while it computes). The interface to JavaScript is text, bytes
-//! and JSON; `page/fovea.js` wraps it in an API.
+//! Read in this order: `engine` (a model on a device), `sight` (questions about one picture), `asked` (messages and options of a
+//! question, and how to stop it), `messages` (how a worker receives "stop" while it computes). The interface to JavaScript is
+//! text, bytes and JSON; `page/fovea.js` wraps it in an API.
 
 #[cfg(target_family = "wasm")]
 mod start;

@@ -6,7 +6,8 @@
 use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc};
 
 use fovea_model::{
-    AskOptions, Compression, Conversation, Error, Event, Looked, Model, Picture, Progress, TokenCounts, VisualToken,
+    AskOptions, Compression, Conversation, Error, Event, Looked, Messages, Model, Picture, Progress, TokenCounts,
+    VisualToken,
 };
 use fovea_runtime::{Keep, Scale, TokenBox, device::DeviceClass};
 use fovea_shaders::top_k;
@@ -51,10 +52,10 @@ impl Sight {
         receiving(self.get_ready(&options)).await.map_err(failure)
     }
 
-    /// Answers a question.
+    /// Answers a question, which is the last one of the `messages` (JSON: `[{role, content}]`). The page keeps the history.
     ///
-    /// `options` is a JSON object of optional keys: `compression` (a string, spelled as on the command line) and
-    /// `max_new_tokens`. `on_event` receives JSON: `{stage, milliseconds}` as stages end, `{progress: {stage, done, total}}`
+    /// `options` is a JSON object of optional keys: `compression` (a string, spelled as on the command line),
+    /// `max_new_tokens`, `temperature`, `top_p`, `seed` and `stop` (a list of texts that end the answer). `on_event` receives JSON: `{stage, milliseconds}` as stages end, `{progress: {stage, done, total}}`
     /// a few times per second in a long stage, `{looked}` once, `{token: {id, text}}` per token, and at the end `{done}`, with
     /// the keys of `fovea ask --json`.
     ///
@@ -62,13 +63,14 @@ impl Sight {
     /// Rejects with an `Error` that has a `code`: `stopped` after [`Stop::stop`]. The sight can be used after an error.
     pub async fn ask(
         &mut self,
-        question: String,
+        messages: String,
         options: String,
         stop: &Stop,
         on_event: Function,
     ) -> Result<(), JsValue> {
+        let messages = asked::messages(&messages).map_err(failure)?;
         let options = asked::options(&options, stop).map_err(failure)?;
-        receiving(self.answer(&question, &options, &on_event)).await.map_err(failure)
+        receiving(self.answer(&messages, &options, &on_event)).await.map_err(failure)
     }
 
     /// Runs the compression for a question without an answer, and returns the overlay's data as JSON (`Looked` in
@@ -76,9 +78,10 @@ impl Sight {
     ///
     /// # Errors
     /// As [`Sight::ask`].
-    pub async fn look(&mut self, question: String, options: String, stop: &Stop) -> Result<String, JsValue> {
+    pub async fn look(&mut self, messages: String, options: String, stop: &Stop) -> Result<String, JsValue> {
+        let messages = asked::messages(&messages).map_err(failure)?;
         let options = asked::options(&options, stop).map_err(failure)?;
-        let looked = receiving(self.conversation.explain(&question, &options)).await.map_err(failure)?;
+        let looked = receiving(self.conversation.explain(&messages, &options)).await.map_err(failure)?;
         self.looked = Some(looked);
         self.shown().map_err(failure)
     }
@@ -123,9 +126,9 @@ impl Sight {
         Ok(())
     }
 
-    async fn answer(&mut self, question: &str, options: &AskOptions, on_event: &Function) -> Result<(), Error> {
-        let sides = sides(self.conversation.picture());
-        let mut events = pin!(self.conversation.ask(question, options));
+    async fn answer(&mut self, messages: &Messages, options: &AskOptions, on_event: &Function) -> Result<(), Error> {
+        let (question, sides) = (messages.question(), sides(self.conversation.picture()));
+        let mut events = pin!(self.conversation.ask(messages, options));
         while let Some(event) = events.next().await {
             let message = match event? {
                 Event::Stage { stage, milliseconds } => json!({ "stage": stage, "milliseconds": milliseconds }),
@@ -134,7 +137,7 @@ impl Sight {
                 }
                 Event::Looked(looked) => json!({ "looked": described(self.looked.insert(looked), sides) }),
                 Event::Token { id, text } => json!({ "token": { "id": id, "text": text } }),
-                Event::Done(turn) => json!({ "done": self.model.report(question, &turn) }),
+                Event::Done(turn) => json!({ "done": self.model.report(&question, &turn) }),
                 _ => continue,
             };
             report(on_event, &message);

@@ -78,17 +78,35 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     found
 }
 
-/// The frame header: its marker; per component its name and its horizontal and vertical sampling factor.
-fn frame(bytes: &[u8]) -> Option<(u8, Vec<[u8; 3]>)> {
+/// The frame header.
+pub(super) struct Frame {
+    marker: u8,
+    pub width: u16,
+    pub height: u16,
+    /// Per component: its name, its horizontal and its vertical sampling factor.
+    pub components: Vec<[u8; 3]>,
+}
+
+impl Frame {
+    pub fn is_progressive(&self) -> bool {
+        self.marker == 0xC2
+    }
+}
+
+/// Reads the frame header.
+pub(super) fn frame(bytes: &[u8]) -> Option<Frame> {
     let is_frame = |marker: u8| matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
     let (marker, body) = header(bytes).find(|(marker, _)| is_frame(*marker))?;
     let components = body.get(6..)?.as_chunks::<3>().0;
-    Some((marker, components.iter().map(|[name, samples, _]| [*name, samples >> 4, samples & 15]).collect()))
+    let components = components.iter().map(|[name, samples, _]| [*name, samples >> 4, samples & 15]).collect();
+    let [height, width] = [1, 3].map(|at| u16::from_be_bytes([body[at], body[at + 1]]));
+    Some(Frame { marker, width, height, components })
 }
 
 /// A property of the JPEG that the decoder handles incorrectly or not at all, in words.
 pub(super) fn obstacle(bytes: &[u8]) -> Option<&'static str> {
-    let (marker, components) = frame(bytes)?;
+    let frame = frame(bytes)?;
+    let Frame { marker, components, .. } = &frame;
     if !matches!(marker, 0xC0..=0xC2) {
         return Some("lossless, hierarchical or arithmetic coding");
     }
@@ -102,7 +120,7 @@ pub(super) fn obstacle(bytes: &[u8]) -> Option<&'static str> {
         }
         _ => false,
     };
-    (marker != 0xC2 && parts(bytes).any(partial)).then_some("a separate scan per colour")
+    (!frame.is_progressive() && parts(bytes).any(partial)).then_some("a separate scan per colour")
 }
 
 /// The colour space of the components.
@@ -142,7 +160,7 @@ fn colors(bytes: &[u8], names: &[u8]) -> Option<Colors> {
 ///
 /// `None` without a valid frame header; the decoder then reports the error.
 pub(super) fn with_color_space(bytes: &[u8]) -> Option<Vec<u8>> {
-    let names: Vec<u8> = frame(bytes)?.1.iter().map(|component| component[0]).collect();
+    let names: Vec<u8> = frame(bytes)?.components.iter().map(|component| component[0]).collect();
     let colors = colors(bytes, &names)?;
     let misnamed = colors == Colors::YCbCr && names == b"RGB";
     let mut out = Vec::with_capacity(bytes.len() + 16);

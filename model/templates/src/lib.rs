@@ -8,11 +8,12 @@
 //! prints, or returns an error with the reason. Source: transformers 5.24, `utils/chat_template_utils.py`; Jinja 3.1.6.
 //!
 //! ```
-//! # use fovea_templates::ChatTemplate;
+//! # use fovea_templates::{ChatTemplate, Content, Message, Part};
 //! let template = "{{ bos_token }}{% for m in messages %}{{ m.role.upper() }}: {{ m.content[1].text }}{% endfor %}";
 //! let special = serde_json::json!({"bos_token": "<s>"});
 //! let template = ChatTemplate::new(template.into(), special.as_object().cloned().unwrap_or_default())?;
-//! assert_eq!(template.render("What is it?", 1)?, "<s>USER: What is it?");
+//! let question = Message { role: "user", content: Content::Parts(vec![Part::Image, Part::Text("What is it?")]) };
+//! assert_eq!(template.render(&[question], true)?, "<s>USER: What is it?");
 //! # Ok::<(), fovea_templates::TemplateError>(())
 //! ```
 //!
@@ -100,24 +101,25 @@ impl ChatTemplate {
         Ok(Self { body, hidden, special })
     }
 
-    /// Renders one user turn (`pictures` pictures, then `question`) and the generation prompt.
+    /// Renders messages, and after them the generation prompt if `prompt` is set.
     ///
     /// # Errors
     /// [`TemplateError`] if the template raises an error, has an invalid operation, or exceeds a limit.
-    pub fn render(&self, question: &str, pictures: usize) -> Result<String, TemplateError> {
-        self.run(question, pictures).map_err(|why| failed(&why))
+    pub fn render(&self, messages: &[Message<'_>], prompt: bool) -> Result<String, TemplateError> {
+        self.run(messages, prompt).map_err(|why| failed(&why))
     }
 
-    fn run(&self, question: &str, pictures: usize) -> Res<String> {
+    fn run(&self, messages: &[Message<'_>], prompt: bool) -> Res<String> {
         let budget = Budget::new();
         let mut variables = HashMap::new();
         for (name, value) in &self.special {
             variables.insert(name.as_str().into(), Value::json(value, &budget)?);
         }
-        variables.insert("messages".into(), messages(question, pictures, &budget)?);
+        let messages = messages.iter().map(|message| value(message, &budget)).collect::<Res<Vec<_>>>()?;
+        variables.insert("messages".into(), Value::list(messages, &budget)?);
         variables.insert("tools".into(), Value::None);
         variables.insert("documents".into(), Value::None);
-        variables.insert("add_generation_prompt".into(), Value::Bool(true));
+        variables.insert("add_generation_prompt".into(), Value::Bool(prompt));
         for name in &self.hidden {
             variables.insert(name.clone(), Value::undefined(name));
         }
@@ -125,16 +127,50 @@ impl ChatTemplate {
     }
 }
 
-/// One message. The keys are in their usual order, because a template may print the whole message.
-fn messages(question: &str, pictures: usize, budget: &Budget) -> Res<Value> {
+/// A message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// `system`, `user` or `assistant`.
+    pub role: &'a str,
+    /// What is said.
+    pub content: Content<'a>,
+}
+
+/// The content of a message. Some templates need a text, others a list; transformers gives them what its caller gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// A text.
+    Text(String),
+    /// A list of parts.
+    Parts(Vec<Part<'a>>),
+}
+
+/// A part of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// `{"type": "image"}`.
+    Image,
+    /// `{"type": "text", "text": ...}`.
+    Text(&'a str),
+}
+
+/// The value of a message. The keys are in their usual order, because a template may print the whole message.
+fn value(message: &Message<'_>, budget: &Budget) -> Res<Value> {
     let part = |pairs: &[(&str, &str)]| {
         Value::dict(pairs.iter().map(|(key, value)| (Value::str(key), Value::str(value))).collect(), budget)
     };
-    let mut content: Vec<Value> = (0..pictures).map(|_| part(&[("type", "image")])).collect::<Res<_>>()?;
-    content.push(part(&[("type", "text"), ("text", question)])?);
-    let message =
-        vec![(Value::str("role"), Value::str("user")), (Value::str("content"), Value::list(content, budget)?)];
-    Value::list(vec![Value::dict(message, budget)?], budget)
+    let content = match &message.content {
+        Content::Text(text) => Value::str(text),
+        Content::Parts(parts) => {
+            let parts = parts.iter().map(|content| match content {
+                Part::Image => part(&[("type", "image")]),
+                Part::Text(text) => part(&[("type", "text"), ("text", text)]),
+            });
+            Value::list(parts.collect::<Res<Vec<_>>>()?, budget)?
+        }
+    };
+    let pairs = vec![(Value::str("role"), Value::str(message.role)), (Value::str("content"), content)];
+    Value::dict(pairs, budget)
 }
 
 fn failed(why: &Fail) -> TemplateError {

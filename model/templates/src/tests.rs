@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::{
-    ChatTemplate,
+    ChatTemplate, Content, Message, Part,
     clock::Moment,
     strftime::strftime,
     text::{casefold, swapcase, title},
@@ -16,7 +16,8 @@ fn fixture() -> Json {
 fn render(template: &str, question: &str) -> Result<String, String> {
     let special = fixture()["special"].as_object().unwrap().clone();
     let template = ChatTemplate::new(template.to_owned(), special).map_err(|e| e.to_string())?;
-    template.render(question, 1).map_err(|e| e.to_string())
+    let question = Message { role: "user", content: Content::Parts(vec![Part::Image, Part::Text(question)]) };
+    template.render(&[question], true).map_err(|e| e.to_string())
 }
 
 #[test]

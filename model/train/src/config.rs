@@ -22,7 +22,10 @@ pub struct TrainConfig {
     /// Tensors whose names start with one of these prefixes start at random, although `start` has them.
     #[serde(default)]
     pub random: Vec<String>,
-    /// Scales (rows, cols) that replace the model's own, also in the written checkpoint.
+    /// Side of a region in patches. It replaces the model's own, also in the written checkpoint.
+    #[serde(default)]
+    pub window: Option<usize>,
+    /// Scales (rows, cols) that replace the model's own, also in the written checkpoint. (0, 0) drops the region.
     #[serde(default)]
     pub scales: Option<Vec<(usize, usize)>>,
     /// The object `meteor` of `config.json`, the settings of LLaVA-Meteor. It replaces the model's own, also in the written checkpoint.

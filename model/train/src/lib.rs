@@ -125,38 +125,8 @@ impl Trainer {
     /// Those of [`Blueprint::open`]; [`Error::Config`] if the run does not fit the model; [`Error::Training`] if a file of the run
     /// cannot be read or written.
     pub async fn open(config: TrainConfig, dir: &Path, device: Device) -> Result<Self, Error> {
-        let mut blueprint = Blueprint::open(&Source::directory(&config.model)?).await?;
-        if let Some(scales) = &config.scales {
-            blueprint.config.focus.scales = scales.iter().map(|&(rows, cols)| Scale::new(rows, cols)).collect();
-        }
-        if let Some(meteor) = &config.meteor {
-            let mut json = read_json(&config.model.join("config.json"))?;
-            json["meteor"] = meteor.clone();
-            blueprint.config.meteor = Config::from_json(&json)?.meteor;
-        }
-        if config.stages.iter().any(|s| s.vision == Vision::Meteor) {
-            let settings = blueprint.config.meteor.get_or_insert_default().clone();
-            check_fusion(&blueprint.config, &settings)?;
-        }
+        let blueprint = blueprint(&config).await?;
         let model = &blueprint.config;
-        let last = |s: &Stage| s.text.map_or(0, |t| t.layers[1]);
-        if let Some(stage) = config.stages.iter().find(|s| last(s) >= model.text.n_layers) {
-            let why = format!("expected layers below {}, got {}", model.text.n_layers, last(stage));
-            return Err(Error::Config { key: format!("stage {}: text.layers", stage.name), why });
-        }
-        // A hint without an effect is a mistake in the file.
-        let no_effect = |s: &&Stage| s.task == Task::Drill || s.text.is_none() && model.focus.text_layer.is_none();
-        if let Some(stage) = config.stages.iter().filter(|s| s.look > 0.0).find(no_effect) {
-            let why = "expected questions, and `text` or the model's `focus.text_layer`, got none".to_owned();
-            return Err(Error::Config { key: format!("stage {}: look", stage.name), why });
-        }
-        for stage in &config.stages {
-            stage.balance_weights(&model.focus.scales)?;
-            stage.check_meteor()?;
-        }
-        let without = [Vision::Thumbnail, Vision::Meteor];
-        let regions = config.stages.iter().any(|s| s.task != Task::Drill && !without.contains(&s.vision));
-        check_geometry(model, regions)?;
         let device = device.autodiff();
         fs::create_dir_all(dir).map_err(|e| broken(dir, &e))?;
         let (at, state) = match fs::read(dir.join(STATE)) {
@@ -363,20 +333,65 @@ impl Trainer {
                 fs::copy(self.config.model.join(name), dir.join(name)).map_err(|e| broken(&dir.join(name), &e))?;
             }
         }
-        let TrainConfig { scales, meteor, .. } = &self.config;
-        if scales.is_some() || meteor.is_some() {
-            let file = dir.join("config.json");
-            let mut json = read_json(&file)?;
-            if let Some(scales) = scales {
-                json["focus"]["scales"] = serde_json::json!(scales);
-            }
-            if let Some(meteor) = meteor {
-                json["meteor"] = meteor.clone();
-            }
-            write(&file, format!("{json:#}").as_bytes())?;
+        if let Some(json) = replaced(&self.config)? {
+            write(&dir.join("config.json"), format!("{json:#}").as_bytes())?;
         }
         Ok(())
     }
+}
+
+/// The model of a run without its weights, with the settings of the run.
+///
+/// # Errors
+/// Those of [`Blueprint::open`]; [`Error::Config`] if the run does not fit the model.
+async fn blueprint(config: &TrainConfig) -> Result<Blueprint, Error> {
+    let mut blueprint = Blueprint::open(&Source::directory(&config.model)?).await?;
+    if let Some(json) = replaced(config)? {
+        blueprint.config = Config::from_json(&json)?;
+    }
+    if config.stages.iter().any(|s| s.vision == Vision::Meteor) {
+        let settings = blueprint.config.meteor.get_or_insert_default().clone();
+        check_fusion(&blueprint.config, &settings)?;
+    }
+    let model = &blueprint.config;
+    let last = |s: &Stage| s.text.map_or(0, |t| t.layers[1]);
+    if let Some(stage) = config.stages.iter().find(|s| last(s) >= model.text.n_layers) {
+        let why = format!("expected layers below {}, got {}", model.text.n_layers, last(stage));
+        return Err(Error::Config { key: format!("stage {}: text.layers", stage.name), why });
+    }
+    // A hint without an effect is a mistake in the file.
+    let no_effect = |s: &&Stage| s.task == Task::Drill || s.text.is_none() && model.focus.text_layer.is_none();
+    if let Some(stage) = config.stages.iter().filter(|s| s.look > 0.0).find(no_effect) {
+        let why = "expected questions, and `text` or the model's `focus.text_layer`, got none".to_owned();
+        return Err(Error::Config { key: format!("stage {}: look", stage.name), why });
+    }
+    for stage in &config.stages {
+        stage.balance_weights(&model.focus.scales)?;
+        stage.check_meteor()?;
+    }
+    let without = [Vision::Thumbnail, Vision::Meteor];
+    let regions = config.stages.iter().any(|s| s.task != Task::Drill && !without.contains(&s.vision));
+    check_geometry(model, regions)?;
+    Ok(blueprint)
+}
+
+/// The model's config.json with the settings that the run replaces; None if it replaces none.
+fn replaced(run: &TrainConfig) -> Result<Option<serde_json::Value>, Error> {
+    let TrainConfig { model, window, scales, meteor, .. } = run;
+    if window.is_none() && scales.is_none() && meteor.is_none() {
+        return Ok(None);
+    }
+    let mut json = read_json(&model.join("config.json"))?;
+    if let Some(window) = window {
+        json["focus"]["window"] = serde_json::json!(window);
+    }
+    if let Some(scales) = scales {
+        json["focus"]["scales"] = serde_json::json!(scales);
+    }
+    if let Some(meteor) = meteor {
+        json["meteor"] = meteor.clone();
+    }
+    Ok(Some(json))
 }
 
 /// Checks that the fusion of LLaVA-Meteor can be trained in this model.
@@ -422,11 +437,12 @@ fn check_geometry(model: &Config, regions: bool) -> Result<(), Error> {
         );
     }
     let whole = Scale::new(1, 1);
-    let pools = |s: &Scale| (1..=focus.window).contains(&s.rows) && (1..=focus.window).contains(&s.cols);
+    let fits = |side: usize| (1..=focus.window).contains(&side);
+    let pools = |s: &Scale| s.drops() || fits(s.rows) && fits(s.cols);
     if regions && (!focus.scales.contains(&whole) || !focus.scales.iter().all(pools)) {
         return wrong(
             "focus.scales",
-            format!("expected {whole} among sides from 1 to {}, got {:?}", focus.window, focus.scales),
+            format!("expected {whole}, and others of sides from 1 to {} or 0x0, got {:?}", focus.window, focus.scales),
         );
     }
     Ok(())

@@ -354,7 +354,8 @@ impl Sequences {
 /// The scale hint: for each region of the batch, the index of the scale that it should have.
 pub(crate) fn wishes(batch: &Batch, window: usize, scales: &[Scale]) -> Vec<usize> {
     let mut by_size: Vec<usize> = (0..scales.len()).collect();
-    by_size.sort_by_key(|&i| std::cmp::Reverse(scales[i].rows * scales[i].cols));
+    // A scale that drops its region is the coarsest.
+    by_size.sort_by_key(|&i| (!scales[i].drops(), std::cmp::Reverse(scales[i].rows * scales[i].cols)));
     let (coarse, fine) = (by_size[0], by_size[by_size.len() - 1]);
     let middle = by_size[by_size.len() / 2];
     let mut all = Vec::new();

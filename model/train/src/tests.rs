@@ -23,7 +23,7 @@ use crate::{
     forward::{gate, score_gate},
     losses,
     network::{Stored, Trained, completed, first_weights, open, safetensors},
-    sequence::{Aims, arrange, regions},
+    sequence::{Aims, arrange, regions, wishes},
 };
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -383,7 +383,7 @@ fn stored(file: &Path) -> Result<BTreeMap<String, (safetensors::Dtype, Vec<u8>)>
 
 fn run(stages: Vec<Stage>, meteor: Option<serde_json::Value>) -> TrainConfig {
     let (model, random) = (recipe(), Vec::new());
-    TrainConfig { model, start: None, random, scales: None, meteor, first: 0, seed: 3, stages }
+    TrainConfig { model, start: None, random, window: None, scales: None, meteor, first: 0, seed: 3, stages }
 }
 
 /// Only what has a rate changes. At first `W_out` is 0, so only it has a gradient; from the second step on all of the fusion has one. A
@@ -474,19 +474,11 @@ fn stages_that_do_not_fit_the_fusion_are_refused() -> Result {
 fn a_resumed_run_equals_one_without_a_stop() -> Result {
     pollster::block_on(async {
         let text = TextPruning { layers: [2, 6], gamma: [0.7, 0.95] };
-        let config = TrainConfig {
-            model: recipe(),
-            start: None,
-            random: Vec::new(),
-            scales: None,
-            meteor: None,
-            first: 0,
-            seed: 3,
-            stages: vec![
-                stage(Task::Drill, 2, 4),
-                Stage { name: "more".into(), list: true, text: Some(text), ..stage(Task::Scenes, 2, 2) },
-            ],
-        };
+        let stages = vec![
+            stage(Task::Drill, 2, 4),
+            Stage { name: "more".into(), list: true, text: Some(text), ..stage(Task::Scenes, 2, 2) },
+        ];
+        let config = run(stages, None);
         let whole = tempfile::tempdir()?;
         let reports = steps(&config, whole.path(), usize::MAX).await?;
         assert_eq!(reports.len(), 4);
@@ -509,7 +501,21 @@ fn a_resumed_run_equals_one_without_a_stop() -> Result {
         let out = Checkpoint::open(Source::directory(other.path().join("out"))?).await?;
         let named: Vec<_> = out.config.focus.scales.iter().map(|s| (s.rows, s.cols)).collect();
         assert_eq!(named, scales);
-        // With a scale that drops its region only the thumbnail can be trained.
+        // The smallest window: each patch is kept or dropped.
+        let smallest = TrainConfig {
+            window: Some(1),
+            scales: Some(vec![(0, 0), (1, 1)]),
+            stages: vec![stage(Task::Scenes, 1, 2)],
+            ..further.clone()
+        };
+        let patches = tempfile::tempdir()?;
+        let reports = steps(&smallest, patches.path(), 1).await?;
+        assert!(reports[0].norm > 0.0 && reports[0].scales.len() == 2, "got {:?}", reports[0]);
+        let out = Checkpoint::open(Source::directory(patches.path().join("out"))?).await?;
+        assert_eq!((out.config.focus.window, out.config.focus.scales.len()), (1, 2));
+        let none = Trainer::open(TrainConfig { window: Some(0), ..smallest }, patches.path(), Device::flex()).await;
+        assert!(matches!(none, Err(Error::Config { key, .. }) if key == "config.json: focus.window"));
+        // With only a scale that drops its region, only the thumbnail can be trained.
         let alone = |vision| TrainConfig {
             scales: Some(vec![(0, 0)]),
             stages: vec![Stage { vision, ..stage(Task::Scenes, 1, 2) }],
@@ -583,6 +589,74 @@ fn the_vocabulary_holds_every_question_and_answer() -> Result {
                 assert_eq!(blueprint.prompter.decode(&blueprint.prompter.answer_ids(&q.answer)?)?, q.answer);
             }
         }
+        Ok(())
+    })
+}
+
+/// The scale hint: background is dropped where a scale drops regions, and objects are kept.
+#[test]
+fn the_hint_drops_only_background() -> Result {
+    pollster::block_on(async {
+        let blueprint = Blueprint::open(&Source::directory(recipe())?).await?;
+        let patches = blueprint.config.vision.patches();
+        let maker = Maker { tiles: &blueprint.tiles, prompter: &blueprint.prompter, patches };
+        let batch = maker.scenes(&stage(Task::Scenes, 1, 2), 40)?;
+        let owners: Vec<_> = batch.shown.iter().flat_map(|shown| &shown.owners).collect();
+        for (scales, keep) in [([Scale::new(0, 0), Scale::new(1, 1)], 1), ([Scale::new(1, 1), Scale::new(0, 0)], 0)] {
+            let expected: Vec<usize> =
+                owners.iter().map(|owner| if owner.is_some() { keep } else { 1 - keep }).collect();
+            assert_eq!(wishes(&batch, 1, &scales), expected, "{scales:?} (got, expected)");
+        }
+        Ok(())
+    })
+}
+
+/// Every recipe can be read, and fits its model. Those of the tables have one stage, named like the file, with the same data and
+/// number of steps; `plain` differs from `demo` only by the samplers.
+#[test]
+fn every_recipe_fits_its_model() -> Result {
+    pollster::block_on(async {
+        let recipes = recipe().join("../recipe");
+        let mut names = Vec::new();
+        for dir in [recipes.clone(), recipes.join("tables")] {
+            for entry in std::fs::read_dir(&dir)? {
+                let file = entry?.path();
+                if file.extension().is_none_or(|end| end != "json") {
+                    continue;
+                }
+                let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let config = TrainConfig::read(&file)?;
+                crate::blueprint(&config).await.map_err(|why| format!("{name}: {why}"))?;
+                assert!(config.start.as_ref().is_none_or(|start| start.is_file()), "{name}: {:?}", config.start);
+                if dir.ends_with("tables") {
+                    let stages: Vec<_> = config.stages.iter().map(|s| (s.name.as_str(), s.steps, s.batch)).collect();
+                    assert_eq!(stages, [(name.as_str(), 300, 12)], "{name}: stages (got, expected)");
+                    assert_eq!((config.seed, config.first), (20261126, 200000), "{name}: seed, first (got, expected)");
+                }
+                names.push(name);
+            }
+        }
+        for name in ["demo", "plain", "three", "seven", "window-1", "window-8", "balanced-1x1-more"] {
+            assert!(names.iter().any(|found| found == name), "expected {name}, got {names:?}");
+        }
+        let [demo, plain] = ["demo.json", "plain.json"].map(|name| TrainConfig::read(&recipes.join(name)));
+        let (demo, plain) = (demo?, plain?);
+        let budget = |run: &TrainConfig| -> Vec<_> {
+            let of = |s: &Stage| {
+                let Rates { tower, text, .. } = s.rates;
+                (
+                    s.name.clone(),
+                    s.task,
+                    [s.steps, s.batch, s.warmup, s.questions],
+                    [tower, text, s.end, s.dense, s.look],
+                    s.frozen,
+                )
+            };
+            run.stages.iter().map(of).collect()
+        };
+        assert_eq!((demo.seed, demo.first, budget(&demo)), (plain.seed, plain.first, budget(&plain)), "(demo, plain)");
+        let no_sampler = |s: &Stage| s.text.is_none() && (s.task == Task::Drill || s.vision == Vision::Full);
+        assert!(plain.stages.iter().all(no_sampler), "expected no sampler, got {:?}", plain.stages);
         Ok(())
     })
 }

@@ -2,19 +2,21 @@
 
 use std::{fmt::Write, path::PathBuf, sync::Arc};
 
-use eframe::egui::{self, Key, Modifiers, TextureHandle, TextureOptions, ViewportCommand};
+use eframe::egui::{self, Id, Key, Modifiers, TextEdit, TextureHandle, TextureOptions, ViewportCommand};
 use fovea_model::{AskOptions, Compression, Looked, Precision};
 use fovea_runtime::Keep;
 
 use crate::{
-    dialogs::{Chosen, Dialogs},
+    Start,
+    dialogs::{Chosen, Dialogs, What},
     engine::{Command, Doing, Engine, ModelAt, RunId, Update, Wanted},
     lens::Lens,
     painter::{Job, Origin, Painted, Painter},
     problem::Problem,
     report,
-    session::{ModelState, Notice, Session, Shown},
+    session::{ModelState, Session, Shown, Topic},
     settings::{Settings, Theme},
+    view::path_id,
 };
 
 /// The window.
@@ -35,6 +37,16 @@ pub struct App {
     pub(crate) precision: Precision,
     /// The typed question.
     pub(crate) question: String,
+    /// The earlier question that the typed one replaces, with everything after it.
+    pub(crate) edited: Option<usize>,
+    /// Whether the typed question is asked as soon as the model is loaded.
+    pub(crate) queued: bool,
+    /// The questions since the start, also about other pictures, the oldest first: the arrow keys bring them back.
+    pub(crate) asked: Vec<String>,
+    /// The one of `asked` that is in the field.
+    pub(crate) recalled: Option<usize>,
+    /// What a path is typed for, and the path so far: on systems without file dialogs.
+    pub(crate) path: Option<(What, String)>,
     /// Whether the question field requests the keyboard focus in the next frame.
     pub(crate) to_question: bool,
     /// Whether the attention overlay is shown.
@@ -98,6 +110,11 @@ impl App {
             refused: None,
             precision: Precision::Auto,
             question: String::new(),
+            edited: None,
+            queued: false,
+            asked: Vec::new(),
+            recalled: None,
+            path: None,
             to_question: true,
             overlay: true,
             canvas: Canvas::default(),
@@ -109,14 +126,24 @@ impl App {
     }
 
     /// Starts the work: lists the adapters, loads the model, opens the picture, and shows `message` where there is one.
-    pub fn begin(&mut self, message: Option<String>, picture: Option<PathBuf>) {
-        self.session.notices.extend(message.map(Notice::Message));
+    pub fn begin(&mut self, message: Option<String>, start: Start) {
+        if let Some(message) = message {
+            self.session.message(Topic::Start, message);
+        }
+        if let Some(device) = start.device {
+            self.settings.device = device;
+        }
         self.painter.send(Job::Examples);
         self.send(Command::Adapters);
-        self.load(self.settings.model.clone());
-        if let Some(path) = picture {
+        self.load(start.model.map_or_else(|| self.settings.model.clone(), ModelAt::Folder));
+        if let Some(path) = start.picture {
             self.open(Origin::File(path));
         }
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The data that the window shows.
@@ -155,23 +182,45 @@ impl App {
             self.session.receive(update);
             if loaded {
                 self.look();
+                // Only now: a model that cannot be loaded is not the model of the next start.
+                if let Some(model) = self.session.model_at().cloned() {
+                    self.settings.set_model(&model);
+                    self.remember();
+                }
             }
         }
+        self.ask_queued();
         for painted in self.painter.painted().collect::<Vec<_>>() {
             self.receive_painted(ctx, painted);
         }
         for chosen in self.dialogs.chosen().collect::<Vec<_>>() {
             match chosen {
-                Chosen::Picture(path) => self.open(Origin::File(path)),
-                Chosen::Model(path) => self.consider(path),
-                Chosen::Png(file) => self.save_png(file),
-                Chosen::Json(file) => self.save_json(file),
+                Chosen::Path(what, path) => self.use_path(what, path),
+                Chosen::NoDialog(what) => {
+                    self.type_path(what);
+                    ctx.memory_mut(|memory| memory.request_focus(path_id()));
+                }
             }
         }
         self.open_dropped(ctx);
         self.shortcuts(ctx);
         self.follow_layer();
         self.follow_drawing();
+    }
+
+    /// Asks for a path in the window. The window does this by itself where the system has no file dialogs.
+    pub fn type_path(&mut self, what: What) {
+        self.path = Some((what, String::new()));
+    }
+
+    /// Opens or writes what a path was chosen for.
+    pub(crate) fn use_path(&mut self, what: What, path: PathBuf) {
+        match what {
+            What::Picture => self.open(Origin::File(path)),
+            What::Model => self.consider(path),
+            What::Png => self.save_png(path),
+            What::Json => self.save_json(path),
+        }
     }
 
     fn receive_painted(&mut self, ctx: &egui::Context, painted: Painted) {
@@ -184,11 +233,14 @@ impl App {
                 ctx.send_viewport_cmd(ViewportCommand::Title(format!("{name} - Fovea")));
                 let plain = ctx.load_texture("picture", plain, TextureOptions::LINEAR);
                 self.canvas = Canvas { plain: Some(plain), ..Canvas::default() };
+                self.session.clear(Topic::Picture);
                 self.session.show(Shown { name, picture });
-                self.question = self.offered.take().unwrap_or_default();
-                self.to_question = true;
+                let question = self.offered.take().unwrap_or_default();
+                self.put_question(ctx, question, None);
                 self.look();
             }
+            // A late overlay belongs to a picture or a conversation that is gone.
+            Painted::Drawn(_) if !self.canvas.drawing => {}
             Painted::Drawn(image) => {
                 self.canvas.drawn = Some(ctx.load_texture("drawing", image, TextureOptions::LINEAR));
                 self.canvas.drawing = false;
@@ -196,8 +248,8 @@ impl App {
             Painted::Example(index, image) => {
                 self.examples.push((index, ctx.load_texture("example", image, TextureOptions::LINEAR)));
             }
-            Painted::Saved(file) => self.session.notices.push(Notice::Message(format!("Saved {}.", file.display()))),
-            Painted::Failed(problem) => self.session.notices.push(Notice::Problem(problem)),
+            Painted::Saved(file) => self.session.message(Topic::Saving, format!("Saved {}.", file.display())),
+            Painted::Failed(topic, problem) => self.session.problem(topic, problem),
         }
     }
 
@@ -222,7 +274,7 @@ impl App {
                     Err(why) => {
                         let problem =
                             Problem::file(&format!("cannot read the dropped file: {why}"), "Open it with the menu.");
-                        self.session.notices.push(Notice::Problem(problem));
+                        self.session.problem(Topic::Picture, problem);
                     }
                 },
             }
@@ -260,11 +312,15 @@ impl App {
         }
     }
 
-    /// Opens a picture. Stops a running answer about the current one.
+    /// Opens a picture. Stops a running answer about the current one. When the picture is read, a new conversation begins.
     pub fn open(&mut self, origin: Origin) {
         if self.session.answering() {
             self.engine.stop();
         }
+        let origin = match origin {
+            Origin::File(path) => Origin::File(absolute(path)),
+            other => other,
+        };
         self.painter.send(Job::Open(origin));
     }
 
@@ -281,21 +337,27 @@ impl App {
 
     /// Loads a model; it replaces the current one.
     pub(crate) fn load(&mut self, model: ModelAt) {
-        if let ModelAt::Folder(path) = &model {
-            self.settings.add_model(path);
-        }
-        self.settings.model = model.clone();
-        self.remember();
+        let model = match model {
+            ModelAt::Folder(path) => ModelAt::Folder(absolute(path)),
+            ModelAt::Demo => ModelAt::Demo,
+        };
+        self.session.clear(Topic::Plan);
         self.session.plan = None;
         self.session.model = ModelState::Loading { model: model.clone(), progress: None };
         self.session.busy = Some(Doing::Loading);
         self.send(Command::Load { model, device: self.settings.device.clone(), precision: self.precision });
     }
 
+    /// The current model; if there is none, the one of the next start.
+    pub(crate) fn model(&self) -> ModelAt {
+        self.session.model_at().unwrap_or(&self.settings.model).clone()
+    }
+
     /// Loads the same model on another device.
     pub(crate) fn use_device(&mut self, device: Wanted) {
         self.settings.device = device;
-        self.load(self.settings.model.clone());
+        self.remember();
+        self.load(self.model());
     }
 
     /// Closes the model and frees its memory.
@@ -308,21 +370,109 @@ impl App {
     /// model is loading this does nothing; it is called again when the model is loaded.
     fn look(&mut self) {
         if let Some(shown) = self.session.picture.as_ref().filter(|_| self.session.about().is_some()) {
-            let (picture, options) = (shown.picture.clone(), options(&self.compression));
+            let (picture, options) = (shown.picture.clone(), self.options(&self.compression));
             self.session.preparing = true;
             self.send(Command::Look { picture, options });
         }
     }
 
-    /// Asks the typed question.
+    /// The options of a question with this compression.
+    fn options(&self, compression: &Compression) -> AskOptions {
+        AskOptions { compression: Some(compression.clone()), ..self.settings.answer.options() }
+    }
+
+    /// Asks the typed question, or queues it while the model is loading.
     pub(crate) fn ask(&mut self) {
         let question = self.question.trim().to_owned();
-        if question.is_empty() || !self.session.can_ask() {
+        if question.is_empty() {
+            return;
+        }
+        if !self.session.can_ask() {
+            let is_loading = matches!(self.session.model, ModelState::Loading { .. });
+            self.queued = is_loading && self.session.picture.is_some();
             return;
         }
         self.question.clear();
-        let run = self.session.ask(&question, self.compression.clone());
-        self.send(Command::Ask { run, question, options: options(&self.compression) });
+        if let Some(turn) = self.edited {
+            self.session.keep_turns(turn);
+        }
+        self.ask_next(question);
+    }
+
+    /// Asks the queued question if the model is loaded, and forgets it if loading has failed.
+    fn ask_queued(&mut self) {
+        if self.queued && !matches!(self.session.model, ModelState::Loading { .. }) {
+            self.queued = false;
+            if self.session.can_ask() {
+                self.ask();
+            }
+        }
+    }
+
+    /// Asks a question after everything that was said.
+    fn ask_next(&mut self, question: String) {
+        (self.edited, self.recalled) = (None, None);
+        // The system prompt may have been typed just now.
+        self.remember();
+        let messages = self.session.messages(&question, &self.settings.answer);
+        let run = self.session.ask(&question, messages.clone(), self.compression.clone());
+        if self.asked.last() != Some(&question) {
+            self.asked.push(question);
+        }
+        self.send(Command::Ask { run, messages, options: self.options(&self.compression) });
+    }
+
+    /// Asks the last question again, with the current settings. A sampled answer gets another seed, so that it differs.
+    pub(crate) fn regenerate(&mut self) {
+        let last = self.session.turns.len().saturating_sub(1);
+        let Some(turn) = self.session.turns.get(last).filter(|_| self.session.can_ask()) else { return };
+        let question = turn.question.clone();
+        self.session.keep_turns(last);
+        let answer = &mut self.settings.answer;
+        if answer.temperature > 0.0 {
+            answer.seed = answer.seed.wrapping_add(1);
+        }
+        self.ask_next(question);
+    }
+
+    /// Begins a new conversation about the same picture.
+    pub(crate) fn begin_again(&mut self) {
+        if self.session.answering() {
+            self.engine.stop();
+        }
+        self.session.keep_turns(0);
+        self.edited = None;
+        self.to_question = true;
+    }
+
+    /// Puts a question into the field. `edited` is the earlier question that it replaces.
+    pub(crate) fn put_question(&mut self, ctx: &egui::Context, question: String, edited: Option<usize>) {
+        (self.question, self.edited, self.recalled, self.queued) = (question, edited, None, false);
+        self.to_question = true;
+        // Without a stored position the cursor is at the end.
+        TextEdit::store_state(ctx, Self::question_id(), Default::default());
+    }
+
+    /// Whether the field has a question that was brought back, as it was asked.
+    pub(crate) fn recalls(&self) -> bool {
+        self.recalled.is_some_and(|at| self.asked.get(at) == Some(&self.question))
+    }
+
+    /// Puts the previous or the next one of the questions that were asked into the field.
+    pub(crate) fn recall(&mut self, ctx: &egui::Context, older: bool) {
+        let shown = self.recalled.filter(|_| self.recalls());
+        let at = if older { shown.unwrap_or(self.asked.len()).checked_sub(1) } else { shown.map(|at| at + 1) };
+        if let Some(at) = at {
+            let question = self.asked.get(at).cloned().unwrap_or_default();
+            self.put_question(ctx, question, self.edited);
+            self.recalled = Some(at);
+        }
+    }
+
+    /// The id of the question's field. A fixed id keeps the keyboard focus when a notification appears above; an automatic
+    /// id changes with the position.
+    pub(crate) fn question_id() -> Id {
+        Id::unique("typed question")
     }
 
     /// Uses the compression with this spelling for the next question. If it is refused, the reason is shown, and
@@ -342,8 +492,8 @@ impl App {
             return;
         }
         if let Some(run) = self.session.compare(turn, self.other.clone()) {
-            let question = self.session.turns[turn].question.clone();
-            self.send(Command::Ask { run, question, options: options(&self.other) });
+            let messages = self.session.turns[turn].messages.clone();
+            self.send(Command::Ask { run, messages, options: self.options(&self.other) });
         }
     }
 
@@ -364,9 +514,9 @@ impl App {
             return;
         }
         (text.layer, turn.answer.layer) = (layer, layer);
-        let question = turn.question.clone();
+        let messages = turn.messages.clone();
         self.session.busy = Some(Doing::Explaining(run));
-        self.send(Command::Explain { run, question, options: options(&compression) });
+        self.send(Command::Explain { run, messages, options: self.options(&compression) });
     }
 
     /// Requests a new overlay when the selection, its data or the text-guided sampler's budget has changed.
@@ -384,7 +534,7 @@ impl App {
                 self.canvas.drawing = true;
                 self.painter.send(Job::Draw { picture: shown.picture.clone(), looked: looked.clone() });
             }
-            _ => self.canvas.drawn = None,
+            _ => (self.canvas.drawn, self.canvas.drawing) = (None, false),
         }
     }
 
@@ -399,10 +549,7 @@ impl App {
     /// Copies a report that contains neither the picture nor the prompt.
     pub(crate) fn copy_report(&mut self, ctx: &egui::Context) {
         ctx.copy_text(report::text(&self.session));
-        let message = Notice::Message("The report was copied to the clipboard.".into());
-        if !self.session.notices.contains(&message) {
-            self.session.notices.push(message);
-        }
+        self.session.message(Topic::Report, "The report was copied to the clipboard.".into());
     }
 
     fn save_png(&mut self, file: PathBuf) {
@@ -458,24 +605,26 @@ impl App {
     fn send(&mut self, command: Command) {
         if let Err(problem) = self.engine.send(command) {
             self.session.busy = None;
-            self.session.notices.push(Notice::Problem(problem));
+            self.session.problem(Topic::Model, problem);
         }
     }
 
-    fn remember(&mut self) {
-        if let Err(why) = self.settings.write() {
-            let problem =
-                Problem::file(&format!("cannot write the settings: {why}"), "They are lost when this window closes.");
-            if !self.session.notices.contains(&Notice::Problem(problem.clone())) {
-                self.session.notices.push(Notice::Problem(problem));
+    /// Writes the settings file.
+    pub(crate) fn remember(&mut self) {
+        match self.settings.write() {
+            Ok(()) => self.session.clear(Topic::Settings),
+            Err(why) => {
+                let then = "They are lost when this window closes.";
+                let problem = Problem::file(&format!("cannot write the settings: {why}"), then);
+                self.session.problem(Topic::Settings, problem);
             }
         }
     }
 }
 
-/// The options of a question with this compression.
-fn options(compression: &Compression) -> AskOptions {
-    AskOptions { compression: Some(compression.clone()), ..AskOptions::default() }
+/// The path for the settings: a relative one would depend on the folder of the next start.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 impl eframe::App for App {

@@ -17,7 +17,8 @@ use std::{
 };
 
 use fovea_model::{
-    AskOptions, Cancel, Compression, Config, Event, Fits, LoadProgress, Looked, Picture, Plan, Precision, Stored,
+    AskOptions, Cancel, Compression, Config, Event, Fits, LoadProgress, Looked, Messages, Picture, Plan, Precision,
+    Stored,
 };
 use fovea_runtime::DeviceInfo;
 use serde::{Deserialize, Serialize};
@@ -119,8 +120,8 @@ pub enum Command {
     Ask {
         /// The run that the answer belongs to.
         run: RunId,
-        /// The question.
-        question: String,
+        /// The messages from the first one to the question.
+        messages: Messages,
         /// The options. [`Engine::send`] replaces their cancel handle.
         options: AskOptions,
     },
@@ -128,8 +129,8 @@ pub enum Command {
     Explain {
         /// The run that the selection belongs to.
         run: RunId,
-        /// The question.
-        question: String,
+        /// The messages from the first one to the question.
+        messages: Messages,
         /// The options.
         options: AskOptions,
     },

@@ -22,12 +22,13 @@ use std::path::PathBuf;
 use eframe::{NativeOptions, egui};
 
 pub use app::{App, Parts};
+pub use dialogs::What;
 pub use painter::Origin;
 pub use problem::Problem;
-pub use session::{Exchange, ModelState, Notice, Run, RunState, Session, Shown};
-pub use settings::{Settings, Theme};
+pub use session::{Exchange, ModelState, Notice, Run, RunState, Session, Shown, Topic};
+pub use settings::{AnswerSettings, Settings, Theme};
 
-use engine::{ModelAt, Wanted};
+use engine::Wanted;
 
 /// What to open at the start.
 #[derive(Clone, Debug, Default)]
@@ -45,23 +46,17 @@ pub struct Start {
 /// # Errors
 /// The reason why no window can be opened: no display, or no way to draw on it.
 pub fn run(start: Start) -> Result<(), String> {
-    let (mut settings, message) = Settings::read(Settings::usual_file());
-    if let Some(device) = start.device {
-        settings.device = device;
-    }
-    if let Some(folder) = start.model {
-        settings.model = ModelAt::Folder(folder);
-    }
+    let (settings, message) = Settings::read(Settings::usual_file());
     let viewport = egui::ViewportBuilder::default()
         .with_title("Fovea")
         .with_app_id("fovea")
         .with_inner_size([1180.0, 800.0])
-        .with_min_inner_size([720.0, 520.0])
+        .with_min_inner_size([640.0, 480.0])
         .with_drag_and_drop(true);
     let options = NativeOptions { viewport, centered: true, ..NativeOptions::default() };
     let open = move |creation: &eframe::CreationContext<'_>| {
         let mut app = App::new(&creation.egui_ctx, settings);
-        app.begin(message, start.picture);
+        app.begin(message, start);
         Ok::<Box<dyn eframe::App>, _>(Box::new(app))
     };
     eframe::run_native("fovea", options, Box::new(open)).map_err(|why| why.to_string())

@@ -14,7 +14,7 @@ use std::{
 use eframe::egui::ColorImage;
 use fovea_model::{Looked, Picture, bicubic};
 
-use crate::{examples::EXAMPLES, problem::Problem};
+use crate::{examples::EXAMPLES, problem::Problem, session::Topic};
 
 /// The source of a picture.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ pub enum Painted {
     /// A file was written.
     Saved(PathBuf),
     /// A job failed.
-    Failed(Problem),
+    Failed(Topic, Problem),
 }
 
 /// The window's handle to the painter.
@@ -130,8 +130,13 @@ fn serve(jobs: &Receiver<Job>, painted: &Sender<Painted>, wake: &impl Fn()) {
             if matches!(job, Job::Draw { .. }) && last_drawing != Some(i) {
                 continue;
             }
+            let topic = match job {
+                Job::Examples | Job::Open(_) => Topic::Picture,
+                Job::Draw { .. } => Topic::Question,
+                Job::SavePng { .. } | Job::SaveText { .. } => Topic::Saving,
+            };
             if let Err(problem) = run(job, &send) {
-                send(Painted::Failed(problem));
+                send(Painted::Failed(topic, problem));
             }
         }
     }

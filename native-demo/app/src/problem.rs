@@ -7,6 +7,10 @@ use fovea_model::{Error, ErrorKind};
 /// Advice when the engine has lost its model.
 const REOPEN: &str = "Reload the model. The conversation is kept.";
 
+/// Advice when a checkpoint's template refuses a conversation, such as one with a system message.
+const WRONG_MESSAGES: &str =
+    "Under Answer, clear the system prompt or turn off \"Remember the conversation\", and ask again.";
+
 /// An error as the window shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -27,9 +31,9 @@ impl Problem {
             ErrorKind::Checkpoint => {
                 "Choose another model folder, or download this one again: a file in it is broken or missing."
             }
-            ErrorKind::Picture => "Choose another picture: png, jpeg, webp, gif or bmp, up to 16384 pixels per side.",
+            ErrorKind::Picture => "Choose another picture: png, jpeg, webp, gif or bmp.",
             ErrorKind::Option => "Change the setting and ask again.",
-            ErrorKind::TooLong => "Ask a shorter question.",
+            ErrorKind::TooLong => "Ask a shorter question, shorten the answer, or begin again.",
             ErrorKind::Device => "Choose another device, or update its driver. The CPU always works.",
             ErrorKind::Memory => "Close other programs, choose a smaller model, or load it in f16, q8 or q4.",
             ErrorKind::DeviceLost => REOPEN,
@@ -37,6 +41,16 @@ impl Problem {
             _ => "Ask again. If the error occurs again, copy a report and send it to Fovea's developers.",
         };
         Self { code: kind.name(), what: sentence(&error.to_string()), then }
+    }
+
+    /// An error of the engine while it answers a question.
+    pub fn of_question(error: &Error) -> Self {
+        let problem = Self::of(error);
+        match error {
+            // The checkpoint is loaded: its template can be used, but not with these messages.
+            Error::Tokenizer { file, .. } if file == "chat template" => Self { then: WRONG_MESSAGES, ..problem },
+            _ => problem,
+        }
     }
 
     /// A panic of the engine.
@@ -93,6 +107,9 @@ mod tests {
         let long = Problem::of(&Error::TooLong { need: 3000, have: 2048 });
         assert!(long.what.contains("3000") && long.what.contains("2048") && !long.ends_engine());
         assert!(Problem::of(&Error::Cancelled).is_stop());
+        let refused = Error::Tokenizer { file: "chat template".into(), why: "expected no system message".into() };
+        assert_eq!(Problem::of_question(&refused).then, WRONG_MESSAGES);
+        assert_ne!(Problem::of(&refused).then, WRONG_MESSAGES);
         let panicked = Problem::panicked(&"index out\nof range");
         assert_eq!((panicked.code, panicked.what.as_str()), ("panic", "The engine stopped: index out."));
     }

@@ -55,8 +55,8 @@ pub fn text(session: &Session) -> String {
 
 fn code(notice: &Notice) -> Option<&'static str> {
     match notice {
-        Notice::Problem(Problem { code, .. }) => Some(code),
-        Notice::Message(_) => None,
+        Notice::Problem(_, Problem { code, .. }) => Some(code),
+        Notice::Message(..) => None,
     }
 }
 
@@ -92,15 +92,18 @@ mod tests {
     use fovea_model::Compression;
 
     use super::*;
+    use crate::{session::Topic, settings::AnswerSettings};
 
     #[test]
     fn a_report_contains_no_picture_prompt_or_path() {
         let mut session = Session::default();
-        session.ask("Who is my secret friend?", Compression::none());
+        let settings = AnswerSettings { system: "You are a secret.".into(), ..AnswerSettings::default() };
+        let question = "Who is my secret friend?";
+        session.ask(question, session.messages(question, &settings), Compression::none());
         let model = ModelAt::Folder("/home/me/private".into());
         let lost = fovea_model::Error::Runtime(fovea_runtime::Error::DeviceLost("private words".into()));
         session.model = ModelState::Broken { model, problem: Problem::of(&lost) };
-        session.notices.push(Notice::Problem(Problem::file("cannot read /home/me/private.png", "")));
+        session.problem(Topic::Picture, Problem::file("cannot read /home/me/private.png", ""));
         let text = text(&session);
         assert!(text.contains("a folder, device-lost") && text.contains("errors: file"), "{text}");
         for private in ["secret", "private", "/home"] {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fovea_model::{AskOptions, Pick};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{ModelAt, Wanted};
@@ -24,8 +25,45 @@ pub enum Theme {
     Dark,
 }
 
+/// How questions are answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AnswerSettings {
+    /// Whether a question is asked with the earlier questions and answers.
+    pub remember: bool,
+    /// The system message; empty: none.
+    pub system: String,
+    /// See [`Pick::temperature`].
+    pub temperature: f64,
+    /// See [`Pick::top_p`].
+    pub top_p: f64,
+    /// See [`Pick::seed`].
+    pub seed: u64,
+    /// See [`AskOptions::max_new_tokens`].
+    pub max_new_tokens: usize,
+}
+
+impl Default for AnswerSettings {
+    fn default() -> Self {
+        let AskOptions { max_new_tokens, pick: Pick { temperature, top_p, seed, .. }, .. } = AskOptions::default();
+        Self { remember: true, system: String::new(), temperature, top_p, seed, max_new_tokens }
+    }
+}
+
+impl AnswerSettings {
+    /// The options of a question. The caller adds the compression.
+    pub fn options(&self) -> AskOptions {
+        let Self { temperature, top_p, seed, max_new_tokens, .. } = *self;
+        AskOptions {
+            max_new_tokens,
+            pick: Pick { temperature, top_p, seed, ..Pick::default() },
+            ..AskOptions::default()
+        }
+    }
+}
+
 /// The settings. A key that the file lacks has its default value.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
     /// The settings file; None: the settings are not saved.
@@ -33,7 +71,7 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// The device.
     pub device: Wanted,
-    /// The model.
+    /// The model that was loaded last.
     pub model: ModelAt,
     /// Recent pictures, the latest first.
     pub pictures: Vec<PathBuf>,
@@ -41,6 +79,8 @@ pub struct Settings {
     pub models: Vec<PathBuf>,
     /// The color theme.
     pub theme: Theme,
+    /// How questions are answered.
+    pub answer: AnswerSettings,
 }
 
 impl Settings {
@@ -88,9 +128,12 @@ impl Settings {
         add(&mut self.pictures, path);
     }
 
-    /// Puts a model folder first.
-    pub fn add_model(&mut self, path: &Path) {
-        add(&mut self.models, path);
+    /// Sets the model, and puts its folder first.
+    pub fn set_model(&mut self, model: &ModelAt) {
+        self.model = model.clone();
+        if let ModelAt::Folder(path) = model {
+            add(&mut self.models, path);
+        }
     }
 }
 
@@ -115,9 +158,14 @@ mod tests {
         }
         assert_eq!(settings.pictures.len(), RECENT);
         assert_eq!(settings.pictures[..2], [PathBuf::from("1.png"), PathBuf::from("0.png")]);
+        let answer = AnswerSettings { temperature: 0.7, system: "Be short.".into(), ..AnswerSettings::default() };
+        settings.answer = AnswerSettings { remember: false, ..answer };
         settings.device = Wanted::Adapter { name: "GPU".into(), backend: "vulkan".into() };
         settings.write()?;
         assert_eq!(Settings::read(file.clone()), (settings.clone(), None));
+        fs::write(settings.file.as_ref().expect("a file"), r#"{"answer": {"seed": 7}}"#)?;
+        let (read, _) = Settings::read(file.clone());
+        assert_eq!(read.answer, AnswerSettings { seed: 7, ..AnswerSettings::default() });
         for broken in ["", "{", r#"{"pictures": 7}"#] {
             fs::write(settings.file.as_ref().expect("a file"), broken)?;
             let (read, why) = Settings::read(file.clone());

@@ -1,7 +1,7 @@
 //! Input: the data of an overlay and a pixel or an index. Output: one token of the map or one class token, and its
 //! description in words.
 
-use fovea_model::{Looked, Part, VisualToken};
+use fovea_model::{Looked, TokenPart, VisualToken};
 use fovea_overlay::rectangle;
 
 /// One token of the map on a picture, or one class token.
@@ -23,11 +23,11 @@ impl Token {
     fn all(looked: &Looked, size: (usize, usize)) -> impl DoubleEndedIterator<Item = Self> {
         let tokens = looked.tokens();
         let of = tokens.len();
-        let shown = |token: &VisualToken| matches!(token.part, Part::Map | Part::Class);
+        let shown = |token: &VisualToken| matches!(token.part, TokenPart::Map | TokenPart::Class);
         tokens.into_iter().filter(shown).filter_map(move |facts| {
             let rects = facts.patches.iter().filter_map(|&patches| rectangle(looked, size.0, size.1, patches));
             let pixels: Vec<_> = rects.map(|rect| [rect.left, rect.top, rect.right, rect.bottom]).collect();
-            let is_there = facts.part == Part::Class || !pixels.is_empty();
+            let is_there = facts.part == TokenPart::Class || !pixels.is_empty();
             is_there.then_some(Self { index: facts.index, of, pixels, facts })
         })
     }
@@ -58,7 +58,7 @@ impl Token {
     /// A description for tooltips and screen readers.
     pub fn words(&self) -> String {
         let what = match (self.facts.part, &self.facts.patches[..], &self.pixels[..]) {
-            (Part::Class, ..) => "class token, which stands for a whole tile".to_owned(),
+            (TokenPart::Class, ..) => "class token, which stands for a whole tile".to_owned(),
             (_, &[[y0, x0, y1, x1]], pixels) => {
                 let [left, top, right, bottom] = pixels.first().copied().unwrap_or_default().map(f32::round);
                 format!("{}x{} patches, pixels {left}-{right} x {top}-{bottom}", y1 - y0, x1 - x0)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fovea_app::engine::{Command, Doing, Engine, ModelAt, RunId, Update, Wanted};
-use fovea_model::{AskOptions, Event, Picture, Precision};
+use fovea_model::{AskOptions, Event, Message, Messages, Picture, Precision};
 use fovea_runtime::device::adapters;
 
 /// Lets only one test run at a time: the memory test would count the memory of another test as its own.
@@ -17,6 +17,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 const RUN: RunId = RunId { turn: 0, other: false };
+const QUESTION: &str = "What word is on the blue sign?";
 
 /// Waits for the update that `pick` selects. An unexpected failure ends the test.
 fn wait<T>(engine: &Engine, what: &str, mut pick: impl FnMut(&Update) -> Option<T>) -> T {
@@ -56,7 +57,7 @@ fn ask(engine: &Engine) {
 }
 
 fn ask_with(engine: &Engine, options: AskOptions) {
-    send(engine, Command::Ask { run: RUN, question: "What word is on the blue sign?".to_owned(), options });
+    send(engine, Command::Ask { run: RUN, messages: QUESTION.into(), options });
 }
 
 /// The complete answer, and the names of its stages.
@@ -101,6 +102,29 @@ fn stages_computed_in_advance_are_not_computed_again() {
     for stage in ["tiles", "vision_tower", "compress", "image_prefill"] {
         assert!(!stages.contains(&stage), "expected {stage} to be done before the question, got {stages:?}");
     }
+}
+
+#[test]
+fn a_question_after_an_answer_uses_what_was_computed() {
+    let _alone = alone();
+    let engine = Engine::start(|| {});
+    load(&engine, Wanted::Cpu);
+    look(&engine);
+    let mut messages = Messages::from(QUESTION);
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        send(&engine, Command::Ask { run: RUN, messages: messages.clone(), options: AskOptions::default() });
+        let turn = wait(&engine, "an answer", |update| match update {
+            Update::Answering { event: Event::Done(turn), .. } => Some(turn.clone()),
+            _ => None,
+        });
+        tokens.push((turn.prompt.lead().len(), turn.statistics.cached_tokens));
+        messages.push(Message::assistant(turn.text.trim()));
+        messages.push(Message::user("What color is it?"));
+    }
+    // The demo's template prints the last question only, so the pictures alone come before it.
+    let [(first, _), (second, reused)] = tokens[..] else { panic!("expected two answers, got {tokens:?}") };
+    assert!(second == first && reused > second, "expected the pictures' tokens as reused, got {tokens:?}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use modes::{Answer, Mode, Row};
+use modes::{Answer, Answered, Mode, Row};
 use page::About;
 use samples::Sample;
 use score::Compare;
@@ -109,19 +109,31 @@ impl Settings {
     }
 }
 
-/// Evaluates a folder, and prints the table.
+/// Evaluates a folder, and prints the table; after Ctrl-C that of the answers so far.
 ///
 /// # Errors
-/// [`Failure::Questions`] for a broken folder, and what loading and answering report.
+/// [`Failure::Questions`] for a broken folder, and what loading and answering report; [`Error::Cancelled`] after Ctrl-C.
 pub async fn run(args: EvalArgs) -> Result<(), Failure> {
     let EvalArgs { dir, settings, table } = args;
     let wrong = table.wrong_file(&settings.read_files(Some(&dir)))?;
     let samples = samples::folder(&dir)?;
     let source = dir.display().to_string();
     let evaluation = Evaluation::open(&settings, samples, &source, |fits: Fits<'_>| table.check(fits)).await?;
-    let (rows, answers) = evaluation.answer(&evaluation.modes(&table.compress)).await?;
-    evaluation.write_wrong(wrong, &answers)?;
-    evaluation.print_table(&[], &rows, &[])
+    let modes = evaluation.modes(&table.compress);
+    let Answered { rows, answers, complete } = modes::run(&evaluation, &modes, evaluation.timed, true).await?;
+    if complete {
+        evaluation.write_wrong(wrong, &answers)?;
+        return evaluation.print_table(&[("complete", json!(true))], &rows, &[]);
+    }
+    let done: usize = answers.iter().map(Vec::len).sum();
+    let all = modes.len() * evaluation.samples.iter().map(|sample| sample.asked.len()).sum::<usize>();
+    let note = if done == all {
+        "incomplete: stopped while the speed was measured".to_owned()
+    } else {
+        format!("incomplete: stopped after {done} of {}", text::counted(all, "answer"))
+    };
+    evaluation.print_table(&[("complete", json!(false))], &rows, &[note])?;
+    Err(Error::Cancelled.into())
 }
 
 /// A loaded model, and what it is asked.
@@ -200,7 +212,7 @@ impl Evaluation {
     /// # Errors
     /// What the pictures and the device report; [`fovea_model::Error::Cancelled`] after Ctrl-C.
     pub async fn answer(&self, modes: &[Mode]) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
-        modes::run(self, modes, self.timed, true).await
+        modes::run(self, modes, self.timed, true).await?.whole()
     }
 
     /// As [`Self::answer`], without the answers: their overlays would need much memory for many modes.
@@ -208,7 +220,7 @@ impl Evaluation {
     /// # Errors
     /// As [`Self::answer`].
     pub async fn rows(&self, modes: &[Mode]) -> Result<Vec<Row>, Failure> {
-        modes::run(self, modes, self.timed, false).await.map(|(rows, _)| rows)
+        modes::run(self, modes, self.timed, false).await?.whole().map(|(rows, _)| rows)
     }
 
     /// Writes what was answered wrong in the last mode, if a file is given.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use fovea_model::{AskOptions, Before, Conversation, Method, Patches, Turn};
+use fovea_model::{AskOptions, Before, Conversation, Error, Method, Patches, Turn};
 use fovea_terminal::failure::Failure;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -103,21 +103,72 @@ pub struct Answer {
     pub turn: Box<Turn>,
 }
 
-/// Asks every question in every mode. Then `timed` questions measure the speed, each in a new conversation: the modes take
-/// turns, and each time another mode is first, so that other load on the machine and the cost of a first run affect all
-/// modes equally. Without `overlays`, [`Turn::looked`] and [`Turn::pruned`] are empty.
+/// What an evaluation has found.
+pub(crate) struct Answered {
+    /// One row per mode; after Ctrl-C only modes with an answer, and the speeds that were not measured are NaN (JSON: null).
+    pub rows: Vec<Row>,
+    /// The answers of each mode.
+    pub answers: Vec<Vec<Answer>>,
+    /// Whether it ran to the end; false after Ctrl-C.
+    pub complete: bool,
+}
+
+impl Answered {
+    /// Rows and answers of a complete evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] after Ctrl-C.
+    pub fn whole(self) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
+        if self.complete { Ok((self.rows, self.answers)) } else { Err(Error::Cancelled.into()) }
+    }
+}
+
+/// Timed questions of one mode: their number, seconds of whole questions, milliseconds to their first tokens.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    questions: usize,
+    seconds: f64,
+    first_token_ms: f64,
+}
+
+/// Asks every question in every mode, then measures the speed on `timed` questions. Without `overlays`, [`Turn::looked`]
+/// and [`Turn::pruned`] are empty. Ctrl-C ends both; the result then has what was done before.
+///
+/// # Errors
+/// What the pictures and the device report; [`Error::Cancelled`] after Ctrl-C before the first answer.
 pub(crate) async fn run(
     evaluation: &Evaluation,
     modes: &[Mode],
     timed: usize,
     overlays: bool,
-) -> Result<(Vec<Row>, Vec<Vec<Answer>>), Failure> {
+) -> Result<Answered, Failure> {
+    let samples = &evaluation.samples;
+    let mut all: Vec<Vec<Answer>> = modes.iter().map(|_| Vec::new()).collect();
+    let mut times = vec![Times::default(); modes.len()];
+    let mut ended = ask(evaluation, modes, timed, overlays, &mut all).await;
+    if ended.is_ok() {
+        ended = measure(evaluation, modes, timed, &mut times).await;
+    }
+    let complete = match ended {
+        Err(Failure::Model(Error::Cancelled)) if all.iter().any(|answers| !answers.is_empty()) => false,
+        other => other.map(|()| true)?,
+    };
+    let row = |((mode, answers), times): ((&Mode, &Vec<Answer>), Times)| row(&mode.name, answers, samples, times);
+    let found = modes.iter().zip(&all).zip(times).filter(|((_, answers), _)| complete || !answers.is_empty());
+    Ok(Answered { rows: found.map(row).collect(), answers: all, complete })
+}
+
+/// Asks every question in every mode, and adds the answers to `all`.
+async fn ask(
+    evaluation: &Evaluation,
+    modes: &[Mode],
+    timed: usize,
+    overlays: bool,
+    all: &mut [Vec<Answer>],
+) -> Result<(), Failure> {
     let Evaluation { model, samples, compare, .. } = evaluation;
-    let steps = (samples.len() + timed) * modes.len();
     let mut done = 0;
-    let mut all = Vec::new();
-    for mode in modes {
-        let mut answers = Vec::new();
+    for (mode, answers) in modes.iter().zip(all) {
         for (index, sample) in samples.iter().enumerate() {
             let mut conversation = Conversation::new(model, sample.picture()?);
             let options = mode.on(index);
@@ -131,12 +182,18 @@ pub(crate) async fn run(
                 answers.push(Answer { sample: index, question, right, turn });
             }
             done += 1;
-            evaluation.progress(done, steps);
+            evaluation.progress(done, (samples.len() + timed) * modes.len());
         }
-        all.push(answers);
     }
-    // Seconds of whole questions, and milliseconds to their first tokens.
-    let mut times = vec![(0.0, 0.0); modes.len()];
+    Ok(())
+}
+
+/// Measures the speed on `timed` questions, each in a new conversation: the modes take turns, and each time another mode is
+/// first, so that other load on the machine and the cost of a first run affect all modes equally.
+async fn measure(evaluation: &Evaluation, modes: &[Mode], timed: usize, times: &mut [Times]) -> Result<(), Failure> {
+    let Evaluation { model, samples, .. } = evaluation;
+    let mut done = samples.len() * modes.len();
+    let steps = done + timed * modes.len();
     for (i, sample) in samples.iter().cycle().take(timed).enumerate() {
         let Some(asked) = sample.asked.get(i % sample.asked.len().max(1)) else { continue };
         for turn in 0..modes.len() {
@@ -145,20 +202,17 @@ pub(crate) async fn run(
             let picture = sample.picture()?;
             let start = Instant::now();
             let turn = Conversation::new(model, picture).answer(&asked.question, &options).await?;
-            times[at].0 += start.elapsed().as_secs_f64();
-            times[at].1 += turn.statistics.first_token_ms;
+            times[at].seconds += start.elapsed().as_secs_f64();
+            times[at].first_token_ms += turn.statistics.first_token_ms;
+            times[at].questions += 1;
             done += 1;
             evaluation.progress(done, steps);
         }
     }
-    let timed = timed as f64;
-    let row = |((mode, answers), (seconds, first)): ((&Mode, &Vec<Answer>), (f64, f64))| {
-        row(&mode.name, answers, samples, [timed / seconds, first / timed])
-    };
-    Ok((modes.iter().zip(&all).zip(times).map(row).collect(), all))
+    Ok(())
 }
 
-fn row(mode: &str, answers: &[Answer], samples: &[Sample], [samples_per_s, first_token_ms]: [f64; 2]) -> Row {
+fn row(mode: &str, answers: &[Answer], samples: &[Sample], times: Times) -> Row {
     let n = answers.len().max(1) as f64;
     let mean = |of: &dyn Fn(&Turn) -> f64| answers.iter().map(|a| of(&a.turn)).sum::<f64>() / n;
     let mut kinds: BTreeMap<String, Vec<bool>> = BTreeMap::new();
@@ -173,8 +227,8 @@ fn row(mode: &str, answers: &[Answer], samples: &[Sample], [samples_per_s, first
             mean(&|turn| turn.statistics.tokens.kept as f64),
         ],
         equivalent_share: mean(&|turn| turn.statistics.equivalent_share),
-        samples_per_s,
-        first_token_ms,
+        samples_per_s: times.questions as f64 / times.seconds,
+        first_token_ms: times.first_token_ms / times.questions as f64,
         kv_cache: mean(&|turn| turn.statistics.memory.kv_cache as f64),
         all: Score::of(&answers.iter().map(|a| a.right).collect::<Vec<_>>()),
         kinds: kinds.into_iter().map(|(kind, right)| (kind, Score::of(&right))).collect(),

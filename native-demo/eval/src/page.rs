@@ -63,14 +63,16 @@ pub fn with_error(score: &Score) -> String {
 /// The table as text: tokens, speed and right answers, and below them the right answers by kind.
 pub(crate) fn table(samples: &[Sample], rows: &[Row], notes: &[String], compare: Compare) -> String {
     let slowest = rows.first().map_or(1.0, |r| r.samples_per_s);
+    // After Ctrl-C some speeds are not measured.
+    let speed = |text: String, speed: f64| if speed.is_nan() { "-".to_owned() } else { text };
     let cells = |r: &Row| {
         vec![
             r.mode.clone(),
             format!("{:.0}", r.tokens[0]),
             format!("{:.0}", r.tokens[1]),
             percent(r.equivalent_share),
-            format!("{:.1}", r.samples_per_s),
-            format!("{:.2}x", r.samples_per_s / slowest),
+            speed(format!("{:.1}", r.samples_per_s), r.samples_per_s),
+            speed(format!("{:.2}x", r.samples_per_s / slowest), r.samples_per_s / slowest),
             with_error(&r.all),
         ]
     };

@@ -1,12 +1,14 @@
 //! `fovea-lab eval`: the table of `fovea eval` on held-out scenes or a folder, and the paper's other studies.
 //!
 //! `places` (what tokens show in a scene) · `study` (names and rows of studies) · `sweep` (one setting varied) · `maps`
-//! (importance by layer).
+//! (importance by layer) · `questions` (kept tokens by question) · `sheet` (figures with pictures).
 
 mod places;
 mod study;
 mod sweep;
+mod sheet;
 mod maps;
+mod questions;
 
 use std::path::PathBuf;
 
@@ -56,13 +58,19 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
         let modes = evaluation.modes(&args.table.compress);
         return table(&evaluation, &drawn, None, &modes, wrong).await;
     };
+    let mut more = vec![("study", json!(study.name()))];
     let (rows, svg) = match study {
         Study::Sampler => {
             let modes = sweep::choosers(&evaluation)?;
             return table(&evaluation, &drawn, Some(study), &modes, None).await;
         }
         Study::Maps => maps::run(&evaluation, &drawn).await?,
-        Study::Scales => sweep::scales(&evaluation).await?,
+        Study::Questions => {
+            let (rows, facts, svg) = questions::run(&evaluation, &drawn).await?;
+            more.push(("questions", facts));
+            (rows, svg)
+        }
+        Study::Scales => sweep::scales(&evaluation, &drawn).await?,
         Study::Gamma => sweep::gamma(&evaluation).await?,
         Study::Layers => sweep::layers(&evaluation).await?,
         Study::Budget => sweep::budget(&evaluation).await?,
@@ -71,7 +79,7 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
         Study::Gamma | Study::Layers | Study::Budget => format!("\n{}\n", evaluation.compare.sentence()),
         _ => String::new(),
     };
-    evaluation.print(&[("study", json!(study.name()))], &rows, || study::page(&rows) + &compared)?;
+    evaluation.print(&more, &rows, || study::page(&rows) + &compared)?;
     figure.map_or(Ok(()), |file| file.write(svg.as_bytes()))
 }
 

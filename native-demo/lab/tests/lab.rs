@@ -249,6 +249,68 @@ fn the_shares_of_a_layers_importance_sum_to_1() {
 }
 
 #[test]
+fn each_question_keeps_its_own_tokens() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let figure = dir.path().join("questions.svg");
+    let pictures = repository().join("native-demo/pictures");
+    let run = |what: &[&str]| {
+        let args = [&["eval", "--study", "questions", "--json", "--figure", text(&figure)], what].concat();
+        let report = json(&on_cpu(&args));
+        assert!(fs::read_to_string(&figure).expect("a figure").starts_with("<svg"), "expected an SVG file");
+        report
+    };
+    let value = |row: &Value, name: &str| {
+        let values = row["values"].as_array().expect("values").iter();
+        values.filter(|v| v[0] == name).find_map(|v| v[1].as_f64()).unwrap_or_else(|| panic!("{name}: got {row}"))
+    };
+    let report = run(&["--scenes", "4"]);
+    let rows = report["rows"].as_array().expect("rows");
+    let settings: Vec<&str> = rows.iter().map(|row| row["setting"].as_str().expect("a setting")).collect();
+    assert!(settings.starts_with(&["every token", "all questions"]) && settings.contains(&"count"), "got {settings:?}");
+    let (every, all) = (&rows[0], &rows[1]);
+    assert_eq!(value(every, "kept"), value(every, "tokens"), "every token is kept (got, expected)");
+    assert!(value(all, "kept") < value(all, "tokens"), "expected fewer tokens, got {all}");
+    for overlap in ["overlap", "object_overlap"] {
+        assert!((0.01..0.99).contains(&value(all, overlap)), "{overlap}: expected a share of the tokens, got {all}");
+    }
+    assert!(value(all, "object_overlap") < value(all, "overlap"), "expected different objects, got {all}");
+    assert!(value(all, "queried") > 2.0 * value(every, "queried"), "expected the queried object, got {every}, {all}");
+    assert!(value(all, "others") < value(every, "others"), "expected few tokens of other objects, got {every}, {all}");
+    let shares = ["queried", "others", "background", "thumbnail", "newlines"].map(|name| value(all, name));
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6, "expected shares of 1 in all, got {shares:?}");
+    let count = rows.iter().find(|row| row["setting"] == "count").expect("a row");
+    assert!(count["values"][4][1].is_null(), "expected no shares without a queried object, got {count}");
+    let questions = report["questions"].as_array().expect("questions");
+    let first: Vec<&Value> = questions.iter().filter(|q| q["picture"] == questions[0]["picture"]).collect();
+    assert!(first.len() > 3 && first.iter().any(|q| q["kept"] != first[0]["kept"]), "got {first:?}");
+    let shown: Vec<&Value> = questions.iter().filter(|q| q["picture"] != "scene-3.png").collect();
+    let svg = fs::read_to_string(&figure).expect("a figure");
+    let images = svg.matches("href=\"data:image/png;base64,").count();
+    assert_eq!(images, 3 + shown.len(), "3 pictures, and one picture per question (got, expected)");
+
+    let report = run(&[text(&pictures)]);
+    let all = &report["rows"][1];
+    let shares = ["map", "thumbnail", "newlines"].map(|name| value(all, name));
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6, "a folder: expected shares of 1 in all, got {shares:?}");
+}
+
+#[test]
+fn scales_are_summarised_by_kind_of_scene() {
+    let report = json(&on_cpu(&["eval", "--scenes", "3", "--study", "scales", "--json"]));
+    let rows = report["rows"].as_array().expect("rows");
+    let settings: Vec<&str> = rows.iter().map(|row| row["setting"].as_str().expect("a setting")).collect();
+    assert_eq!(settings[..6], ["0", "1", "2", "all, least", "all, mean", "all, most"], "rows (got, expected)");
+    let group = settings[6].split(", ").next().unwrap_or_default();
+    assert!(["plate", "shirt", "sign"].contains(&group), "expected a kind of scene, got {settings:?}");
+    let share = |row: usize, scale: usize| rows[row]["values"][scale][1].as_f64().expect("a share");
+    for scale in 0..3 {
+        let mean = (0..3).map(|row| share(row, scale)).sum::<f64>() / 3.0;
+        assert!((share(4, scale) - mean).abs() < 1e-9, "expected the mean {mean}, got {}", rows[4]);
+        assert!(share(3, scale) <= mean && mean <= share(5, scale), "expected a range around {mean}");
+    }
+}
+
+#[test]
 fn a_short_training_run_writes_a_checkpoint_and_resumes() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let config = dir.path().join("run.json");

@@ -3,40 +3,13 @@
 use std::time::SystemTime;
 
 use fovea_model::{ErrorKind, Model, Turn};
+use fovea_openai::RequestError;
 use fovea_terminal::failure::Failure;
 use serde_json::{Value, json};
 
-/// Longest message of an error, in characters: it may quote the line.
-const LONGEST_MESSAGE: usize = 1000;
-
 /// Why a line has no answer.
-#[derive(Debug, PartialEq)]
-pub struct LineError {
-    /// A stable name: `json`, `request`, or that of an [`ErrorKind`].
-    pub code: &'static str,
-    /// Expected, got, and what to do.
-    pub message: String,
-}
-
-impl LineError {
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        let mut message = message.into();
-        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
-            message.truncate(end);
-        }
-        Self { code, message }
-    }
-
-    /// A request that is not as documented.
-    pub fn request(message: impl Into<String>) -> Self {
-        Self::new("request", message)
-    }
-}
-
-impl From<&Failure> for LineError {
-    fn from(failure: &Failure) -> Self {
-        Self::new(kind(failure).name(), failure.to_string())
-    }
+pub fn refused(failure: &Failure) -> RequestError {
+    RequestError::new(kind(failure).name(), None, failure.to_string())
 }
 
 /// The kind of a failure to answer.
@@ -87,34 +60,14 @@ impl Reply {
             }
             return rest;
         }
-        let tokens = turn.statistics.tokens;
-        let (prompt, completion) = (turn.prompt.text_tokens() + tokens.compressed, turn.answer_ids.len());
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let body = json!({
-            "id": format!("chatcmpl-{}", self.line),
-            "object": "chat.completion",
-            "created": seconds,
-            "model": "fovea",
-            "choices": [{
-                "index": 0,
-                "message": { "role": "assistant", "content": report["answer"] },
-                "finish_reason": report["finish_reason"],
-            }],
-            "usage": {
-                "prompt_tokens": prompt,
-                "completion_tokens": completion,
-                "total_tokens": prompt + completion,
-                "visual_tokens": report["tokens"],
-                "equivalent_share": report["equivalent_share"],
-            },
-            "compression": report["compression"],
-        });
+        let body = fovea_openai::completion(&format!("chatcmpl-{}", self.line), seconds, "fovea", turn, &report);
         let request = format!("req_{}", self.line);
         self.chat(json!({ "status_code": 200, "request_id": request, "body": body }), Value::Null)
     }
 
     /// The rest of the line with an error.
-    pub fn error(&self, why: &LineError) -> Value {
+    pub fn error(&self, why: &RequestError) -> Value {
         let error = json!({ "code": why.code, "message": why.message });
         match self.form {
             Form::Simple => json!({ "id": self.id, "error": error }),

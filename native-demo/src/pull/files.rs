@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use fovea_runtime::{json, source::TEMPLATES};
-use fovea_terminal::failure::Failure;
+use fovea_runtime::{
+    gguf::{self, is_gguf, is_mmproj},
+    json,
+    source::TEMPLATES,
+};
+use fovea_terminal::{failure::Failure, text};
 use hf_hub::api::RepoInfo;
 use serde_json::Value;
 
@@ -32,17 +36,28 @@ const SETTINGS: [&str; 12] = [
 
 /// Whether a file has weights, and not settings or an index.
 pub fn is_weights(name: &str) -> bool {
+    is_safetensors(name) || is_gguf(name)
+}
+
+fn is_safetensors(name: &str) -> bool {
     name.ends_with(".safetensors")
 }
 
-/// The names, settings first. Weights are `model.safetensors`; without it, the shards that the index lists.
+/// The names, settings first. Weights are `model.safetensors`; without it, the shards that the index lists. Where there
+/// is neither, or `wanted` names GGUF files, the names are those of two GGUF files, which have the settings too.
 ///
 /// # Errors
-/// [`Failure::NotWhole`] where the repository has no config.json, no tokenizer.json or no safetensors;
-/// [`Failure::Network`] where the index can't be read.
-pub fn needed(hub: &Hub, info: &RepoInfo) -> Result<Vec<String>, Failure> {
+/// [`Failure::NotWhole`] where the repository has no config.json, no tokenizer.json or no weights that can be read;
+/// [`Failure::Usage`] with the list of the GGUF files where `wanted` is not clear; [`Failure::Network`] where the index
+/// can't be read.
+pub fn needed(hub: &Hub, info: &RepoInfo, wanted: &[String]) -> Result<Vec<String>, Failure> {
     let id = hub.repo().url();
     let names: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
+    let in_gguf: Vec<&str> =
+        names.iter().copied().filter(|name| is_gguf(name) && name.split('/').all(is_plain)).collect();
+    if !wanted.is_empty() || !(in_gguf.is_empty() || names.contains(SINGLE) || names.contains(INDEX)) {
+        return two_gguf(hub, &info.sha, &in_gguf, wanted);
+    }
     if !names.contains(CONFIG) {
         let why = format!("{id} has no {CONFIG}; expected a checkpoint of the LLaVA family with safetensors");
         return Err(Failure::NotWhole(why));
@@ -76,12 +91,46 @@ pub fn needed(hub: &Hub, info: &RepoInfo) -> Result<Vec<String>, Failure> {
             needed.push(shard);
         }
     } else {
-        let other = names.iter().find(|name| name.ends_with(".bin") || name.ends_with(".gguf"));
+        let other = names.iter().find(|name| name.ends_with(".bin"));
         let other = other.map_or(String::new(), |name| format!(", got {}", short(name)));
-        let why = format!("{id} has no weights that can be read; expected {SINGLE} or {INDEX}{other}");
+        let why = format!("{id} has no weights that can be read; expected {SINGLE}, {INDEX} or GGUF{other}");
         return Err(Failure::NotWhole(why));
     }
     Ok(needed)
+}
+
+/// The text model and the mmproj file.
+fn two_gguf(hub: &Hub, commit: &str, files: &[&str], wanted: &[String]) -> Result<Vec<String>, Failure> {
+    let id = hub.repo().url();
+    for (mmproj, what) in [(false, "the text model"), (true, "its mmproj file (vision tower and projector)")] {
+        if !files.iter().any(|file| is_mmproj(file) == mmproj) {
+            let got = if files.is_empty() { "none".to_owned() } else { short(&files.join(", ")) };
+            return Err(Failure::NotWhole(format!("{id}: expected {what} in GGUF, got {got}")));
+        }
+    }
+    let two = match gguf::choose(files, wanted) {
+        Ok(two) => two,
+        Err(why) => {
+            let next = "choose with --file NAME, where NAME is the name of a file or its quantisation, such as Q4_K_M";
+            return Err(Failure::Usage(format!("{id}: {why}; {next}\n{}", listed(hub, commit, files)?)));
+        }
+    };
+    if let Some((name, why)) = two.iter().find_map(|name| Some((name, gguf::unreadable(name)?))) {
+        let why = format!("{id}: {name} is not supported ({why}); choose another file with --file");
+        return Err(Failure::NotWhole(why));
+    }
+    Ok(two.map(str::to_owned).into())
+}
+
+/// Files with their sizes, and why one can't be read.
+fn listed(hub: &Hub, commit: &str, files: &[&str]) -> Result<String, Failure> {
+    let widest = files.iter().map(|file| file.len()).max().unwrap_or(0);
+    let line = |file: &&str| -> Result<String, Failure> {
+        let size = text::bytes(hub.file(commit, file)?.size);
+        let why = gguf::unreadable(file).map_or(String::new(), |why| format!("  not supported: {why}"));
+        Ok(format!("  {file:widest$}  {size:>10}{why}"))
+    };
+    Ok(files.iter().map(line).collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
 /// The shards that an index lists, each once.
@@ -93,20 +142,26 @@ fn shards(index: &[u8]) -> Result<BTreeSet<String>, Failure> {
     let index: Value = json::from_slice(index).map_err(|why| wrong(&why.to_string()))?;
     let map = index["weight_map"].as_object().filter(|map| !map.is_empty()).ok_or_else(|| wrong("none"))?;
     let shard = |value: &Value| {
-        let name = value.as_str().filter(|name| is_plain(name) && is_weights(name));
+        let name = value.as_str().filter(|name| is_plain(name) && is_safetensors(name));
         name.map(str::to_owned).ok_or_else(|| wrong(&value.to_string()))
     };
     map.values().map(shard).collect()
 }
 
-/// The first file that a folder needs and does not have.
-pub fn first_missing(folder: &Path) -> Option<String> {
+/// What a folder needs and does not have.
+pub fn missing(folder: &Path, wanted: &[String]) -> Option<String> {
     let there = |name: &str| folder.join(name).is_file();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let in_gguf: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_gguf(name) && there(name)).collect();
+    if !wanted.is_empty() || !(in_gguf.is_empty() || there(SINGLE) || there(INDEX)) {
+        return gguf::choose(&in_gguf, wanted).err();
+    }
     let mut needed = vec![CONFIG.to_owned(), TOKENIZER.to_owned()];
     let listed = || shards(&fs::read(folder.join(INDEX)).ok()?).ok();
     match listed().filter(|_| !there(SINGLE)) {
         Some(shards) => needed.extend(shards),
         None => needed.push(SINGLE.to_owned()),
     }
-    needed.into_iter().find(|name| !there(name))
+    needed.into_iter().find(|name| !there(name)).map(|name| format!("{name} is missing"))
 }

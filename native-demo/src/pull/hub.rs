@@ -4,14 +4,25 @@
 //! used: they send the token to the host that a download is redirected to, and ignore `Retry-After`. Here redirects are
 //! followed one by one, and only the hub gets the token.
 
-use std::{env, fs, path::PathBuf, thread, time::Duration};
+use std::{
+    cell::Cell,
+    env, fs, future,
+    io::{self, Read},
+    path::PathBuf,
+    rc::Rc,
+    thread,
+    time::Duration,
+};
 
-use fovea_runtime::hub_cache::{self, Repository};
+use fovea_runtime::{
+    hub_cache::{self, Repository},
+    source::{ReadAt, Reading},
+};
 use fovea_terminal::{failure::Failure, text};
 use hf_hub::{Repo, RepoType, api::RepoInfo};
 use ureq::{
     Agent, Body,
-    http::{HeaderMap, Response, Uri},
+    http::{HeaderMap, Response, StatusCode, Uri},
 };
 
 /// Number of times that a request is repeated.
@@ -166,6 +177,26 @@ impl Hub {
         self.send(false, &self.address(commit, name), Some(name), Some(first).filter(|first| *first > 0))
     }
 
+    /// Fills `into` with the bytes of a file from `first` on.
+    fn read_at(&self, commit: &str, name: &str, first: u64, into: &mut [u8]) -> Result<(), Failure> {
+        let mut tries = 0;
+        loop {
+            let done = self.download(commit, name, first).and_then(|response| {
+                let ignored = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { first };
+                let mut body = response.into_body().into_reader();
+                let read = io::copy(&mut body.by_ref().take(ignored), &mut io::sink());
+                read.and_then(|_| body.read_exact(into)).map_err(|why| Trouble::Cut(format!("{name}: {why}")))
+            });
+            match done {
+                Err(Trouble::Cut(_)) if tries < TRIES => {
+                    thread::sleep(pause(tries));
+                    tries += 1;
+                }
+                done => return done.map_err(Failure::from),
+            }
+        }
+    }
+
     /// Follows redirects. A HEAD request ends where the hub describes the file: the next host may not know its hash.
     /// Messages name `file`.
     fn send(
@@ -253,6 +284,35 @@ impl Hub {
             ),
             _ => format!("{from} answers {status}; run the same command again later"),
         }))
+    }
+}
+
+/// A file on the hub, for reads of its header.
+pub struct OnHub {
+    /// The hub.
+    pub hub: Rc<Hub>,
+    /// The commit.
+    pub commit: String,
+    /// The path in the repository.
+    pub name: String,
+    /// The size in bytes.
+    pub size: u64,
+    /// Gets the failure of a read: the error of the read has no exit code.
+    pub failure: Rc<Cell<Option<Failure>>>,
+}
+
+impl ReadAt for OnHub {
+    fn len(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at<'a>(&'a self, offset: u64, into: &'a mut [u8]) -> Reading<'a> {
+        let read = self.hub.read_at(&self.commit, &self.name, offset, into);
+        Box::pin(future::ready(read.map_err(|failure| {
+            let why = io::Error::other(failure.to_string());
+            self.failure.set(Some(failure));
+            why
+        })))
     }
 }
 

@@ -66,6 +66,9 @@ pub enum Failure {
     /// Lines of `fovea batch` have errors.
     #[error("{0}")]
     Lines(String),
+    /// Errors that were printed when they happened, with the exit code of the first one.
+    #[error("there were errors")]
+    Reported(u8),
     /// A report of `fovea conformance` can't be read.
     #[error("cannot read the report {file}: {why}")]
     Report {
@@ -103,6 +106,7 @@ impl Failure {
             Self::Model(error) => code(error.kind()),
             Self::Runtime(error) => code(ErrorKind::of_runtime(error)),
             Self::OutputClosed => 0,
+            Self::Reported(code) => *code,
             Self::Usage(_) => 2,
             Self::Picture { why, .. } => code(why.kind()),
             Self::NotWhole(_) => 3,

@@ -99,13 +99,16 @@ fn caught(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
 }
 
 fn ended(name: &str, result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
-        Err(failure) => {
-            text::error(&format!("{name}: {}", text::line(&failure.to_string())));
-            ExitCode::from(failure.exit_code())
-        }
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    if !matches!(failure, Failure::OutputClosed | Failure::Reported(_)) {
+        report(name, &failure);
     }
+    ExitCode::from(failure.exit_code())
+}
+
+/// Prints an error on stderr, in one line.
+pub fn report(name: &str, failure: &Failure) {
+    text::error(&format!("{name}: {}", text::line(&failure.to_string())));
 }
 
 #[cfg(test)]

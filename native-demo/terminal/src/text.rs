@@ -1,6 +1,7 @@
 //! Lines on stdout and stderr, and progress bars.
 
 use std::{
+    env,
     io::{self, ErrorKind, IsTerminal, Write},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -51,9 +52,18 @@ pub fn error(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// `text` as one line: line breaks and other control characters, which a file may contain, are escaped.
+/// `text` in a weaker color, where stderr is a terminal that has colors.
+pub fn dim(text: &str) -> String {
+    let plain =
+        env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty()) || env::var_os("TERM").is_some_and(|t| t == "dumb");
+    if io::stderr().is_terminal() && !plain { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// `text` as one line: line breaks and other control characters, which a file may contain, are escaped, and so are those that
+/// change the direction of a text.
 pub fn line(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let hidden = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |c: char| if hidden(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }
 
@@ -93,7 +103,12 @@ pub fn wrapped(parts: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLUMNS, counted, wrapped};
+    use super::{COLUMNS, counted, line, wrapped};
+
+    #[test]
+    fn a_line_has_no_character_that_is_not_seen() {
+        assert_eq!(line("a\nb\u{1b}[2J\u{202e}c\u{2066}\u{e4}"), "a\\nb\\u{1b}[2J\\u{202e}c\\u{2066}\u{e4}");
+    }
 
     #[test]
     fn parts_fit_into_a_terminal() {

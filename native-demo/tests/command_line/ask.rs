@@ -90,6 +90,7 @@ fn json_has_what_pytorch_computed() {
         assert!(json.get(key).is_some_and(of), "{key}: expected it with its type, got {:?}", json.get(key));
     }
     assert_eq!(json["compression"], "focus", "the checkpoint's compression (got, expected)");
+    assert_eq!(json["pictures"], serde_json::json!([picture()]), "pictures (got, expected)");
     assert_eq!(integers(&json["answer_ids"]), reference("tiny-both", "answer_ids"), "ids (got, expected)");
     assert_eq!(tokens(&json), reference("tiny-both", "token_counts"), "tokens (got, expected)");
     for stage in ["tiles", "prompt", "vision_tower", "image_prefill", "prefill", "decode", "first_token"] {

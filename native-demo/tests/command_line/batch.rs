@@ -1,5 +1,5 @@
-//! `fovea batch`: both forms of requests, an error per line, runs that are stopped and resumed, shards, and answers that equal
-//! those of `fovea ask`.
+//! `fovea batch`: both forms of requests, conversations, an error per line, runs that are stopped and resumed, shards, and
+//! answers that equal those of `fovea ask`.
 
 use std::{
     fs,
@@ -74,9 +74,20 @@ fn simple(question: &str) -> Value {
     json!({"image": "picture.png", "question": question})
 }
 
+/// OpenAI's form of one question about a picture.
 fn chat(url: &str, question: &str) -> Value {
+    talk(json!([shown(url, question)]))
+}
+
+/// A message with a picture.
+fn shown(url: &str, question: &str) -> Value {
     let content = json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]);
-    let body = json!({"model": "any", "messages": [{"role": "user", "content": content}]});
+    json!({"role": "user", "content": content})
+}
+
+/// OpenAI's form.
+fn talk(messages: Value) -> Value {
+    let body = json!({"model": "any", "messages": messages});
     json!({"custom_id": "b", "method": "POST", "url": "/v1/chat/completions", "body": body})
 }
 
@@ -123,11 +134,66 @@ fn both_forms_are_answered_as_by_ask() {
         assert_eq!(choice["finish_reason"], expected["finish_reason"], "finish reason (got, expected)");
         let usage = &body["usage"];
         assert_eq!(usage["visual_tokens"], expected["tokens"], "tokens (got, expected)");
+        assert_eq!(usage["picture_cached"], false, "another source of the picture (got, expected)");
         let count = |key: &str| usage[key].as_u64().unwrap_or_else(|| panic!("{key}: got {usage}"));
         let answer = expected["answer_ids"].as_array().expect("ids").len() as u64;
         assert_eq!(count("completion_tokens"), answer, "tokens of the answer (got, expected)");
         assert_eq!(count("total_tokens"), count("prompt_tokens") + answer, "sum (got, expected)");
         assert!(count("prompt_tokens") > expected["tokens"]["compressed"].as_u64().expect("a count"), "got {usage}");
+    }
+}
+
+#[test]
+fn conversations_and_text_alone_are_answered() {
+    let say = |role: &str, text: &str| json!({"role": role, "content": text});
+    let follow_up = json!([shown("picture.png", SHIRT), say("assistant", "7"), say("user", "Is it a shirt?")]);
+    let lines = [
+        talk(json!([say("system", "Be short."), shown("picture.png", SHIRT)])),
+        talk(follow_up.clone()),
+        talk(follow_up.clone()),
+        talk(json!([say("user", "Hello."), say("assistant", "Hello."), shown("picture.png", SHIRT)])),
+        talk(json!([say("system", "Be short."), say("user", "Hello.")])),
+    ];
+    let folder = Folder::new(&lines);
+    folder.run(&[]).expect_code(0);
+    let bodies: Vec<Value> = folder.lines("out.jsonl").iter().map(|line| line["response"]["body"].clone()).collect();
+    let shirt = asked(SHIRT, &[]);
+    for (body, cached) in bodies[..4].iter().zip([false, true, true, true]) {
+        let usage = &body["usage"];
+        assert!(body["choices"][0]["message"]["content"].is_string(), "expected an answer, got {body}");
+        assert_eq!(usage["visual_tokens"]["all"], shirt["tokens"]["all"], "visual tokens (got, expected)");
+        assert_eq!(usage["picture_cached"], cached, "{body}: picture_cached (got, expected)");
+    }
+    let cached = |body: &Value| body["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a count");
+    assert_eq!(cached(&bodies[0]), 0, "cached tokens of the first question (got, expected)");
+    assert!(cached(&bodies[2]) > 0, "expected cached tokens of a repeated question, got {}", bodies[2]);
+    // Earlier lines only save time.
+    let alone = Folder::new(&[talk(follow_up)]);
+    alone.run(&[]).expect_code(0);
+    let alone = alone.lines("out.jsonl")[0]["response"]["body"]["choices"].clone();
+    assert_eq!((&bodies[1]["choices"], &bodies[2]["choices"]), (&alone, &alone), "(got, expected)");
+    let text = &bodies[4]["usage"];
+    assert_eq!(text["visual_tokens"], json!({"all": 0, "compressed": 0, "kept": 0}), "text alone (got, expected)");
+    assert_eq!((&text["equivalent_share"], &text["picture_cached"]), (&json!(1.0), &json!(false)), "(got, expected)");
+    assert!(text["prompt_tokens"].as_u64() > Some(0), "expected tokens of text, got {text}");
+}
+
+#[test]
+fn a_text_that_ends_the_answer_is_not_part_of_it() {
+    let whole = asked(SHIRT, &[])["answer"].as_str().expect("an answer").to_owned();
+    let stop = whole.chars().skip(1).find(char::is_ascii_alphanumeric).expect("a letter or a digit");
+    let (mut first, mut second) = (simple(SHIRT), chat("picture.png", SHIRT));
+    first["stop"] = json!([stop]);
+    second["body"]["stop"] = json!(stop);
+    let folder = Folder::new(&[first, second]);
+    folder.run(&[]).expect_code(0);
+    let expected = whole.split(stop).next().unwrap_or_default();
+    let lines = folder.lines("out.jsonl");
+    let choice = &lines[1]["response"]["body"]["choices"][0];
+    for (answer, reason) in
+        [(&lines[0]["answer"], &lines[0]["finish_reason"]), (&choice["message"]["content"], &choice["finish_reason"])]
+    {
+        assert_eq!((answer, reason), (&json!(expected), &json!("stop")), "{whole:?} (got, expected)");
     }
 }
 
@@ -140,8 +206,9 @@ fn an_error_of_a_line_does_not_end_the_run() {
         line[key] = value;
         line.to_string()
     };
-    let mut system = chat("picture.png", SHIRT);
-    system["body"]["messages"][0]["role"] = json!("system");
+    let mut tool = chat("picture.png", SHIRT);
+    tool["body"]["messages"][0]["role"] = json!("tool");
+    let answer = json!({"role": "assistant", "content": "7"});
     let rows = [
         ("{\"image\": ".to_owned(), "json", "line 1, column"),
         (String::new(), "json", "line 2, column 0"),
@@ -156,15 +223,23 @@ fn an_error_of_a_line_does_not_end_the_run() {
         (with("max_new_tokens", json!(1_000_000)), "too-long", "too long"),
         (with("temperature", json!(-1)), "option", "temperature"),
         (chat("https://example.org/a.png", SHIRT).to_string(), "request", "http is not supported"),
-        (system.to_string(), "request", "expected one user message"),
+        (tool.to_string(), "request", "`messages[0].role`, got \"tool\""),
+        (
+            talk(json!([shown("no-such.png", SHIRT), answer, shown("picture.png", "?")])).to_string(),
+            "picture",
+            "no-such",
+        ),
+        (talk(json!([shown("picture.png", SHIRT), answer])).to_string(), "request", "the last message"),
     ];
+    let errors = rows.len();
     let mut text: String = rows.iter().map(|(line, ..)| format!("{line}\n")).collect();
     // The last line has no line break.
     text += &simple(SHIRT).to_string();
     folder.write(&text);
     let ran = folder.run(&[]);
     ran.expect_code(0);
-    assert!(ran.stderr().contains("15 lines, 14 errors"), "summary, got: {}", ran.stderr());
+    let summary = format!("{} lines, {errors} errors", errors + 1);
+    assert!(ran.stderr().contains(&summary), "summary, got: {}", ran.stderr());
     let lines = folder.lines("out.jsonl");
     assert_eq!(lines.len(), rows.len() + 1, "lines (got, expected)");
     for (line, (request, code, word)) in lines.iter().zip(&rows) {
@@ -173,15 +248,15 @@ fn an_error_of_a_line_does_not_end_the_run() {
         assert!(message.contains(word), "{request}: expected {word:?}, got {message}");
         assert!(line.get("answer").is_none() && line["response"].is_null(), "{request}: got {line}");
     }
-    assert_eq!(lines[13]["custom_id"], "b", "id of an error (got, expected)");
-    assert!(lines[14]["answer"].is_string(), "expected an answer after errors, got {}", lines[14]);
+    assert_eq!(lines[errors - 1]["custom_id"], "b", "id of an error (got, expected)");
+    assert!(lines[errors]["answer"].is_string(), "expected an answer after errors, got {}", lines[errors]);
     // A complete file needs no model, and keeps its errors.
     let before = fs::read(folder.path("out.jsonl")).expect("answers");
     let (input, out) = (folder.path("in.jsonl"), folder.path("out.jsonl"));
     let again = fovea(&["batch", path(&input), path(&out), "--fail-on-error", "--model", "/no/such/model"]);
-    assert!(again.stderr().contains("15 from an earlier run"), "got: {}", again.stderr());
+    assert!(again.stderr().contains(&format!("{} from an earlier run", errors + 1)), "got: {}", again.stderr());
     again.expect_code(1);
-    assert!(again.line("fovea: ").contains("got 14 errors"), "got: {}", again.stderr());
+    assert!(again.line("fovea: ").contains(&format!("got {errors} errors")), "got: {}", again.stderr());
     assert_eq!(fs::read(folder.path("out.jsonl")).expect("answers"), before, "answers (got, expected)");
 }
 
@@ -204,6 +279,10 @@ fn a_run_is_resumed_after_its_last_complete_line() {
         let [mut got, mut expected] = [folder.answers("cut.jsonl"), folder.answers("out.jsonl")];
         for line in got.iter_mut().chain(&mut expected).filter(|line| line["response"].is_object()) {
             line["response"]["body"]["created"] = Value::Null;
+            // An earlier line of the same run has computed the features.
+            for key in ["picture_cached", "prompt_tokens_details"] {
+                line["response"]["body"]["usage"][key] = Value::Null;
+            }
         }
         assert_eq!(got, expected, "{length} bytes (got, expected)");
     }

@@ -1,9 +1,17 @@
 //! `fovea eval`: right answers counted on a folder of pictures.
 
 use std::fs;
+#[cfg(unix)]
+use std::{
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
 
 use serde_json::Value;
 
+#[cfg(unix)]
+use crate::program::program;
 use crate::program::{fixture, fovea, on_cpu, repository};
 
 /// The answers in `native-demo/pictures/questions.jsonl` were read off the pictures by eye.
@@ -12,6 +20,7 @@ fn the_example_pictures_are_asked_in_every_mode() {
     let pictures = repository().join("native-demo/pictures");
     let pictures = pictures.to_str().expect("a path in UTF-8");
     let report = on_cpu(&["eval", pictures, "--timed", "2", "--json"]).json();
+    assert_eq!(report["complete"], true, "complete (got, expected)");
     let rows = report["rows"].as_array().expect("rows");
     let modes: Vec<&str> = rows.iter().map(|r| r["mode"].as_str().expect("a mode")).collect();
     assert_eq!(modes, ["none", "vision", "text", "focus"], "modes (got, expected)");
@@ -80,6 +89,49 @@ fn the_table_fits_a_terminal_and_wrong_answers_are_listed() {
     let ran = on_cpu(&["eval", dir, "--timed", "1", "--weights", "F32"]);
     let rows = ran.stdout().lines().filter(|line| line.starts_with("vision")).count();
     assert_eq!(rows, 1, "rows of `vision` (got, expected): {}", ran.stdout());
+}
+
+/// Evaluates so many questions that it takes minutes, and sends SIGINT when the first ones are answered. No output shows when
+/// that is, so it waits longer until there is a table.
+#[cfg(unix)]
+fn stopped(more: &[&str]) -> (String, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::copy(fixture("pictures/48x48-0.png"), folder.path().join("a.png")).expect("a copy");
+    let line = r#"{"image": "a.png", "question": "What number is on the shirt?", "answer": "seventeen", "kind": "k"}"#;
+    fs::write(folder.path().join("questions.jsonl"), format!("{line}\n").repeat(50_000)).expect("a list");
+    for seconds in [2, 4, 8, 16, 32] {
+        let mut command = program();
+        command.arg("eval").arg(folder.path()).args(["--device", "cpu", "--model", &fixture("tiny-0")]);
+        command.args(["--compress", "none", "--compress", "focus"]).args(more);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program to start");
+        thread::sleep(Duration::from_secs(seconds));
+        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill to run");
+        assert!(kill.success(), "expected the signal to be sent, got {kill}");
+        let Output { status, stdout, stderr } = child.wait_with_output().expect("an end");
+        let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).expect("UTF-8"));
+        if !stdout.is_empty() {
+            assert_eq!(status.code(), Some(130), "exit code (got, expected): {stderr}");
+            return (stdout, stderr);
+        }
+    }
+    panic!("expected an answer within 32 s, got none");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_prints_what_was_answered() {
+    let (stdout, stderr) = stopped(&["--json"]);
+    let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("expected JSON, got {e} in {stdout}"));
+    assert_eq!((&report["complete"], stderr.as_str()), (&Value::Bool(false), "fovea: stopped\n"), "(got, expected)");
+    let rows = report["rows"].as_array().expect("rows");
+    let [row] = rows.as_slice() else { panic!("expected one row with answers, got {rows:#?}") };
+    let questions = row["questions"].as_u64().expect("a number");
+    assert!((1..50_000).contains(&questions), "expected some of the questions, got {row:#}");
+    assert!(row["samples_per_s"].is_null(), "expected no speed, got {row:#}");
+    let (stdout, stderr) = stopped(&[]);
+    assert!(stdout.contains("incomplete: stopped after "), "expected a note, got: {stdout}");
+    assert!(stdout.contains(" of 100000 answers\n"), "expected 2 rows of 50000 answers, got: {stdout}");
+    assert_eq!(stderr, "fovea: stopped\n", "stderr (got, expected)");
 }
 
 #[test]

@@ -3,9 +3,11 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
     path::Path,
     process::{Output, Stdio},
+    thread,
 };
 
 use crate::program::{Broken, fixture, fovea, on_cpu, program};
@@ -43,12 +45,72 @@ fn a_hyphen_is_standard_input() {
 #[test]
 fn the_error_of_a_path_that_is_no_picture_says_what_to_do() {
     let folder = fixture("pictures");
-    for (name, words) in [
-        ("https://example.org/a.png", ["address", "download"]),
-        (folder.as_str(), ["folder", "fovea eval"]),
-        ("no-such.png", ["no-such.png", "No such file"]),
-    ] {
+    for (name, words) in [(folder.as_str(), ["folder", "fovea eval"]), ("no-such.png", ["no-such.png", "No such file"])]
+    {
         fovea(&["ask", name, SHIRT, "--device", "cpu"]).expect_error(4, &words);
+    }
+}
+
+/// A server that answers each request with what `reply` has for its path: the first lines of the response, and its body.
+fn server(reply: impl Fn(&str) -> (String, Vec<u8>) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            let path = lines.next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_owned();
+            lines.for_each(drop);
+            let (head, body) = reply(&path);
+            // A client that closes early is no failure of the server.
+            let _ = write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(&body);
+        }
+    });
+    address
+}
+
+/// Runs without the proxies of the environment, which could catch requests to this computer.
+fn without_proxy(args: &[&str]) -> Output {
+    let mut command = program();
+    for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    command.args(args).args(["--device", "cpu"]).output().expect("the program to start")
+}
+
+#[test]
+fn a_picture_can_be_an_address() {
+    let bytes = fs::read(picture()).expect("a picture");
+    let here = server(move |path| match path {
+        "/a.png?size=1" => (format!("200 OK\r\nContent-Length: {}", bytes.len()), bytes.clone()),
+        "/moved" => ("302 Found\r\nLocation: /a.png?size=1\r\nContent-Length: 0".to_owned(), Vec::new()),
+        "/round" => ("302 Found\r\nLocation: /round\r\nContent-Length: 0".to_owned(), Vec::new()),
+        "/page" => ("200 OK\r\nContent-Length: 6".to_owned(), b"<html>".to_vec()),
+        "/large" => ("200 OK\r\nContent-Length: 200000000".to_owned(), vec![0; 130_000_000]),
+        _ => ("404 Not Found\r\nContent-Length: 0".to_owned(), Vec::new()),
+    });
+    let expected = on_cpu(&["ask", &picture(), SHIRT, "--max-new-tokens", "4"]);
+    for name in ["/a.png?size=1", "/moved"] {
+        let Output { status, stdout, stderr } =
+            without_proxy(&["ask", &format!("{here}{name}"), SHIRT, "--max-new-tokens", "4"]);
+        assert!(status.success(), "{name}: expected success, got {status}: {}", String::from_utf8_lossy(&stderr));
+        assert_eq!(String::from_utf8_lossy(&stdout), expected.stdout(), "{name}: answer (got, expected)");
+    }
+    for (name, code, words) in [
+        ("/none?key=secret", 8, ["/none: ", "answers 404"]),
+        ("/round", 8, ["/round: ", "at most 5 redirects"]),
+        ("/large", 8, ["/large: ", "at most 128 MB"]),
+        ("/page", 4, ["/page: ", "got HTML"]),
+    ] {
+        let Output { status, stdout, stderr } = without_proxy(&["ask", &format!("{here}{name}"), SHIRT]);
+        let stderr = String::from_utf8_lossy(&stderr);
+        assert_eq!(
+            (status.code(), stdout.len()),
+            (Some(code), 0),
+            "{name}: exit code, stdout (got, expected): {stderr}"
+        );
+        assert!(words.iter().all(|word| stderr.contains(word)), "{name}: expected {words:?}, got: {stderr}");
+        assert!(!stderr.contains("secret"), "{name}: expected no query in the message, got: {stderr}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `ask` | answers, numbers, JSON, methods of compression and their settings, overlays |
 //! | `batch` | files of requests: both forms, errors per line, runs that are resumed |
+//! | `chat` | conversations from a pipe: questions, commands, errors |
 //! | `trace` | traces that equal PyTorch's |
 //! | `reports` | `inspect`, `plan`, `doctor` |
 //! | `conformance` | the report as text, JSON and HTML, and the page that compares reports |
@@ -21,6 +22,7 @@
 
 mod ask;
 mod batch;
+mod chat;
 mod conformance;
 mod eval;
 mod exit_codes;

@@ -214,7 +214,7 @@ fn hub_reply(files: &Files, storage: &str, request: &Request) -> Reply {
     }
     let Some(name) = path.strip_prefix(&format!("/{ID}/resolve/{COMMIT}/")) else { return Reply::missing() };
     let Some(bytes) = files.get(name) else { return Reply::missing() };
-    if name.ends_with(".safetensors") {
+    if name.ends_with(".safetensors") || name.ends_with(".gguf") {
         return Reply::new("302 Found", "Found. Redirecting")
             .with("Location", format!("{storage}/{name}?signature=1"))
             .with("x-repo-commit", COMMIT)
@@ -278,7 +278,13 @@ impl Cache {
     }
 
     fn pull(&self, hub: &Server) -> Ran {
-        self.run(&["pull", ID], &[("HF_ENDPOINT", &hub.address)])
+        self.pull_files(hub, &[])
+    }
+
+    /// Downloads GGUF files.
+    fn pull_files(&self, hub: &Server, names: &[&str]) -> Ran {
+        let options: Vec<&str> = names.iter().flat_map(|name| ["--file", *name]).collect();
+        self.run(&[&["pull", ID][..], &options].concat(), &[("HF_ENDPOINT", &hub.address)])
     }
 
     /// Checks that all files of the snapshot are those of the repository.
@@ -689,7 +695,9 @@ fn names_give_2_and_incomplete_repositories_3() {
     let mut files = all_files();
     let weights = files.remove(WEIGHTS).expect("weights");
     let storage = storage(&files, |_, _| None);
-    cache.pull(&hub(&files, &storage, |_| None)).expect(3, &["no weights", "got a.gguf"]);
+    cache.pull(&hub(&files, &storage, |_| None)).expect(3, &["expected its mmproj file", "got a.gguf"]);
+    files.remove("a.gguf");
+    cache.pull(&hub(&files, &storage, |_| None)).expect(3, &["no weights", "got pytorch_model.bin"]);
     let index = "model.safetensors.index.json";
     for (text, word) in [
         ("{", "weight_map"),
@@ -738,6 +746,101 @@ fn the_shards_that_the_index_lists_are_downloaded() {
     cache.expect_whole(&expected);
     let paths: Vec<String> = storage.requests().into_iter().map(|request| request.path).collect();
     assert_eq!(paths, ["/one.safetensors?signature=1"], "requests (got, expected)");
+}
+
+/// A repository in GGUF.
+fn gguf_files() -> Files {
+    let read = |name: &str| fs::read(fixture(&format!("gguf/vicuna-0/{name}.gguf"))).expect("a fixture");
+    // Bytes after the last tensor make another file of the same model.
+    let longer = |name: &str| [read(name), vec![0; 32]].concat();
+    let other = || b"not GGUF".to_vec();
+    let files = [
+        ("README.md", other()),
+        ("config.json", other()),
+        ("tiny.Q2_K.gguf", other()),
+        ("tiny.Q4_K_M.gguf", read("text")),
+        ("tiny.Q5_K_M.gguf", other()),
+        ("tiny.Q8_0.gguf", longer("text")),
+        ("tiny.f16-00001-of-00002.gguf", other()),
+        ("mmproj-model-f16.gguf", read("mmproj")),
+        ("mmproj-model-f32.gguf", longer("mmproj")),
+    ];
+    files.map(|(name, bytes)| (name.to_owned(), bytes)).into()
+}
+
+#[test]
+fn gguf_files_are_chosen_by_name_or_quantisation() {
+    let (files, cache) = (gguf_files(), Cache::empty());
+    let storage = storage(&files, |_, _| None);
+    let hub = hub(&files, &storage, |_| None);
+    let list = ["--file NAME", "tiny.Q4_K_M.gguf", "544.8 KiB", "not supported: Q2_K", "not supported: one of several"];
+    cache.pull(&hub).expect(2, &[&["expected one text model, got 5"][..], &list].concat());
+    cache.pull_files(&hub, &["Q4_K"]).expect(2, &["with the name `Q4_K`, got none", "tiny.Q4_K_M.gguf"]);
+    cache.pull_files(&hub, &["Q2_K"]).expect(3, &["tiny.Q2_K.gguf is not supported (Q2_K)"]);
+    cache.pull_files(&hub, &["tiny.f16-00001-of-00002.gguf"]).expect(3, &["llama-gguf-split --merge"]);
+    assert_eq!(storage.requests().len(), 0, "requests for files (got, expected)");
+    // The header shows that a file is not what its name says.
+    cache.pull_files(&hub, &["Q5_K_M"]).expect(3, &["tiny.Q5_K_M.gguf", "expected a GGUF file"]);
+    assert!(!cache.repository().exists(), "expected nothing on the disk");
+
+    let inspect = |model: &str| cache.run(&["inspect", model], &[]);
+    let read =
+        |names: &[&str]| -> Files { names.iter().map(|name| ((*name).to_owned(), files[*name].clone())).collect() };
+    let ran = cache.pull_files(&hub, &["q4_k_m"]);
+    ran.expect(0, &["mmproj-model-f16.gguf", "next: `fovea inspect fixtures/tiny-0:q4_k_m`"]);
+    assert_eq!(ran.stdout, format!("{}:q4_k_m\n", cache.snapshot().display()), "stdout (got, expected)");
+    cache.expect_whole(&read(&["tiny.Q4_K_M.gguf", "mmproj-model-f16.gguf"]));
+    inspect(ran.stdout.trim()).expect(0, &[]);
+    inspect(ID).expect(0, &[]);
+    storage.requests();
+    cache.pull_files(&hub, &["Q4_K_M"]).expect(0, &[" 0 B to download"]);
+    assert_eq!(storage.requests().len(), 0, "requests of a second run (got, expected)");
+
+    // A second choice: now the name of the repository is not enough.
+    cache.pull_files(&hub, &["tiny.Q8_0.gguf", "mmproj-model-f32.gguf"]).expect(0, &[]);
+    let four = ["tiny.Q4_K_M.gguf", "tiny.Q8_0.gguf", "mmproj-model-f16.gguf", "mmproj-model-f32.gguf"];
+    cache.expect_whole(&read(&four));
+    inspect(ID).expect(3, &["expected one text model, got 2", "tiny.Q4_K_M.gguf", "fixtures/tiny-0:NAME"]);
+    inspect(&format!("{ID}:Q6_K")).expect(3, &["with the name `Q6_K`, got none"]);
+    for files in ["Q4_K_M", "tiny.Q8_0.gguf,mmproj-model-f32.gguf"] {
+        inspect(&format!("{ID}:{files}")).expect(0, &[]);
+        inspect(&format!("{ID}@{COMMIT}:{files}")).expect(0, &[]);
+    }
+    inspect("org/other:Q8_0").expect(3, &["`fovea pull org/other --file Q8_0`"]);
+    let offline = |args: &[&str]| cache.run(&[&["pull", ID][..], args].concat(), &[("HF_HUB_OFFLINE", "1")]);
+    let ran = offline(&["--file", "Q8_0"]);
+    ran.expect(0, &["HF_HUB_OFFLINE"]);
+    assert_eq!(ran.stdout, format!("{}:Q8_0\n", cache.snapshot().display()), "stdout (got, expected)");
+    offline(&[]).expect(8, &["is not complete", "expected one text model, got 2"]);
+    offline(&["--file", "Q6_K"]).expect(8, &["with the name `Q6_K`, got none"]);
+    cache.run(&["pull", &format!("{ID}:Q8_0")], &[]).expect(2, &["--file"]);
+}
+
+#[test]
+fn the_only_text_model_in_gguf_needs_no_name() {
+    let (mut files, cache) = (gguf_files(), Cache::empty());
+    files.retain(|name, _| !name.starts_with("tiny.") || name == "tiny.Q8_0.gguf");
+    let count = AtomicUsize::new(0);
+    // The first read of a header is cut.
+    let storage = storage(&files, move |request, bytes| {
+        (count.fetch_add(1, Ordering::Relaxed) == 0).then(|| Reply::file(request, bytes).cut())
+    });
+    let refused = hub(&files, &storage, |request| {
+        let header = !request.is_head() && request.path.ends_with(".Q8_0.gguf");
+        header.then(|| Reply::new("403 Forbidden", "gated"))
+    });
+    cache.pull(&refused).expect(8, &["HF_TOKEN", "licence"]);
+    assert!(!cache.repository().exists(), "expected nothing on the disk");
+    let ran = cache.pull(&hub(&files, &storage, |_| None));
+    ran.expect(0, &["next: `fovea inspect fixtures/tiny-0`"]);
+    assert_eq!(ran.stdout, format!("{}\n", cache.snapshot().display()), "stdout (got, expected)");
+    cache.run(&["inspect", ID], &[]).expect(0, &[]);
+    // safetensors are downloaded where nothing is chosen.
+    let (mut both, cache) = (all_files(), Cache::empty());
+    both.append(&mut files);
+    both.insert("config.json".to_owned(), read_files()["config.json"].clone());
+    cache.pull(&hub(&both, &self::storage(&both, |_, _| None), |_| None)).expect(0, &[]);
+    cache.expect_whole(&read_files());
 }
 
 #[cfg(unix)]

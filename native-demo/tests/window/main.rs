@@ -61,6 +61,9 @@ fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
         return Ok(());
     };
     let settings = tempfile::tempdir()?;
+    // The same question several times: each one alone, so that the last answer does not depend on the stopped ones.
+    std::fs::create_dir(settings.path().join("fovea"))?;
+    std::fs::write(settings.path().join("fovea/settings.json"), r#"{"answer": {"remember": false}}"#)?;
     let begin = Instant::now();
     let mut program = Program(
         Command::new(env!("CARGO_BIN_EXE_fovea"))
@@ -95,18 +98,20 @@ fn open_drop_ask_stop_ask_again_close() -> Outcome<()> {
     assert!(!report.contains("rack.jpg"), "expected a report without the picture's name, got {report}");
 
     // Asks, and stops after some time. An answer may be faster than that, so a stop is tried at several times.
-    let ask = |stop_after: Option<u64>, asked: usize| {
+    let ask = |stop_after: Option<u64>, asked: usize| -> Outcome<[usize; 2]> {
         hands.type_text(QUESTION)?;
         hands.press(&[hands::ENTER])?;
         if let Some(milliseconds) = stop_after {
             std::thread::sleep(Duration::from_millis(milliseconds));
             hands.press(&[hands::ESCAPE])?;
         }
-        until("the end of an answer", 60, || {
+        let mut last = None;
+        let ended = until("the end of an answer", 60, || {
             hands.press(&[hands::CONTROL, hands::SHIFT, u32::from(b'r')])?;
-            let report = clipboard::text(&hands, 500)?;
-            Ok(report.as_deref().and_then(answers).filter(|[complete, stopped]| complete + stopped == asked))
-        })
+            last = clipboard::text(&hands, 500)?;
+            Ok(last.as_deref().and_then(answers).filter(|[complete, stopped]| complete + stopped == asked))
+        });
+        ended.map_err(|why| format!("{why}, after {asked} questions; the last report: {last:?}").into())
     };
     let mut asked = 0;
     let mut stopped = 0;

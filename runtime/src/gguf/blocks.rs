@@ -107,6 +107,15 @@ impl Block {
         format!("a block type of {}; use a file of another quantisation, such as Q4_K_M or Q8_0", names.join(", "))
     }
 
+    /// Whether a file of a quantisation, such as `Q4_K_M`, has only types that can be read. The letters after a K type say
+    /// how many tensors have a larger type.
+    pub(super) fn reads(quantisation: &str) -> bool {
+        TYPES.iter().filter(|(.., block)| block.is_some()).any(|(_, name, _)| {
+            let rest = quantisation.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || name.ends_with("_K") && rest.starts_with('_'))
+        })
+    }
+
     /// ggml's name.
     pub fn name(self) -> &'static str {
         TYPES.iter().find(|(.., block)| *block == Some(self)).map_or("", |(_, name, _)| name)

@@ -2,10 +2,13 @@
 
 use std::{borrow::Cow, collections::BTreeSet, fs, path::Path};
 
-use crate::golden::{CASES, FixtureError, Fixtures, cases};
+use crate::{
+    compressed::{COMPRESSED, CompressedCase},
+    golden::{CASES, FixtureError, Fixtures},
+};
 
 impl Fixtures {
-    /// Reads cases, pictures, traces and checkpoints from a directory, for example `tests/fixtures`.
+    /// Reads all cases, pictures, traces and checkpoints from a directory, for example `tests/fixtures`.
     ///
     /// # Errors
     /// [`FixtureError`] if a file cannot be read.
@@ -13,15 +16,19 @@ impl Fixtures {
         let failed = |name: &str, why: std::io::Error| {
             FixtureError::new(&path.join(name).display().to_string(), why.to_string())
         };
-        let table = fs::read(path.join(CASES)).map_err(|e| failed(CASES, e))?;
-        let models: BTreeSet<String> = cases(&table)?.into_iter().map(|case| case.model).collect();
-        let mut files = vec![(CASES.to_owned(), Cow::Owned(table))];
-        for folder in ["pictures", "traces"].into_iter().chain(models.iter().map(String::as_str)) {
-            for entry in fs::read_dir(path.join(folder)).map_err(|e| failed(folder, e))? {
-                let name = entry.map_err(|e| failed(folder, e))?.file_name();
-                let name = format!("{folder}/{}", name.to_string_lossy());
-                let bytes = fs::read(path.join(&name)).map_err(|e| failed(&name, e))?;
-                files.push((name, Cow::Owned(bytes)));
+        let file = |name: String| -> Result<(String, Cow<'static, [u8]>), FixtureError> {
+            let bytes = fs::read(path.join(&name)).map_err(|e| failed(&name, e))?;
+            Ok((name, Cow::Owned(bytes)))
+        };
+        let mut files = vec![file(CASES.to_owned())?, file(COMPRESSED.to_owned())?];
+        let tables = Self::new(files.clone());
+        let mut folders = BTreeSet::from(["pictures", "traces", "compressed/traces"].map(str::to_owned));
+        folders.extend(tables.cases()?.into_iter().map(|case| case.model));
+        folders.extend(tables.compressed()?.iter().flat_map(CompressedCase::folders));
+        for folder in folders {
+            for entry in fs::read_dir(path.join(&folder)).map_err(|e| failed(&folder, e))? {
+                let name = entry.map_err(|e| failed(&folder, e))?.file_name();
+                files.push(file(format!("{folder}/{}", name.to_string_lossy()))?);
             }
         }
         Ok(Self::new(files))

@@ -56,7 +56,7 @@ impl FixtureError {
 }
 
 /// The fixtures' files by path, with slashes: `cases.json`, `pictures/200x200-0.png`, `traces/tiny-both.safetensors`,
-/// `tiny-0/config.json`.
+/// `tiny-0/config.json`, `compressed/cases.json`.
 #[derive(Clone, Debug, Default)]
 pub struct Fixtures(BTreeMap<String, Cow<'static, [u8]>>);
 
@@ -110,15 +110,16 @@ impl Fixtures {
     /// # Errors
     /// [`FixtureError`] if there are none.
     pub fn checkpoint(&self, name: &str) -> Result<Source, FixtureError> {
-        let inside = |(file, bytes): (&String, &Cow<'static, [u8]>)| {
-            let file = file.strip_prefix(name)?.strip_prefix('/')?;
-            Some((file.to_owned(), bytes.clone()))
-        };
-        let files: Vec<_> = self.0.iter().filter_map(inside).collect();
+        let files: Vec<_> = self.inside(name).map(|(file, bytes)| (file.to_owned(), bytes.clone())).collect();
         if files.is_empty() {
             return Err(FixtureError::new(&format!("{name}/"), "expected a checkpoint's files, got none"));
         }
         Ok(Source::memory(name, files))
+    }
+
+    /// The files of a folder, by their names in it.
+    pub(crate) fn inside<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, &'a Cow<'static, [u8]>)> {
+        self.0.iter().filter_map(move |(file, bytes)| Some((file.strip_prefix(folder)?.strip_prefix('/')?, bytes)))
     }
 }
 

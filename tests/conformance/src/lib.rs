@@ -9,6 +9,7 @@
 //! | [`stages`] | every stage of whole runs, compared with PyTorch's traces |
 //! | [`forced`] | forced decoding: whether every token of the reference's answer is the most likely one |
 //! | [`golden`] | cases of whole runs and their traces, read from [`golden::Fixtures`] |
+//! | [`compressed`] | cases of every compression, compared with PyTorch's traces |
 //! | [`report`] | rows and verdict, as text or HTML; reports of several devices as a matrix |
 //! | [`known_issues`] | known failures, each with its measured error and reason |
 //! | [`closeness`], [`bound`], [`numbers`] | error measures, bounds, random inputs |
@@ -26,16 +27,18 @@ mod directory;
 #[cfg(not(target_family = "wasm"))]
 pub mod embedded;
 pub mod stages;
+pub mod compressed;
 pub mod forced;
 pub mod known_issues;
 pub mod report;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use fovea_model::{Cancel, Checkpoint, Conversation, Model, Picture, Precision, trace::trace};
-use fovea_runtime::{Error, OpenDevice, sampler_ops::runs_kernels};
+use fovea_runtime::{Error, OpenDevice, sampler_ops::runs_kernels, source::Source};
 use serde::{Deserialize, Serialize};
 
+use compressed::CompressedCase;
 use golden::{Case, FixtureError, Fixtures};
 use report::{Decision, Report};
 use stages::StageRow;
@@ -60,7 +63,7 @@ pub struct Options {
     pub date: u64,
     /// Only cases whose text contains this.
     pub cases: Option<String>,
-    /// Whether to check only whole runs, and skip the operations.
+    /// Whether to check only the golden runs, and skip operations and compressions.
     pub runs_alone: bool,
 }
 
@@ -106,18 +109,62 @@ async fn run(
     }
     let cases = fixtures.cases().map_err(|e| e.to_string())?;
     let cases: Vec<Case> = cases.into_iter().filter(|case| options.takes(&case.name)).collect();
-    let mut models = BTreeMap::new();
+    let mut models = Models { open, last: None };
     for (at, case) in cases.iter().enumerate() {
         progress(format!("{}/{} run {} on {}", at + 1, cases.len(), case.name, case.model));
-        match whole_run(report, open, fixtures, case, &mut models).await {
-            Ok(()) => {}
-            Err(Broken::Device(why)) => return Err(format!("{}: {why}", case.name)),
-            Err(Broken::Run(why)) => {
-                report.stages.push(StageRow::failed(case, "run", format!("expected a run, got: {why}")))
-            }
+        let ran = whole_run(report, fixtures, case, &mut models).await;
+        note(report, case, ran)?;
+    }
+    if options.runs_alone {
+        return Ok(());
+    }
+    let cases = fixtures.compressed().map_err(|e| e.to_string())?;
+    let cases: Vec<CompressedCase> = cases.into_iter().filter(|case| options.takes(&case.case.name)).collect();
+    for (at, compressed) in cases.iter().enumerate() {
+        let case = &compressed.case;
+        progress(format!("{}/{} run {} on {}", at + 1, cases.len(), case.name, case.model));
+        let ran = compressed_run(report, fixtures, compressed, &mut models).await;
+        note(report, case, ran)?;
+    }
+    Ok(())
+}
+
+/// Adds a row for a case that did not run. The error is that of the device.
+fn note(report: &mut Report, case: &Case, ran: Result<(), Broken>) -> Result<(), String> {
+    match ran {
+        Ok(()) => {}
+        Err(Broken::Device(why)) => return Err(format!("{}: {why}", case.name)),
+        Err(Broken::Run(why)) => {
+            report.stages.push(StageRow::failed(case, "run", format!("expected a run, got: {why}")));
         }
     }
     Ok(())
+}
+
+/// Keeps one model on the device at a time; cases of one checkpoint are adjacent in the tables.
+struct Models<'a> {
+    open: &'a OpenDevice,
+    last: Option<(String, Arc<Model>)>,
+}
+
+impl Models<'_> {
+    /// The model of a checkpoint; `key` names it.
+    async fn load(
+        &mut self,
+        key: &str,
+        source: impl FnOnce() -> Result<Source, FixtureError>,
+    ) -> Result<Arc<Model>, Broken> {
+        if let Some((last, model)) = &self.last
+            && last == key
+        {
+            return Ok(model.clone());
+        }
+        self.last = None;
+        let checkpoint = Checkpoint::open(source()?).await?;
+        let model = Model::load(checkpoint, self.open.clone(), Precision::F32, &Cancel::default(), |_| {}).await?;
+        self.last = Some((key.to_owned(), model.clone()));
+        Ok(model)
+    }
 }
 
 /// The reason why a case has no trace.
@@ -146,23 +193,12 @@ impl From<FixtureError> for Broken {
 /// Runs one case twice: greedy, compared with the trace stage by stage; then with the reference's answer forced.
 async fn whole_run(
     report: &mut Report,
-    open: &OpenDevice,
     fixtures: &Fixtures,
     case: &Case,
-    models: &mut BTreeMap<String, Arc<Model>>,
+    models: &mut Models<'_>,
 ) -> Result<(), Broken> {
     let reference = fixtures.trace(&case.name)?;
-    let model = match models.get(&case.model) {
-        Some(model) => model.clone(),
-        None => {
-            // Keeps one model on the device at a time; cases of one checkpoint are adjacent in the table.
-            models.clear();
-            let checkpoint = Checkpoint::open(fixtures.checkpoint(&case.model)?).await?;
-            let model = Model::load(checkpoint, open.clone(), Precision::F32, &Cancel::default(), |_| {}).await?;
-            models.insert(case.model.clone(), model.clone());
-            model
-        }
-    };
+    let model = models.load(&case.model, || fixtures.checkpoint(&case.model)).await?;
     let mut conversation = Conversation::new(&model, Picture::decode(fixtures.picture(case)?)?);
     let got = trace(&mut conversation, &case.prompt, &case.options()).await?;
     report.stages.extend(stages::check(case, &reference, &got));
@@ -174,5 +210,23 @@ async fn whole_run(
         }
         Err(why) => forced::failed(case, why),
     });
+    Ok(())
+}
+
+/// Runs one case of a compression twice in one conversation: compared with the trace stage by stage, and with each other.
+async fn compressed_run(
+    report: &mut Report,
+    fixtures: &Fixtures,
+    compressed: &CompressedCase,
+    models: &mut Models<'_>,
+) -> Result<(), Broken> {
+    let (case, options) = (&compressed.case, compressed.case.options());
+    let reference = compressed.trace(fixtures)?;
+    let model = models.load(&compressed.checkpoint(), || compressed.source(fixtures)).await?;
+    let mut conversation = Conversation::new(&model, Picture::decode(fixtures.picture(case)?)?);
+    let got = trace(&mut conversation, &case.prompt, &options).await?;
+    let again = conversation.answer(&case.prompt, &options).await?;
+    report.stages.extend(compressed::check(compressed, &reference, &got, &again));
+    report.decisions.push(Decision::of(case, &got));
     Ok(())
 }

@@ -74,6 +74,15 @@ impl StageRow {
         }
     }
 
+    /// The row of two lists of numbers.
+    pub(crate) fn compared<A, B>(case: &Case, stage: &str, bound: Bound, expected: &[A], got: &[B]) -> Self
+    where
+        A: Copy + Into<f64>,
+        B: Copy + Into<f64>,
+    {
+        Self::checked(case, stage, bound, bound.check(stage, expected, got))
+    }
+
     fn checked(case: &Case, stage: &str, bound: Bound, checked: Comparison) -> Self {
         let mut row = Self::new(case, stage, bound.to_string());
         (row.nmse, row.max_abs) = (checked.nmse, checked.max_abs);
@@ -92,13 +101,25 @@ impl StageRow {
 }
 
 /// Compares a trace with the reference's: one row per stage of the list that either of them has. A run has more stages, which
-/// describe a compression; the test `compressed` compares them.
+/// describe a compression; [`compressed::check`](crate::compressed::check) compares them.
 pub fn check(case: &Case, expected: &Trace, got: &Trace) -> Vec<StageRow> {
     if let Some(stage) = expected.keys().find(|name| STAGES.iter().all(|(stage, _)| stage != name)) {
         let why = format!("{stage}: expected a stage of the list `STAGES`, got another");
         return vec![StageRow::failed(case, stage, why)];
     }
-    let row = |(stage, bound): (&str, Bound)| match (expected.get(stage), got.get(stage)) {
+    let compared = |(stage, bound): (&str, Bound)| row(case, stage, bound, expected.get(stage), got.get(stage));
+    STAGES.into_iter().filter_map(compared).collect()
+}
+
+/// The row of one stage; None if neither trace has it.
+pub(crate) fn row(
+    case: &Case,
+    stage: &str,
+    bound: Bound,
+    expected: Option<&Value>,
+    got: Option<&Value>,
+) -> Option<StageRow> {
+    match (expected, got) {
         (None, None) => None,
         (Some(_), None) => Some(StageRow::failed(case, stage, format!("{stage}: expected this stage, got none"))),
         (None, Some(_)) => Some(StageRow::failed(case, stage, format!("{stage}: expected no such stage, got one"))),
@@ -106,8 +127,7 @@ pub fn check(case: &Case, expected: &Trace, got: &Trace) -> Vec<StageRow> {
             Ok(checked) => StageRow::checked(case, stage, bound, checked),
             Err(why) => StageRow::failed(case, stage, why),
         }),
-    };
-    STAGES.into_iter().filter_map(row).collect()
+    }
 }
 
 /// Compares two stages. The error is a message that shapes or types differ.

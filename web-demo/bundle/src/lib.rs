@@ -5,6 +5,7 @@
 
 mod error;
 mod manifest;
+mod offline;
 mod sizes;
 pub mod serve;
 
@@ -38,7 +39,7 @@ pub fn root() -> PathBuf {
 }
 
 /// Builds the folder `out`: the pages' files, in `pkg` the engine and its bindings, in `demo` the demo model, in `pictures` the
-/// examples. Other files in the folder stay. The engine is compiled with a `profile` of the workspace: `dev`, or `small` for
+/// examples, and the list of all of them for the page's service worker. Other files in the folder stay. The engine is compiled with a `profile` of the workspace: `dev`, or `small` for
 /// publishing.
 ///
 /// # Errors
@@ -48,7 +49,8 @@ pub fn build(out: &Path, profile: &str) -> Result<(), BundleError> {
     bind(&compile(profile)?, &out.join("pkg"))?;
     copy(&root().join("web-demo/page"), out)?;
     copy(&root().join("model/demo"), &out.join("demo"))?;
-    copy(&root().join("native-demo/pictures"), &out.join("pictures"))
+    copy(&root().join("native-demo/pictures"), &out.join("pictures"))?;
+    offline::list(out)
 }
 
 /// Whether Rust has a standard library for [`TARGET`].
@@ -102,10 +104,11 @@ fn bind(module: &Path, pkg: &Path) -> Result<(), BundleError> {
     generate().map_err(|why| BundleError::Bind { module: module.to_owned(), why: format!("{why:#}") })
 }
 
-/// Shrinks the engine in `out` in place with binaryen's `wasm_opt`. Backtraces then have no function names.
+/// Shrinks the engine in `out` in place with binaryen's `wasm_opt`, and lists the files again. Backtraces then have no function
+/// names.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run`]; [`BundleError::File`] if the list can't be written.
 pub fn shrink(out: &Path, wasm_opt: &Path) -> Result<(), BundleError> {
     let module = out.join("pkg").join(format!("{}_bg.wasm", PACKAGE[1]));
     let mut command = Command::new(wasm_opt);
@@ -113,7 +116,8 @@ pub fn shrink(out: &Path, wasm_opt: &Path) -> Result<(), BundleError> {
     let features = ["bulk-memory", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
     command.args(["-Oz", "--strip-debug", "--strip-producers", "--enable-multivalue"]);
     command.args(features.map(|feature| format!("--enable-{feature}"))).arg(&module).arg("-o").arg(&module);
-    run(&mut command)
+    run(&mut command)?;
+    offline::list(out)
 }
 
 /// Runs a command to its end.

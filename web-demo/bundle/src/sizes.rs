@@ -42,21 +42,30 @@ pub fn total<'a>(name: &str, files: impl IntoIterator<Item = &'a Size>) -> Size 
 /// [`BundleError::File`] if one can't be read.
 pub fn sizes(folder: &Path) -> Result<Vec<Size>, BundleError> {
     let mut found = Vec::new();
-    walk(folder, Path::new(""), &mut found)?;
+    walk(folder, Path::new(""), &mut |file| {
+        let path = folder.join(&file);
+        let (raw, gzipped) = weigh(&path).map_err(|why| BundleError::file(&path, why))?;
+        found.push(Size { file, raw, gzipped });
+        Ok(())
+    })?;
     found.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(found)
 }
 
-fn walk(folder: &Path, within: &Path, found: &mut Vec<Size>) -> Result<(), BundleError> {
+/// Calls `take` with the path, relative to `folder`, of each file below `within`.
+pub(crate) fn walk(
+    folder: &Path,
+    within: &Path,
+    take: &mut dyn FnMut(PathBuf) -> Result<(), BundleError>,
+) -> Result<(), BundleError> {
     let here = folder.join(within);
     for entry in fs::read_dir(&here).map_err(|why| BundleError::file(&here, why))? {
         let entry = entry.map_err(|why| BundleError::file(&here, why))?;
-        let (path, file) = (entry.path(), within.join(entry.file_name()));
-        if path.is_dir() {
-            walk(folder, &file, found)?;
+        let file = within.join(entry.file_name());
+        if entry.path().is_dir() {
+            walk(folder, &file, take)?;
         } else {
-            let (raw, gzipped) = weigh(&path).map_err(|why| BundleError::file(&path, why))?;
-            found.push(Size { file, raw, gzipped });
+            take(file)?;
         }
     }
     Ok(())

@@ -9,11 +9,11 @@ use std::{
     },
 };
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event, Model, Plan, Stored, demo};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Error, Event, Messages, Model, Plan, Stored, demo};
 use fovea_runtime::{DeviceChoice, OpenDevice, device::adapters, memory, source::Source};
 use futures_util::StreamExt;
 
-use super::{About, Command, ModelAt, Planned, RunId, Update, Wanted};
+use super::{About, Command, Doing, ModelAt, Planned, RunId, Update, Wanted};
 use crate::problem::Problem;
 
 /// Called after every update.
@@ -38,6 +38,9 @@ pub fn serve(commands: &Receiver<(Command, Cancel)>, updates: &Sender<Update>, w
         let done = catch_unwind(AssertUnwindSafe(|| pollster::block_on(work.run(command, &cancel))));
         let problem = match done {
             Ok(Ok(())) => continue,
+            Ok(Err(error)) if matches!(doing, Doing::Answering(_) | Doing::Explaining(_)) => {
+                Problem::of_question(&error)
+            }
             Ok(Err(error)) => Problem::of(&error),
             Err(panic) => Problem::panicked(panic.as_ref()),
         };
@@ -136,25 +139,26 @@ impl Work<'_> {
                 conversation.prepare(&with(options)).await?;
                 self.send(Update::Prepared);
             }
-            Command::Ask { run, question, options } => self.ask(run, &question, &with(options)).await?,
-            Command::Explain { run, question, options } => {
+            Command::Ask { run, messages, options } => self.ask(run, &messages, &with(options)).await?,
+            Command::Explain { run, messages, options } => {
                 let conversation = self.conversation.as_mut().ok_or_else(nothing_to_ask)?;
-                let looked = conversation.explain(&question, &with(options)).await?;
+                let looked = conversation.explain(&messages, &with(options)).await?;
                 self.send(Update::Explained { run, looked });
             }
         }
         Ok(())
     }
 
-    async fn ask(&mut self, run: RunId, question: &str, options: &AskOptions) -> Result<(), Error> {
+    async fn ask(&mut self, run: RunId, messages: &Messages, options: &AskOptions) -> Result<(), Error> {
         let Self { updates, wake, model: Some(model), conversation: Some(conversation), .. } = self else {
             return Err(nothing_to_ask());
         };
-        let mut answer = pin!(conversation.ask(question, options));
+        let question = messages.question();
+        let mut answer = pin!(conversation.ask(messages, options));
         while let Some(event) = answer.next().await {
             let event = event?;
             let (report, device_memory) = match &event {
-                Event::Done(turn) => (Some(model.report(question, turn)), model.device().memory_in_use()),
+                Event::Done(turn) => (Some(model.report(&question, turn)), model.device().memory_in_use()),
                 _ => (None, None),
             };
             let _ = updates.send(Update::Answering { run, event, report, device_memory });
@@ -190,7 +194,7 @@ async fn choose(wanted: &Wanted) -> (DeviceChoice, Option<Wanted>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Doing, Engine};
+    use crate::engine::Engine;
 
     #[test]
     fn a_missing_adapter_is_replaced_by_the_best_available() {
@@ -204,7 +208,7 @@ mod tests {
         let (engine, commands, updates) = Engine::wired();
         let wake: Wake = Arc::new(|| {});
         let run = RunId { turn: 0, other: false };
-        engine.send(Command::Ask { run, question: "?".into(), options: AskOptions::default() }).expect("sent");
+        engine.send(Command::Ask { run, messages: "?".into(), options: AskOptions::default() }).expect("sent");
         engine.send(Command::Plan(ModelAt::Demo)).expect("sent");
         let worker = std::thread::spawn(move || serve(&commands, &updates, &wake));
         let mut received = Vec::new();

@@ -56,7 +56,7 @@ impl App {
     }
 
     fn models(&mut self, ui: &mut Ui) {
-        let current = self.settings.model.clone();
+        let current = self.model();
         if ui.radio(current == ModelAt::Demo, "Demo checkpoint").clicked() {
             self.load(ModelAt::Demo);
             ui.close();

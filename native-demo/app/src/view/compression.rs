@@ -3,7 +3,7 @@
 use eframe::egui::{
     Align, Color32, ComboBox, Id, Key, Layout, Rect, RichText, Sense, Slider, SliderClamping, TextEdit, Ui, pos2, vec2,
 };
-use fovea_model::{Before, Budget, Compression, Looked, Method, Origin, TextGuided, Within};
+use fovea_model::{Budget, Compression, Looked, METHODS, Origin, TextGuided};
 use fovea_overlay::{has_merged, heat_color, merged_color, scale_colors};
 use fovea_runtime::Keep;
 
@@ -59,8 +59,12 @@ impl App {
         let height = if beside { ui.spacing().interact_size.y } else { 0.0 };
         ui.allocate_ui_with_layout(vec2(ui.available_width(), height), layout, |ui| {
             ui.spacing_mut().slider_width = 68.0;
-            for keep in budgets(&mut self.compression) {
-                changed |= budget(ui, keep);
+            for (name, mut keep) in budgets(&self.compression) {
+                if budget(ui, &mut keep)
+                    && let Some(with) = with_budget(&self.compression, name, keep)
+                {
+                    (self.compression, changed) = (with, true);
+                }
             }
             if let Some(text) = self.compression.text_mut() {
                 changed |= text_guided(ui, text, about);
@@ -126,22 +130,36 @@ impl App {
     }
 }
 
-/// The setting `keep` of the methods that have it, except the text-guided sampler.
-fn budgets(compression: &mut Compression) -> impl Iterator<Item = &mut Budget> {
-    let before = match &mut compression.before {
-        Before::Patches(patches) => match &mut patches.method {
-            Method::FasterVlm(it) => Some(&mut it.keep),
-            Method::DivPrune(it) => Some(&mut it.keep),
-            Method::CdPruner(it) => Some(&mut it.keep),
-            Method::Heuristic(it) => Some(&mut it.keep),
-            Method::Random(it) => Some(&mut it.keep),
-            _ => None,
-        },
-        Before::Meteor(it) => Some(&mut it.keep),
-        _ => None,
+/// The budgets `keep` of a compression's methods, each with the method's name. Which methods have one follows from their
+/// default spelling in [`METHODS`]; the text-guided sampler has a separate slider.
+fn budgets(compression: &Compression) -> Vec<(&'static str, Budget)> {
+    let budget = |spec: &str| {
+        let keep = spec.split_once(':')?.1.split(',').find_map(|setting| setting.strip_prefix("keep="))?;
+        // With a point it is a ratio.
+        if keep.contains('.') { keep.parse().ok().map(Budget::Ratio) } else { keep.parse().ok().map(Budget::Count) }
     };
-    let within = if let Within::FastV(it) = &mut compression.within { Some(&mut it.keep) } else { None };
-    before.into_iter().chain(within)
+    let spelling = compression.to_string();
+    let own = spelling.split('+').filter_map(|spec| {
+        let row = METHODS.iter().find(|row| spec.split(':').next() == Some(row.name))?;
+        let usual = budget(row.default)?;
+        Some((row.name, budget(spec).unwrap_or(usual)))
+    });
+    own.collect()
+}
+
+/// The compression with another budget of the method `name`.
+fn with_budget(compression: &Compression, name: &str, keep: Budget) -> Option<Compression> {
+    let spelling = compression.to_string();
+    let parts = spelling.split('+').map(|spec| {
+        let (own, settings) = spec.split_once(':').unwrap_or((spec, ""));
+        if own != name {
+            return spec.to_owned();
+        }
+        let others = settings.split(',').filter(|setting| !setting.is_empty() && !setting.starts_with("keep="));
+        let settings: Vec<String> = others.map(str::to_owned).chain([format!("keep={keep}")]).collect();
+        format!("{name}:{}", settings.join(","))
+    });
+    parts.collect::<Vec<_>>().join("+").parse().ok()
 }
 
 /// The slider of a budget: a ratio or a count. Returns whether it was moved.
@@ -207,4 +225,22 @@ fn heat(ui: &mut Ui) {
 fn swatch(ui: &mut Ui, [red, green, blue]: [u8; 3]) {
     let (rect, _) = ui.allocate_exact_size(vec2(14.0, 14.0), Sense::hover());
     ui.painter().rect_filled(rect, 2.0, Color32::from_rgb(red, green, blue));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_follows_from_the_spelling_and_changes_only_itself() {
+        let read = |spec: &str| spec.parse::<Compression>().expect(spec);
+        assert!(budgets(&read("focus")).is_empty() && budgets(&read("hired")).is_empty());
+        assert_eq!(budgets(&read("fastv")), [("fastv", Budget::Ratio(0.5))]);
+        let both = read("random:seed=7+fastv:keep=64,layer=3");
+        assert_eq!(budgets(&both), [("random", Budget::Ratio(0.25)), ("fastv", Budget::Count(64))]);
+        assert_eq!(
+            with_budget(&both, "random", Budget::Ratio(1.0)),
+            Some(read("random:keep=1.0,seed=7+fastv:keep=64,layer=3"))
+        );
+    }
 }

@@ -37,6 +37,9 @@ impl App {
                 format!("{} -> {} -> {}, {share:.1} % of the work", t.all, t.compressed, t.kept),
             ));
         }
+        if let Some(reused) = run.statistics.as_ref().map(|s| s.cached_tokens).filter(|&reused| reused > 0) {
+            rows.push(("Reused", format!("{reused} tokens of the prompt, from earlier questions")));
+        }
         // The selection at the sliders' positions, if they were moved after the answer.
         if let (Some(shown), Some(own)) = (&self.canvas.looked, &run.looked)
             && let Some(s) = &run.statistics

@@ -2,7 +2,11 @@
 
 use eframe::egui::Ui;
 
-use crate::{app::App, engine::Wanted, session::ModelState};
+use crate::{
+    app::App,
+    engine::{ModelAt, Wanted},
+    session::ModelState,
+};
 
 impl App {
     /// The problem and its remedies, above the picture.
@@ -13,12 +17,15 @@ impl App {
             ui.set_width(ui.available_width());
             ui.colored_label(ui.visuals().error_fg_color, &problem.what);
             ui.label(problem.then);
-            ui.horizontal(|ui| {
+            ui.horizontal_wrapped(|ui| {
                 if ui.button("Reload model").clicked() {
                     self.load(model.clone());
                 }
                 if ui.button("Load on the CPU").clicked() {
                     self.use_device(Wanted::Cpu);
+                }
+                if model != ModelAt::Demo && ui.button("Use the demo").clicked() {
+                    self.load(ModelAt::Demo);
                 }
                 if ui.button("Copy report").clicked() {
                     self.copy_report(ui.ctx());

@@ -8,7 +8,7 @@ use std::{
 
 use egui_kittest::{Harness, HarnessBuilder, SnapshotOptions};
 use fovea_app::{
-    App, Parts, Session, Settings, Theme,
+    App, Parts, Session, Settings, Start, Theme,
     engine::{About, Command, Engine, ModelAt, Update},
 };
 use fovea_model::{Cancel, Checkpoint, Grid, Looked, Origin, TileConfig, demo};
@@ -38,15 +38,20 @@ pub fn can_draw() -> bool {
 impl Played {
     /// A window of 1180 x 800 points.
     pub fn new(theme: Theme) -> Self {
+        Self::starting(theme, Start::default())
+    }
+
+    /// The same, with a picture or a model at the start.
+    pub fn starting(theme: Theme, start: Start) -> Self {
         let (engine, commands, updates) = Engine::wired();
         let parts = Parts { engine, settings: Settings { theme, ..Settings::default() } };
         let builder = Harness::builder().with_size([1180.0, 800.0]).with_max_steps(64).with_render_cursor(false);
         let builder: HarnessBuilder<Window> = if can_draw() { builder.wgpu() } else { builder };
         let harness = builder.build_ui_state(
-            |ui, window: &mut Window| {
+            move |ui, window: &mut Window| {
                 if let Some(parts) = window.parts.take() {
                     let app = window.app.insert(App::with(ui.ctx(), parts));
-                    app.begin(None, None);
+                    app.begin(None, start.clone());
                 }
                 if let Some(app) = &mut window.app {
                     app.receive(ui.ctx());
@@ -113,11 +118,13 @@ impl Played {
 
     /// Opens a picture while there is no model.
     pub fn open_plates_unseen(&mut self) {
-        let mut bytes = std::io::Cursor::new(Vec::new());
-        plates().write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
-        let bytes = bytes.into_inner().into();
-        self.app().open(fovea_app::Origin::Bytes { name: "plates.png".into(), bytes });
-        self.until("a picture", |window| window.session().picture.is_some());
+        self.app().open(fovea_app::Origin::Bytes { name: "plates.png".into(), bytes: plates_png().into() });
+        self.until("a picture", |window| window.shows("plates.png"));
+    }
+
+    /// Whether the picture with this name is shown.
+    pub fn shows(&mut self, name: &str) -> bool {
+        self.session().picture.as_ref().is_some_and(|shown| shown.name == name)
     }
 
     /// Whether the overlay is drawn.
@@ -136,6 +143,13 @@ impl Played {
         let options = SnapshotOptions::new().max_failed_pixels(40);
         self.harness.snapshot_options(name, &options);
     }
+}
+
+/// The picture as a file.
+pub fn plates_png() -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    plates().write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
+    bytes.into_inner()
 }
 
 /// Plates of flat colors on a wall, so that the snapshots compress well.

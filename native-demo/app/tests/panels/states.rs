@@ -2,13 +2,13 @@
 
 use egui_kittest::kittest::Queryable;
 use fovea_app::{
-    ModelState, Origin, Problem, Theme,
-    engine::{Command, Doing, ModelAt, Planned, Update, Wanted},
+    ModelState, Origin, Problem, Start, Theme, What,
+    engine::{About, Command, Doing, ModelAt, Planned, Update, Wanted},
 };
 use fovea_model::{Checkpoint, Error, LoadProgress, LoadStage, Plan, Stored, demo};
 use fovea_runtime::Error as RuntimeError;
 
-use super::played::{Played, about};
+use super::played::{Played, about, plates_png};
 
 fn failed(doing: Doing, error: impl Into<Error>) -> Update {
     Update::Failed { doing, problem: Problem::of(&error.into()) }
@@ -114,5 +114,47 @@ fn a_huge_picture_is_shown_small_and_one_too_large_is_refused() {
     window.until("a notice", |window| !window.session().notices.is_empty());
     let words = window.harness.query_all_by_label_contains("16384").count();
     assert!(words > 0, "expected the size limit in the notification");
-    assert!(window.session().picture.as_ref().is_some_and(|shown| shown.name == "panorama.png"));
+    assert!(window.shows("panorama.png"));
+    window.open_plates_unseen();
+    assert!(window.session().notices.is_empty(), "expected no problem of the picture before");
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_is_not_the_one_of_the_next_start() {
+    let start = Start { model: Some("no/such/folder".into()), ..Start::default() };
+    let mut window = Played::starting(Theme::Dark, start);
+    let (command, _) = window.command();
+    let Command::Load { model, .. } = command else { panic!("expected Load, got {command:?}") };
+    assert!(matches!(&model, ModelAt::Folder(path) if path.is_absolute()), "expected an absolute path, got {model:?}");
+    let why = "expected a checkpoint, got no such directory".to_owned();
+    window.receive(failed(Doing::Loading, Error::Config { key: "no/such/folder".into(), why }));
+    let settings = window.app().settings();
+    assert_eq!((&settings.model, settings.models.len()), (&ModelAt::Demo, 0), "(got, expected)");
+    window.until("five examples", |window| window.app().examples_shown() == 5);
+    window.snapshot("no_model");
+    window.harness.get_by_label("Use the demo").click();
+    let (command, _) = window.command();
+    assert!(matches!(command, Command::Load { model: ModelAt::Demo, .. }), "expected the demo, got {command:?}");
+    // One that was loaded is.
+    window.receive(Update::Loaded(Box::new(About { model: model.clone(), ..about() })));
+    assert_eq!(window.app().settings().model, model, "(got, expected)");
+}
+
+#[test]
+fn without_a_file_dialog_a_path_is_typed() -> std::io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("plates.png");
+    std::fs::write(&file, plates_png())?;
+    let mut window = Played::new(Theme::Light);
+    window.load();
+    window.until("five examples", |window| window.app().examples_shown() == 5);
+    window.app().type_path(What::Picture);
+    window.harness.run_steps(30); // the dialog has faded in
+    window.snapshot("path");
+    window.harness.get_by_label("Path").set_text_value_accesskit(&file.to_string_lossy());
+    window.harness.run_steps(2);
+    window.harness.get_by_label("Open").click();
+    window.until("a picture", |window| window.shows("plates.png"));
+    assert_eq!(window.app().settings().pictures, [file]);
+    Ok(())
 }

@@ -1,20 +1,21 @@
-//! A conversation: ask, stream, stop, ask again, compare; the sliders; selecting a token with the keyboard.
+//! A conversation: ask, stream, stop, ask again, edit, compare; the settings of answers; the sliders; selecting a token with
+//! the keyboard.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use eframe::egui::{self, Key, Modifiers, Role};
 use egui_kittest::kittest::{NodeT, Queryable};
 use fovea_app::{
-    Notice, Problem, RunState, Theme,
+    Notice, Problem, RunState, Theme, Topic,
     engine::{Command, Doing, RunId, Update},
 };
 use fovea_model::{
-    AskOptions, Compression, Error, Event, FinishReason, Looked, METHODS, MemoryBytes, Prompt, Stage, Statistics,
-    TokenCounts, Turn,
+    AskOptions, Compression, Error, Event, FinishReason, Looked, METHODS, MemoryBytes, Message, Messages, Prompt,
+    Stage, Statistics, TokenCounts, Turn,
 };
 use serde_json::json;
 
-use super::played::{Played, looked};
+use super::played::{Played, about, looked};
 
 fn answering(run: RunId, event: Event) -> Update {
     let report = matches!(event, Event::Done(_)).then(|| json!({ "answer": "exit" }));
@@ -37,14 +38,14 @@ fn done(run: RunId, shown: &Arc<Looked>) -> Update {
     let statistics = Statistics {
         tokens,
         equivalent_share: if run.other { 1.0 } else { 0.23 },
+        cached_tokens: 0,
         stage_ms: BTreeMap::new(),
         first_token_ms: if run.other { 96.0 } else { 11.2 },
         tokens_per_second: Some(41.0),
         memory: MemoryBytes { weights: 4_900_000, kv_cache: 1_100_000, host_peak: Some(412 << 20) },
     };
-    let prompt = Prompt { ids: vec![1, 5, 2], places: vec![1] };
     let turn = Turn {
-        prompt,
+        prompt: Prompt::default(),
         looked: vec![shown.clone()],
         text: "exit".into(),
         answer_ids: vec![7, 2],
@@ -67,11 +68,38 @@ fn type_and_enter(window: &mut Played, question: &str) {
     window.harness.run_steps(3);
 }
 
-fn asked(window: &mut Played) -> (RunId, String, AskOptions, fovea_model::Cancel) {
+fn asked(window: &mut Played) -> (RunId, Messages, AskOptions, fovea_model::Cancel) {
     match window.command() {
-        (Command::Ask { run, question, options }, cancel) => (run, question, options, cancel),
+        (Command::Ask { run, messages, options }, cancel) => (run, messages, options, cancel),
         (other, _) => panic!("expected Ask, got {other:?}"),
     }
+}
+
+/// Questions and answers in turn.
+fn messages(said: &[&str]) -> Messages {
+    let message = |(i, text): (usize, &&str)| if i % 2 == 0 { Message::user(*text) } else { Message::assistant(*text) };
+    Messages(said.iter().enumerate().map(message).collect())
+}
+
+fn click(window: &mut Played, label: &str) {
+    window.harness.get_by_label(label).click();
+    window.harness.run_steps(4);
+}
+
+/// Completes the answer of a run.
+fn complete(window: &mut Played, run: RunId, words: &str) {
+    let shown = Arc::new(looked(true));
+    begin(window, run, &shown, &[words]);
+    window.receive(done(run, &shown));
+}
+
+fn press(window: &mut Played, key: Key) {
+    window.harness.key_press(key);
+    window.harness.run_steps(3);
+}
+
+fn typed(window: &Played) -> String {
+    window.harness.get_by_label("Question").value().unwrap_or_default()
 }
 
 /// A window with one answer.
@@ -123,7 +151,7 @@ fn a_question_is_asked_in_a_frame_that_ends_with_escape() {
         });
     }
     window.harness.run_steps(3);
-    assert_eq!(asked(&mut window).1, "What word?");
+    assert_eq!(asked(&mut window).1, messages(&["What word?"]));
 }
 
 #[test]
@@ -132,8 +160,8 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     window.load();
     window.open_plates();
     type_and_enter(&mut window, "What word is on the blue sign?");
-    let (run, question, options, cancel) = asked(&mut window);
-    assert_eq!((question.as_str(), run), ("What word is on the blue sign?", RunId { turn: 0, other: false }));
+    let (run, said, options, cancel) = asked(&mut window);
+    assert_eq!((said, run), (messages(&["What word is on the blue sign?"]), RunId { turn: 0, other: false }));
     assert_eq!(options.compression, Some(Compression::focus()), "the checkpoint's compression (got, expected)");
     let shown = Arc::new(looked(true));
     begin(&mut window, run, &shown, &["e", "x"]);
@@ -141,7 +169,7 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     window.snapshot("streaming");
 
     // A notification above the field does not take the keyboard focus.
-    window.session().notices.push(Notice::Message("A message.".into()));
+    window.session().notices.push(Notice::Message(Topic::Start, "A message.".into()));
     window.harness.run_steps(2);
     assert!(window.harness.get_by_label("Question").is_focused(), "expected the field to keep the keyboard focus");
     window.harness.get_by_label("Dismiss").click();
@@ -159,16 +187,18 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     assert!(window.harness.query_by_label("Stopped.").is_some());
 
     window.harness.get_by_label("Ask").click();
-    let (run, question, _, _) = asked(&mut window);
-    assert_eq!((question.as_str(), run.turn), ("And now?", 1));
+    let (run, said, ..) = asked(&mut window);
+    // What was stopped is part of the conversation.
+    let expected = messages(&["What word is on the blue sign?", "ex", "And now?"]);
+    assert_eq!((&said, run.turn), (&expected, 1));
     begin(&mut window, run, &shown, &["exit"]);
     window.receive(done(run, &shown));
     window.until("a drawing", Played::is_drawn);
     window.snapshot("answered");
 
     window.harness.get_by_label("Compare with all tokens").click();
-    let (other, question, options, _) = asked(&mut window);
-    assert_eq!((other, question.as_str()), (RunId { turn: 1, other: true }, "And now?"));
+    let (other, said, options, _) = asked(&mut window);
+    assert_eq!((other, said), (RunId { turn: 1, other: true }, expected));
     assert_eq!(options.compression, Some(Compression::none()), "(got, expected)");
     let every = Arc::new(looked(false));
     begin(&mut window, other, &every, &["exit"]);
@@ -178,14 +208,188 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
 }
 
 #[test]
+fn a_question_is_edited_and_an_answer_is_made_again() {
+    let (mut window, ..) = answered(Theme::Dark, "One?", "a");
+    type_and_enter(&mut window, "Two?");
+    let (run, said, ..) = asked(&mut window);
+    assert_eq!(said, messages(&["One?", "a", "Two?"]));
+    complete(&mut window, run, "b");
+    window.until("a drawing", Played::is_drawn);
+    window.snapshot("conversation");
+
+    click(&mut window, "Regenerate");
+    let (run, said, ..) = asked(&mut window);
+    assert_eq!((run.turn, said), (1, messages(&["One?", "a", "Two?"])));
+    complete(&mut window, run, "c");
+
+    window.harness.get_all_by_label("Edit").next().expect("the first question").click();
+    window.harness.run_steps(4);
+    assert_eq!(typed(&window), "One?");
+    click(&mut window, "Cancel edit");
+    assert_eq!((typed(&window).as_str(), window.session().turns.len()), ("", 2), "expected nothing to be replaced");
+    window.harness.get_all_by_label("Edit").next().expect("the first question").click();
+    window.harness.run_steps(4);
+    window.harness.get_by_label("Question").set_text_value_accesskit("Zero?");
+    window.harness.run_steps(3);
+    click(&mut window, "Ask");
+    let (run, said, ..) = asked(&mut window);
+    assert_eq!((run.turn, said), (0, messages(&["Zero?"])));
+    assert_eq!(window.session().turns.len(), 1, "questions after an edit of the first (got, expected)");
+}
+
+#[test]
+fn a_conversation_begins_again_and_with_another_picture() {
+    let (mut window, ..) = answered(Theme::Dark, "One?", "a");
+    click(&mut window, "Begin again");
+    assert!(window.harness.query_by_label_contains("New conversation about plates.png").is_some());
+    assert!(window.session().turns.is_empty() && !window.is_drawn(), "expected neither questions nor an overlay");
+    type_and_enter(&mut window, "Two?");
+    let (run, said, ..) = asked(&mut window);
+    assert_eq!(said, messages(&["Two?"]));
+    // The answer is complete before the engine is stopped.
+    click(&mut window, "Begin again");
+    window.receive(done(run, &Arc::new(looked(true))));
+    assert!(window.session().can_ask(), "expected a free engine after the answer to a question that is gone");
+    type_and_enter(&mut window, "Three?");
+    let (run, ..) = asked(&mut window);
+    complete(&mut window, run, "c");
+    window.open_plates();
+    assert!(window.session().turns.is_empty());
+}
+
+#[test]
+fn the_arrow_keys_bring_questions_back() {
+    let (mut window, ..) = answered(Theme::Dark, "One?", "a");
+    click(&mut window, "Begin again");
+    type_and_enter(&mut window, "Two?");
+    let (run, ..) = asked(&mut window);
+    complete(&mut window, run, "b");
+    for (key, expected) in [
+        (Key::ArrowUp, "Two?"),
+        (Key::ArrowUp, "One?"),
+        (Key::ArrowUp, "One?"),
+        (Key::ArrowDown, "Two?"),
+        (Key::ArrowDown, ""),
+        (Key::ArrowUp, "Two?"),
+    ] {
+        press(&mut window, key);
+        assert_eq!(typed(&window), expected, "after {key:?}");
+    }
+    window.harness.get_by_label("Question").type_text("!");
+    window.harness.run_steps(3);
+    press(&mut window, Key::ArrowUp);
+    assert_eq!(typed(&window), "Two?!", "expected a changed question to stay");
+    press(&mut window, Key::Enter);
+    assert_eq!(asked(&mut window).1, messages(&["Two?", "b", "Two?!"]));
+}
+
+#[test]
+fn shift_enter_begins_a_new_line() {
+    let mut window = Played::new(Theme::Dark);
+    window.load();
+    window.open_plates();
+    window.harness.get_by_label("Question").focus();
+    window.harness.get_by_label("Question").type_text("One");
+    window.harness.run_steps(2);
+    window.harness.key_press_modifiers(Modifiers::SHIFT, Key::Enter);
+    window.harness.run_steps(2);
+    type_and_enter(&mut window, "line?");
+    assert_eq!(asked(&mut window).1, messages(&["One\nline?"]));
+}
+
+#[test]
+fn a_question_waits_for_the_model() {
+    let mut window = Played::new(Theme::Dark);
+    window.command();
+    window.open_plates_unseen();
+    type_and_enter(&mut window, "What?");
+    assert!(window.commands.try_recv().is_err(), "expected no question without a model");
+    assert!(window.harness.query_by_label_contains("is asked when the model is loaded").is_some());
+    window.receive(Update::Loaded(Box::new(about())));
+    let (command, _) = window.command();
+    assert!(matches!(command, Command::Look { .. }), "expected Look, got {command:?}");
+    assert_eq!(asked(&mut window).1, messages(&["What?"]));
+}
+
+#[test]
+fn the_settings_of_answers_are_used() {
+    let (mut window, ..) = answered(Theme::Light, "One?", "a");
+    click(&mut window, "Answer");
+    window.harness.run_steps(30); // the section has opened
+    window.harness.get_by_label("System prompt").set_text_value_accesskit("Be short.");
+    for (label, value) in [("Temperature", 0.7), ("Top-p", 0.9), ("Seed", 7.0), ("Length", 64.0)] {
+        window.harness.get_by_label(label).set_value_accesskit(value);
+        window.harness.run_steps(2);
+    }
+    window.until("a drawing", Played::is_drawn);
+    window.snapshot("settings");
+    type_and_enter(&mut window, "Two?");
+    let (run, said, options, _) = asked(&mut window);
+    let mut expected = messages(&["One?", "a", "Two?"]);
+    expected.0.insert(0, Message::system("Be short."));
+    assert_eq!(said, expected);
+    let pick = options.pick;
+    assert_eq!((pick.temperature, pick.top_p, pick.seed, options.max_new_tokens), (0.7, 0.9, 7, 64));
+    complete(&mut window, run, "b");
+
+    // A sampled answer that is made again gets another seed.
+    click(&mut window, "Regenerate");
+    let (run, _, options, _) = asked(&mut window);
+    assert_eq!(options.pick.seed, 8, "seed (got, expected)");
+    complete(&mut window, run, "c");
+    click(&mut window, "Remember the conversation");
+    type_and_enter(&mut window, "Three?");
+    assert_eq!(asked(&mut window).1, Messages(vec![Message::system("Be short."), Message::user("Three?")]));
+}
+
+#[test]
+fn an_answer_that_was_cut_says_so() {
+    let (mut window, run, shown) = answered(Theme::Dark, "One?", "a");
+    let Update::Answering { event: Event::Done(mut turn), .. } = done(run, &shown) else { panic!("expected Done") };
+    turn.finish_reason = FinishReason::Length;
+    window.receive(answering(run, Event::Done(turn)));
+    assert!(window.harness.query_by_label_contains("Cut after 2 tokens").is_some());
+}
+
+/// The parts of the window do not overlap, and each has some space, also with the settings of answers open.
+#[test]
+fn small_windows_have_room_for_every_part() {
+    let (mut window, ..) = answered(Theme::Dark, "What word is on the blue sign?", "exit");
+    for (name, width, height) in [("small", 800.0, 600.0), ("smallest", 640.0, 480.0)] {
+        window.harness.set_size(egui::vec2(width, height));
+        window.harness.run_steps(8);
+        if name == "smallest" {
+            click(&mut window, "Answer");
+            window.harness.run_steps(30); // the section has opened
+        }
+        let labels = ["Picture", "Model", "Device", "View", "Show attention overlay", "Question", "Ask", "Begin again"];
+        let mut rects: Vec<_> =
+            labels.iter().map(|label| (*label, window.harness.get_by_label(label).rect())).collect();
+        let image = window.harness.get_by_role(Role::Image).rect();
+        assert!(image.width() > 250.0 && image.height() > 120.0, "{name}: the picture's place is {image}");
+        rects.push(("image", image));
+        let all = egui::Rect::from_min_size(egui::Pos2::ZERO, egui::vec2(width, height));
+        for (i, (label, rect)) in rects.iter().enumerate() {
+            assert!(all.contains_rect(*rect), "{name}: expected {label} inside of the window, got {rect}");
+            for (other, second) in &rects[..i] {
+                let both = rect.intersect(*second);
+                assert!(!both.is_positive(), "{name}: expected no overlap of {label} and {other}, got {both}");
+            }
+        }
+        window.until("a drawing", Played::is_drawn);
+        window.snapshot(name);
+    }
+}
+
+#[test]
 fn sliders_show_another_layer_and_gamma_without_a_new_answer() {
     let (mut window, run, shown) = answered(Theme::Light, "Is there a red star?", "no");
     window.harness.get_by_role_and_label(Role::Slider, "layer").set_value_accesskit(5.0);
     let (command, _) = window.command();
-    let Command::Explain { run: explained, question, options } = command else {
+    let Command::Explain { run: explained, messages: said, options } = command else {
         panic!("expected Explain, got {command:?}")
     };
-    assert_eq!((explained, question.as_str()), (run, "Is there a red star?"));
+    assert_eq!((explained, said), (run, messages(&["Is there a red star?"])));
     assert_eq!(options.compression, "focus:layer=5".parse().ok(), "(got, expected)");
     let other = Arc::new(Looked { kept: vec![64, 70], ..looked(true) });
     window.receive(Update::Explained { run, looked: other });
@@ -275,8 +479,8 @@ fn an_answer_is_compared_with_another_method() {
     window.harness.get_by_label(title("faster-vlm")).click_accesskit();
     window.harness.run_steps(4);
     window.harness.get_by_label("Compare with FasterVLM").click();
-    let (other, question, options, _) = asked(&mut window);
-    assert_eq!((other, question.as_str()), (RunId { turn: 0, other: true }, "What?"));
+    let (other, said, options, _) = asked(&mut window);
+    assert_eq!((other, said), (RunId { turn: 0, other: true }, messages(&["What?"])));
     assert_eq!(options.compression, "faster-vlm".parse().ok(), "(got, expected)");
     begin(&mut window, other, &shown, &["b"]);
     window.receive(done(other, &shown));

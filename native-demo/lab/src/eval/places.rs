@@ -7,7 +7,7 @@ use fovea_eval::{
     modes::{Answer, Mode, Row},
     page::percent,
 };
-use fovea_model::{Looked, Part, VisualToken, Within};
+use fovea_model::{Looked, TokenPart, VisualToken, Within};
 use fovea_runtime::TokenBox;
 use fovea_scenes::Scene;
 use serde_json::json;
@@ -45,6 +45,40 @@ impl On {
     }
 }
 
+/// Means of shares over questions, in the order of [`On::ALL`].
+#[derive(Clone, Default)]
+pub struct Shares {
+    sums: [f64; On::ALL.len()],
+    questions: usize,
+}
+
+impl Shares {
+    /// One question: an amount per token, and what the token shows.
+    pub fn add(&mut self, tokens: &[(On, f64)]) {
+        let all: f64 = tokens.iter().map(|(_, much)| much).sum();
+        for (on, sum) in On::ALL.iter().zip(&mut self.sums) {
+            *sum += tokens.iter().filter(|(what, _)| what == on).map(|(_, much)| much).sum::<f64>() / all;
+        }
+        self.questions += 1;
+    }
+
+    /// Whether there is no question.
+    pub fn is_empty(&self) -> bool {
+        self.questions == 0
+    }
+
+    /// Names and means, NaN without questions. Without `objects` all tokens of the map are one kind.
+    pub fn means(&self, objects: bool) -> Vec<(String, f64)> {
+        let mean = |(on, sum): (&On, &f64)| (on.name().to_owned(), sum / self.questions as f64);
+        let mut values: Vec<(String, f64)> = On::ALL.iter().zip(&self.sums).map(mean).collect();
+        if !objects {
+            values.drain(..2);
+            values[0].0 = "map".to_owned();
+        }
+        values
+    }
+}
+
 /// The owner of each patch of a scene's canvas; None if the model puts pictures on other canvases than those of scenes.
 fn owners(scene: &Scene, looked: &Looked) -> Option<Vec<Option<usize>>> {
     let owners = scene.patch_owners();
@@ -68,9 +102,9 @@ fn objects(owners: &[Option<usize>], looked: &Looked, rectangles: &[TokenBox]) -
 /// What each visual token shows; `map` decides for tokens of the map.
 fn shows(looked: &Looked, map: impl Fn(&[TokenBox]) -> On) -> Vec<On> {
     let on = |token: VisualToken| match token.part {
-        Part::Map => map(&token.patches),
-        Part::Newline => On::Newline,
-        Part::Thumbnail | Part::Class => On::Thumbnail,
+        TokenPart::Map => map(&token.patches),
+        TokenPart::Newline => On::Newline,
+        TokenPart::Thumbnail | TokenPart::Class => On::Thumbnail,
     };
     looked.tokens().into_iter().map(on).collect()
 }
@@ -80,11 +114,12 @@ pub fn parts(looked: &Looked) -> Vec<On> {
     shows(looked, |_| On::Background)
 }
 
-/// What each visual token shows of a scene; None if the model puts pictures on other canvases than those of scenes.
-pub fn tokens(scene: &Scene, target: usize, looked: &Looked) -> Option<Vec<On>> {
+/// What each visual token shows of a scene, for a question about the object `target`; None if the model puts pictures on other
+/// canvases than those of scenes.
+pub fn tokens(scene: &Scene, target: Option<usize>, looked: &Looked) -> Option<Vec<On>> {
     let owners = owners(scene, looked)?;
     let map = |patches: &[TokenBox]| match objects(&owners, looked, patches) {
-        found if found.contains(&target) => On::Queried,
+        found if target.is_some_and(|target| found.contains(&target)) => On::Queried,
         found if !found.is_empty() => On::Others,
         _ => On::Background,
     };
@@ -130,7 +165,9 @@ fn kept(answers: &[Answer], drawn: &[Drawn]) -> Option<[f64; 3]> {
     for answer in answers {
         let Some(Drawn { scene, targets }) = drawn.get(answer.sample) else { continue };
         let Some(looked) = answer.turn.looked.first() else { continue };
-        let Some(on) = targets[answer.question].and_then(|target| tokens(scene, target, looked)) else { continue };
+        let Some(on) = targets[answer.question].and_then(|target| tokens(scene, Some(target), looked)) else {
+            continue;
+        };
         for (token, on) in looked.tokens().iter().zip(on) {
             if let Some(group) = On::ALL[..3].iter().position(|group| *group == on) {
                 counts[group].0 += usize::from(token.kept);
@@ -172,4 +209,21 @@ fn scales(answers: &[Answer], drawn: &[Drawn]) -> Option<BTreeMap<&'static str, 
         counts.into_iter().map(|c| c as f64 / all).collect()
     };
     (!counts.is_empty()).then(|| counts.into_iter().map(|(group, c)| (group, shares(c))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_means_of_shares() {
+        let mut shares = Shares::default();
+        shares.add(&[(On::Queried, 3.0), (On::Background, 1.0)]);
+        shares.add(&[(On::Queried, 1.0), (On::Thumbnail, 1.0), (On::Newline, 2.0)]);
+        let values: Vec<f64> = shares.means(true).into_iter().map(|(_, v)| v).collect();
+        assert_eq!(values, [0.5, 0.0, 0.125, 0.125, 0.25], "queried, others, background, thumbnail, newlines");
+        let plain = shares.means(false);
+        assert_eq!(plain[0], ("map".to_owned(), 0.125));
+        assert_eq!(plain.len(), 3);
+    }
 }

@@ -16,12 +16,16 @@ pub enum Study {
     /// The paper's Table 7 sets its budgets by a heuristic that its supplement describes (Sec. 6). That text was not
     /// available. These are fixed shares of the vision-guided sampler's output; the most important tokens are kept.
     Budget,
-    /// The scales that the vision-guided sampler selects, picture by picture: Fig. 3.
+    /// The scales that the vision-guided sampler selects: picture by picture, then least, mean and most over all pictures and
+    /// by kind of scene. Fig. 3.
     Scales,
     /// Random scales from three seeds, selected scales, and every token: Table 6. The text-guided sampler is off.
     Sampler,
     /// The importance of the tokens at each layer, and heat maps of the first picture: Fig. 5 and 10.
     Maps,
+    /// The tokens that each question keeps, the overlap between two questions about one picture, and a figure of the first
+    /// pictures: Fig. 8 and 9.
+    Questions,
 }
 
 impl Study {
@@ -34,6 +38,7 @@ impl Study {
             Self::Scales => "scales",
             Self::Sampler => "sampler",
             Self::Maps => "maps",
+            Self::Questions => "questions",
         }
     }
 }
@@ -47,16 +52,19 @@ pub struct Found {
     pub values: Vec<(String, f64)>,
 }
 
-/// Rows as text, shares in percent. All rows have the same names.
+/// Rows as text, shares in percent, NaN as a dash. All rows have the same names.
 pub fn page(rows: &[Found]) -> String {
     let column = |(name, _): &(String, f64)| match name.as_str() {
         "samples_per_s" => "samples/s".to_owned(),
         "equivalent_share" => "equivalent %".to_owned(),
         "standard_error" => "error %".to_owned(),
+        "object_overlap" => "on objects %".to_owned(),
+        "tokens" | "kept" => name.clone(),
         share => format!("{share} %"),
     };
     let value = |(name, value): &(String, f64)| match name.as_str() {
-        "samples_per_s" => format!("{value:.1}"),
+        _ if value.is_nan() => "-".to_owned(),
+        "samples_per_s" | "tokens" | "kept" => format!("{value:.1}"),
         _ => page::percent(*value),
     };
     let names = rows.first().into_iter().flat_map(|r| &r.values).map(column);

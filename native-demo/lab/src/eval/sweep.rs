@@ -1,5 +1,7 @@
 //! Input: samples. Output: rows and a figure for one setting that is varied: the paper's Fig. 2 and 3, Tables 6 and 7.
 
+use std::collections::BTreeMap;
+
 use fovea_eval::{
     Evaluation,
     modes::{Mode, Row},
@@ -9,7 +11,10 @@ use fovea_runtime::{Keep, Scale};
 use fovea_terminal::failure::Failure;
 
 use super::study::Found;
-use crate::chart::{self, Panel, Series, Style};
+use crate::{
+    chart::{self, Panel, Series, Style},
+    scenes::Drawn,
+};
 
 /// Most pictures in the figure of [`scales`].
 const PICTURES: usize = 24;
@@ -68,19 +73,25 @@ async fn sweep(
     Ok((found.collect(), svg))
 }
 
-/// The share of the regions at each scale, picture by picture. The text-guided sampler is off: it has no influence.
-pub async fn scales(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Failure> {
+/// The share of the regions at each scale, picture by picture; then least, mean and most over all pictures, and by the scene's
+/// main group. The text-guided sampler is off: it has no influence.
+pub async fn scales(evaluation: &Evaluation, drawn: &[Drawn]) -> Result<(Vec<Found>, String), Failure> {
     let config = evaluation.model.config();
     let scales = &config.focus.scales;
     let compression = Compression { within: Within::Every, ..Compression::default_of(evaluation.model.fits()) };
     let options = AskOptions { compression: Some(compression), ..evaluation.options() };
-    let mut rows = Vec::new();
+    let mut rows: Vec<Found> = Vec::new();
+    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, sample) in evaluation.samples.iter().enumerate() {
         let Some(asked) = sample.asked.first() else { continue };
         let mut conversation = Conversation::new(&evaluation.model, sample.picture()?);
         let choice = conversation.explain(&asked.question, &options).await?.choice.clone();
         let share = |i| choice.iter().filter(|&&c| c == i).count() as f64 / choice.len().max(1) as f64;
         let values = scales.iter().enumerate().map(|(i, scale)| (scale.to_string(), share(i))).collect();
+        let object = drawn.get(index).and_then(|drawn| drawn.scene.objects().first());
+        for group in ["all"].into_iter().chain(object.map(|object| object.kind.name())) {
+            groups.entry(group).or_default().push(rows.len());
+        }
         rows.push(Found { setting: index.to_string(), values });
         evaluation.progress(index + 1, evaluation.samples.len());
     }
@@ -97,7 +108,24 @@ pub async fn scales(evaluation: &Evaluation) -> Result<(Vec<Found>, String), Fai
         series: scales.iter().enumerate().map(series).collect(),
     };
     let svg = chart::svg(&[panel])?;
+    let summaries: Vec<Found> = groups.iter().flat_map(|(group, members)| summary(group, members, &rows)).collect();
+    rows.extend(summaries);
     Ok((rows, svg))
+}
+
+/// Least, mean and most of every value over some rows, at least one.
+fn summary(group: &str, members: &[usize], rows: &[Found]) -> [Found; 3] {
+    let of = |name: &str, fold: &dyn Fn(&[f64]) -> f64| {
+        let column = |i: usize| members.iter().map(|&row| rows[row].values[i].1).collect::<Vec<f64>>();
+        let values = rows[members[0]].values.iter().enumerate();
+        let values = values.map(|(i, (scale, _))| (scale.clone(), fold(&column(i)))).collect();
+        Found { setting: format!("{group}, {name}"), values }
+    };
+    [
+        of("least", &|all| all.iter().copied().fold(f64::INFINITY, f64::min)),
+        of("mean", &|all| all.iter().sum::<f64>() / all.len() as f64),
+        of("most", &|all| all.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+    ]
 }
 
 /// The rows of Table 6: every token, selected scales, and random scales from three seeds. The text-guided sampler is off, so
@@ -115,4 +143,19 @@ pub fn choosers(evaluation: &Evaluation) -> Result<Vec<Mode>, Failure> {
         [mode("every token".to_owned(), Before::Every), mode("selected".to_owned(), Before::Vision { random: None })];
     let random = |seed| mode(format!("random {seed}"), Before::Vision { random: Some(seed) });
     Ok(chosen.into_iter().chain((0..3).map(random)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_are_least_mean_and_most() {
+        let row = |a: f64| Found { setting: String::new(), values: vec![("4x4".into(), a), ("1x1".into(), 1.0 - a)] };
+        let found = summary("plate", &[0, 2], &[row(0.25), row(0.0), row(0.75)]);
+        let settings: Vec<&str> = found.iter().map(|row| row.setting.as_str()).collect();
+        assert_eq!(settings, ["plate, least", "plate, mean", "plate, most"], "(got, expected)");
+        let values = found.map(|row| [row.values[0].1, row.values[1].1]);
+        assert_eq!(values, [[0.25, 0.25], [0.5, 0.5], [0.75, 0.75]], "(got, expected)");
+    }
 }

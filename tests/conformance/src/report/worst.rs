@@ -70,11 +70,17 @@ pub(super) fn by_operation(report: &Report) -> Vec<Worst<'_>> {
     names.into_iter().filter_map(of).collect()
 }
 
-/// All stages in data flow order, and runs without a trace.
+/// All stages in data flow order, then those of compressions and runs without a trace.
 pub(super) fn by_stage(report: &Report) -> Vec<Worst<'_>> {
     let of = |stage: &str| {
         let rows = report.stages.iter().filter(|row| row.stage == stage);
         worst(stage, rows.map(|row| (row.case.as_str(), row.nmse, row.max_abs, &row.outcome)))
     };
-    STAGES.iter().map(|(stage, _)| *stage).chain(["run"]).filter_map(of).collect()
+    let mut names: Vec<&str> = STAGES.iter().map(|(stage, _)| *stage).collect();
+    for row in &report.stages {
+        if !names.contains(&row.stage.as_str()) {
+            names.push(&row.stage);
+        }
+    }
+    names.into_iter().filter_map(of).collect()
 }
