@@ -464,7 +464,18 @@ async function photographed() {
   await page.waitForFunction(() => document.getElementById('picture').alt === 'Your picture from the camera', null, SLOW);
   assert.ok(await page.evaluate(() => document.getElementById('picture').naturalWidth) > 0, 'expected a picture from the camera');
   assert.equal(await light.evaluate((track) => track.readyState), 'ended', 'the camera afterwards (got, expected)');
-  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  // By its address, pasted outside of a field.
+  const pasted = (text) => page.evaluate((words) => {
+    const clipboardData = new DataTransfer();
+    clipboardData.setData('text/plain', words);
+    document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
+  }, text);
+  const example = await page.evaluate(() => new URL(document.querySelector('#examples img').src).href);
+  await pasted(example);
+  await page.waitForFunction((name) => document.getElementById('picture').alt === `Your picture ${name}`, example.split('/').at(-1), SLOW);
+  await pasted(`${address}none.png`);
+  await page.waitForFunction(() => /none\.png: expected a picture, got the status 404/.test(document.getElementById('status').textContent), null, SLOW);
+  assert.deepEqual(complaints.filter((words) => !words.includes('404')), [], 'complaints of the browser (got, expected)');
   await close();
   await browser.close();
 }

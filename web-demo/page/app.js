@@ -152,7 +152,7 @@ async function load(cpu) {
 
 const nameOf = (one) => one?.name ?? 'the demo model';
 
-// Loads another model, and opens the same picture with it. The conversation goes on.
+// Loads another model, and opens the same picture with it. The conversation continues.
 function use(next) {
   choosesModel(next);
   keep('model', model?.url ?? null);
@@ -199,7 +199,13 @@ async function openExample(name, again = false) {
 
 async function openOwn(given, again = false) {
   const mine = chosen += 1;
-  const blob = await readable(given);
+  let blob;
+  try {
+    blob = await readable(await given);
+  } catch (why) {
+    if (mine === chosen) fail(why);
+    return;
+  }
   if (mine !== chosen) return;
   await open({ blob, words: `Your picture ${blob.name}`, questions: [], example: null }, again);
 }

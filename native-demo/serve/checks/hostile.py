@@ -46,7 +46,7 @@ class Normal(threading.Thread):
         self.start()
 
     def ask(self):
-        # A client of its own: those that attack have the same address.
+        # A separate client: those that attack have the same address.
         status, _, answer = server.ask(GOOD | {"user": "normal"}, over=self.line)
         assert status == 200 and answer["choices"], (status, answer)
 

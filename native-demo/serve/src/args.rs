@@ -65,7 +65,7 @@ pub struct ServeArgs {
     /// A file with the API keys, one per line. Clients send one as `Authorization: Bearer KEY`. Without it, the keys are
     /// those of the variable FOVEA_API_KEY.
     ///
-    /// With several keys, each is a client of its own in the queue and in the log. /health and /ready need no key.
+    /// With several keys, each is a separate client in the queue and in the log. /health and /ready need no key.
     #[arg(long, value_name = "FILE", help_heading = "Access")]
     pub api_key_file: Option<PathBuf>,
     /// An origin whose web pages may use the server (CORS), such as <https://example.org>; may be repeated. * is every

@@ -26,7 +26,7 @@ use crate::{
 
 /// Opens device and model: at the start, and again after a lost device or a panic. It runs in the engine's thread.
 ///
-/// It must not keep a model of its own: two would be in memory.
+/// It must not keep a model itself: two would be in memory.
 pub type Opener = Box<dyn FnMut() -> Result<Arc<Model>, Failure> + Send>;
 
 /// Settings of the engine.

@@ -177,7 +177,7 @@ pub fn joined(typed: &str) -> String {
     block.map_or_else(|| typed.replace("\\\n", "\n"), str::to_owned)
 }
 
-/// Whether the text goes on in the next line: after a backslash, or in a block that is not closed.
+/// Whether the text continues in the next line: after a backslash, or in a block that is not closed.
 pub fn continues(typed: &str) -> bool {
     match typed.trim().strip_prefix(BLOCK) {
         Some(rest) => !rest.ends_with(BLOCK),

@@ -368,7 +368,7 @@ async fn model(args: &AnswerArgs, options: &AskOptions, cancel: &Cancel) -> Resu
     load::model(args.model.as_deref(), &args.device, args.load, cancel, check).await
 }
 
-/// Runs `work`, which reads files, until `cancel`: then it goes on without anyone waiting for it.
+/// Runs `work`, which reads files, until `cancel`: then it continues, and its result is ignored.
 fn stoppable<T: Send + 'static>(
     cancel: &Cancel,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,

@@ -38,7 +38,7 @@ enum Source {
 /// Reads a body, and downloads the pictures that are addresses, until `until`. `share` has the memory of the body.
 pub(super) async fn intake(app: &Arc<App>, bytes: Vec<u8>, share: Share, until: Instant) -> Result<Asked, Problem> {
     // Reading up to 32 MB of JSON and base64 takes too long for a thread that serves other clients. If the client
-    // disconnects, that work still goes on: it keeps its share.
+    // disconnects, that work continues, and keeps its share.
     let reader = app.clone();
     let work = spawn_blocking(move || read(&reader, bytes).map(|read| (read, share)));
     let ((request, user, sources), mut share) = work.await.map_err(|_| internal("a request was not read"))??;
