@@ -1,8 +1,9 @@
 //! Token ids of questions, compared with Hugging Face's, and streaming conversion of ids to text.
 
-use fovea_model::{Checkpoint, Grid, Message, Messages, Prompter};
+use fovea_model::{Checkpoint, Grid, Message, Messages, Part, Prompter, Role};
 use fovea_runtime::source::Source;
 use fovea_tests::{
+    checkpoint::Files,
     golden::{fixtures, json, rows, text},
     numbers::Numbers,
     run::open,
@@ -145,6 +146,77 @@ fn nothing_in_any_message_becomes_a_special_token() {
             }
         }
     }
+}
+
+#[test]
+fn a_special_token_in_two_parts_stays_text() {
+    let text = |text: &str| Part::Text(text.to_owned());
+    let user = |content: Vec<Part>| Messages(vec![Message { role: Role::User, content }]);
+    for model in MODELS {
+        let (checkpoint, added) = (checkpoint(model), added(model));
+        let ids = |content| checkpoint.prompter.encode(user(content), &[Grid::default()]).map(|prompt| prompt.ids);
+        for (_, token) in &added {
+            for (at, _) in token.char_indices().skip(1) {
+                let (start, end) = token.split_at(at);
+                let [one, two] = [start, end].map(text);
+                for parts in
+                    [vec![Part::Picture, one.clone(), two.clone()], vec![one.clone(), Part::Picture, two.clone()]]
+                {
+                    let plain = parts.iter().map(|part| if *part == Part::Picture { Part::Picture } else { text("x") });
+                    let template = specials(&ids(plain.collect()).unwrap(), &added);
+                    let got = specials(&ids(parts.clone()).unwrap(), &added);
+                    assert_eq!(got, template, "{model}: {parts:?}: special tokens (got, those of the template)");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_question_may_begin_before_its_picture() {
+    // Only byte-level tokenizers: Llama's changes spaces.
+    for model in ["tiny-0", "mistral-0", "bos-0"] {
+        let prompter = checkpoint(model).prompter;
+        let first = "What is in the picture";
+        let content = vec![Part::Text(first.to_owned()), Part::Picture];
+        let messages = Messages(vec![Message { role: Role::User, content }]);
+        let prompt = prompter.encode(messages, &[Grid::default()]).unwrap();
+        let shown = prompter.decode(&prompt.question()).unwrap();
+        assert!(shown.contains(first), "{model}: expected {first:?} in the question, got {shown:?}");
+        let alone = prompter.encode(first, &[Grid::default()]).unwrap();
+        assert_eq!(alone.question(), alone.after(), "{model}: a question after its picture (got, expected)");
+    }
+}
+
+#[test]
+fn bos_does_not_depend_on_a_message() {
+    // LLaVA's template begins with the system text.
+    let prompter = checkpoint("original-vicuna-0").prompter;
+    let ids = |system: &str| {
+        let messages = Messages(vec![Message::system(system), Message::user("x")]);
+        prompter.encode(messages, &[Grid::default()]).unwrap().ids
+    };
+    let bos = ids("plain")[0];
+    assert_eq!(bos, 1, "BOS (got, expected)");
+    let typed = ids("<s> is a tag");
+    assert_eq!(
+        (typed[0], typed.iter().filter(|&&id| id == bos).count()),
+        (bos, 1),
+        "BOS: first, number (got, expected)"
+    );
+}
+
+#[test]
+fn a_template_for_texts_gets_texts() {
+    let mut files = Files::fixture("tiny-0");
+    let template = "{% for m in messages %}{% if m.content is string %}[{{ m.role }}: {{ m.content }}]{% else %}[{{ m.role }}: {% for c in m.content %}{% if c.type == 'image' %}<image>{% elif loop.first %}{{ m.content }}{% else %}{{ c.text }}{% endif %}{% endfor %}]{% endif %}{% endfor %}>";
+    files.put("chat_template.jinja", template);
+    let prompter = open(files.source()).unwrap().prompter;
+    let mut messages = Messages(vec![Message::system("be short"), Message::user("a"), Message::assistant("b")]);
+    messages.push(Message::user("c"));
+    let prompt = prompter.encode(messages, &[Grid::default()]).unwrap();
+    let shown = prompter.decode(&prompt.ids).unwrap();
+    assert_eq!(shown, "[system: be short][user: a][assistant: b][user: c]>", "the prompt (got, expected)");
 }
 
 #[test]

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! Causal attention makes everything before the question independent of it. So the first three functions run once per
-//! picture, the next one once per message, the others once per question. A question of a conversation scores all visual tokens
-//! again, for itself alone (our choice: the papers have single questions). A compression may prune at several layers: rank, prune and run_to are repeated.
+//! picture, the next one once per message, the others once per question. A question of a conversation scores all visual
+//! tokens again, for itself alone (our choice: the papers have single questions). A compression may prune at several
+//! layers: rank, prune and run_to are repeated.
 
 use std::sync::Arc;
 
