@@ -1,5 +1,5 @@
 //! Pairs of runs that must agree, on the CPU: reused and fresh state, after a stopped run and without it, one
-//! checkpoint in several formats. The test of random scales runs on all devices.
+//! checkpoint in several formats. Some tests run on all devices.
 //!
 //! If the same operations run on the same numbers, the bits must be equal. If a matrix product is split differently
 //! (the question alone, or together with the picture), sums may round differently; then the bound for logits is NMSE
@@ -60,22 +60,26 @@ fn always(scale: usize) -> Files {
 
 #[test]
 fn all_regions_at_1x1_are_the_stock_sequence_bit_for_bit() {
-    let model = load(always(2).source(), cpu()).unwrap();
-    // Whole regions; partial regions at the bottom; the same with a wide map; one region that is partial on both sides.
-    for file in ["200x200-0.png", "61x130-0.png", "333x75-0.png", "17x211-0.png"] {
-        let run = |spec| {
-            let options = compressed(spec, 4);
-            pollster::block_on(trace(&mut Conversation::new(&model, picture(file)), SHIRT, &options)).unwrap()
-        };
-        let (sampled, stock) = (run("focus"), run("text"));
-        for stage in ["visual_tokens", "importance", "step_logits"] {
-            assert_eq!(floats(&sampled, stage).0, floats(&stock, stage).0, "{file}: {stage}: shape (got, expected)");
-            same_bits(&format!("{file}: {stage}"), floats(&stock, stage).1, floats(&sampled, stage).1).unwrap();
+    for open in all("all regions at 1x1") {
+        let model = load(always(2).source(), open).unwrap();
+        // Whole regions; partial regions at the bottom; the same with a wide map; one region that is partial on both sides.
+        for file in ["200x200-0.png", "61x130-0.png", "333x75-0.png", "17x211-0.png"] {
+            let what = format!("{}: {file}", open.info);
+            let run = |spec| {
+                let options = compressed(spec, 4);
+                pollster::block_on(trace(&mut Conversation::new(&model, picture(file)), SHIRT, &options)).unwrap()
+            };
+            let (sampled, stock) = (run("focus"), run("text"));
+            for stage in ["visual_tokens", "importance", "step_logits"] {
+                let (expected, got) = (floats(&stock, stage), floats(&sampled, stage));
+                assert_eq!(got.0, expected.0, "{what}: {stage}: shape (got, expected)");
+                same_bits(&format!("{what}: {stage}"), expected.1, got.1).unwrap();
+            }
+            for stage in ["kept_visual", "answer_ids", "token_counts"] {
+                assert_eq!(indices(&sampled, stage), indices(&stock, stage), "{what}: {stage} (got, expected)");
+            }
+            assert!(indices(&sampled, "scale_choice").iter().all(|&s| s == 2), "{what}: expected every region at 1x1");
         }
-        for stage in ["kept_visual", "answer_ids", "token_counts"] {
-            assert_eq!(indices(&sampled, stage), indices(&stock, stage), "{file}: {stage} (got, expected)");
-        }
-        assert!(indices(&sampled, "scale_choice").iter().all(|&s| s == 2), "{file}: expected every region at 1x1");
     }
 }
 

@@ -152,7 +152,7 @@ fn codes_that_do_not_fit_their_format_are_typed_errors() {
         (8, 1, Format { group: 64, ..Format::Q8 }),      // half a group
         (12, 1, Format { minimum: true, ..Format::Q4 }), // one word of scales for three groups
     ] {
-        let weight = [Weight::Codes { words: words(columns), scales: words(scales), format }];
+        let weight = [Weight::Codes { words: words(columns), scales: words(scales), format, rounded: false }];
         let what = format!("{format}: {columns} words and {scales} words of scales");
         let refused = |op: &str, got: Result<Tensor<2>, Error>| {
             assert!(matches!(got, Err(Error::Shape { .. })), "{op}, {what}: expected a typed error, got {got:?}");
@@ -176,6 +176,7 @@ fn parts_of_different_formats_give_their_own_columns() {
             words: of(rows, format.words(K), &|i| i.wrapping_mul(0x4165_3a7d)),
             scales: of(rows, format.scale_words(K), &|i| 0x2400_1c00 + i),
             format,
+            rounded: false,
         };
         let parts = [part(5, Format { minimum: true, ..Format::Q4 }), part(3, Format { group: 16, ..Format::Q8 })];
         for tokens in [1, 3, 12] {
@@ -190,6 +191,53 @@ fn parts_of_different_formats_give_their_own_columns() {
             let expected: Vec<f32> = rows.flat_map(|(first, second)| [first, second].concat()).collect();
             assert!(expected.iter().any(|x| *x != 0.0), "{}: expected products that are not zero", open.info);
             assert_eq!(both, expected, "{}: {tokens} rows (got, expected)", open.info);
+        }
+    }
+}
+
+/// Whether this processor adds products of bytes.
+fn multiplies_integers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+#[test]
+fn many_rows_are_rounded_where_a_weight_says_so() {
+    const K: usize = 128;
+    let device = &device::cpu().device;
+    let of = |columns: usize, word: &dyn Fn(i32) -> i32| {
+        let words: Vec<i32> = (0..(40 * columns) as i32).map(word).collect();
+        Tensor::<2, Int>::from_data(TensorData::new(words, [40, columns]), (device, DType::I32))
+    };
+    for format in [Format::Q4, Format { minimum: true, ..Format::Q8 }] {
+        let weight = |rounded| Weight::Codes {
+            words: of(format.words(K), &|i| i.wrapping_mul(0x4165_3a7d)),
+            scales: of(format.scale_words(K), &|i| 0x2400_1c00 + i),
+            format,
+            rounded,
+        };
+        for tokens in [8, 9, 300] {
+            let run = |rounded: bool, wrong: f32| {
+                let mut values: Vec<f32> = (0..tokens * K).map(|i| (i as f32 * 0.37).sin()).collect();
+                values[3 * K + 5] = wrong;
+                let x = Tensor::<2>::from_data(TensorData::new(values, [tokens, K]), device);
+                let product = linear(x, &[weight(rounded)], None, None, After::Nothing).unwrap();
+                block_on(read_f32(product)).unwrap()
+            };
+            let (exact, rounded) = (run(false, 0.5), run(true, 0.5));
+            let differs = tokens > 8 && multiplies_integers();
+            assert_eq!(
+                exact != rounded,
+                differs,
+                "{format}, {tokens} rows: whether inputs are rounded (got, expected)"
+            );
+            for (i, got) in run(true, f32::NAN).chunks(40).enumerate() {
+                let expected = if i == 3 { 40 } else { 0 };
+                let nan = got.iter().filter(|value| value.is_nan()).count();
+                assert_eq!(nan, expected, "{format}, {tokens} rows, row {i}: results that are NaN (got, expected)");
+            }
         }
     }
 }

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use fovea_conformance::compressed::{COMPRESSED, one_per_method};
+use fovea_conformance::compressed::COMPRESSED;
 use fovea_model::{AskOptions, Conversation, Picture, demo};
 use fovea_tests::{
     browser::{Browser, report},
     device::{REQUIRE, cpu, skip},
-    golden::fixtures,
+    golden::{fixtures, rows},
     run::{ask, fixture, load, picture},
     unreliable::{Trouble, Unreliable},
 };
@@ -25,17 +25,19 @@ use fovea_web_bundle::{
 };
 use serde_json::{Value as Json, json};
 
-/// The fixtures that the page gets: 67 of the 88 golden cases, every case of every family among them, and 12 of the 44 cases of
-/// compressions, one per method.
-const SENT: [&str; 35] = [
+/// The fixtures that the page gets: 69 of the 88 golden cases, every case of every family among them, and all cases of
+/// compressions.
+const SENT: [&str; 37] = [
     "cases.json",
     COMPRESSED,
     "compressed/meteor-tiny-0",
+    "compressed/meteor-wide-0",
     "compressed/traces",
     "pictures",
     "traces",
     "tiny-0",
     "seven-0",
+    "seven-1",
     "wide-0",
     "mistral-0",
     "vicuna-0",
@@ -120,7 +122,7 @@ fn every_case_in(browser: Browser) {
     let verdict = &report["verdict"];
     assert!(verdict["pass"] == true, "{name}: expected to pass, got {:#}\nin {}", verdict["failures"], kept.display());
     let ran = report["decisions"].as_array().map(Vec::len);
-    let sent = sent_cases().len() + sent_compressed().len();
+    let sent = sent_cases().len() + rows(COMPRESSED).len();
     assert_eq!(ran, Some(sent), "{name}: whole runs (got, expected)");
 }
 
@@ -251,7 +253,6 @@ fn page() -> Result<&'static Path, &'static BundleError> {
 fn fixture_of(files: &BTreeMap<String, PathBuf>, request: &Request) -> Option<Reply> {
     Some(match request.path.strip_prefix("fixtures/")? {
         "cases.json" => Reply::Json(Json::from(sent_cases()).to_string()),
-        COMPRESSED => Reply::Json(Json::from(sent_compressed()).to_string()),
         "index.json" => Reply::Json(Json::from_iter(files.keys().map(String::as_str)).to_string()),
         name => files.get(name).map_or(Reply::Missing, |path| Reply::File(path.clone())),
     })
@@ -260,16 +261,9 @@ fn fixture_of(files: &BTreeMap<String, PathBuf>, request: &Request) -> Option<Re
 /// The cases of the checkpoints that the page gets. The others run natively only: they differ in their files (tokenizers, shards),
 /// and a browser needs a minute for ten cases.
 fn sent_cases() -> Vec<Json> {
-    let text = fs::read_to_string(fixtures().join("cases.json")).expect("the cases");
-    let mut cases: Vec<Json> = serde_json::from_str(&text).expect("the cases as JSON");
+    let mut cases = rows("cases.json");
     cases.retain(|case| case["model"].as_str().is_some_and(|model| SENT.contains(&model)));
     cases
-}
-
-/// One case per method: a browser would need minutes for all.
-fn sent_compressed() -> Vec<Json> {
-    let table = fs::read(fixtures().join(COMPRESSED)).expect("the cases of compressions");
-    one_per_method(&table).expect("the cases of compressions as JSON")
 }
 
 /// The fixtures that the page gets: their names, with slashes, and paths.

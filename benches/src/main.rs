@@ -112,6 +112,7 @@ enum Command {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    fovea_runtime::memory::keep_freed();
     match Cli::parse().command {
         Command::Checkpoint { dir, size, vocab } => checkpoint::write(&dir, size, vocab),
         Command::Decode { dir, device, mode, new_tokens, context, weights, json } => {

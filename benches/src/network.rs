@@ -6,6 +6,7 @@ use std::{error::Error, slice::from_ref};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fovea_runtime::{
     DeviceChoice, OpenDevice,
+    device::DeviceClass,
     kv_cache::LayerCache,
     network_ops::{
         Activation, After, Cursor, Format, Heads, Weight, attend, attend_full, embed, linear, norm, pick,
@@ -36,14 +37,14 @@ const VOCABULARY: usize = 151_936;
 const EPSILON: f64 = 1e-6;
 
 /// A weight of codes.
-fn codes([rows, width]: [usize; 2], format: Format, device: &Device) -> Weight {
+fn codes([rows, width]: [usize; 2], format: Format, rounded: bool, device: &Device) -> Weight {
     let matrix = |columns: usize, word: fn(usize) -> i32| {
         let words: Vec<i32> = (0..rows * columns).map(word).collect();
         Tensor::<2, Int>::from_data(TensorData::new(words, [rows, columns]), (device, DType::I32))
     };
     let words = matrix(format.words(width), |i| (i as i32).wrapping_mul(0x9e37_79b1_u32.cast_signed()));
     let scales = matrix(format.scale_words(width), |_| 0x211f_211f); // twice 0.01 in f16
-    Weight::Codes { words, scales, format }
+    Weight::Codes { words, scales, format, rounded }
 }
 
 /// Prints a row for each operation; with `json`, all numbers as JSON. `dtype`, f32 or f16, is that of weights and cache.
@@ -60,8 +61,14 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
     let matrices = |shape: [usize; 2]| {
         let name = if dtype == DType::F16 { "f16" } else { "f32" };
         let floats = (Weight::Float(values(shape, 1, device).cast(dtype)), name.to_owned(), shape[1] * size);
-        let coded = [Format::Q8, Format::Q4]
-            .map(|format| (codes(shape, format, device), format.to_string(), format.row_bytes(shape[1]) as usize));
+        let mut formats = vec![(Format::Q8, false), (Format::Q4, false)];
+        if open.info.class == DeviceClass::Cpu {
+            formats.push((Format::Q4, true));
+        }
+        let coded = formats.into_iter().map(move |(format, rounded)| {
+            let name = if rounded { format!("{format}, int8 activations") } else { format.to_string() };
+            (codes(shape, format, rounded, device), name, format.row_bytes(shape[1]) as usize)
+        });
         [floats].into_iter().chain(coded)
     };
     let mut rows = Vec::new();
@@ -142,16 +149,18 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
     row("pick", format!("{VOCABULARY} logits"), time, VOCABULARY * 4);
 
     let [channels, states] = SCAN;
-    let (u, delta) = (values([TILE, channels], 14, device), values([TILE, channels], 15, device).abs() * 0.1);
-    let a = (values([channels, states], 16, device) - 1.5) * 4.0;
-    let (b, c, d) =
-        (values([TILE, states], 17, device), values([TILE, states], 18, device), values([channels], 19, device));
-    let time = both(device, async || {
-        let (b, c, d) = (b.clone(), c.clone(), d.clone());
-        selective_scan(u.clone(), delta.clone(), a.clone(), b, c, d, Discretisation::Euler)
-    });
-    let what = format!("{TILE} steps, {channels} channels, {states} states");
-    row("selective_scan", what, time.await?, 2 * TILE * channels * 4);
+    for (steps, how) in [(TILE, Discretisation::Euler), (TILE, Discretisation::Zoh), (CACHED, Discretisation::Euler)] {
+        let (u, delta) = (values([steps, channels], 14, device), values([steps, channels], 15, device).abs() * 0.1);
+        let a = (values([channels, states], 16, device) - 1.5) * 4.0;
+        let (b, c, d) =
+            (values([steps, states], 17, device), values([steps, states], 18, device), values([channels], 19, device));
+        let time = both(device, async || {
+            let (b, c, d) = (b.clone(), c.clone(), d.clone());
+            selective_scan(u.clone(), delta.clone(), a.clone(), b, c, d, how)
+        });
+        let what = format!("{steps} steps, {channels} channels, {states} states, {how:?}");
+        row("selective_scan", what, time.await?, 2 * steps * channels * 4);
+    }
 
     if json {
         println!("{}", json!({"device": open.info, "dtype": format!("{dtype:?}"), "rows": as_json(&rows)}));

@@ -110,7 +110,7 @@ pub use plan::{Cost, Plan};
 pub use prompt::{Prompt, Prompter};
 pub use resize::{Kernel, bicubic, resize, resize_part};
 pub use stage::Stage;
-pub use storage::{CacheType, LoadOptions, Precision, Stored};
+pub use storage::{Activations, CacheType, LoadOptions, Precision, Stored};
 pub use tiles::{Tiles, best_resolution, tiles};
 
 /// Parts of the network, for fovea-train. Not a stable API.

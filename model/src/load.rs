@@ -148,7 +148,7 @@ impl<'a> Loader<'a> {
         from.cancel.check().await?;
         let codes = from.weights.load_codes(slices, shape[1], format, &self.device).await?;
         Self::loaded(from, slices);
-        Ok(Part::codes(codes, format))
+        Ok(Part::codes(codes, format, self.storage.rounds(format)))
     }
 
     /// Stored matrices joined by rows, in parts that a device can bind. If `together` is set, there are two with the same number of

@@ -20,6 +20,9 @@ pub struct Codes {
     scales: Param<Tensor<2, Int>>,
     #[module(skip)]
     format: Format,
+    /// Whether many rows of inputs are rounded to 8 bits.
+    #[module(skip)]
+    rounded: bool,
 }
 
 impl Part {
@@ -28,18 +31,18 @@ impl Part {
         Self::Float(Param::from_tensor(values))
     }
 
-    /// Rows of codes.
-    pub(crate) fn codes([words, scales]: [Tensor<2, Int>; 2], format: Format) -> Self {
+    /// Rows of codes. `rounded`: see [`Weight::Codes`].
+    pub(crate) fn codes([words, scales]: [Tensor<2, Int>; 2], format: Format, rounded: bool) -> Self {
         let [words, scales] = [words, scales].map(|words| Param::initialized(ParamId::new(), words));
-        Self::Codes(Codes { words, scales, format })
+        Self::Codes(Codes { words, scales, format, rounded })
     }
 
     /// The rows, for an operation.
     pub(crate) fn weight(&self) -> Weight {
         match self {
             Self::Float(values) => Weight::Float(values.val()),
-            Self::Codes(Codes { words, scales, format }) => {
-                Weight::Codes { words: words.val(), scales: scales.val(), format: *format }
+            Self::Codes(Codes { words, scales, format, rounded }) => {
+                Weight::Codes { words: words.val(), scales: scales.val(), format: *format, rounded: *rounded }
             }
         }
     }

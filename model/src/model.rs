@@ -92,8 +92,7 @@ impl Model {
         progress: impl Fn(LoadProgress),
     ) -> Result<Arc<Self>, Error> {
         let options = options.into();
-        let available = || if device.info.backend == "cpu" { memory::host_available() } else { None };
-        let have = options.memory.or_else(available);
+        let have = options.memory.or_else(|| device.memory_available());
         let Fit { storage, plan, note } = fit(&checkpoint, &device, options, have)?;
         let own = checkpoint.prompter.generation().notes.iter();
         let notes = checkpoint.notes.iter().chain(own).cloned().chain(note).collect();
@@ -273,7 +272,7 @@ struct Fit {
 /// [`RuntimeError::OutOfMemory`] if the model does not fit; [`RuntimeError::MissingFeature`] if f16 is requested of a device
 /// without it.
 fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have: Option<u64>) -> Result<Fit, Error> {
-    let LoadOptions { precision, cache, memory: limit } = options;
+    let LoadOptions { precision, cache, activations, memory: limit } = options;
     let halves = device.info.class == DeviceClass::Cpu || device.has_f16();
     if (precision == Precision::F16 || cache == CacheType::F16) && !halves {
         let what =
@@ -297,7 +296,7 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
             CacheType::F32 => DType::F32,
             CacheType::F16 => DType::F16,
         };
-        Storage { native, floats, cache, ..usual }
+        Storage { native, floats, cache, activations, ..usual }
     };
     let planned = |storage: Storage| {
         let plan = Plan::with(checkpoint, None, &storage);
@@ -316,7 +315,11 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
     let mut smaller: Vec<_> = smaller.chain(smallest).map(planned).collect();
     let fitting = smaller.iter().position(|(.., need)| fits(*need));
     let available = have.unwrap_or_default();
-    let more = if limit.is_some() { "a larger --memory" } else { "a device with more memory" };
+    let more = if limit.is_some() {
+        "a larger --memory"
+    } else {
+        "a device with more memory (--memory SIZE if this one has more)"
+    };
     let hint = match (fitting.map(|fitting| smaller.swap_remove(fitting)), precision) {
         (Some((storage, plan, _)), Precision::Auto) => {
             let cost = match (storage.native, storage.stored) {

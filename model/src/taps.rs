@@ -113,3 +113,60 @@ impl Tap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device, TensorData};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        compression::{Compression, METHODS},
+        config::Config,
+    };
+
+    #[test]
+    fn only_methods_that_need_it_read_the_vision_tower() {
+        let vision = json!({ "num_hidden_layers": 24, "image_size": 336, "patch_size": 14 });
+        let json = json!({ "model_type": "llava_next", "image_token_id": 5, "vision_config": vision });
+        let config = Config::from_json(&json).expect("a config");
+        let wanted = |spec: &str| spec.parse::<Compression>().expect("a compression").before.wanted(&config.vision);
+        // The last used layer is the one before the last.
+        let of = |attention: &[usize], keys, hidden| Wanted { attention: attention.to_vec(), keys, hidden };
+        for row in METHODS {
+            let expected = match row.name {
+                "faster-vlm" => of(&[22], false, false),
+                "vision-zip" => of(&[22], true, true),
+                "hired" => of(&[0, 22], false, false),
+                "meteor" => of(&[22], false, true),
+                _ => Wanted::default(),
+            };
+            assert_eq!(wanted(row.default), expected, "{} (got, expected)", row.name);
+        }
+        assert_eq!(wanted("none"), Wanted::default(), "none (got, expected)");
+        assert_eq!(wanted("cd-pruner:relevance=class"), of(&[22], false, false), "class relevance (got, expected)");
+    }
+
+    #[test]
+    fn what_is_not_requested_has_no_bytes() {
+        let heads = Heads { query: 2, key: 2, width: 2 };
+        // A class token and two patches.
+        let data = TensorData::new(vec![0.5_f32; 3 * heads.joined()], [3, heads.joined()]);
+        let qkv = Tensor::<2>::from_data(data, (&Device::flex(), DType::F32));
+        let bytes_of = |attention: Vec<usize>, keys, last| {
+            let mut tap = Tap::of(&Wanted { attention, keys, hidden: false }, 1, last);
+            tap.read(&qkv, 1, heads);
+            let mut taps = Taps::default();
+            taps.take(tap, 1);
+            taps.bytes()
+        };
+        for (got, expected) in [
+            (bytes_of(vec![], false, true), 0),
+            (bytes_of(vec![0, 2], true, false), 0),
+            (bytes_of(vec![1], false, true), 2 * 4),
+            (bytes_of(vec![1], true, true), 2 * 4 + 2 * 2 * 4),
+        ] {
+            assert_eq!(got, expected, "bytes (got, expected)");
+        }
+    }
+}

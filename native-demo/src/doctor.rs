@@ -28,7 +28,8 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
         };
         let opened = OpenDevice::open(&choice).await;
         let info = listed.or_else(|| opened.as_ref().ok().map(|o| o.info.clone()));
-        let row = Row { choice: choice.to_string(), info, fault: opened.err().map(|e| e.to_string()) };
+        let available = opened.as_ref().ok().and_then(OpenDevice::memory_available);
+        let row = Row { choice: choice.to_string(), info, available, fault: opened.err().map(|e| e.to_string()) };
         if !args.json {
             text::out(|to| row.print(to))?;
         }
@@ -54,6 +55,8 @@ pub async fn run(args: DoctorArgs) -> Result<(), Failure> {
 struct Row {
     choice: String,
     info: Option<DeviceInfo>,
+    /// Bytes of memory that can be allocated.
+    available: Option<u64>,
     fault: Option<String>,
 }
 
@@ -70,6 +73,11 @@ impl Row {
                 writeln!(to, "  {kind}, f16 {}, subgroups {subgroups}", yes(info.f16))?;
             }
             writeln!(to, "  driver {}", info.driver)?;
+            if let Some(total) = info.memory {
+                let available =
+                    self.available.map_or(String::new(), |have| format!(", {} available", text::bytes(have)));
+                writeln!(to, "  memory {}{available}", text::bytes(total))?;
+            }
             if info.backend != "cpu" && info.backend != "cuda" {
                 for (what, need, have) in info.requirements() {
                     let verdict = if have >= need { "ok  " } else { "LOW " };
@@ -90,7 +98,13 @@ impl Row {
     }
 
     fn json(&self) -> Value {
-        json!({"choice": self.choice, "info": self.info, "ok": self.fault.is_none(), "fault": self.fault})
+        json!({
+            "choice": self.choice,
+            "info": self.info,
+            "memory_available": self.available,
+            "ok": self.fault.is_none(),
+            "fault": self.fault,
+        })
     }
 }
 

@@ -1,9 +1,9 @@
-//! `fovea plan`: tokens and memory of a run, before anything is loaded.
+//! `fovea plan`: tokens and memory of a run, and the memory of this machine, before anything is loaded.
 
 use std::io::{self, Write};
 
 use fovea_model::{Checkpoint, Cost, Outline, Plan, Stored, gguf::GgufCheckpoint};
-use fovea_runtime::{memory, weights::Weights};
+use fovea_runtime::{DeviceInfo, device::adapters, memory, weights::Weights};
 use fovea_terminal::{failure::Failure, load, text};
 use serde_json::{Map, json};
 
@@ -25,6 +25,8 @@ pub async fn run(args: PlanArgs) -> Result<(), Failure> {
             Box::new(move |stored| Plan::without_weights(&outline, None, args.image, stored))
         };
     let plans = Stored::ALL.map(|stored| (stored.name(), plan(stored)));
+    let mut gpus = adapters().await;
+    gpus.retain(|gpu| gpu.memory.is_some());
     if args.json {
         let by_dtype: Map<String, serde_json::Value> = plans
             .iter()
@@ -34,13 +36,14 @@ pub async fn run(args: PlanArgs) -> Result<(), Failure> {
                 ((*name).to_owned(), plan_json)
             })
             .collect();
-        let report = json!({"dtypes": by_dtype, "host_available": memory::host_available()});
+        let gpus: Vec<_> = gpus.iter().map(|gpu| json!({"name": gpu.to_string(), "memory": gpu.memory})).collect();
+        let report = json!({"dtypes": by_dtype, "host_available": memory::host_available(), "gpus": gpus});
         return text::out(|to| writeln!(to, "{report}"));
     }
-    text::out(|to| print(to, &plans))
+    text::out(|to| print(to, &plans, &gpus))
 }
 
-fn print(to: &mut dyn Write, plans: &[(&str, Plan)]) -> io::Result<()> {
+fn print(to: &mut dyn Write, plans: &[(&str, Plan)], gpus: &[DeviceInfo]) -> io::Result<()> {
     if let Some((_, plan)) = plans.first() {
         let ((width, height), tiles) = (plan.picture, plan.tiles);
         writeln!(to, "picture {width}x{height}: {}", text::counted(tiles as usize, "tile"))?;
@@ -66,6 +69,9 @@ fn print(to: &mut dyn Write, plans: &[(&str, Plan)]) -> io::Result<()> {
     }
     if let Some(have) = memory::host_available() {
         writeln!(to, "\nhost memory available {}", text::bytes(have))?;
+    }
+    for gpu in gpus {
+        writeln!(to, "memory of {gpu} {}", text::bytes(gpu.memory.unwrap_or_default()))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Loops for the CPU on plain slices: products with a few rows, attention, norms, rotary positions, selective scans.
+//! Loops for the CPU on plain slices: products, attention, norms, rotary positions, selective scans.
 //!
 //! Every loop runs on all threads (in a browser: on one) and with the widest vectors of the processor, which `pulp` finds
 //! at run time. A sum has an order that depends on the shapes and on the processor only: results are identical from run to
@@ -10,11 +10,15 @@
 pub(crate) mod after;
 pub(crate) mod attend;
 pub(crate) mod codes;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod integers;
 mod lanes;
+pub(crate) mod matmul;
 pub(crate) mod matvec;
 pub(crate) mod norm;
 pub(crate) mod rotary;
 pub(crate) mod scan;
+mod tiled;
 
 use half::f16;
 

@@ -1,6 +1,6 @@
 //! Checks an NVIDIA GPU before burn opens it: burn panics where the driver, NVRTC or a header is missing.
 
-use cudarc::driver::result as driver;
+use cudarc::driver::{CudaContext, result as driver, sys::CUdevice};
 
 use crate::{
     device::info::{DeviceClass, DeviceInfo},
@@ -22,8 +22,9 @@ pub(crate) fn find(index: usize) -> Result<DeviceInfo, Error> {
     let count = driver::device::get_count().map_err(|e| none(format!("a CUDA driver that counts no devices: {e}")))?;
     let ordinal = i32::try_from(index).ok().filter(|&ordinal| ordinal < count);
     let ordinal = ordinal.ok_or_else(|| none(format!("{count} CUDA devices, numbered from 0")))?;
-    let name = driver::device::get(ordinal).and_then(driver::device::get_name);
-    let name = name.map_err(|e| none(format!("a CUDA device that does not answer: {e}")))?;
+    let silent = |e: driver::DriverError| none(format!("a CUDA device that does not answer: {e}"));
+    let device = driver::device::get(ordinal).map_err(silent)?;
+    let name = driver::device::get_name(device).map_err(silent)?;
     let lacks = |what: &str| Error::MissingFeature { device: format!("{name} (cuda)"), what: what.into() };
     if !has_nvrtc() {
         return Err(lacks(
@@ -40,8 +41,22 @@ pub(crate) fn find(index: usize) -> Result<DeviceInfo, Error> {
         class: DeviceClass::Discrete,
         f16: true,
         subgroups: true,
+        memory: total(device),
         ..DeviceInfo::cpu()
     })
+}
+
+/// Bytes that can still be allocated on the GPU with this number, which burn has opened.
+pub(crate) fn available(index: usize) -> Option<u64> {
+    let (free, _) = CudaContext::new(index).and_then(|context| context.mem_get_info()).ok()?;
+    Some(free as u64)
+}
+
+/// Bytes of memory of the GPU. A context reports them too, but burn is not to find one that was opened and closed.
+#[expect(unsafe_code, reason = "cudarc has no safe call without a context")]
+fn total(device: CUdevice) -> Option<u64> {
+    // SAFETY: `device` is from cudarc's `get`.
+    unsafe { driver::device::total_mem(device) }.ok().map(|bytes| bytes as u64)
 }
 
 #[expect(unsafe_code, reason = "cudarc has no safe check for the library of the driver")]

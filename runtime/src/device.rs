@@ -1,8 +1,11 @@
 //! Devices: a [`DeviceChoice`] in, an [`OpenDevice`] that passed its self-test out.
 //!
-//! Data flow: `choice` (what the user wants), `info` (what an adapter is), `open` (lists, picks, opens and tests).
+//! Data flow: `choice` (what the user wants), `info` and `gpu_memory` (what an adapter is and has), `open` (lists, picks,
+//! opens and tests).
 
 pub(crate) mod choice;
+#[cfg(not(target_family = "wasm"))]
+mod gpu_memory;
 pub(crate) mod info;
 pub(crate) mod open;
 

@@ -1,6 +1,6 @@
 // Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, several turns, pointer,
-// methods of compression, camera, quantised weights, what is remembered, no network, a phone, full storage, models from the Hugging
-// Face hub, a server's engine, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
+// methods of compression, camera, quantised weights, KV cache, memory limit, what is remembered, no network, a phone, full storage,
+// models from the Hugging Face hub, a server's engine, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
 //
 //     node page.mjs ADDRESS [--only NAME] [--shots FOLDER]
 //
@@ -197,8 +197,16 @@ async function pointed(page) {
   }
 }
 
+// The pixels of the overlays of a comparison, as addresses of data.
+const drawings = (page) => page.locator('#overlays img').evaluateAll((images) => images.map((image) => {
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  canvas.getContext('2d').drawImage(image, 0, 0);
+  return canvas.toDataURL();
+}));
+
 // Another method: the next question uses it, and the overlay of the last question follows. A wrong compression is an error. Two
-// methods are compared.
+// methods are compared, then one method with two settings.
 async function methods(browser) {
   const { page, complaints, close } = await open(browser, address, PAGE);
   await ready(page);
@@ -244,7 +252,27 @@ async function methods(browser) {
   await page.click('#compare');
   await says(page, 'Compared.');
   assert.match(await text(page, 'comparison'), /compression\s*stride\+fastv\s*random/, 'the comparison');
+  assert.match(await text(page, 'overlays'), /^As set \(stride\+fastv\).+ \(random\)$/, 'the captions of the overlays');
+  const differ = async () => {
+    const drawn = await drawings(page);
+    assert.equal(drawn.length, 2, 'overlays (got, expected)');
+    assert.ok(drawn[0] !== drawn[1], 'expected two overlays that differ, got the same');
+  };
+  await differ();
   await scan(page, 'a comparison');
+  await page.fill('#other-spec', 'fastv:layer=99');
+  await page.press('#other-spec', 'Enter');
+  await page.waitForFunction(() => document.getElementById('other-spec-error').textContent !== '', null, SLOW);
+  await page.waitForFunction(() => document.getElementById('status').dataset.kind === 'fail', null, SLOW);
+  assert.equal(await text(page, 'status'), await text(page, 'other-spec-error'), 'the error of the comparison (got, expected)');
+  await scan(page, 'a wrong compression to compare with');
+  await ready(page);
+  await page.fill('#other-spec', 'Stride:rows=3 + FASTV');
+  await page.press('#other-spec', 'Enter');
+  await page.waitForFunction(() => document.getElementById('status').textContent === 'Compared.', null, SLOW);
+  assert.match(await text(page, 'comparison'), /compression\s*stride\+fastv\s*stride:rows=3\+fastv/, 'the comparison of two settings');
+  assert.deepEqual([await page.inputValue('#other'), await text(page, 'other-spec-error')], ['', ''], 'the list and the error (got, expected)');
+  await differ();
   assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
   await close();
 }
@@ -439,7 +467,7 @@ async function quantised(browser) {
   // The page begins with f32: this GPU has no f16.
   for (const weights of ['f32', 'q8', 'q4']) {
     if (weights !== 'f32') await page.selectOption('#weights', weights);
-    await page.waitForFunction((end) => document.getElementById('status').textContent.includes(end), ` of weights in ${weights}.`, SLOW);
+    await page.waitForFunction((end) => document.getElementById('status').textContent.includes(end), ` of weights in ${weights},`, SLOW);
     sizes.push(Number((await text(page, 'status')).match(/([\d.]+) MiB of weights/)[1]));
     await ready(page);
     await asked(page);
@@ -451,6 +479,57 @@ async function quantised(browser) {
   await scan(page, 'quantised weights');
   assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
   await close();
+}
+
+// The KV cache in f16 needs less memory than in f32, with the same answer. A text that is no size, and a memory limit that is too
+// small, are errors; without a limit the model is loaded again. The choices are remembered.
+async function limited() {
+  const browser = await launch('--disable-gpu');
+  const { page, complaints, close } = await open(browser, address, 'index.html');
+  await ready(page);
+  const shows = (words) => page.waitForFunction((some) => document.getElementById('status').textContent.includes(some), words, SLOW);
+  const limit = async (size) => {
+    await page.fill('#memory', size);
+    await page.press('#memory', 'Enter');
+  };
+  const caches = [];
+  for (const cache of ['f16', 'f32']) {
+    await page.selectOption('#cache', cache);
+    await shows(`KV cache in ${cache}.`);
+    await ready(page);
+    await asked(page);
+    await answered(page);
+    const done = JSON.parse(await text(page, 'json'));
+    assert.equal(done.cache, cache, 'the KV cache of the answer (got, expected)');
+    caches.push(done.memory_bytes.kv_cache);
+  }
+  assert.ok(caches[0] < caches[1], `expected fewer bytes in f16 than in f32, got ${caches}`);
+
+  await limit('6G');
+  await page.waitForFunction(() => document.getElementById('memory-error').textContent !== '', null, SLOW);
+  assert.match(await text(page, 'memory-error'), /^memory: expected a number of bytes, or .* such as 6GB or 500MiB, got 6G\.$/, 'the error');
+  assert.equal(await page.getAttribute('#memory', 'aria-invalid'), 'true', 'the state of the field (got, expected)');
+  await scan(page, 'a memory limit that is no size');
+  await limit('1MB');
+  await page.waitForFunction(() => document.getElementById('status').dataset.kind === 'fail', null, SLOW);
+  assert.match(await text(page, 'status'), /^not enough memory for .*: needs .*, available 976\.6 KiB; .* larger --memory$/, 'the status');
+  assert.equal(await text(page, 'memory-error'), '', 'the error after another limit (got, expected)');
+  await limit('1 GiB');
+  await shows('KV cache in f32, at most 1.00 GiB of memory.');
+  await page.reload();
+  await shows('KV cache in f32, at most 1.00 GiB of memory.');
+  await ready(page);
+  assert.deepEqual([await page.inputValue('#cache'), await page.inputValue('#memory')], ['f32', '1 GiB'], 'after a reload (got, expected)');
+  await limit('');
+  await shows('KV cache in f32.');
+  const code = await page.evaluate(async () => {
+    const { Fovea } = await import(new URL('fovea.js', document.baseURI).href);
+    return Fovea.create({ cpu: true, memory: 1e6 }).then(() => 'none', (why) => why.code);
+  });
+  assert.equal(code, 'memory', 'the code of the error (got, expected)');
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
+  await browser.close();
 }
 
 // A picture from the camera is opened.
@@ -774,6 +853,10 @@ async function phone() {
     return bottom > document.getElementById('form').getBoundingClientRect().top;
   });
   assert.equal(covers, false, 'whether the field covers the answer (got, expected)');
+  await page.click('#compare');
+  await says(page, 'Compared.');
+  const [one, two] = [await page.locator('#overlays img').first().boundingBox(), await page.locator('#overlays img').last().boundingBox()];
+  assert.ok(two.y >= one.y + one.height, `expected one overlay above the other, got ${JSON.stringify([one, two])}`);
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), size.width, 'the width of the page (got, expected)');
   for (const id of ['answering', 'another', 'stored']) await page.click(`#${id} > summary`);
   const small = await page.evaluate(() => [...document.querySelectorAll('button, .button, select, summary, nav a, input:not(.unseen, .switch input, .check input), .check')]
@@ -799,7 +882,9 @@ async function fromServer() {
     'v1/models/large': (request) => (open1(request) ? { headers: json, body: '{"id":"large"}' } : { status: 401, headers: json, body: JSON.stringify(refusal) }),
     'v1/chat/completions'(request, text) {
       body = JSON.parse(text);
-      const seen = { kept: [{ grid: [4, 6], tokens: 24, kept: [1, 2] }], overlay: '/v1/overlay/a' };
+      // With `none`, an overlay that the server does not have.
+      const overlay = `/v1/overlay/${body.compression === 'none' ? 'none' : 'a'}`;
+      const seen = { kept: [{ grid: [4, 6], tokens: 24, kept: [1, 2] }], overlay };
       const parts = [chunk([{ delta: { role: 'assistant' } }]), chunk([], { fovea: seen }), chunk([{ delta: { content: 'ex' } }]),
         chunk([{ delta: { content: 'it' } }]), chunk([{ delta: {}, finish_reason: 'stop' }]),
         chunk([], { usage: { visual_tokens: { all: 40, compressed: 24, kept: 2 }, equivalent_share: 0.3 } }), 'data: [DONE]\n\n'];
@@ -825,6 +910,11 @@ async function fromServer() {
   assert.match(await text(page, 'tokens'), /40.*24.*2$/, 'the tokens');
   assert.equal(await page.evaluate(() => document.getElementById('overlay').naturalWidth), 1, 'the overlay (got, expected)');
   await scan(page, 'a server');
+  await page.click('#compare');
+  await says(page, 'Compared.');
+  assert.equal(body.compression, 'none', 'the compression of the second request (got, expected)');
+  assert.match(await text(page, 'comparison'), /answer\s*exit\s*exit/, 'the compared answers');
+  assert.equal((await drawings(page)).length, 1, 'overlays of a server that has one (got, expected)');
   await page.selectOption('#engine', '');
   await says(page, 'Ready: the demo model');
   await close();
@@ -860,7 +950,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, withoutRoom, fromHub, folders, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, limited, withoutRoom, fromHub, folders, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);

@@ -38,7 +38,7 @@ export async function conversation(engine: Fovea, picture: Blob): Promise<Messag
 }
 
 export function folder(files: FileList): Promise<Fovea> {
-  return Fovea.create({ files: new Map([...files].map((file) => [file.name, file])), cpu: true, dtype: 'q8' });
+  return Fovea.create({ files: new Map([...files].map((file) => [file.name, file])), cpu: true, dtype: 'q8', cache: 'f16', memory: 2e9 });
 }
 
 export async function tokens(engine: Fovea, picture: Blob): Promise<string[]> {

@@ -1,6 +1,7 @@
 // The section "Another model": a local folder, which is read in place, or a repository on the Hugging Face hub or an address,
 // from which the browser downloads and keeps the files. It shows what a model needs before anything is loaded or downloaded.
 
+import { loading } from './answering.js';
 import { at, make } from './dom.js';
 import { HUB, repositoryOf } from './hub.js';
 import { picked } from './models.js';
@@ -28,7 +29,7 @@ export function another(choose) {
   };
   at('another').addEventListener('toggle', showKept);
   // What is shown was computed for another choice.
-  at('weights').addEventListener('change', () => { at('candidate').hidden = true; });
+  for (const id of ['weights', 'memory']) at(id).addEventListener('change', () => { at('candidate').hidden = true; });
   at('published').replaceChildren(...PUBLISHED.map(published));
   at('folder').addEventListener('change', () => {
     take(picked(at('folder').files));
@@ -93,7 +94,7 @@ function showProgress(words, share) {
 
 // Shows what a model needs. Returns whether it fits, as far as the browser reports.
 async function show(words, model) {
-  const rows = needs(await gpu(), { ...model, dtype: at('weights').value });
+  const rows = needs(await gpu(), { ...model, ...loading() });
   showNeeds(at('candidate-needs'), rows, at('candidate-todo'));
   at('candidate-needs').caption.textContent = words;
   at('candidate').hidden = false;

@@ -1,9 +1,13 @@
-// The settings of an answer: temperature, length, system prompt, and whether the model reads the conversation so far.
+// The settings of an answer: temperature, length, system prompt, and whether the model reads the conversation so far; and how the
+// model is loaded: weights, KV cache, memory limit.
 
-import { at } from './dom.js';
+import { at, complain } from './dom.js';
 import { keep, recall } from './memory.js';
+import { bytesOf } from './numbers.js';
 
 const NAME = 'settings';
+// The controls of how the model is loaded.
+const LOADING = ['weights', 'cache', 'memory'];
 const [temperature, length, system, remembers] = ['temperature', 'length', 'system', 'remembers'].map(at);
 let kept = recall(NAME) ?? {};
 
@@ -11,8 +15,11 @@ let kept = recall(NAME) ?? {};
 if (kept.temperature !== undefined) temperature.value = kept.temperature;
 if (kept.length >= 1) length.value = kept.length;
 system.value = kept.system ?? '';
-if (kept.weights) at('weights').value = kept.weights;
-if (at('weights').selectedIndex < 0) at('weights').value = 'auto';
+for (const id of LOADING) {
+  if (kept[id]) at(id).value = kept[id];
+  // A list without this entry.
+  if (at(id).selectedIndex < 0) at(id).value = 'auto';
+}
 show();
 
 for (const input of [temperature, length, system, remembers]) {
@@ -26,10 +33,31 @@ for (const input of [temperature, length, system, remembers]) {
     });
   });
 }
-at('weights').addEventListener('change', () => change({ weights: at('weights').value }));
 at('usual').addEventListener('click', () => {
   [temperature.value, length.value, system.value] = [temperature.defaultValue, length.defaultValue, ''];
   temperature.dispatchEvent(new Event('input'));
+});
+
+// Calls `changed` after a change of how the model is loaded. A memory limit that is no size is an error of its field.
+export function connect(changed) {
+  for (const id of LOADING) {
+    at(id).addEventListener('change', () => {
+      try {
+        loading();
+        complain('memory', '');
+      } catch (why) {
+        complain('memory', why.message);
+        return;
+      }
+      change(Object.fromEntries(LOADING.map((each) => [each, at(each).value])));
+      changed();
+    });
+  }
+}
+
+// How the model is loaded, as options of `Fovea.create`. Throws if the memory limit is no size.
+export const loading = () => ({
+  dtype: at('weights').value, cache: at('cache').value, memory: bytesOf('memory', at('memory').value),
 });
 
 // Keeps changed settings.

@@ -20,7 +20,7 @@ import { REPLACED, Session } from './session.js';
 import { fail, far, hasFailed, say, test } from './status.js';
 import { stored } from './stored.js';
 import * as transcript from './transcript.js';
-import { showOverlay, showPicture } from './view.js';
+import { showOverlay, showOverlays, showPicture } from './view.js';
 
 // A change of the settings takes effect after this pause, in milliseconds.
 const REST = 60;
@@ -127,7 +127,7 @@ async function load(cpu) {
       cpu: onCpu,
       files: model?.files,
       // Tests compare with f32.
-      dtype: test ? 'f32' : at('weights').value,
+      ...(test ? { dtype: 'f32' } : answering.loading()),
       onProgress: ({ stage, done, total }) => { at('loading').value = (done / total + (stage === 'loading')) / 2; },
       onLine: (line) => test?.post('progress', line),
     };
@@ -138,8 +138,7 @@ async function load(cpu) {
     // A compression may not fit the model any more.
     const spec = answering.compressionOf(nameOf(model));
     if (spec) await choose(spec).catch(() => {});
-    const weights = about.weight_bytes === null ? '' : `: ${size(about.weight_bytes)} of weights in ${about.dtype}`;
-    say([`Ready: ${nameOf(model)}, on ${about.device}${weights}.`, ...notes(about)].join(' '));
+    say([`Ready: ${nameOf(model)}, on ${about.device}${storage(about)}.`, ...notes(about)].join(' '));
   } catch (why) {
     // The newer call shows its own result.
     if (why === REPLACED) return;
@@ -179,6 +178,10 @@ async function findGpu() {
     : 'This browser has only a software GPU, so answers are computed on the CPU, which is faster. Switch on hardware acceleration to use a real GPU.';
   return used;
 }
+
+// How a model is stored, if that is known.
+const storage = ({ weight_bytes: bytes, dtype, cache, memory }) => (bytes === null ? ''
+  : `: ${size(bytes)} of weights in ${dtype}, KV cache in ${cache}${memory === null ? '' : `, at most ${size(memory)} of memory`}`);
 
 // Notes about a model for its user.
 const notes = ({ trained, notes: said }) => [
@@ -343,6 +346,7 @@ function relook() {
   });
 }
 
+// Answers the last question with two methods, and shows both answers with their overlays.
 function compare() {
   const { messages } = last;
   return instead('busy', async (signal) => {
@@ -350,8 +354,12 @@ function compare() {
     // Sampled answers have the same seed.
     const options = answering.options();
     say('Asking twice, each time from scratch.');
-    const answers = await session.compare(messages, methods.map((method) => ({ ...options, compression: method.compression, signal })));
-    showComparison(methods.map(({ title }) => title), answers);
+    const answers = await session.compare(messages, methods.map(({ compression: spec }) => ({ ...options, compression: spec, signal })));
+    const overlays = answers.map(({ done, overlay: png }, index) => (
+      { png, caption: `${methods[index].title} (${done.compression})`, words: overlayOf(messages.at(-1).content, done.tokens) }
+    ));
+    await showOverlays(overlays.filter(({ png }) => png));
+    showComparison(methods.map(({ title }) => title), answers.map(({ done }) => done));
     at('compared').hidden = false;
     at('compared').scrollIntoView({ block: 'nearest' });
     say('Compared.');
@@ -379,8 +387,11 @@ chooser((spec) => {
   answering.change({ compression: compression(), model: nameOf(model) });
   resting = setTimeout(last ? relook : prepare, REST);
 });
-at('weights').addEventListener('change', () => use(model));
-at('compare').addEventListener('click', compare);
+answering.connect(() => use(model));
+at('comparing').addEventListener('submit', (event) => {
+  event.preventDefault();
+  compare();
+});
 at('cpu').addEventListener('click', () => {
   load(true);
   reopen();

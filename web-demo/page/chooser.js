@@ -1,7 +1,7 @@
-// The compression of the next question. A text field has it, spelled as on the command line. The list and the sliders change the
-// text; the engine checks a typed text, which then changes the list and the sliders.
+// The compression of the next question, and the other one of a comparison. A text field has each, spelled as on the command line.
+// A list and sliders change the text; the engine checks a typed text, which then changes the list and the sliders.
 
-import { at, make } from './dom.js';
+import { at, complain, make } from './dom.js';
 
 const FOCUS = { name: 'focus', title: 'FocusLLaVA: both samplers', about: 'The vision-guided sampler, then the text-guided sampler', source: 'arXiv 2411.14228', default: 'focus' };
 const NONE = { name: 'none', title: 'All tokens', about: 'The text model reads every visual token', default: 'none' };
@@ -27,15 +27,19 @@ export function chooser(checks, changed) {
     // With a point, `keep` is a share and not a number of tokens.
     at(id).addEventListener('input', () => accept(withSetting(id, key, at(id).valueAsNumber.toFixed(digits))));
   }
-  at('spec').addEventListener('change', async () => {
-    const given = at('spec').value;
-    try {
-      const spec = await check(given.trim() || engine.compression);
-      if (at('spec').value === given) accept(spec);
-    } catch (why) {
-      if (why?.name !== 'AbortError') complain(why?.message ?? String(why));
-    }
-  });
+  const other = (spec) => write('other-spec', 'other', spec);
+  at('other').addEventListener('change', () => other(spelling(at('other').value)));
+  for (const [id, take] of [['spec', accept], ['other-spec', other]]) {
+    at(id).addEventListener('change', async () => {
+      const given = at(id).value;
+      try {
+        const spec = await check(textOf(id) ?? engine.compression);
+        if (at(id).value === given) take(spec);
+      } catch (why) {
+        if (why?.name !== 'AbortError') complain(id, why?.message ?? String(why));
+      }
+    });
+  }
 }
 
 // Lists the methods that fit an engine, and chooses its default.
@@ -47,11 +51,11 @@ export function offer(about) {
   const option = ({ name, title }) => make('option', { value: name }, title);
   const group = (label, place) => make('optgroup', { label }, ...about.methods.filter((method) => method.place === place).map(option));
   for (const id of ['method', 'other']) {
-    at(id).replaceChildren(...top.map(option), group('Before the model', 'before'), group('Inside the model', 'within'));
+    // The last one is shown if the text is not a single method.
+    at(id).replaceChildren(...top.map(option), group('Before the model', 'before'), group('Inside the model', 'within'),
+      make('option', { value: '', hidden: true }, 'As in the text field'));
   }
-  // Shown if the text is not a single method.
-  at('method').append(make('option', { value: '', hidden: true }, 'As in the text field'));
-  at('other').value = NONE.name;
+  write('other-spec', 'other', NONE.default);
   at('layer').max = about.layers - 1;
   show(about.compression);
 }
@@ -62,13 +66,14 @@ export async function choose(spec) {
 }
 
 // The chosen compression; undefined is the checkpoint's default.
-export const compression = () => at('spec').value.trim() || undefined;
+export const compression = () => textOf('spec');
 
 // The two methods of a comparison: a title and a compression each.
-export const compared = () => [
-  { title: entries.get(at('method').value)?.title ?? 'As set', compression: compression() },
-  { title: entries.get(at('other').value).title, compression: spelling(at('other').value) },
-];
+export const compared = () => ['spec', 'other-spec'].map((id) => (
+  { title: single(textOf(id) ?? engine.compression)?.title ?? 'As set', compression: textOf(id) }
+));
+
+const textOf = (id) => at(id).value.trim() || undefined;
 
 // The gamma of a compression, if it is all that differs from the compression `before`; else null.
 export function otherGamma(before, now) {
@@ -108,19 +113,25 @@ function spelling(name) {
   return entries.get(name).default;
 }
 
-function complain(sentence) {
-  at('spec-error').textContent = sentence;
-  at('spec').ariaInvalid = sentence ? 'true' : null;
+// The entry of a compression that is a single method; else undefined.
+function single(spec) {
+  const [{ name }, ...more] = parts(spec);
+  return more.length === 0 ? entries.get(name) : undefined;
+}
+
+// Sets a text field and its list.
+function write(id, list, spec) {
+  at(id).value = spec;
+  at(list).value = single(spec)?.name ?? '';
+  complain(id, '');
 }
 
 // Sets the text, the list and the sliders.
 function show(spec) {
   valid = spec;
-  at('spec').value = spec;
-  complain('');
+  write('spec', 'method', spec);
   const list = parts(spec);
   const known = list.map(({ name }) => entries.get(name)).filter(Boolean);
-  at('method').value = list.length === 1 && known.length === 1 ? known[0].name : '';
   at('method-about').textContent = known.map(({ about, source }) => `${about}${source ? ` (${source})` : ''}.`).join(' ');
   const text = textPart(list)?.settings;
   // The sampler has another limit than gamma.

@@ -9,6 +9,12 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+// Shows what is wrong with the text of a field; an empty sentence removes it.
+export function complain(id, sentence) {
+  at(`${id}-error`).textContent = sentence;
+  at(id).ariaInvalid = sentence ? 'true' : null;
+}
+
 // Fills a table. The first cell of each row is its header; `columns` are optional headers. A caption stays.
 export function table(element, rows, columns) {
   const name = (words) => (words ? make('th', { scope: 'col' }, words) : make('td'));

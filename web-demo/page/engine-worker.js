@@ -35,10 +35,10 @@ const sights = new Map();
 const stops = new Map();
 
 const calls = {
-  async create({ cpu, dtype, files }, event) {
+  async create({ cpu, dtype, cache, memory: limit, files }, event) {
     ({ wasm, memory } = await loading);
     const { sizes, read } = source(files);
-    engine = await wasm.Engine.open(sizes, read, cpu, dtype, (text) => event(JSON.parse(text)));
+    engine = await wasm.Engine.open(sizes, read, cpu, dtype, cache, limit, (text) => event(JSON.parse(text)));
     return JSON.parse(engine.about());
   },
 

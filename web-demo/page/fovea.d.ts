@@ -9,6 +9,13 @@ export interface CreateOptions {
    * bits and the GPU supports f16; else f32. If that does not fit into memory, the best of f16, q8 and q4 that fits.
    */
   dtype?: 'auto' | Dtype;
+  /** How the KV cache is stored. `auto`: as the matrices that are not quantised. */
+  cache?: 'auto' | CacheDtype;
+  /**
+   * The memory that the model may use, in bytes. By default on the CPU what WebAssembly can still address, on a GPU no limit. A
+   * model that needs more is refused with the code `memory`.
+   */
+  memory?: number;
   /**
    * The files of a checkpoint of the LLaVA family by name, such as those of `<input type="file" webkitdirectory>`; by default the demo
    * checkpoint, from the folder `demo` beside this file. They are read with `Blob.slice`, a few MiB at a time.
@@ -24,6 +31,9 @@ export interface CreateOptions {
 /** f16 needs half of the memory of f32, q8 about half of f16, q4 about a third of f16; with q4, answers can differ. */
 export type Dtype = 'f32' | 'f16' | 'q8' | 'q4';
 
+/** f16 needs half of the memory of f32. */
+export type CacheDtype = 'f32' | 'f16';
+
 /** Progress in bytes: first all values are checked, then loaded. */
 export interface Progress {
   stage: 'checking' | 'loading';
@@ -36,6 +46,10 @@ export interface About {
   device: string;
   dtype: Dtype;
   weight_bytes: number;
+  /** How the KV cache is stored. */
+  cache: CacheDtype;
+  /** The memory that the model may use, in bytes; null without a limit. */
+  memory: number | null;
   /** Decoder layers. */
   layers: number;
   /** Side of a tile in pixels. */
@@ -178,7 +192,7 @@ export interface Done {
   device: string;
   dtype: Dtype;
   /** How the KV cache is stored. */
-  cache: 'f32' | 'f16';
+  cache: CacheDtype;
 }
 
 /** An event has one of these: a finished stage with its milliseconds, progress, `looked` once, a token, or at the end `done`. */

@@ -34,14 +34,14 @@ export function showNeeds(element, rows, list) {
   list?.replaceChildren(...rows.filter(({ todo }) => todo).map(({ todo }) => make('li', {}, todo)));
 }
 
-// Rows for a GPU, the `weights` of a model (see `safetensors.js`) that are loaded as `dtype`, and for a download the `missing`
-// bytes and the `room` for them. If something is missing, `todo` says what to do.
-export function needs(gpu, { weights, dtype = 'auto', missing, room } = {}) {
+// Rows for a GPU, the `weights` of a model (see `safetensors.js`) that are loaded as `dtype` into at most `memory` bytes, and for
+// a download the `missing` bytes and the `room` for them. If something is missing, `todo` says what to do.
+export function needs(gpu, { weights, dtype = 'auto', memory, missing, room } = {}) {
   const have = gpu.why ? 'none' : `${gpu.name}${gpu.software ? ' (software, slow)' : ''}`;
   const rows = [{ what: 'WebGPU', need: 'optional', have }];
   if (!gpu.why) rows.push({ what: 'f16', need: 'optional (halves the memory for weights)', have: gpu.f16 ? 'yes' : 'no' });
   if (weights) {
-    rows.push(...usable(gpu) ? onGpu(gpu, weights, dtype) : onCpu(weights, dtype));
+    rows.push(...usable(gpu) ? onGpu(gpu, weights, dtype, memory) : onCpu(weights, dtype, memory));
   } else if (!gpu.why) {
     rows.push({ what: BOUND, need: size(BINDING), have: size(gpu.binding) });
   }
@@ -55,9 +55,9 @@ export function needs(gpu, { weights, dtype = 'auto', missing, room } = {}) {
   return rows;
 }
 
-function onGpu({ f16, binding }, { bytes, largest, stored }, dtype) {
+function onGpu({ f16, binding }, { bytes, largest, stored }, dtype, memory = Infinity) {
   const usual = stored === 'f16' && !f16 ? 'f32' : stored;
-  const used = dtype === 'auto' ? usual : dtype;
+  const used = dtype === 'auto' ? automatic(bytes, usual, memory, f16) : dtype;
   const most = largest.bytes[used];
   return [{
     what: BOUND,
@@ -65,23 +65,29 @@ function onGpu({ f16, binding }, { bytes, largest, stored }, dtype) {
     have: size(binding),
     todo: binding < most
       && `The tensor ${largest.name} is larger than this GPU can bind: choose a smaller model, or run on the CPU.`,
-  }, ...ways('GPU memory', bytes, used, 'unknown')];
+  }, ...ways('GPU memory', bytes, used, memory === Infinity ? 'unknown' : size(memory))];
 }
 
 // On the CPU `auto` is f32, or the way of a quantised file, or if that does not fit the most exact way that fits.
-function onCpu({ bytes, stored }, dtype) {
-  const fitting = ['f16', 'q8', 'q4'].find((way) => bytes[way] <= WASM);
-  const usual = stored === 'f16' ? 'f32' : stored;
-  const auto = bytes[usual] <= WASM ? usual : (fitting ?? 'q4');
+function onCpu({ bytes, stored }, dtype, memory = WASM) {
+  const most = Math.min(memory, WASM);
+  const auto = automatic(bytes, stored === 'f16' ? 'f32' : stored, most);
   const used = dtype === 'auto' ? auto : dtype;
-  const rows = ways('WebAssembly memory, on the CPU', bytes, used, size(WASM));
-  if (bytes[used] <= WASM) return rows;
-  const short = `The model needs ${size(bytes[used])} in ${used}, and WebAssembly has ${size(WASM)}`;
-  const todo = fitting ? `${short}: choose ${fitting} for the weights.`
-    : `${short}: it cannot run on the CPU in a browser. Choose a smaller model, or a browser with a GPU.`;
+  const rows = ways('WebAssembly memory, on the CPU', bytes, used, size(most));
+  if (bytes[used] <= most) return rows;
+  const limited = most < WASM;
+  const short = `The model needs ${size(bytes[used])} in ${used}, and ${limited ? 'the memory limit is' : 'WebAssembly has'} ${size(most)}`;
+  const todo = bytes[auto] <= most ? `${short}: choose ${auto} for the weights.`
+    : limited ? `${short}: choose a smaller model, or a larger memory limit.`
+      : `${short}: it cannot run on the CPU in a browser. Choose a smaller model, or a browser with a GPU.`;
   Object.assign(rows.find(({ way }) => way === used), { todo, fits: false });
   return rows;
 }
+
+// The usual way if it fits into `most` bytes, else the most exact way that fits, else q4.
+const automatic = (bytes, usual, most, f16 = true) => (
+  [usual, 'f16', 'q8', 'q4'].find((way) => bytes[way] <= most && (f16 || way !== 'f16')) ?? 'q4'
+);
 
 // One row per way to store the weights; the one that is used is marked.
 const ways = (where, bytes, used, have) => DTYPES.map((way) => ({

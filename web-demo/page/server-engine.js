@@ -31,7 +31,8 @@ export class ServerEngine {
   constructor(api, model, key) {
     [this.#api, this.#model, this.#key] = [api, model, key];
     this.about = {
-      device: 'this server', dtype: '', weight_bytes: null, layers: 1, compression: '', methods: [], trained: true, notes: [],
+      device: 'this server', dtype: '', weight_bytes: null, cache: '', memory: null, layers: 1, compression: '', methods: [],
+      trained: true, notes: [],
       focus: { text_layer: null, gamma: 1 },
     };
   }
@@ -88,7 +89,7 @@ class ServerSight {
   async *ask(question, { signal, compression, maxNewTokens, temperature, topP, seed, stop } = {}) {
     const messages = Array.isArray(question) ? question : [{ role: 'user', content: String(question) }];
     const body = {
-      model: this.#model, messages: this.#withPicture(messages), compress: compression, max_tokens: maxNewTokens, temperature,
+      model: this.#model, messages: this.#withPicture(messages), compression, max_tokens: maxNewTokens, temperature,
       top_p: topP, seed, stop, stream: true, stream_options: { include_usage: true },
     };
     const started = performance.now();

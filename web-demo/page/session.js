@@ -79,14 +79,19 @@ export class Session {
     return this.#sight.overlay();
   }
 
-  // Answers a question once with each of these options, each time from scratch.
+  // Answers a question once with each of these options, each time from scratch. Returns { done, overlay } for each; `overlay` is
+  // null if there is none.
   compare(messages, options) {
     return this.#steadily(async () => {
       const answers = [];
+      // A compression that does not fit is refused before the first answer.
+      for (const { compression } of options) if (compression) await this.#engine.check(compression);
       for (const each of options) {
         const sight = await this.#engine.lookAt(this.#picture);
         try {
-          answers.push(await answer(sight, messages, each, () => {}));
+          const done = await answer(sight, messages, each, () => {});
+          // A server may have no overlay, or not keep it; the answer is shown without it.
+          answers.push({ done, overlay: await sight.overlay().catch(() => null) });
         } finally {
           sight.close();
         }

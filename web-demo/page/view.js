@@ -1,6 +1,6 @@
-// Shows the picture, or the attention overlay in its place.
+// Shows the picture, or the attention overlay in its place, and the overlays of a comparison.
 
-import { at } from './dom.js';
+import { at, make } from './dom.js';
 import { place, probe } from './probe.js';
 
 const [plain, looked] = [at('show-picture'), at('show-overlay')];
@@ -32,6 +32,17 @@ export async function showOverlay(png, words, seen = null) {
   detailed = seen !== null;
   probe(seen);
   swap();
+}
+
+// Shows overlays side by side: { png, caption, words } each.
+export async function showOverlays(overlays) {
+  at('overlays').replaceChildren(...await Promise.all(overlays.map(async ({ png, caption, words }) => {
+    const image = make('img');
+    await put(image, png, words);
+    // The decoded picture stays.
+    URL.revokeObjectURL(image.src);
+    return make('figure', {}, image, make('figcaption', {}, caption));
+  })));
 }
 
 function swap() {

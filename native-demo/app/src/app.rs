@@ -9,7 +9,7 @@ use fovea_runtime::Keep;
 use crate::{
     Start,
     dialogs::{Chosen, Dialogs, What},
-    engine::{Command, Doing, Engine, ModelAt, RunId, Update, Wanted},
+    engine::{About, Command, Doing, Engine, ModelAt, RunId, Update, Wanted},
     lens::Lens,
     painter::{Job, Origin, Painted, Painter},
     problem::Problem,
@@ -27,13 +27,9 @@ pub struct App {
     pub(crate) painter: Painter,
     pub(crate) dialogs: Dialogs,
     /// The compression of the next question.
-    pub(crate) compression: Compression,
+    pub(crate) chosen: Choice,
     /// The compression that answers are compared with.
-    pub(crate) other: Compression,
-    /// The text in the compression's field.
-    pub(crate) spec: String,
-    /// The reason why that text was refused.
-    pub(crate) refused: Option<String>,
+    pub(crate) other: Choice,
     pub(crate) precision: Precision,
     /// The typed question.
     pub(crate) question: String,
@@ -59,6 +55,31 @@ pub struct App {
     offered: Option<String>,
 }
 
+/// A compression that the user chooses from a list, with sliders, or as text.
+#[derive(Clone, Default)]
+pub(crate) struct Choice {
+    pub compression: Compression,
+    /// The text in its field.
+    pub spec: String,
+    /// The reason why that text was refused.
+    pub refused: Option<String>,
+}
+
+impl Choice {
+    pub fn set(&mut self, compression: Compression) {
+        (self.compression, self.refused) = (compression, None);
+    }
+
+    /// Uses the compression with this spelling. If it is refused, the reason is shown, and nothing else changes.
+    pub fn choose(&mut self, spec: &str, about: &About) {
+        let read = spec.parse::<Compression>().and_then(|it| it.check(about.fits()).map(|()| it));
+        match read {
+            Ok(compression) => self.set(compression),
+            Err(error) => self.refused = Some(Problem::of(&error).what),
+        }
+    }
+}
+
 /// The picture on the screen and its attention overlay. A new picture starts with a new canvas.
 #[derive(Default)]
 pub(crate) struct Canvas {
@@ -74,8 +95,18 @@ pub(crate) struct Canvas {
     drawn_of: Option<(RunId, u64, Option<Keep>)>,
     /// Whether an overlay is being drawn.
     drawing: bool,
+    /// The small overlays of compared answers: the data, and the texture when it is drawn.
+    small: Vec<(Arc<Looked>, Option<TextureHandle>)>,
     /// The token selected with the keyboard.
     pub token: Option<usize>,
+}
+
+impl Canvas {
+    /// The small picture with this overlay. Until the overlay is drawn, the picture without it.
+    pub fn small(&self, looked: &Arc<Looked>) -> Option<&TextureHandle> {
+        let drawn = self.small.iter().find(|(of, _)| Arc::ptr_eq(of, looked)).and_then(|(_, drawn)| drawn.as_ref());
+        drawn.or(self.plain.as_ref())
+    }
 }
 
 /// The parts that tests replace in an [`App`].
@@ -104,10 +135,8 @@ impl App {
             engine,
             painter,
             dialogs: Dialogs::default(),
-            compression: Compression::none(),
-            other: Compression::none(),
-            spec: String::new(),
-            refused: None,
+            chosen: Choice::default(),
+            other: Choice::default(),
             precision: Precision::Auto,
             question: String::new(),
             edited: None,
@@ -166,9 +195,10 @@ impl App {
         self.canvas.plain.as_ref().map(TextureHandle::size)
     }
 
-    /// Whether the selected answer's overlay is drawn.
+    /// Whether the overlays of the selected answer and of compared answers are drawn.
     pub fn is_drawn(&self) -> bool {
-        self.canvas.drawn.is_some() && !self.canvas.drawing
+        let canvas = &self.canvas;
+        canvas.drawn.is_some() && !canvas.drawing && canvas.small.iter().all(|(_, drawn)| drawn.is_some())
     }
 
     /// Processes the results of engine, painter and dialogs, and the user's input.
@@ -177,7 +207,8 @@ impl App {
             let loaded = matches!(update, Update::Loaded(_));
             if let Update::Loaded(about) = &update {
                 // The compression that was chosen before may not fit this checkpoint.
-                (self.compression, self.other, self.refused) = (about.compression(), Compression::none(), None);
+                self.chosen.set(about.compression());
+                self.other.set(Compression::none());
             }
             self.session.receive(update);
             if loaded {
@@ -206,6 +237,7 @@ impl App {
         self.shortcuts(ctx);
         self.follow_layer();
         self.follow_drawing();
+        self.follow_compared();
     }
 
     /// Asks for a path in the window. The window does this by itself where the system has no file dialogs.
@@ -244,6 +276,12 @@ impl App {
             Painted::Drawn(image) => {
                 self.canvas.drawn = Some(ctx.load_texture("drawing", image, TextureOptions::LINEAR));
                 self.canvas.drawing = false;
+            }
+            Painted::Small(looked, image) => {
+                // A late overlay belongs to a comparison that is gone.
+                if let Some((_, drawn)) = self.canvas.small.iter_mut().find(|(of, _)| Arc::ptr_eq(of, &looked)) {
+                    *drawn = Some(ctx.load_texture("compared", image, TextureOptions::LINEAR));
+                }
             }
             Painted::Example(index, image) => {
                 self.examples.push((index, ctx.load_texture("example", image, TextureOptions::LINEAR)));
@@ -370,7 +408,7 @@ impl App {
     /// model is loading this does nothing; it is called again when the model is loaded.
     fn look(&mut self) {
         if let Some(shown) = self.session.picture.as_ref().filter(|_| self.session.about().is_some()) {
-            let (picture, options) = (shown.picture.clone(), self.options(&self.compression));
+            let (picture, options) = (shown.picture.clone(), self.options(&self.chosen.compression));
             self.session.preparing = true;
             self.send(Command::Look { picture, options });
         }
@@ -415,11 +453,11 @@ impl App {
         // The system prompt may have been typed just now.
         self.remember();
         let messages = self.session.messages(&question, &self.settings.answer);
-        let run = self.session.ask(&question, messages.clone(), self.compression.clone());
+        let run = self.session.ask(&question, messages.clone(), self.chosen.compression.clone());
         if self.asked.last() != Some(&question) {
             self.asked.push(question);
         }
-        self.send(Command::Ask { run, messages, options: self.options(&self.compression) });
+        self.send(Command::Ask { run, messages, options: self.options(&self.chosen.compression) });
     }
 
     /// Asks the last question again, with the current settings. A sampled answer gets another seed, so that it differs.
@@ -475,25 +513,14 @@ impl App {
         Id::unique("typed question")
     }
 
-    /// Uses the compression with this spelling for the next question. If it is refused, the reason is shown, and
-    /// nothing else changes.
-    pub(crate) fn choose(&mut self, spec: &str) {
-        let Some(about) = self.session.about() else { return };
-        let read = spec.parse::<Compression>().and_then(|it| it.check(about.fits()).map(|()| it));
-        match read {
-            Ok(compression) => (self.compression, self.refused) = (compression, None),
-            Err(error) => self.refused = Some(Problem::of(&error).what),
-        }
-    }
-
     /// Asks the same question again with the other compression.
     pub(crate) fn compare(&mut self, turn: usize) {
         if !self.session.can_ask() {
             return;
         }
-        if let Some(run) = self.session.compare(turn, self.other.clone()) {
+        if let Some(run) = self.session.compare(turn, self.other.compression.clone()) {
             let messages = self.session.turns[turn].messages.clone();
-            self.send(Command::Ask { run, messages, options: self.options(&self.other) });
+            self.send(Command::Ask { run, messages, options: self.options(&self.other.compression) });
         }
     }
 
@@ -505,7 +532,7 @@ impl App {
     /// Requests the importance at another layer for the selected question when the layer slider was moved. The results
     /// of the vision tower are reused.
     fn follow_layer(&mut self) {
-        let Some(layer) = self.compression.text().map(|text| text.layer) else { return };
+        let Some(layer) = self.chosen.compression.text().map(|text| text.layer) else { return };
         let Some(run) = self.session.selected.filter(|id| !id.other && self.session.can_ask()) else { return };
         let Some(turn) = self.session.turns.get_mut(run.turn) else { return };
         let mut compression = turn.answer.compression.clone();
@@ -522,7 +549,7 @@ impl App {
     /// Requests a new overlay when the selection, its data or the text-guided sampler's budget has changed.
     fn follow_drawing(&mut self) {
         let run = self.session.selected.filter(|&id| self.session.run(id).is_some_and(|run| run.looked.is_some()));
-        let keep = self.compression.text().and_then(|text| text.keep);
+        let keep = self.chosen.compression.text().and_then(|text| text.keep);
         let of = run.map(|id| (id, self.session.overlay_version, keep));
         if of == self.canvas.drawn_of {
             return;
@@ -535,6 +562,21 @@ impl App {
                 self.painter.send(Job::Draw { picture: shown.picture.clone(), looked: looked.clone() });
             }
             _ => (self.canvas.drawn, self.canvas.drawing) = (None, false),
+        }
+    }
+
+    /// Requests the small overlays of compared answers. Each is the one that the answer was made with.
+    fn follow_compared(&mut self) {
+        let Some(shown) = &self.session.picture else { return };
+        let compared = self.session.turns.iter().filter_map(|turn| Some([&turn.answer, turn.other.as_ref()?]));
+        let wanted: Vec<_> = compared.flatten().filter_map(|run| run.looked.as_ref()).collect();
+        let small = &mut self.canvas.small;
+        small.retain(|(of, _)| wanted.iter().any(|looked| Arc::ptr_eq(of, looked)));
+        for looked in wanted {
+            if !small.iter().any(|(of, _)| Arc::ptr_eq(of, looked)) {
+                self.painter.send(Job::Small { picture: shown.picture.clone(), looked: looked.clone() });
+                small.push((looked.clone(), None));
+            }
         }
     }
 

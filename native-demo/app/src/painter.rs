@@ -46,6 +46,13 @@ pub enum Job {
         /// The token selection.
         looked: Arc<Looked>,
     },
+    /// Draw the attention overlay on a small picture, for an answer that is compared.
+    Small {
+        /// The picture.
+        picture: Arc<Picture>,
+        /// The token selection.
+        looked: Arc<Looked>,
+    },
     /// Save the picture with its overlay and legend, as `fovea ask --overlay` does.
     SavePng {
         /// The file to write.
@@ -82,6 +89,8 @@ pub enum Painted {
     Example(usize, ColorImage),
     /// An overlay was drawn.
     Drawn(ColorImage),
+    /// A small overlay of this token selection was drawn.
+    Small(Arc<Looked>, ColorImage),
     /// A file was written.
     Saved(PathBuf),
     /// A job failed.
@@ -132,7 +141,7 @@ fn serve(jobs: &Receiver<Job>, painted: &Sender<Painted>, wake: &impl Fn()) {
             }
             let topic = match job {
                 Job::Examples | Job::Open(_) => Topic::Picture,
-                Job::Draw { .. } => Topic::Question,
+                Job::Draw { .. } | Job::Small { .. } => Topic::Question,
                 Job::SavePng { .. } | Job::SaveText { .. } => Topic::Saving,
             };
             if let Err(problem) = run(job, &send) {
@@ -142,8 +151,10 @@ fn serve(jobs: &Receiver<Job>, painted: &Sender<Painted>, wake: &impl Fn()) {
     }
 }
 
-/// Height of a thumbnail in pixels.
+/// Height of an example's thumbnail in pixels.
 const SMALL: usize = 132;
+/// Longer side of a small overlay in pixels.
+const COMPARED: usize = 320;
 
 fn run(job: Job, send: &impl Fn(Painted)) -> Result<(), Problem> {
     let model = |error| Problem::of(&error);
@@ -162,6 +173,12 @@ fn run(job: Job, send: &impl Fn(Painted)) -> Result<(), Problem> {
         }
         Job::Draw { picture, looked } => {
             send(Painted::Drawn(image(&fovea_overlay::bare(&picture, &looked).map_err(model)?)));
+        }
+        Job::Small { picture, looked } => {
+            let drawn = fovea_overlay::bare(&picture, &looked).map_err(model)?;
+            let longer = drawn.width().max(drawn.height());
+            let [width, height] = [drawn.width(), drawn.height()].map(|side| (side * COMPARED).div_ceil(longer));
+            send(Painted::Small(looked, image(&bicubic(&drawn, width, height).map_err(model)?)));
         }
         Job::SavePng { file, picture, looked } => {
             let drawn = fovea_overlay::draw(&picture, &looked).map_err(model)?;

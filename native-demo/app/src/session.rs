@@ -82,6 +82,8 @@ pub struct Run {
     pub under_way: Option<fovea_model::Progress>,
     /// The token selection.
     pub looked: Option<Arc<Looked>>,
+    /// The token selection at another layer, if the layer slider was moved after the answer.
+    pub explained: Option<Arc<Looked>>,
     /// Token counts, times and memory.
     pub statistics: Option<Statistics>,
     /// The object that `fovea ask --json` prints.
@@ -101,6 +103,7 @@ impl Run {
             stages: Vec::new(),
             under_way: None,
             looked: None,
+            explained: None,
             statistics: None,
             report: None,
             device_memory: None,
@@ -187,7 +190,7 @@ pub struct Session {
     pub preparing: bool,
     /// Notifications.
     pub notices: Vec<Notice>,
-    /// Counts changes of [`Run::looked`], for caches.
+    /// Counts changes of [`Run::looked`] and [`Run::explained`], for caches.
     pub overlay_version: u64,
 }
 
@@ -303,7 +306,7 @@ impl Session {
     pub fn looked(&self, keep: Option<Keep>) -> Option<Arc<Looked>> {
         let id = self.selected?;
         let run = self.run(id)?;
-        let looked = run.looked.as_ref()?;
+        let looked = run.explained.as_ref().or(run.looked.as_ref())?;
         let text = !id.other && run.compression.text().is_some() && !looked.importance.is_empty();
         match keep.filter(|_| text) {
             None => Some(looked.clone()),
@@ -376,7 +379,7 @@ impl Session {
             Update::Explained { run, looked } => {
                 self.clear(Topic::Question);
                 if let Some(answer) = self.run_mut(run) {
-                    answer.looked = Some(looked);
+                    answer.explained = Some(looked);
                     self.overlay_version += 1;
                 }
                 self.end(Doing::Explaining(run));

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use clap::Args;
-use fovea_model::{AskOptions, Conversation, Fits, Looked, Model, Origin, Precision, Turn};
+use fovea_model::{Activations, AskOptions, Conversation, Fits, LoadOptions, Looked, Model, Origin, Precision, Turn};
 use fovea_runtime::DeviceChoice;
 use fovea_terminal::{failure::Failure, load, options, text};
 use serde::Serialize;
@@ -28,6 +28,9 @@ pub struct AgreementArgs {
         value_parser = options::named::<Precision>(["f16", "q8", "q4"])
     )]
     weights: Vec<Precision>,
+    /// How the inputs of products with q8 and q4 matrices are stored: auto, f32 or int8.
+    #[arg(long, default_value = "auto", ignore_case = true, value_parser = options::named::<Activations>(Activations::NAMES))]
+    activations: Activations,
     /// The first held-out scene.
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = options::whole::<u64>)]
     seed: u64,
@@ -76,7 +79,8 @@ pub async fn run(args: AgreementArgs) -> Result<(), Failure> {
     let options = AskOptions { max_new_tokens: args.new_tokens, keep_logits: true, ..AskOptions::default() };
     let open = async |precision| {
         let check = |fits: Fits<'_>| options.check(fits);
-        load::model(args.model.as_deref(), &args.device, precision, &options.cancel, check).await
+        let load = LoadOptions { precision, activations: args.activations, ..LoadOptions::default() };
+        load::model(args.model.as_deref(), &args.device, load, &options.cancel, check).await
     };
     let reference = open(Precision::F32).await?;
     let mut others = Vec::new();

@@ -32,7 +32,7 @@ const KEYS: &[&str] = &[
     "stream",
     "stream_options",
     "response_format",
-    "compress",
+    "compression",
     "n",
     "user",
     "metadata",
@@ -231,7 +231,7 @@ mod tests {
         let request = read(&json!({
             "model": "any", "messages": [{"role": "user", "content": "?"}], "n": 1, "max_tokens": 3,
             "max_completion_tokens": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 7, "repetition_penalty": 1.1, "seed": 4,
-            "stop": ["a", "b"], "compress": "random:keep=.5", "stream": true,
+            "stop": ["a", "b"], "compression": "random:keep=.5", "stream": true,
             "stream_options": {"include_usage": true, "include_obfuscation": false}, "response_format": {"type": "text"},
             "modalities": ["text"], "prompt_cache_key": "p", "safety_identifier": "s",
             "user": "u", "metadata": {"a": "b"}, "store": true, "service_tier": "auto", "tools": [], "logprobs": false,
@@ -341,8 +341,8 @@ mod tests {
             assert!(why.code == "request" && why.message.contains(word), "{body}: expected {word:?}, got {why:?}");
             assert_eq!(why.param.as_deref(), Some(param), "{body}: param (got, expected)");
         }
-        let why = read(&with("compress", json!("audio"))).expect_err("an unknown compression");
+        let why = read(&with("compression", json!("audio"))).expect_err("an unknown compression");
         assert!(why.code == "option" && why.message.contains("got audio"), "got {why:?}");
-        assert_eq!(why.param.as_deref(), Some("compress"), "param (got, expected)");
+        assert_eq!(why.param.as_deref(), Some("compression"), "param (got, expected)");
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     keys::{get, number, text, whole},
 };
 
-/// Reads `temperature`, `top_p`, `top_k`, `repetition_penalty`, `seed`, `stop`, `compress`, and the largest number of new
+/// Reads `temperature`, `top_p`, `top_k`, `repetition_penalty`, `seed`, `stop`, `compression`, and the largest number of new
 /// tokens, whose names are `longest`; the first one that is set counts. The others are those of `usual`.
 ///
 /// Only types are checked here: [`AskOptions::check`] checks ranges.
@@ -17,9 +17,9 @@ use crate::{
 /// `request` for a wrong type, `option` for an unknown compression.
 pub fn settings(of: &Map<String, Value>, longest: &[&str], usual: &AskOptions) -> Result<AskOptions, RequestError> {
     let mut options = usual.clone();
-    if let Some(spec) = text(of, "compress")? {
+    if let Some(spec) = text(of, "compression")? {
         let compression = spec.parse::<Compression>();
-        let refused = |why: Error| RequestError::new("option", Some("compress"), why.to_string());
+        let refused = |why: Error| RequestError::new("option", Some("compression"), why.to_string());
         options.compression = Some(compression.map_err(refused)?);
     }
     for key in longest.iter().rev() {

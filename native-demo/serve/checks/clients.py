@@ -165,7 +165,7 @@ def settings():
     a, b, c = (text(long_answer(seed=seed, max_tokens=16)) for seed in (5, 5, 6))
     assert a == b and a != c, "the seed decides what is sampled"
     for spec in "none", None:
-        tokens = ask(extra_body={"compress": spec}).usage.model_extra["visual_tokens"]
+        tokens = ask(extra_body={"compression": spec}).usage.model_extra["visual_tokens"]
         assert spec is None or tokens["all"] == tokens["kept"], tokens
     ask(user=f"somebody-{time.time()}", n=1, metadata={"a": "b"}, store=False, response_format={"type": "text"}, top_p=1)
 
@@ -179,7 +179,7 @@ def errors():
     raises(bad, {"option", "request"}, "n", n=2)
     raises(bad, {"option", "request"}, "stop", stop=["x" * 257])
     raises(bad, {"request"}, tools=[{"type": "function", "function": {"name": "f"}}])
-    raises(bad, {"option", "request"}, "compress", extra_body={"compress": "no-such-method"})
+    raises(bad, {"option", "request"}, "compression", extra_body={"compression": "no-such-method"})
     raises(bad, {"option", "request"}, messages=[])
     raises(bad, {"picture"}, messages=[user(QUESTION, url=data_url(b"not a picture"))])
     raises(bad, messages=[user(QUESTION, url="file:///etc/passwd")])

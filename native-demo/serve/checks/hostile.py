@@ -295,7 +295,7 @@ def wrong_requests():
         "model": [1, [], "no-such-model", "../../etc/passwd", "x" * 100_000],
         "temperature": [-1, "a", [], -1e308], "top_p": [-1, 2, "a"], "top_k": [-1, 1.5, "a"],
         "seed": [-1, 1.5, "a", 2**64], "max_tokens": [-1, 1.5, "a", 2**63, 10**30], "n": [2, "a"], "stop": [5, [5], ["x" * 257], ["x"] * 17],
-        "stream": [1, "yes"], "stream_options": [1, {"x": 1}], "compress": [1, "nothing", "focus:gamma=9", "x" * 100_000, "+" * 10_000],
+        "stream": [1, "yes"], "stream_options": [1, {"x": 1}], "compression": [1, "nothing", "focus:gamma=9", "x" * 100_000, "+" * 10_000],
         "repetition_penalty": [0, -1, "a"], "tools": [[{"type": "function"}]], "response_format": [{"type": "json_object"}, 1],
         "logprobs": [True], "unknown": [1],
     }.items():  # fmt: skip

@@ -49,7 +49,7 @@ pub struct ServeArgs {
     /// How the model is loaded.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Which visual tokens the model uses in requests without `compress`: a method and its settings; without it as in the
+    /// Which visual tokens the model uses in requests without `compression`: a method and its settings; without it as in the
     /// checkpoint. --help lists the methods.
     #[arg(long, value_name = "SPEC", value_parser = compression, long_help = compress_help())]
     pub compress: Option<Compression>,

@@ -217,6 +217,7 @@ fn is_template(error: &Error) -> bool {
 fn parameter(option: &str) -> &str {
     match option {
         "max-new-tokens" => "max_tokens",
+        "compress" => "compression",
         "top-p" => "top_p",
         "top-k" => "top_k",
         "repetition-penalty" => "repetition_penalty",
@@ -246,6 +247,7 @@ mod tests {
             (option("messages"), 400, "messages", INVALID, Some("messages")),
             (option("max-new-tokens"), 400, "option", INVALID, Some("max_tokens")),
             (option("temperature"), 400, "option", INVALID, Some("temperature")),
+            (option("compress"), 400, "option", INVALID, Some("compression")),
             (Error::TooLong { need: 9, have: 8 }, 400, "context_length_exceeded", INVALID, Some("messages")),
             (Error::Picture("broken".into()), 400, "picture", INVALID, Some("messages")),
             (tokenizer("chat template"), 400, "template", INVALID, Some("messages")),

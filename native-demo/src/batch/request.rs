@@ -201,12 +201,12 @@ mod tests {
         let picture = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD", "detail": "low"}});
         let body = json!({
             "model": "any", "n": 1, "stream": false, "max_tokens": 3, "max_completion_tokens": 5, "temperature": 0.5,
-            "top_p": 0.9, "top_k": 7, "seed": 4, "stop": "a", "compress": "random:keep=.5",
+            "top_p": 0.9, "top_k": 7, "seed": 4, "stop": "a", "compression": "random:keep=.5",
             "messages": user(json!([picture, {"type": "text", "text": "What is this?"}])),
         });
         let simple = json!({
             "id": 3, "image": ["DATA:;BASE64,QUJD"], "question": "What is this?", "max_new_tokens": 5,
-            "temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": 4, "stop": ["a"], "compress": "random:keep=0.5",
+            "temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": 4, "stop": ["a"], "compression": "random:keep=0.5",
             "answer": "ignored",
         });
         let placed = Message { role: Role::User, content: vec![Part::Picture, Part::Text("What is this?".to_owned())] };
@@ -287,7 +287,7 @@ mod tests {
             (r#"{"image": [], "question": "?"}"#.to_owned(), "request", "1 to 64 pictures, got 0"),
             (r#"{"image": "a.png", "question": " "}"#.to_owned(), "request", "an empty one"),
             (r#"{"image": "a.png", "question": "?", "seed": -1}"#.to_owned(), "request", "`seed`, got -1"),
-            (r#"{"image": "a.png", "question": "?", "compress": "audio"}"#.to_owned(), "option", "got audio"),
+            (r#"{"image": "a.png", "question": "?", "compression": "audio"}"#.to_owned(), "option", "got audio"),
             (r#"{"image": "a.png", "question": "?", "id": []}"#.to_owned(), "request", "`id`, got a list"),
             (json!({"custom_id": "a"}).to_string(), "request", "for `body`, got nothing"),
             (json!({"body": {"messages": good}}).to_string(), "request", "`custom_id`"),
@@ -297,7 +297,7 @@ mod tests {
             (chat(json!({"messages": good, "tools": [{}]})), "request", "expected no `tools`"),
             (chat(json!({"messages": good, "stream": true})), "request", "expected no `stream`"),
             (chat(json!({"messages": good, "temperature": "hot"})), "request", "`temperature`, got \"hot\""),
-            (chat(json!({"messages": good, "compress": "audio"})), "option", "got audio"),
+            (chat(json!({"messages": good, "compression": "audio"})), "option", "got audio"),
             (
                 chat(json!({"messages": user(json!([{"type": "input_audio"}]))})),
                 "request",

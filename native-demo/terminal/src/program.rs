@@ -14,6 +14,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use fovea_runtime::memory;
+
 use crate::{failure::Failure, panics, text};
 
 /// Bytes of stack: eight times what the longest accepted chat template needs.
@@ -81,6 +83,7 @@ pub fn run_program<F>(name: &str, work: impl FnOnce() -> F + Send + 'static) -> 
 where
     F: Future<Output = Result<(), Failure>>,
 {
+    memory::keep_freed();
     let spawned = thread::Builder::new().stack_size(STACK).spawn(move || caught(|| pollster::block_on(work())));
     let result = match spawned {
         Ok(worker) => worker.join().unwrap_or_else(|_| Err(Failure::Panic(panics::last_panic()))),
@@ -91,6 +94,7 @@ where
 
 /// Runs `work` on this thread, as a window needs it; the rest is as in [`run_program`].
 pub fn run_here(name: &str, work: impl FnOnce() -> Result<(), Failure>) -> ExitCode {
+    memory::keep_freed();
     ended(name, caught(work))
 }
 

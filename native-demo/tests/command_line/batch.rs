@@ -218,7 +218,7 @@ fn an_error_of_a_line_does_not_end_the_run() {
         (with("image", json!("data:image/png;base64,QUJD")), "picture", "expected a PNG"),
         (with("image", json!("text.png")), "picture", "expected a PNG"),
         (with("image", json!("no-such.png")), "picture", "no-such.png"),
-        (with("compress", json!("meteor")), "option", "no tensors meteor"),
+        (with("compression", json!("meteor")), "option", "no tensors meteor"),
         (with("max_new_tokens", json!(0)), "option", "at least 1"),
         (with("max_new_tokens", json!(1_000_000)), "too-long", "too long"),
         (with("temperature", json!(-1)), "option", "temperature"),
@@ -375,7 +375,7 @@ fn answers_to_another_input_are_refused_and_other_files_are_left_alone() {
 
 #[test]
 fn neighbouring_lines_about_a_picture_share_its_features_and_keep_their_answers() {
-    let other = json!({"image": "picture.png", "question": SHIRT, "compress": "none"});
+    let other = json!({"image": "picture.png", "question": SHIRT, "compression": "none"});
     let folder = Folder::new(&[simple("Is it a shirt?"), simple(SHIRT), other, simple(SHIRT), simple(SHIRT)]);
     folder.run(&[]).expect_code(0);
     let lines = folder.lines("out.jsonl");

@@ -252,6 +252,8 @@ fn doctor_tests_every_device() {
     let cpu = devices.iter().find(|d| d["choice"] == "cpu").expect("the CPU");
     assert_eq!((&cpu["ok"], &cpu["fault"]), (&json!(true), &json!(null)), "the CPU (got, expected)");
     assert_eq!(cpu["info"]["class"], "cpu", "its class (got, expected)");
+    let reported = [&cpu["memory_available"], &json["host_available"]].map(serde_json::Value::is_u64);
+    assert_eq!(reported, [cfg!(target_os = "linux"); 2], "memory of CPU and host is known (got, expected)");
     for key in ["version", "auto"] {
         assert!(json[key].is_string(), "{key}: expected a text, got {}", json[key]);
     }

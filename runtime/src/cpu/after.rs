@@ -3,7 +3,10 @@
 use fovea_shaders::Activation;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::{for_each_chunk, lanes::exp2};
+use super::{
+    for_each_chunk,
+    lanes::{abs, exp2},
+};
 
 /// Values per task: large enough that the overhead of a task does not matter.
 const GRAIN: usize = 1 << 16;
@@ -95,7 +98,7 @@ const LOG2_E: f32 = std::f32::consts::LOG2_E;
 #[inline(always)]
 fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let one = simd.splat_f32s(1.0);
-    let power = exp2(simd, simd.mul_f32s(simd.abs_f32s(x), simd.splat_f32s(-LOG2_E)));
+    let power = exp2(simd, simd.mul_f32s(abs(simd, x), simd.splat_f32s(-LOG2_E)));
     let above = simd.less_than_f32s(simd.splat_f32s(0.0), x);
     simd.div_f32s(simd.select_f32s(above, one, power), simd.add_f32s(one, power))
 }
@@ -116,7 +119,7 @@ fn activate<S: Simd>(simd: S, f: Activation, x: S::f32s) -> S::f32s {
         }
         Activation::Gelu => {
             // Phi(-z sqrt(2)) = erfc(z) / 2 (Abramowitz and Stegun 7.1.26: absolute error 1.5e-7).
-            let z = simd.mul_f32s(simd.abs_f32s(x), splat(std::f32::consts::FRAC_1_SQRT_2));
+            let z = simd.mul_f32s(abs(simd, x), splat(std::f32::consts::FRAC_1_SQRT_2));
             let t = simd.div_f32s(splat(1.0), simd.mul_add_e_f32s(z, splat(0.327_591_1), splat(1.0)));
             let mut erfc = simd.mul_add_e_f32s(t, splat(1.061_405_4), splat(-1.453_152));
             erfc = simd.mul_add_e_f32s(t, erfc, splat(1.421_413_8));
@@ -125,7 +128,7 @@ fn activate<S: Simd>(simd: S, f: Activation, x: S::f32s) -> S::f32s {
             let power = exp2(simd, simd.mul_f32s(simd.mul_f32s(z, z), splat(-LOG2_E)));
             let below = simd.mul_f32s(simd.mul_f32s(simd.mul_f32s(t, erfc), power), splat(0.5));
             let above = simd.max_f32s(x, splat(0.0));
-            simd.sub_f32s(above, simd.mul_f32s(simd.abs_f32s(x), below))
+            simd.sub_f32s(above, simd.mul_f32s(abs(simd, x), below))
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Codes<'a> {
 
 impl<'a> Codes<'a> {
     /// The number of rows.
-    fn height(self) -> usize {
+    pub(super) fn height(self) -> usize {
         self.words.len() / self.format.words(self.width)
     }
 
@@ -46,7 +46,7 @@ impl<'a> Codes<'a> {
     /// Scales and offsets of all groups: `value = scale (code - center) + offset`. Without minima there are no offsets, and
     /// a row may end with an unused scale.
     #[inline(always)]
-    fn groups(self, center: u32) -> [Vec<f32>; 2] {
+    pub(super) fn groups(self, center: u32) -> [Vec<f32>; 2] {
         if !self.format.minimum {
             let halves: &[u16] = bytemuck::cast_slice(self.scales);
             let mut scales = vec![0.0; halves.len()];
@@ -66,7 +66,7 @@ impl<'a> Codes<'a> {
     }
 
     /// Scales of a row in [`Codes::groups`].
-    fn stride(self) -> usize {
+    pub(super) fn stride(self) -> usize {
         self.format.scale_words(self.width) * if self.format.minimum { 1 } else { 2 }
     }
 }
@@ -304,7 +304,7 @@ impl WithSimd for Values<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use fovea_shaders::{Format, dequantise};
     use half::f16;
     use pulp::{Scalar, Simd};
@@ -312,7 +312,7 @@ mod tests {
     use super::super::{Matrix, matvec, test_values};
     use super::{Codes, Products, Spread};
 
-    const FORMATS: [Format; 12] = [
+    pub(in crate::cpu) const FORMATS: [Format; 12] = [
         Format::Q8,
         Format { bits: 8, minimum: false, group: 16 },
         Format { bits: 8, minimum: false, group: 128 },
@@ -328,7 +328,7 @@ mod tests {
     ];
 
     /// Words and scales of random values around 0.
-    fn weight(height: usize, width: usize, format: Format) -> [Vec<u32>; 2] {
+    pub(in crate::cpu) fn weight(height: usize, width: usize, format: Format) -> [Vec<u32>; 2] {
         let bits = |value: f32| u32::from(f16::from_f32(value).to_bits());
         let words = test_values(2 * height * format.words(width), 4);
         let words = words.chunks(2).map(|pair| pair[0].to_bits() << 9 ^ pair[1].to_bits() >> 4).collect();

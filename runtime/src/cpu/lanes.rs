@@ -106,6 +106,12 @@ pub(super) fn from_bits<S: Simd>(x: S::u32s) -> S::f32s {
     *bytemuck::cast_ref(&x)
 }
 
+/// The absolute value. That of `pulp` calls a function which is not inlined.
+#[inline(always)]
+pub(super) fn abs<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    from_bits::<S>(simd.and_u32s(to_bits::<S>(x), simd.splat_u32s(0x7fff_ffff)))
+}
+
 /// `2^x` for `x <= 0`: relative error below 2e-7, exactly 1 for 0, and 0 below -126 (infinities too).
 #[inline(always)]
 pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {

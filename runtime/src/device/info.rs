@@ -48,6 +48,8 @@ pub struct DeviceInfo {
     pub max_workgroup_storage: u32,
     /// Invocations per workgroup.
     pub max_workgroup_invocations: u32,
+    /// Memory of the GPU in bytes. None where it is not reported, on software GPUs and on the CPU.
+    pub memory: Option<u64>,
 }
 
 impl DeviceInfo {
@@ -66,6 +68,7 @@ impl DeviceInfo {
             max_storage_buffers: u32::MAX,
             max_workgroup_storage: u32::MAX,
             max_workgroup_invocations: u32::MAX,
+            memory: None,
         }
     }
 
@@ -91,6 +94,13 @@ impl DeviceInfo {
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             max_workgroup_storage: limits.max_compute_workgroup_storage_size,
             max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            #[cfg(target_family = "wasm")]
+            memory: None,
+            // A software GPU uses the host's memory, but may report any size: 2 GiB on Mesa 22.
+            #[cfg(not(target_family = "wasm"))]
+            memory: super::gpu_memory::reported(adapter)
+                .filter(|_| info.device_type != wgpu::DeviceType::Cpu)
+                .map(|memory| memory.total),
         }
     }
 

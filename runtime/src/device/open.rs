@@ -12,7 +12,9 @@ use super::{
     choice::DeviceChoice,
     info::{DeviceClass, DeviceInfo},
 };
-use crate::{error::Error, launch::note_software, self_test, watch::Watch};
+#[cfg(feature = "cuda")]
+use crate::cuda::available as cuda_available;
+use crate::{error::Error, launch::note_software, memory, self_test, watch::Watch};
 
 /// wgpu's handles of a device, and the watch over it.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Gpu {
     pub(crate) device: wgpu::Device,
     #[cfg(not(target_family = "wasm"))]
     pub(crate) queue: wgpu::Queue,
+    #[cfg(not(target_family = "wasm"))]
+    adapter: wgpu::Adapter,
     watch: Watch,
 }
 
@@ -32,6 +36,8 @@ pub struct OpenDevice {
     pub info: DeviceInfo,
     /// None on the CPU and on CUDA.
     pub(crate) gpu: Option<Gpu>,
+    /// The number of a CUDA device.
+    cuda: Option<usize>,
 }
 
 /// Vulkan, Metal and DirectX 12; then OpenGL (no f16), for machines with nothing better. In a browser OpenGL is WebGL,
@@ -111,13 +117,13 @@ impl OpenDevice {
     }
 
     fn cpu() -> Self {
-        Self { device: Device::flex(), info: DeviceInfo::cpu(), gpu: None }
+        Self { device: Device::flex(), info: DeviceInfo::cpu(), gpu: None, cuda: None }
     }
 
     #[cfg(feature = "cuda")]
     fn cuda(index: usize) -> Result<Self, Error> {
         let info = crate::cuda::find(index)?;
-        Ok(Self { device: Device::cuda(index), info, gpu: None })
+        Ok(Self { device: Device::cuda(index), info, gpu: None, cuda: Some(index) })
     }
 
     #[cfg(not(feature = "cuda"))]
@@ -156,7 +162,7 @@ impl OpenDevice {
         let backend = adapter.get_info().backend;
         let gpu = device.clone();
         #[cfg(not(target_family = "wasm"))]
-        let gpu_queue = queue.clone();
+        let (gpu_queue, gpu_adapter) = (queue.clone(), adapter.clone());
         let device = Device::wgpu_options()
             .setup(WgpuSetup { instance, adapter, device, queue, backend })
             .tasks_max(TASKS)
@@ -173,8 +179,11 @@ impl OpenDevice {
                 device: gpu,
                 #[cfg(not(target_family = "wasm"))]
                 queue: gpu_queue,
+                #[cfg(not(target_family = "wasm"))]
+                adapter: gpu_adapter,
                 watch,
             }),
+            cuda: None,
         })
     }
 
@@ -205,11 +214,38 @@ impl OpenDevice {
         Some(self.device.memory_pool_usage()?.bytes_reserved)
     }
 
-    /// Frees pages that hold no buffer. Pipelines stay, so the next model starts sooner.
+    /// Bytes that this process can still allocate on the device, as the driver or the system reports them. On the CPU, on
+    /// software and on integrated GPUs they are the host's. None where nothing is reported, as with OpenGL and WebGPU.
+    pub fn memory_available(&self) -> Option<u64> {
+        // In a browser `host_available` is WebAssembly's limit, which is not that of a GPU.
+        let shared = cfg!(not(target_family = "wasm"))
+            && matches!(self.info.class, DeviceClass::Software | DeviceClass::Integrated);
+        if shared || self.info.class == DeviceClass::Cpu {
+            return memory::host_available();
+        }
+        if !self.is_alive() {
+            return None;
+        }
+        // Pages that burn keeps without a buffer are available too.
+        let usage = self.device.memory_pool_usage()?;
+        let kept = usage.bytes_reserved.saturating_sub(usage.bytes_in_use);
+        #[cfg(not(target_family = "wasm"))]
+        let reported = self.gpu.as_ref().and_then(|gpu| super::gpu_memory::reported(&gpu.adapter));
+        #[cfg(not(target_family = "wasm"))]
+        let reported = reported.map(|memory| memory.available);
+        #[cfg(target_family = "wasm")]
+        let reported = None;
+        let available = reported.or_else(|| self.cuda.and_then(cuda_available))?;
+        Some(available.saturating_add(kept).min(self.info.memory.unwrap_or(u64::MAX)))
+    }
+
+    /// Frees pages that hold no buffer, and returns the freed memory of the process. Pipelines stay, so the next model starts
+    /// sooner.
     pub fn release_unused(&self) {
         if self.gpu.is_some() {
             self.device.memory_cleanup();
         }
+        memory::return_freed();
     }
 
     /// Whether the device is neither lost nor closed.
@@ -221,6 +257,12 @@ impl OpenDevice {
     pub fn has_f16(&self) -> bool {
         self.info.class != DeviceClass::Cpu && self.info.f16 && self.device.supports_dtype(DType::F16)
     }
+}
+
+/// There is no CUDA device in this build.
+#[cfg(not(feature = "cuda"))]
+fn cuda_available(_index: usize) -> Option<u64> {
+    None
 }
 
 /// The index of the adapter that matches the choice.

@@ -42,8 +42,8 @@ impl<B: Backend> Maybe<B> {
 pub enum Operand<B: Backend> {
     /// (rows, K), f32 or f16.
     Float(FloatTensor<B>),
-    /// Words of codes, words of scales, and their layout.
-    Codes(IntTensor<B>, IntTensor<B>, Format),
+    /// Words of codes, words of scales, their layout, and whether many rows of inputs are rounded.
+    Codes(IntTensor<B>, IntTensor<B>, Format, bool),
 }
 
 /// What a product does besides the product.

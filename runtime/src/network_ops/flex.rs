@@ -1,4 +1,6 @@
-//! The operations on the CPU: the loops of [`crate::cpu`], and products of many rows by burn.
+//! The operations on the CPU: the loops of [`crate::cpu`], and some products of many rows by burn.
+
+use std::{borrow::Cow, ops::Range};
 
 use burn::backend::{
     Flex, TensorMetadata,
@@ -18,13 +20,15 @@ use crate::cpu::{
     after::{After, first_halves},
     attend,
     codes::{self, Codes},
-    for_each_chunk,
+    for_each_chunk, matmul,
     matvec::{matvec, widen},
     norm, rotary,
 };
 
 /// Most rows for which a weight is read once for all of them.
 const FEW: usize = 8;
+/// Fewest rows for which the weight is copied into panels.
+const MANY: usize = 48;
 /// Most values of a weight that are converted to f32 at once.
 const PANEL: usize = 1 << 24;
 
@@ -60,9 +64,22 @@ fn rows<'a>(words: &'a IntTensor<Flex>, scales: &'a IntTensor<Flex>, format: For
     }
 }
 
-/// `x W^T` for many rows. Other weights than f32 are converted to f32, some rows at once: products in f16 are slower.
+/// `x W^T` for many rows. Codes are multiplied as integers where this is wanted and the processor can do it; otherwise
+/// weights are converted to f32, some rows at once: products in f16 are slower.
 fn product(x: &FloatTensor<Flex>, weight: &Operand<Flex>, height: usize) -> FloatTensor<Flex> {
     let [tokens, width] = x.shape().dims();
+    let mut out = vec![0.0; tokens * height];
+    #[cfg(target_arch = "x86_64")]
+    if let Operand::Codes(words, scales, format, true) = weight
+        && crate::cpu::integers::matmul(rows(words, scales, *format), x.storage::<f32>(), &mut out)
+    {
+        return tensor(out, [tokens, height]);
+    }
+    if tokens >= MANY && matmul::is_fast() {
+        matmul::matmul(width, height, x.storage::<f32>(), &mut out, |part| values(weight, part, width));
+        return tensor(out, [tokens, height]);
+    }
+    // burn's product is faster for fewer rows: it does not copy the weight.
     let times = |part: FloatTensor<Flex>| whole(Flex::float_matmul(x.clone(), Flex::float_transpose(part)));
     if let Operand::Float(weight) = weight
         && weight.dtype() == DType::F32
@@ -70,18 +87,9 @@ fn product(x: &FloatTensor<Flex>, weight: &Operand<Flex>, height: usize) -> Floa
         return times(weight.clone());
     }
     let most = (PANEL / width).clamp(1, height);
-    let mut panel = tensor(vec![0.0; most * width], [most, width]);
-    let mut out = vec![0.0; tokens * height];
     for first in (0..height).step_by(most) {
         let count = most.min(height - first);
-        let values = &mut panel.storage_mut::<f32>()[..count * width];
-        match weight {
-            Operand::Float(weight) => widen(&weight.storage::<f16>()[first * width..][..count * width], values),
-            Operand::Codes(words, scales, format) => {
-                codes::values(rows(words, scales, *format).rows(first, count), values);
-            }
-        }
-        let y = times(Flex::float_slice(panel.clone(), &[Slice::from(0..count)]));
+        let y = times(tensor(values(weight, first..first + count, width).into_owned(), [count, width]));
         if count == height {
             return y;
         }
@@ -91,6 +99,25 @@ fn product(x: &FloatTensor<Flex>, weight: &Operand<Flex>, height: usize) -> Floa
     tensor(out, [tokens, height])
 }
 
+/// Some rows of a weight in f32.
+fn values<'a>(weight: &'a Operand<Flex>, part: Range<usize>, width: usize) -> Cow<'a, [f32]> {
+    let (first, len) = (part.start * width, part.len() * width);
+    let converted = |convert: &dyn Fn(&mut [f32])| {
+        let mut values = vec![0.0; len];
+        convert(&mut values);
+        Cow::Owned(values)
+    };
+    match weight {
+        Operand::Float(weight) if weight.dtype() == DType::F32 => {
+            Cow::Borrowed(&weight.storage::<f32>()[first..][..len])
+        }
+        Operand::Float(weight) => converted(&|to| widen(&weight.storage::<f16>()[first..][..len], to)),
+        Operand::Codes(words, scales, format, _) => {
+            converted(&|to| codes::values(rows(words, scales, *format).rows(part.start, part.len()), to))
+        }
+    }
+}
+
 impl NetworkOps for Flex {
     fn embed(
         ids: IntTensor<Self>,
@@ -98,7 +125,7 @@ impl NetworkOps for Flex {
         _: Maybe<Self>, // tables are in one part
         plan: EmbedPlan,
     ) -> FloatTensor<Self> {
-        let Operand::Codes(words, scales, format) = table else {
+        let Operand::Codes(words, scales, format, _) = table else {
             return tensor_ops::embed::<Self>(ids, table, &plan);
         };
         let ids = Self::int_slice(ids, &[Slice::from(0..plan.tokens)]);
@@ -154,13 +181,15 @@ impl NetworkOps for Flex {
         let x = whole(x);
         let weight = match weight {
             Operand::Float(weight) => Operand::Float(whole(weight)),
-            Operand::Codes(words, scales, format) => Operand::Codes(whole(words), whole(scales), format),
+            Operand::Codes(words, scales, format, rounded) => {
+                Operand::Codes(whole(words), whole(scales), format, rounded)
+            }
         };
         let mut y = if tokens <= FEW {
             let mut y = vec![0.0; tokens * height];
             match &weight {
                 Operand::Float(weight) => matvec(matrix(weight), width, x.storage::<f32>(), &mut y),
-                Operand::Codes(words, scales, format) => {
+                Operand::Codes(words, scales, format, _) => {
                     codes::matvec(rows(words, scales, *format), x.storage::<f32>(), &mut y);
                 }
             }

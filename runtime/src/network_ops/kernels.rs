@@ -258,7 +258,7 @@ fn matrix(weight: &Operand<CubeBackend>) -> Option<(Variant, [usize; 2])> {
             let dims: [usize; 2] = values.shape().dims();
             Some((variant(values, dims[1])?, dims))
         }
-        Operand::Codes(words, scales, format) => {
+        Operand::Codes(words, scales, format, _) => {
             let [rows, count] = words.shape().dims();
             let width = count * 32 / format.bits as usize;
             let one_type = [words, scales].iter().all(|x| x.dtype == DType::I32);
@@ -272,7 +272,7 @@ fn matrix(weight: &Operand<CubeBackend>) -> Option<(Variant, [usize; 2])> {
 fn buffers(weight: Operand<CubeBackend>) -> (CubeTensor, Option<CubeTensor>) {
     match weight {
         Operand::Float(values) => (into_contiguous(values), None),
-        Operand::Codes(words, scales, _) => (into_contiguous(words), Some(into_contiguous(scales))),
+        Operand::Codes(words, scales, ..) => (into_contiguous(words), Some(into_contiguous(scales))),
     }
 }
 

@@ -61,7 +61,7 @@ fn halves<B: Backend>(scales: &IntTensor<B>, first: u32) -> FloatTensor<B> {
 pub(super) fn floats<B: Backend>(weight: Operand<B>) -> FloatTensor<B> {
     let (words, scales, format) = match weight {
         Operand::Float(values) => return values,
-        Operand::Codes(words, scales, format) => (words, scales, format),
+        Operand::Codes(words, scales, format, _) => (words, scales, format),
     };
     let [rows, count] = words.shape().dims();
     let (width, group) = (count * 32 / format.bits as usize, format.group as usize);
@@ -91,8 +91,8 @@ pub(super) fn embed<B: Backend>(ids: IntTensor<B>, table: Operand<B>, plan: &Emb
     let ids = B::int_slice(ids, &[Slice::from(0..plan.tokens)]);
     let rows = match table {
         Operand::Float(table) => Operand::Float(B::float_select(table, 0, ids)),
-        Operand::Codes(words, scales, format) => {
-            Operand::Codes(B::int_select(words, 0, ids.clone()), B::int_select(scales, 0, ids), format)
+        Operand::Codes(words, scales, format, rounded) => {
+            Operand::Codes(B::int_select(words, 0, ids.clone()), B::int_select(scales, 0, ids), format, rounded)
         }
     };
     let rows = wide::<B>(floats::<B>(rows));
@@ -133,12 +133,12 @@ pub(super) fn linear<B: Backend>(
         None => x,
     };
     let y = match weight {
-        Operand::Codes(words, scales, format) => {
+        Operand::Codes(words, scales, format, rounded) => {
             let [rows, count] = words.shape().dims();
             let most = (PANEL / (count * 32 / format.bits as usize)).clamp(1, rows);
             let panels = (0..rows).step_by(most).map(|first| {
                 let of = |all: &IntTensor<B>| B::int_slice(all.clone(), &[Slice::from(first..rows.min(first + most))]);
-                product::<B>(x.clone(), floats::<B>(Operand::Codes(of(&words), of(&scales), format)))
+                product::<B>(x.clone(), floats::<B>(Operand::Codes(of(&words), of(&scales), format, rounded)))
             });
             B::float_cat(panels.collect(), 1)
         }

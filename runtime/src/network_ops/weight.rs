@@ -22,6 +22,8 @@ pub enum Weight {
         scales: Tensor<2, Int>,
         /// Their layout.
         format: Format,
+        /// Whether a product with more than 8 rows rounds these to 8 bits, where the processor multiplies integers.
+        rounded: bool,
     },
 }
 
@@ -45,10 +47,11 @@ impl Weight {
         let (first, count) = (range.start, range.len());
         match self {
             Self::Float(values) => Self::Float(values.clone().narrow(0, first, count)),
-            Self::Codes { words, scales, format } => Self::Codes {
+            Self::Codes { words, scales, format, rounded } => Self::Codes {
                 words: words.clone().narrow(0, first, count),
                 scales: scales.clone().narrow(0, first, count),
                 format: *format,
+                rounded: *rounded,
             },
         }
     }
@@ -62,7 +65,7 @@ impl Weight {
     pub(super) fn sizes(&self) -> String {
         match self {
             Self::Float(values) => format!("{:?}", values.dims()),
-            Self::Codes { words, scales, format } => {
+            Self::Codes { words, scales, format, .. } => {
                 format!("{format}: words {:?}, scales {:?}", words.dims(), scales.dims())
             }
         }
@@ -70,7 +73,7 @@ impl Weight {
 
     /// Whether codes and scales have the sizes of their format.
     pub(super) fn is_whole(&self) -> bool {
-        let Self::Codes { words, scales, format } = self else { return true };
+        let Self::Codes { words, scales, format, .. } = self else { return true };
         let [rows, width] = self.dims();
         format.fits(width)
             && words.dims() == [rows, format.words(width)]
@@ -81,8 +84,8 @@ impl Weight {
     pub(super) fn stored(self) -> Operand<Dispatch> {
         match self {
             Self::Float(values) => Operand::Float(values.into_dispatch()),
-            Self::Codes { words, scales, format } => {
-                Operand::Codes(words.into_dispatch(), scales.into_dispatch(), format)
+            Self::Codes { words, scales, format, rounded } => {
+                Operand::Codes(words.into_dispatch(), scales.into_dispatch(), format, rounded)
             }
         }
     }

@@ -71,7 +71,7 @@ impl<'a> Bed<'a> {
                 .reshape([rows, columns])
         };
         let (words, scales) = (matrix(words, format.words(width)), matrix(scales, format.scale_words(width)));
-        Weight::Codes { words, scales, format }
+        Weight::Codes { words, scales, format, rounded: false }
     }
 
     fn integers(

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, iter::once};
 
-use fovea_model::{Compression, Looked, METHODS, Origin, Turn, trace::Value};
+use fovea_model::{Compression, Looked, Origin, Turn, trace::Value};
 use fovea_runtime::source::Source;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -65,20 +65,10 @@ impl Line {
     }
 }
 
-fn parsed<T: for<'a> Deserialize<'a>>(table: &[u8]) -> Result<Vec<T>, FixtureError> {
+/// The rows of the table.
+pub(crate) fn parsed<T: for<'a> Deserialize<'a>>(table: &[u8]) -> Result<Vec<T>, FixtureError> {
     serde_json::from_slice(table)
         .map_err(|e| FixtureError::new(COMPRESSED, format!("expected a list of cases, got: {e}")))
-}
-
-/// The rows of the table whose case is named like its method: every method but FocusLLaVA's first sampler, which has golden cases,
-/// once. Browsers and the embedded fixtures have these.
-///
-/// # Errors
-/// [`FixtureError`] if the table is broken.
-pub fn one_per_method(table: &[u8]) -> Result<Vec<Json>, FixtureError> {
-    let mut rows: Vec<Json> = parsed(table)?;
-    rows.retain(|row| METHODS.iter().any(|method| row["case"] == method.name));
-    Ok(rows)
 }
 
 impl Fixtures {
@@ -259,7 +249,6 @@ mod tests {
         assert_eq!((one.case.name.as_str(), one.case.new, one.checkpoint().as_str()), ("compressed/c", 2, "m null"));
         assert!(one.trace(&right).is_err_and(|e| e.file == "compressed/traces/c.safetensors"));
         assert!(right.with_meteor("m", &one.fusion).is_err_and(|e| e.file == "compressed/meteor-m"));
-        assert!(one_per_method(right.file(COMPRESSED).unwrap()).unwrap().is_empty());
         assert!(fixtures("nonsense").compressed().is_err_and(|e| e.why.contains("nonsense")));
         assert!(Fixtures::default().compressed().is_err_and(|e| e.file == COMPRESSED));
     }

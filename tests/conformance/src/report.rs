@@ -209,6 +209,7 @@ pub(crate) mod tests {
             max_storage_buffers: 1,
             max_workgroup_storage: 1,
             max_workgroup_invocations: 1,
+            memory: None,
         };
         let mut report = Report::new(device, true, Depth::Quick, 1_700_000_000, None);
         report.kernels = rows

@@ -8,7 +8,10 @@ use fovea_overlay::{has_merged, heat_color, merged_color, scale_colors};
 use fovea_runtime::Keep;
 
 use super::methods;
-use crate::{app::App, engine::About};
+use crate::{
+    app::{App, Choice},
+    engine::About,
+};
 
 /// What a budget's slider does.
 const BUDGET: &str = "How many tokens are kept: a share of them, or a number.";
@@ -19,79 +22,37 @@ impl App {
         ui.horizontal_wrapped(|ui| ui.checkbox(&mut self.overlay, "Show attention overlay"));
         ui.add_enabled_ui(self.session.about().is_some(), |ui| {
             self.method(ui);
-            self.sliders(ui);
-            self.spelling(ui);
+            let about = self.session.about();
+            if let Some(about) = about {
+                sliders(ui, &mut self.chosen, about);
+            }
+            spelling(ui, "As text", &mut self.chosen, about);
         });
         self.legend(ui);
     }
 
     fn method(&mut self, ui: &mut Ui) {
-        let mut chosen = None;
+        let mut clicked = None;
         ui.horizontal_wrapped(|ui| {
             let label = ui.label("Compression");
-            let list = ComboBox::from_id_salt("method").selected_text(methods::titles(&self.compression)).height(400.0);
+            let current = &self.chosen.compression;
+            let list = ComboBox::from_id_salt("method").selected_text(methods::titles(current)).height(400.0);
             let list = list.width(120.0).truncate().show_ui(ui, |ui| {
-                chosen = self.session.about().and_then(|about| methods::list(ui, about, &self.compression));
-                if chosen.is_some() {
+                clicked = self.session.about().and_then(|about| methods::list(ui, about, current));
+                if clicked.is_some() {
                     ui.close();
                 }
             });
             list.response.labelled_by(label.id);
-            let usual = self.session.about().map(About::compression).filter(|usual| *usual != self.compression);
+            let usual = self.session.about().map(About::compression).filter(|usual| usual != current);
             if let Some(usual) = usual
                 && ui.button("Reset to model defaults").clicked()
             {
-                (self.compression, self.refused) = (usual, None);
+                self.chosen.set(usual);
             }
         });
-        if let Some(spec) = chosen {
-            self.choose(spec);
-        }
-    }
-
-    /// The settings that have a slider. Those of the text-guided sampler also change the overlay that is shown.
-    fn sliders(&mut self, ui: &mut Ui) {
-        let Some(about) = self.session.about() else { return };
-        let mut changed = false;
-        // Two sliders side by side, or one below the other: egui does not wrap them.
-        let beside = ui.available_width() > 350.0;
-        let layout = if beside { Layout::left_to_right(Align::Center) } else { Layout::top_down(Align::Min) };
-        let height = if beside { ui.spacing().interact_size.y } else { 0.0 };
-        ui.allocate_ui_with_layout(vec2(ui.available_width(), height), layout, |ui| {
-            ui.spacing_mut().slider_width = 68.0;
-            for (name, mut keep) in budgets(&self.compression) {
-                if budget(ui, &mut keep)
-                    && let Some(with) = with_budget(&self.compression, name, keep)
-                {
-                    (self.compression, changed) = (with, true);
-                }
-            }
-            if let Some(text) = self.compression.text_mut() {
-                changed |= text_guided(ui, text, about);
-            }
-        });
-        if changed {
-            self.refused = None;
-        }
-    }
-
-    /// The compression as text: Enter uses it.
-    fn spelling(&mut self, ui: &mut Ui) {
-        // A fixed id keeps the keyboard focus when a slider appears above.
-        let id = Id::unique("typed compression");
-        if self.refused.is_none() && !ui.memory(|memory| memory.has_focus(id)) {
-            self.spec = self.compression.to_string();
-        }
-        ui.horizontal_wrapped(|ui| {
-            let label = ui.label("As text");
-            let edit = TextEdit::singleline(&mut self.spec).id(id).desired_width(f32::INFINITY);
-            let field = ui.add(edit).on_hover_text("As in fovea ask --compress. Enter uses it.").labelled_by(label.id);
-            if field.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter)) {
-                self.choose(&self.spec.clone());
-            }
-        });
-        if let Some(why) = &self.refused {
-            ui.horizontal_wrapped(|ui| ui.colored_label(ui.visuals().error_fg_color, why));
+        if let (Some(spec), Some(about)) = (clicked, self.session.about()) {
+            self.chosen.choose(spec, about);
         }
     }
 
@@ -127,6 +88,55 @@ impl App {
                 ui.label("more important");
             });
         }
+    }
+}
+
+/// The settings that have a slider. Those of the text-guided sampler for the next question also change the overlay that is
+/// shown.
+pub(super) fn sliders(ui: &mut Ui, choice: &mut Choice, about: &About) {
+    let mut changed = false;
+    // Two sliders side by side, or one below the other: egui does not wrap them.
+    let beside = ui.available_width() > 350.0;
+    let layout = if beside { Layout::left_to_right(Align::Center) } else { Layout::top_down(Align::Min) };
+    let height = if beside { ui.spacing().interact_size.y } else { 0.0 };
+    ui.allocate_ui_with_layout(vec2(ui.available_width(), height), layout, |ui| {
+        ui.spacing_mut().slider_width = 68.0;
+        for (name, mut keep) in budgets(&choice.compression) {
+            if budget(ui, &mut keep)
+                && let Some(with) = with_budget(&choice.compression, name, keep)
+            {
+                (choice.compression, changed) = (with, true);
+            }
+        }
+        if let Some(text) = choice.compression.text_mut() {
+            changed |= text_guided(ui, text, about);
+        }
+    });
+    if changed {
+        choice.refused = None;
+    }
+}
+
+/// The compression as text: Enter uses it. `name` is the field's label, and different for each field.
+pub(super) fn spelling(ui: &mut Ui, name: &str, choice: &mut Choice, about: Option<&About>) {
+    // A fixed id keeps the keyboard focus when a slider appears above.
+    let id = Id::unique(("typed compression", name));
+    if choice.refused.is_none() && !ui.memory(|memory| memory.has_focus(id)) {
+        choice.spec = choice.compression.to_string();
+    }
+    ui.horizontal_wrapped(|ui| {
+        let label = ui.label(name);
+        let edit = TextEdit::singleline(&mut choice.spec).id(id).desired_width(f32::INFINITY);
+        let field = ui.add(edit).on_hover_text("As in fovea ask --compress. Enter uses it.").labelled_by(label.id);
+        if let Some(about) = about
+            && field.lost_focus()
+            && ui.input(|input| input.key_pressed(Key::Enter))
+        {
+            choice.choose(&choice.spec.clone(), about);
+        }
+    });
+    if let Some(why) = &choice.refused {
+        ui.horizontal_wrapped(|ui| ui.colored_label(ui.visuals().error_fg_color, why));
     }
 }
 

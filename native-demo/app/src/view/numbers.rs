@@ -41,9 +41,8 @@ impl App {
             rows.push(("Reused", format!("{reused} tokens of the prompt, from earlier questions")));
         }
         // The selection at the sliders' positions, if they were moved after the answer.
-        if let (Some(shown), Some(own)) = (&self.canvas.looked, &run.looked)
-            && let Some(s) = &run.statistics
-            && (shown.kept.len() != s.tokens.kept || own.kept.len() != s.tokens.kept)
+        if let (Some(shown), Some(s)) = (&self.canvas.looked, &run.statistics)
+            && shown.kept.len() != s.tokens.kept
         {
             rows.push(("Shown now", format!("{} of {} kept", shown.kept.len(), shown.token_count())));
         }

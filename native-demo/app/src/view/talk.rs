@@ -1,18 +1,19 @@
 //! The conversation: questions and answers, and the field for the next question.
 
 use eframe::egui::{
-    Button, CentralPanel, Color32, Event, EventFilter, Frame, Key, KeyboardShortcut, Margin, Modifiers, Panel,
-    RichText, ScrollArea, Stroke, TextEdit, TextWrapMode, Ui, containers::menu::MenuButton,
+    Button, CentralPanel, Color32, Event, EventFilter, Frame, Image, Key, KeyboardShortcut, Margin, Modifiers, Panel,
+    Popup, PopupCloseBehavior, RichText, ScrollArea, Stroke, TextEdit, Ui, vec2,
 };
 use fovea_model::Stage;
 use fovea_overlay::words;
 
 use super::{
+    compression::{sliders, spelling},
     methods::{self, in_words},
     scrolled_up_to,
 };
 use crate::{
-    app::App,
+    app::{App, Choice},
     engine::RunId,
     session::{Exchange, Run, RunState},
 };
@@ -24,12 +25,12 @@ enum Act {
     Edit(usize),
     Regenerate,
     Compare(usize),
-    /// Compare with this compression from now on.
-    Other(String),
 }
 
 /// Points by which questions are indented at the left and answers at the right.
 const INDENT: i8 = 32;
+/// Greatest size of the picture above an answer that is compared, in points.
+const PICTURE: [f32; 2] = [320.0, 240.0];
 /// A new line in a question. Enter alone asks.
 const NEW_LINE: KeyboardShortcut = KeyboardShortcut::new(Modifiers::SHIFT, Key::Enter);
 
@@ -117,7 +118,7 @@ impl App {
     }
 
     fn turns(&mut self, ui: &mut Ui) {
-        let mut act = None;
+        let (mut act, mut other) = (None, self.other.clone());
         if self.session.turns.is_empty() {
             self.new_conversation(ui);
         }
@@ -125,15 +126,16 @@ impl App {
             ui.add_space(4.0);
             self.question_bubble(ui, i, turn, &mut act);
             ui.add_space(4.0);
-            let [own, other] = [false, true].map(|other| RunId { turn: i, other });
+            let [first, second] = [false, true].map(|other| RunId { turn: i, other });
             match &turn.other {
-                None => self.answer(ui, own, &turn.answer, false, &mut act),
+                None => self.answer(ui, first, &turn.answer, &mut act, &mut other),
                 Some(run) => ui.columns(2, |columns| {
-                    self.answer(&mut columns[0], own, &turn.answer, true, &mut act);
-                    self.answer(&mut columns[1], other, run, true, &mut act);
+                    self.answer(&mut columns[0], first, &turn.answer, &mut act, &mut other);
+                    self.answer(&mut columns[1], second, run, &mut act, &mut other);
                 }),
             }
         }
+        self.other = other;
         match act {
             Some(Act::Select(run)) => {
                 self.session.selected = Some(run);
@@ -149,7 +151,6 @@ impl App {
             }
             Some(Act::Regenerate) => self.regenerate(),
             Some(Act::Compare(turn)) => self.compare(turn),
-            Some(Act::Other(spec)) => self.other = spec.parse().unwrap_or_default(),
             None => {}
         }
     }
@@ -179,8 +180,9 @@ impl App {
         });
     }
 
-    /// One answer. `compared`: it is beside another one.
-    fn answer(&self, ui: &mut Ui, id: RunId, run: &Run, compared: bool, act: &mut Option<Act>) {
+    /// One answer. If it is compared, its picture is above it. `other`: the compression to compare it with.
+    fn answer(&self, ui: &mut Ui, id: RunId, run: &Run, act: &mut Option<Act>, other: &mut Choice) {
+        let compared = self.session.turns[id.turn].other.is_some();
         let selected = self.session.selected == Some(id);
         let line = if selected { ui.visuals().selection.stroke.color } else { Color32::TRANSPARENT };
         let frame = Frame::group(ui.style()).stroke(Stroke::new(1.5, line)).fill(ui.visuals().faint_bg_color);
@@ -188,7 +190,9 @@ impl App {
         frame.outer_margin(Margin { right, ..Margin::ZERO }).show(ui, |ui| {
             ui.set_width(ui.available_width());
             if compared {
-                ui.label(RichText::new(format!("With {}", in_words(&run.compression))).weak());
+                let with = in_words(&run.compression);
+                ui.label(RichText::new(format!("With {with}")).weak());
+                self.small_picture(ui, run, &with);
             }
             match &run.state {
                 RunState::Running if run.text.is_empty() => {
@@ -228,11 +232,21 @@ impl App {
                 );
                 ui.label(RichText::new(text).weak());
             }
-            ui.horizontal_wrapped(|ui| self.answer_buttons(ui, id, run, compared, act));
+            ui.horizontal_wrapped(|ui| self.answer_buttons(ui, id, run, act, other));
         });
     }
 
-    fn answer_buttons(&self, ui: &mut Ui, id: RunId, run: &Run, compared: bool, act: &mut Option<Act>) {
+    /// The picture with the overlay of a compared answer.
+    fn small_picture(&self, ui: &mut Ui, run: &Run, with: &str) {
+        let (Some(shown), Some(looked), true) = (&self.session.picture, &run.looked, self.overlay) else { return };
+        if let Some(texture) = self.canvas.small(looked) {
+            let most = vec2(ui.available_width().min(PICTURE[0]), PICTURE[1]);
+            let image = Image::new(texture).fit_to_exact_size(most);
+            ui.add(image.alt_text(format!("Attention overlay of {} with {with}", shown.name)));
+        }
+    }
+
+    fn answer_buttons(&self, ui: &mut Ui, id: RunId, run: &Run, act: &mut Option<Act>, other: &mut Choice) {
         let can_ask = self.session.can_ask();
         if ui.small_button("Copy").clicked() {
             *act = Some(Act::Copy(id));
@@ -245,14 +259,13 @@ impl App {
                 *act = Some(Act::Regenerate);
             }
         }
-        if !compared && run.state == RunState::Done {
-            let text = format!("Compare with {}", in_words(&self.other));
-            if ui.add_enabled(can_ask, Button::new(text).small()).clicked() {
-                *act = Some(Act::Compare(id.turn));
-            }
-            MenuButton::from_button(Button::new("Compare with...").small()).ui(ui, |ui| {
-                if let Some(spec) = self.others(ui) {
-                    *act = Some(Act::Other(spec));
+        if !id.other && run.state == RunState::Done {
+            let button = ui.add_enabled(can_ask, Button::new("Compare with...").small());
+            let popup = Popup::from_toggle_button_response(&button);
+            popup.close_behavior(PopupCloseBehavior::CloseOnClickOutside).show(|ui| {
+                if self.others(ui, other) {
+                    *act = Some(Act::Compare(id.turn));
+                    ui.close();
                 }
             });
         }
@@ -261,23 +274,19 @@ impl App {
         }
     }
 
-    /// The compressions that an answer can be compared with. Returns the spelling of the one that was clicked.
-    fn others(&self, ui: &mut Ui) -> Option<String> {
-        let about = self.session.about()?;
-        let scroll = ScrollArea::vertical().max_height(300.0);
-        let listed = scroll.show(ui, |ui| {
-            ui.style_mut().wrap_mode = Some(TextWrapMode::Extend);
-            // The current choice, if the list does not have it because of its settings.
-            let current = self.compression.to_string();
-            let is_other = self.other == self.compression;
-            let own =
-                current.contains([':', '+']) && ui.selectable_label(is_other, in_words(&self.compression)).clicked();
-            own.then_some(current).or(methods::list(ui, about, &self.other).map(str::to_owned))
-        });
-        if listed.inner.is_some() {
-            ui.close();
+    /// Chooses the compression that an answer is compared with. Returns whether to compare.
+    fn others(&self, ui: &mut Ui, other: &mut Choice) -> bool {
+        let Some(about) = self.session.about() else { return false };
+        ui.set_width(260.0);
+        let list = ScrollArea::vertical().max_height(180.0).auto_shrink([false, true]);
+        if let Some(spec) = list.show(ui, |ui| methods::list(ui, about, &other.compression)).inner {
+            other.choose(spec, about);
         }
-        listed.inner
+        ui.separator();
+        sliders(ui, other, about);
+        spelling(ui, "Other compression as text", other, Some(about));
+        let compare = Button::new(format!("Compare with {}", in_words(&other.compression)));
+        ui.add_enabled(self.session.can_ask(), compare).clicked()
     }
 }
 

@@ -177,6 +177,7 @@ fn adapter(name: &str, class: DeviceClass, f16: bool) -> DeviceInfo {
         max_storage_buffers: 16,
         max_workgroup_storage: 32 << 10,
         max_workgroup_invocations: 1024,
+        memory: None,
     }
 }
 

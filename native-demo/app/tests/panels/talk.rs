@@ -196,14 +196,15 @@ fn a_question_streams_is_stopped_is_asked_again_and_compared() {
     window.until("a drawing", Played::is_drawn);
     window.snapshot("answered");
 
-    window.harness.get_by_label("Compare with all tokens").click();
+    click(&mut window, "Compare with...");
+    click(&mut window, "Compare with all tokens");
     let (other, said, options, _) = asked(&mut window);
     assert_eq!((other, said), (RunId { turn: 1, other: true }, expected));
     assert_eq!(options.compression, Some(Compression::none()), "(got, expected)");
     let every = Arc::new(looked(false));
     begin(&mut window, other, &every, &["exit"]);
     window.receive(done(other, &every));
-    window.until("a drawing", Played::is_drawn);
+    window.until("drawings", Played::is_drawn);
     window.snapshot("compared");
 }
 
@@ -394,6 +395,8 @@ fn sliders_show_another_layer_and_gamma_without_a_new_answer() {
     let other = Arc::new(Looked { kept: vec![64, 70], ..looked(true) });
     window.receive(Update::Explained { run, looked: other });
     assert!(window.harness.query_by_label_contains("2 of").is_some(), "expected the count of the other layer");
+    let own = window.session().turns[0].answer.looked.as_ref();
+    assert!(own.is_some_and(|own| Arc::ptr_eq(own, &shown)), "expected the answer to keep its own selection");
     // The importance is proportional to the index: gamma 0.5 keeps the tokens above 1 / sqrt 2 of the count.
     window.harness.get_by_role_and_label(Role::Slider, "gamma").set_value_accesskit(0.5);
     window.harness.run_steps(4);
@@ -441,19 +444,19 @@ fn a_method_is_chosen_from_the_list() {
     assert_eq!(ask_next(&mut window), "fastv:keep=0.25".parse().ok(), "(got, expected)");
 }
 
+fn type_spec(window: &mut Played, label: &str, spec: &str) {
+    window.harness.get_by_label(label).focus();
+    window.harness.run_steps(2);
+    window.harness.get_by_label(label).set_text_value_accesskit(spec);
+    window.harness.run_steps(2);
+    press(window, Key::Enter);
+}
+
 #[test]
 fn a_refused_text_shows_the_reason_and_changes_nothing() {
     let (mut window, ..) = answered(Theme::Light, "What?", "a");
-    let type_spec = |window: &mut Played, spec: &str| {
-        window.harness.get_by_label("As text").focus();
-        window.harness.run_steps(2);
-        window.harness.get_by_label("As text").set_text_value_accesskit(spec);
-        window.harness.run_steps(2);
-        window.harness.key_press(Key::Enter);
-        window.harness.run_steps(4);
-    };
     for spec in ["fastv:keep=2.5", "fastv:layer=8"] {
-        type_spec(&mut window, spec);
+        type_spec(&mut window, "As text", spec);
         assert_eq!(window.harness.get_by_label("As text").value().as_deref(), Some(spec), "(got, expected)");
         assert!(window.harness.query_by_label_contains("Compress: expected").is_some(), "expected the reason: {spec}");
     }
@@ -462,7 +465,7 @@ fn a_refused_text_shows_the_reason_and_changes_nothing() {
     window.snapshot("refused");
     window.harness.set_size(egui::vec2(1180.0, 800.0));
     window.harness.run_steps(4);
-    type_spec(&mut window, "Div-Prune:keep=64+text");
+    type_spec(&mut window, "As text", "Div-Prune:keep=64+text");
     assert!(window.harness.query_by_label_contains("Compress: expected").is_none(), "expected no reason any more");
     assert_eq!(window.harness.get_by_label("As text").value().as_deref(), Some("div-prune:keep=64+text"));
     window.harness.get_by_label("Reset to model defaults").click();
@@ -474,23 +477,34 @@ fn a_refused_text_shows_the_reason_and_changes_nothing() {
 #[test]
 fn an_answer_is_compared_with_another_method() {
     let (mut window, _, shown) = answered(Theme::Dark, "What?", "a");
-    window.harness.get_by_label("Compare with...").click();
-    window.harness.run_steps(4);
+    click(&mut window, "Compare with...");
     window.harness.get_by_label(title("faster-vlm")).click_accesskit();
     window.harness.run_steps(4);
-    window.harness.get_by_label("Compare with FasterVLM").click();
+    window.harness.get_by_role_and_label(Role::Slider, "keep").set_value_accesskit(0.4);
+    window.harness.run_steps(4);
+    click(&mut window, "Compare with FasterVLM (keep=0.4)");
     let (other, said, options, _) = asked(&mut window);
     assert_eq!((other, said), (RunId { turn: 0, other: true }, messages(&["What?"])));
-    assert_eq!(options.compression, "faster-vlm".parse().ok(), "(got, expected)");
+    assert_eq!(options.compression, "faster-vlm:keep=0.4".parse().ok(), "(got, expected)");
     begin(&mut window, other, &shown, &["b"]);
     window.receive(done(other, &shown));
-    for title in ["With FocusLLaVA", "With FasterVLM"] {
-        assert!(window.harness.query_by_label(title).is_some(), "expected the title {title}");
+    for with in ["FocusLLaVA", "FasterVLM (keep=0.4)"] {
+        for label in [format!("With {with}"), format!("Attention overlay of plates.png with {with}")] {
+            assert!(window.harness.query_by_label(&label).is_some(), "expected {label}");
+        }
     }
     // The sliders do not change the answer for comparison.
     window.harness.get_by_role_and_label(Role::Slider, "layer").set_value_accesskit(5.0);
     window.harness.run_steps(4);
     assert!(window.commands.try_recv().is_err(), "expected no command for the answer for comparison");
+
+    // The same method with another budget; the comparison before is replaced.
+    click(&mut window, "Compare with...");
+    type_spec(&mut window, "Other compression as text", "focus:gamma=0.5");
+    click(&mut window, "Compare with FocusLLaVA (gamma=0.5)");
+    let (other, _, options, _) = asked(&mut window);
+    assert_eq!(other, RunId { turn: 0, other: true });
+    assert_eq!(options.compression, "focus:gamma=0.5".parse().ok(), "(got, expected)");
 }
 
 #[test]

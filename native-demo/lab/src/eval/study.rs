@@ -13,8 +13,8 @@ pub enum Study {
     Layers,
     /// A fixed share of the visual tokens instead of the threshold: 100, 80, 60, 40, 20 %.
     ///
-    /// The paper's Table 7 sets its budgets by a heuristic that its supplement describes (Sec. 6). That text was not
-    /// available. These are fixed shares of the vision-guided sampler's output; the most important tokens are kept.
+    /// Shares of the vision-guided sampler's output; the most important tokens are kept. The heuristic of the paper's Table 7
+    /// is a separate method: `fovea-lab compare --methods heuristic`.
     Budget,
     /// The scales that the vision-guided sampler selects: picture by picture, then least, mean and most over all pictures and
     /// by kind of scene. Fig. 3.

@@ -240,7 +240,7 @@ fn schemas(settings: &Settings) -> Value {
                     "properties": { "include_usage": { "type": ["boolean", "null"] } },
                     "additionalProperties": schema("Neutral"),
                 },
-                "compress": {
+                "compression": {
                     "type": ["string", "null"],
                     "description": "Which visual tokens the model uses: a method and its settings, such as `focus:gamma=.7`",
                 },

@@ -65,6 +65,7 @@ pub(crate) fn cases() -> Vec<Planned<SelectiveScan>> {
             [
                 ("one of each", [1, 1, 1]),
                 ("one step, one pack of states", [1, 128, 4]),
+                ("one step, four packs of states", [1, 3, 16]),
                 ("two steps", [2, 3, 16]),
                 ("a step less than a chunk", [63, 3, 16]),
                 ("a chunk", [64, 3, 16]),
@@ -78,6 +79,7 @@ pub(crate) fn cases() -> Vec<Planned<SelectiveScan>> {
                 ("four blocks of states", [129, 5, 64]),
                 ("16 chunks, the last not full", [1000, 1, 4]),
                 ("16 chunks, two workgroups each", [1000, 128, 16]),
+                ("a tile of CLIP ViT-L, a channel more than four workgroups, 16 states", [577, 257, 16]),
                 ("as many channels as a decoder of 7 billion has", [65, 4096, 4]),
                 ("chunks of two tiles", [4097, 3, 4]),
                 ("the longest sequence", [8192, 3, 16]),
