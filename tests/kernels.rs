@@ -6,7 +6,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use fovea_conformance::{Depth, Options, conformance, golden::Fixtures, report::text::text};
 use fovea_runtime::{
     Error, Keep, OpenDevice, Scale,
-    network_ops::{After, Format, Weight, embed, linear},
+    network_ops::{After, Format, Weight, embed, linear, multiplies_integers},
     read::{read_f32, read_indices},
     sampler_ops::{compact, indices, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k},
     scan_ops::{Discretisation, selective_scan},
@@ -193,14 +193,6 @@ fn parts_of_different_formats_give_their_own_columns() {
             assert_eq!(both, expected, "{}: {tokens} rows (got, expected)", open.info);
         }
     }
-}
-
-/// Whether this processor adds products of bytes.
-fn multiplies_integers() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }
 
 #[test]

@@ -4,7 +4,13 @@
 //! pictures and the messages before the question, after the layers below the first pruning). A question that is stopped or
 //! dropped leaves them consistent, so the next question has the same answer as in a new conversation.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
 
 use async_stream::try_stream;
 use burn::tensor::Tensor;
@@ -34,6 +40,12 @@ use crate::{
     storage::Stored,
     tiles::{Tiles, tiles},
 };
+
+/// The question of [`Conversation::warm_up`].
+const WARM_UP: &str = "What is in the picture?";
+
+/// The first token of its answer: one that every vocabulary has and that does not end an answer, so that a step runs.
+const WARM_UP_TOKEN: u32 = 3;
 
 /// A conversation on pictures: what is computed for them, and for the messages so far. The caller keeps the messages.
 pub struct Conversation {
@@ -443,6 +455,25 @@ impl Conversation {
         let pace = Pace::new(&options.cancel);
         let needs = request.needs(true, &pace);
         while self.advance(&needs).await?.is_some() {}
+        Ok(())
+    }
+
+    /// On a GPU, answers a short question twice, so that the pipelines of an answer with these options are compiled before
+    /// the first question; other options may compile more. Nothing on the CPU, and after the first time for this model.
+    /// Optional.
+    ///
+    /// # Errors
+    /// Those of [`Conversation::ask`].
+    pub async fn warm_up(&mut self, options: &AskOptions) -> Result<(), Error> {
+        if self.model.device.info.class == DeviceClass::Cpu || self.model.warm.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let last = (self.model.config.text.vocab as u32).saturating_sub(1);
+        let forced = AskOptions { max_new_tokens: 2, forced: vec![WARM_UP_TOKEN.min(last)], ..options.clone() };
+        self.answer(WARM_UP, &forced).await?;
+        // A token that the device chooses.
+        self.answer(WARM_UP, &AskOptions { max_new_tokens: 1, ..options.clone() }).await?;
+        self.model.warm.store(true, Ordering::Relaxed);
         Ok(())
     }
 

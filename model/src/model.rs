@@ -1,9 +1,9 @@
 //! Loads a checkpoint. Input: an open checkpoint and a device. Output: a model that can answer questions about pictures.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use fovea_runtime::{Error as RuntimeError, OpenDevice, device::DeviceClass, memory};
+use fovea_runtime::{Error as RuntimeError, OpenDevice, device::DeviceClass, memory, network_ops::multiplies_integers};
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     plan::{Plan, TEXT_TOKENS},
     prompt::Prompter,
     rope::Rope,
-    storage::{CacheType, LoadOptions, Precision, Storage, Stored},
+    storage::{Activations, CacheType, LoadOptions, Precision, Storage, Stored},
 };
 
 /// A stage of loading.
@@ -65,6 +65,8 @@ pub struct Model {
     pub(crate) stored: Stored,
     /// dtype of the KV cache.
     pub(crate) cache: DType,
+    /// Whether inputs of products are rounded to 8 bits.
+    rounds: bool,
     /// Bytes of memory that the caller allows, if there is a limit.
     pub(crate) memory: Option<u64>,
     pub(crate) network: Network,
@@ -72,6 +74,8 @@ pub struct Model {
     pub(crate) steps: Steps,
     /// The tokens that may be chosen: bit `i % 32` of word `i / 32`.
     pub(crate) allowed: Tensor<1, Int>,
+    /// Whether [`Conversation::warm_up`](crate::Conversation::warm_up) has ended once.
+    pub(crate) warm: AtomicBool,
     notes: Vec<String>,
     weight_bytes: u64,
 }
@@ -94,8 +98,17 @@ impl Model {
         let options = options.into();
         let have = options.memory.or_else(|| device.memory_available());
         let Fit { storage, plan, note } = fit(&checkpoint, &device, options, have)?;
+        let rounds = device.info.class == DeviceClass::Cpu
+            && multiplies_integers()
+            && checkpoint.needed().iter().any(|parameter| {
+                let format = storage.format_of(parameter, &|name| checkpoint.weights.format(name));
+                format.is_some_and(|format| storage.rounds(format))
+            });
+        let unused = (options.activations == Activations::Int8 && !rounds).then(|| {
+            "activations are f32: int8 needs weights in q8 or q4, and a CPU with instructions for it".to_owned()
+        });
         let own = checkpoint.prompter.generation().notes.iter();
-        let notes = checkpoint.notes.iter().chain(own).cloned().chain(note).collect();
+        let notes = checkpoint.notes.iter().chain(own).cloned().chain(note).chain(unused).collect();
         // A matrix is cut where a binding is too small; all others must fit.
         for parameter in checkpoint.needed().into_iter().filter(|parameter| parameter.role == ParameterRole::Exact) {
             let (name, need) = (&parameter.name, parameter.values().saturating_mul(4));
@@ -132,6 +145,7 @@ impl Model {
             rope: Rope::new(&config.text),
             allowed: bits(checkpoint.prompter.allowed(), config.text.vocab, &device),
             steps: Steps::of(&device.info),
+            warm: AtomicBool::new(false),
             notes,
             weight_bytes: plan.weight_bytes,
             config: checkpoint.config,
@@ -140,6 +154,7 @@ impl Model {
             device,
             stored: storage.stored,
             cache: storage.cache,
+            rounds,
             memory: options.memory,
             network,
         }))
@@ -169,7 +184,7 @@ impl Model {
 
     /// An answer as JSON, as `fovea ask --json` and the page report it: `question`, `answer`, `answer_ids`,
     /// `finish_reason`, `compression`, `tokens`, `equivalent_share`, `timing_ms` (one key per stage, and `first_token`),
-    /// `tokens_per_second`, `memory_bytes`, `device`, `dtype` and `cache`.
+    /// `tokens_per_second`, `memory_bytes`, `device`, `dtype`, `cache` and `activations`.
     pub fn report(&self, question: &str, turn: &Turn) -> Value {
         let s = &turn.statistics;
         let mut timing = json!(s.stage_ms);
@@ -188,11 +203,12 @@ impl Model {
             "device": self.device.info.to_string(),
             "dtype": self.dtype_name(),
             "cache": self.cache_name(),
+            "activations": self.activations_name(),
         })
     }
 
-    /// Notes for the user, one sentence each: settings of the checkpoint that differ from Hugging Face, and a dtype that was
-    /// chosen because of the memory.
+    /// Notes for the user, one sentence each: settings of the checkpoint that differ from Hugging Face, a dtype that was
+    /// chosen because of the memory, and activations that this device or these weights cannot have.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -238,6 +254,11 @@ impl Model {
     /// How the KV cache is stored, in reports: `f32` or `f16`.
     pub fn cache_name(&self) -> &'static str {
         if self.cache == DType::F16 { "f16" } else { "f32" }
+    }
+
+    /// How the inputs of products with many rows are stored, in reports: `f32` or `int8`.
+    pub fn activations_name(&self) -> &'static str {
+        if self.rounds { Activations::Int8.name() } else { Activations::F32.name() }
     }
 
     /// Bytes of the weights on the device.

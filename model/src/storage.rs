@@ -41,7 +41,8 @@ pub enum CacheType {
 /// How the inputs of products with codes are stored, where there are many rows of them.
 ///
 /// Int8 rounds each row to 8 bits, with one scale per group of the codes: the normalised mean square error of a product is
-/// about 2e-5, as that of weights in q8. Only a CPU with AVX-512 VNNI or AVX-VNNI does this; everything else uses f32.
+/// about 2e-5, as that of weights in q8. Only the CPU does this, with AVX2 or AVX-512 VNNI (x86-64), or with
+/// the dot products of NEON (aarch64); everything else uses f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activations {

@@ -10,7 +10,7 @@
 pub(crate) mod after;
 pub(crate) mod attend;
 pub(crate) mod codes;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) mod integers;
 mod lanes;
 pub(crate) mod matmul;

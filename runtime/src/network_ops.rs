@@ -30,6 +30,15 @@ pub use weight::Weight;
 
 use crate::{error::Error, kv_cache::LayerCache, sampler_ops::runs_kernels};
 
+/// Whether this CPU has instructions for products of integers: then [`linear`] rounds the inputs of codes to 8 bits where
+/// [`Weight::Codes`] asks for it and there are many rows.
+pub fn multiplies_integers() -> bool {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return crate::cpu::integers::is_possible();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
 /// What follows a product.
 #[allow(clippy::large_enum_variant, reason = "a tensor handle is large, and few of these exist")]
 #[derive(Clone, Debug)]

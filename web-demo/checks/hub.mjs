@@ -15,7 +15,7 @@ export async function hub(id, files) {
   const siblings = (wrong) => Object.entries(files).map(([rfilename, bytes]) => {
     const blobId = hash('sha1', `blob ${bytes.length}\0`, bytes);
     const lfs = { sha256: hash('sha256', wrong ? 'another file' : bytes), size: bytes.length, pointerSize: 134 };
-    return { rfilename, blobId, size: bytes.length, ...(rfilename.endsWith('.safetensors') && { lfs }) };
+    return { rfilename, blobId, size: bytes.length, ...(/\.(safetensors|gguf)$/.test(rfilename) && { lfs }) };
   });
   const lists = {
     [id]: () => [200, { sha: COMMIT, gated: false, siblings: siblings(false) }],

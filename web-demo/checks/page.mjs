@@ -1,6 +1,6 @@
 // Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, several turns, pointer,
 // methods of compression, camera, quantised weights, KV cache, memory limit, what is remembered, no network, a phone, full storage,
-// models from the Hugging Face hub, a server's engine, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
+// models from the Hugging Face hub and in GGUF, a server's engine, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
 //
 //     node page.mjs ADDRESS [--only NAME] [--shots FOLDER]
 //
@@ -301,6 +301,24 @@ async function withoutRoom(browser) {
   await close();
 }
 
+// Opens the page with a server on this machine as the hub.
+function openWithHub(browser, served) {
+  // The policy of the worker allows only https on other hosts.
+  const before = (page) => page.route(/\/store-worker\.js/, async (route) => {
+    const response = await route.fetch();
+    const policy = response.headers()['content-security-policy']?.replace('https:', 'https: http:') ?? '';
+    await route.fulfill({ response, headers: { ...response.headers(), 'content-security-policy': policy } });
+  });
+  // Chromium regards a changed script as one from the internet, which needs this permission to reach a server on this machine.
+  return open(browser, address, `index.html?hub=${served.address}`, { before, permissions: ['local-network-access'] });
+}
+
+// Types an address into the section "Another model".
+async function look(page, words) {
+  await page.fill('#address', words);
+  await page.press('#address', 'Enter');
+}
+
 // Downloads a model by its id from a server that plays the hub: the size is shown first, only needed files are fetched, their
 // hashes are checked, and the model answers. Every refusal of the hub has its own message.
 async function fromHub() {
@@ -316,15 +334,7 @@ async function fromHub() {
   const id = 'fixtures/tiny-0';
   const served = await hub(id, files);
   const browser = await launch('--disable-gpu');
-  // The policy of the worker allows only https on other hosts.
-  const before = (page) => page.route(/\/store-worker\.js/, async (route) => {
-    const response = await route.fetch();
-    const policy = response.headers()['content-security-policy']?.replace('https:', 'https: http:') ?? '';
-    await route.fulfill({ response, headers: { ...response.headers(), 'content-security-policy': policy } });
-  });
-  // Chromium regards a changed script as one from the internet, which needs this permission to reach a server on this machine.
-  const permissions = ['local-network-access'];
-  const { page, close } = await open(browser, address, `index.html?hub=${served.address}`, { before, permissions });
+  const { page, close } = await openWithHub(browser, served);
   await ready(page);
   await page.click('#another summary');
   const list = page.locator('#published li');
@@ -336,10 +346,6 @@ async function fromHub() {
   await list.getByRole('button', { name: 'Check: HuggingFaceTB/SmolVLM-256M-Instruct' }).click();
   await modelSays(page, 'HuggingFaceTB/SmolVLM-256M-Instruct: expected a repository of this name and revision, got status 404');
 
-  const look = async (words) => {
-    await page.fill('#address', words);
-    await page.press('#address', 'Enter');
-  };
   const refusals = {
     'fixtures/none': 'expected a repository of this name and revision, got status 404. Check both on',
     'fixtures/tiny-0@other': 'fixtures/tiny-0@other: expected a repository of this name and revision, got status 404',
@@ -349,12 +355,12 @@ async function fromHub() {
     'no id': 'expected ORG/NAME, or an address such as',
   };
   for (const [given, words] of Object.entries(refusals)) {
-    await look(given);
+    await look(page, given);
     await modelSays(page, words);
   }
   await scan(page, 'a refusal of the hub');
 
-  await look(id);
+  await look(page, id);
   const words = `${(size / 2 ** 20).toFixed(1)} MiB`;
   await modelSays(page, `${id}: the files have ${words} in all`);
   assert.equal(await text(page, 'download'), `Download ${words}`, 'the button (got, expected)');
@@ -370,7 +376,7 @@ async function fromHub() {
   await asked(page);
   await says(page, 'Answered');
 
-  await look('fixtures/wrong');
+  await look(page, 'fixtures/wrong');
   await modelSays(page, 'fixtures/wrong: the files have');
   await page.click('#download');
   await modelSays(page, `model.safetensors: expected ${createHash('sha256').update('another file').digest('hex')}, got`);
@@ -457,6 +463,77 @@ async function folders() {
   await answered(page);
   await close();
   await browser.close();
+}
+
+// A checkpoint in GGUF answers, from a folder, from dropped files, and from the hub, where one of several text models is chosen. Files
+// that are no checkpoint are refused before they are loaded or downloaded, and the demo model stays.
+async function inGguf() {
+  const fixture = join(dirname(fileURLToPath(import.meta.url)), '../../tests/fixtures/gguf/qwen2-0');
+  const [words, vision] = await Promise.all(['text.gguf', 'mmproj.gguf'].map((name) => readFile(join(fixture, name))));
+  const several = { 'llava.Q8_0.gguf': words, 'llava.Q4_K_M.gguf': words, 'mmproj-F16.gguf': vision, 'mmproj-F32.gguf': vision };
+  const id = 'fixtures/gguf';
+  const served = await hub(id, { ...several, 'config.json': Buffer.from('{}'), 'README.md': Buffer.from('no') });
+  const browser = await launch('--disable-gpu');
+  const { page, complaints, close } = await openWithHub(browser, served);
+  await ready(page);
+  await page.click('#another summary');
+  const answers = async () => {
+    await page.waitForFunction(() => document.getElementById('demo-note').hidden, null, SLOW);
+    await ready(page);
+    await page.waitForFunction(() => document.getElementById('status').textContent.includes(' of weights in q8,'), null, SLOW);
+    await asked(page);
+    await says(page, 'Answered');
+    await ready(page);
+  };
+  const refused = [
+    [several, /: expected one text model, got 2\. The GGUF files are .*llava\.Q8_0\.gguf.* Open a folder with one text model and its mmproj file/],
+    [{ 'a.gguf': words }, /: expected one mmproj file, got none/],
+    [{ 'a.gguf': words, 'b.gguf': words }, /: expected one text model and one mmproj file, got 2 and 0/],
+    [{ 'a.gguf': words.subarray(0, 100_000), 'mmproj.gguf': vision }, /^a\.gguf: expected at least \d+ bytes, got 100000\. The file is truncated/],
+    [{ 'a.gguf': Buffer.from('no model'), 'mmproj.gguf': vision }, /^a\.gguf: expected a GGUF file/],
+  ];
+  for (const [files, sentence] of refused) {
+    await page.setInputFiles('#folder', await folderOf(files));
+    await page.waitForFunction(() => document.getElementById('model-status').dataset.kind === 'fail' && !document.getElementById('shelf').disabled, null, SLOW);
+    assert.match(await text(page, 'model-status'), sentence, 'the refusal');
+    assert.equal(await page.isVisible('#demo-note'), true, 'the note about the demo model (got, expected)');
+  }
+  await scan(page, 'a refused folder');
+  // config.json is not read.
+  await page.setInputFiles('#folder', await folderOf({ 'a.gguf': words, 'mmproj.gguf': vision, 'config.json': 'no' }));
+  await answers();
+  assert.match(await text(page, 'candidate-needs'), /in f32\s*0\.9 MiB.*in q8 \(used\)\s*0\.3 MiB/, 'what the model needs');
+
+  const use = (title) => page.locator('#kept li', { hasText: title }).getByRole('button', { name: 'Use' }).click();
+  await use('The demo model');
+  await page.waitForSelector('#demo-note:visible');
+  await ready(page);
+  await page.evaluate((files) => {
+    const dataTransfer = new DataTransfer();
+    for (const [name, bytes] of Object.entries(files)) dataTransfer.items.add(new File([Uint8Array.from(bytes)], name));
+    document.body.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
+  }, { 'a.gguf': [...words], 'mmproj.gguf': [...vision] });
+  await answers();
+
+  await look(page, id);
+  await modelSays(page, `${id}: expected one text model, got 2. The GGUF files are`);
+  assert.match(await text(page, 'model-status'), /Choose one with ORG\/NAME:FILE/, 'what to do');
+  await look(page, `${id}:Q2_K`);
+  await modelSays(page, 'expected one text model with the name `Q2_K`, got none');
+  await look(page, `${id}:q8_0`);
+  await modelSays(page, `${id}:q8_0: the files have 0.3 MiB in all`);
+  await page.click('#download');
+  await modelSays(page, `${id}:q8_0 is downloaded`);
+  assert.deepEqual([...served.sent].sort(), ['llava.Q8_0.gguf', 'mmproj-F16.gguf'], 'fetched files (got, expected)');
+  await use('The demo model');
+  await page.waitForSelector('#demo-note:visible');
+  await ready(page);
+  await use(`${id}:q8_0`);
+  await answers();
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
+  await browser.close();
+  served.close();
 }
 
 // Quantised weights: the status names them, q8 gives the answer of f32, and q4 gives an answer.
@@ -950,7 +1027,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, limited, withoutRoom, fromHub, folders, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, limited, withoutRoom, fromHub, folders, inGguf, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);

@@ -18,7 +18,8 @@ export interface CreateOptions {
   memory?: number;
   /**
    * The files of a checkpoint of the LLaVA family by name, such as those of `<input type="file" webkitdirectory>`; by default the demo
-   * checkpoint, from the folder `demo` beside this file. They are read with `Blob.slice`, a few MiB at a time.
+   * checkpoint, from the folder `demo` beside this file. In GGUF these are two files, the text model and its mmproj file. They are
+   * read with `Blob.slice`, a few MiB at a time.
    */
   files?: Map<string, Blob>;
   /** Stops loading. */
@@ -193,6 +194,8 @@ export interface Done {
   dtype: Dtype;
   /** How the KV cache is stored. */
   cache: CacheDtype;
+  /** How the inputs of products with many rows are stored. */
+  activations: 'f32' | 'int8';
 }
 
 /** An event has one of these: a finished stage with its milliseconds, progress, `looked` once, a token, or at the end `done`. */

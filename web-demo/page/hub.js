@@ -10,29 +10,50 @@ const LOCAL = ['localhost', '127.0.0.1', '[::1]'];
 const given = URL.parse?.(new URLSearchParams(self.location.search).get('hub'));
 export const HUB = LOCAL.includes(given?.hostname) ? given.origin : 'https://huggingface.co';
 
-// A repository's id, optionally with a revision: ORG/NAME@REVISION.
-const ID = /^([A-Za-z0-9_][\w.-]*\/[A-Za-z0-9_][\w.-]*)(?:@(\w[\w./-]*))?$/;
-// The path of a repository's page, and of the folder of its files at a revision.
+// A repository's id, optionally with a revision and with names of GGUF files: ORG/NAME@REVISION:NAME,NAME.
+const ID = /^([A-Za-z0-9_][\w.-]*\/[A-Za-z0-9_][\w.-]*)(?:@(\w[\w./-]*))?(?::([^:/\\]+))?$/;
+// The path of a repository's page, and of the folder of its files at a revision. After # are the names of GGUF files.
 const PAGE = /^\/([^/]+\/[^/]+)(?:\/(?:tree|blob|resolve)\/([^/]+).*)?\/?$/;
-const FOLDER = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/$/;
+const FOLDER = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(?:#(.+))?$/;
 
 const folder = (id, revision) => `${HUB}/${id}/resolve/${revision}/`;
 
+// The path of a file in a URL.
+export const inUrl = (path) => path.split('/').map(encodeURIComponent).join('/');
+
+// A pasted address can have a % without a code.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+const listed = (names) => names.split(',').map((name) => name.trim()).filter(Boolean);
+
 // The address of the files of a repository, from its id or from a URL of its page; null if `text` is neither.
 export function folderOf(text) {
-  const [, id, revision = 'main'] = ID.exec(text) ?? [];
-  // A revision such as refs/pr/1 is one part of the path.
-  if (id) return folder(id, encodeURIComponent(revision));
+  const [, id, revision = 'main', names] = ID.exec(text) ?? [];
+  if (id) {
+    const wanted = listed(names ?? '').join(',');
+    // A revision such as refs/pr/1 is one part of the path.
+    return `${folder(id, encodeURIComponent(revision))}${wanted ? `#${encodeURIComponent(wanted)}` : ''}`;
+  }
+  // It is the address of files already.
+  if (repositoryOf(text)) return text;
   const [, page, at = 'main'] = (text.startsWith(`${HUB}/`) && PAGE.exec(new URL(text).pathname)) || [];
   return page ? folder(page, at) : null;
 }
 
-// The repository whose files have this address: its `id`, `revision` (as in a URL), short `name`, and the address of its `page`;
-// null if it is not on the hub.
+// The repository whose files have this address: its `id`, `revision` (as in a URL), the `wanted` names of GGUF files, short `name`,
+// and the address of its `page`; null if it is not on the hub.
 export function repositoryOf(url) {
-  const [, id, revision] = (url.startsWith(`${HUB}/`) && FOLDER.exec(url.slice(HUB.length))) || [];
+  const [, id, revision, names] = (url.startsWith(`${HUB}/`) && FOLDER.exec(url.slice(HUB.length))) || [];
   if (!id) return null;
-  return { id, revision, name: revision === 'main' ? id : `${id}@${decodeURIComponent(revision)}`, page: `${HUB}/${id}` };
+  const wanted = listed(decoded(names ?? ''));
+  const name = `${id}${revision === 'main' ? '' : `@${decodeURIComponent(revision)}`}${wanted.length > 0 ? `:${wanted}` : ''}`;
+  return { id, revision, wanted, name, page: `${HUB}/${id}` };
 }
 
 // All files of a repository, at the commit that its revision is now: { name, url, size, oid }. `oid` is the hub's hash of the
@@ -61,7 +82,7 @@ export async function filesOf({ id, revision, name, page }, signal) {
   const { sha, siblings } = info ?? {};
   if (typeof sha !== 'string' || !Array.isArray(siblings)) throw unlike('server', api, '`sha` and `siblings`', 'something else');
   return siblings.map(({ rfilename, size, blobId, lfs }) => {
-    return { name: rfilename, url: `${folder(id, sha)}${rfilename}`, size, oid: lfs?.sha256 ?? blobId ?? null };
+    return { name: rfilename, url: `${folder(id, sha)}${inUrl(rfilename)}`, size, oid: lfs?.sha256 ?? blobId ?? null };
   });
 
   function gated(what) {
@@ -69,5 +90,9 @@ export async function filesOf({ id, revision, name, page }, signal) {
   }
 }
 
-// This page sends no token.
-const elsewhere = (name) => `If you have access, download it with \`fovea pull ${name}\`, then open its folder.`;
+// This page sends no token. The command has an option for the names of GGUF files.
+function elsewhere(name) {
+  const [id, files] = name.split(':');
+  const options = files ? files.split(',').map((file) => ` --file ${file}`).join('') : '';
+  return `If you have access, download it with \`fovea pull ${id}${options}\`, then open its folder.`;
+}

@@ -2,6 +2,8 @@
 // memory. Only files that the engine may read are taken, from a folder, or from the snapshot in a folder of the Hugging Face
 // cache.
 
+import { choose, isGguf } from './gguf-files.js';
+
 export const SINGLE = 'model.safetensors';
 export const INDEX = 'model.safetensors.index.json';
 
@@ -28,17 +30,34 @@ const DEEPEST = 3;
 // Whether this is a valid name of a weights file; the engine has the same rule.
 export const isShard = (name) => /^[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors$/.test(name);
 
-export const belongs = (name) => SETTINGS.includes(name) || name === INDEX || isShard(name);
+export const belongs = (name) => SETTINGS.includes(name) || name === INDEX || isShard(name) || isGguf(name);
 
-const model = (name, files) => ({
-  name,
-  files: new Map(files.filter(({ path }) => belongs(path)).map(({ path, file }) => [path, file])),
-});
+// Of all `names`, those that the engine reads. Without safetensors, or if some are `wanted`, it is two GGUF files, which also
+// contain the settings.
+//
+// Errors: those of `choose`.
+export function taken(names, wanted, where, todo) {
+  const files = names.filter(belongs);
+  const gguf = files.filter(isGguf);
+  const others = files.filter((name) => !isGguf(name));
+  const without = gguf.length === 0 || others.includes(SINGLE) || others.includes(INDEX);
+  return wanted.length === 0 && without ? others : choose(gguf, wanted, where, todo);
+}
+
+const ALONE = 'Open a folder with one text model and its mmproj file, or drop these two files.';
+
+function model(name, files) {
+  const names = taken(files.map(({ path }) => path), [], name, ALONE);
+  return { name, files: new Map(files.filter(({ path }) => names.includes(path)).map(({ path, file }) => [path, file])) };
+}
+
+// Whether these are the files of a model.
+const whole = (files) => files.some(({ path }) => path === 'config.json' || isGguf(path));
 
 // The model in the folder `name`; each `path` begins with that name.
 async function within(name, files) {
   const below = files.map(({ path, file }) => ({ path: path.slice(path.indexOf('/') + 1), file }));
-  if (below.some(({ path }) => path === 'config.json')) return model(name, below);
+  if (whole(below)) return model(name, below);
   // A repository in the Hugging Face cache: refs/main names the snapshot.
   const revisions = new Set(below.map(({ path }) => /^snapshots\/([^/]+)\//.exec(path)?.[1]).filter(Boolean));
   const main = below.find(({ path }) => path === 'refs/main');
@@ -62,7 +81,7 @@ export function dropped(transfer) {
   const folder = entries.find((entry) => entry?.isDirectory);
   if (folder) return entered(folder).then((files) => within(folder.name, files));
   const files = [...(transfer?.files ?? [])].map((file) => ({ path: file.name, file }));
-  return files.some(({ path }) => path === 'config.json') ? Promise.resolve(model('the dropped files', files)) : null;
+  return whole(files) ? within('the dropped files', files) : null;
 }
 
 // The files of a dropped folder and its subfolders.

@@ -2,11 +2,12 @@
 //
 // The Hugging Face hub lists the files of a repository. Elsewhere a manifest beside the files, `fovea.json`, lists them with the
 // hash of every chunk; `fovea-web-bundle --manifest` writes it. Without a manifest, every possible file name of a checkpoint is
-// requested.
+// requested; GGUF files can have any name, so they are found only in a list.
 
 import { unlike } from './error.js';
-import { HUB, filesOf, folderOf, repositoryOf } from './hub.js';
-import { INDEX, SETTINGS, SINGLE, belongs, isShard } from './models.js';
+import { isGguf } from './gguf-files.js';
+import { HUB, filesOf, folderOf, inUrl, repositoryOf } from './hub.js';
+import { INDEX, SETTINGS, SINGLE, belongs, isShard, taken } from './models.js';
 import { RemoteFile, request, validator } from './range.js';
 import { weightFiles } from './safetensors.js';
 
@@ -20,7 +21,9 @@ const [FEWEST_BYTES, MOST_BYTES] = [64 << 10, 32 << 20];
 
 const NEEDED = ['config.json', 'tokenizer.json'];
 const HINT = 'Give a repository on Hugging Face, such as ORG/NAME, or the address of a folder.';
-const HUB_HINT = 'Fovea needs config.json, tokenizer.json and safetensors. Look for a conversion with these files, such as one by llava-hf.';
+const HUB_HINT = 'Fovea needs config.json, tokenizer.json and safetensors, or two GGUF files. Look for a conversion with these files, such as one by llava-hf.';
+const CHOOSE = 'Choose one with ORG/NAME:FILE, where FILE is the name of a file or its quantisation, such as Q4_K_M.';
+const ALONE = 'List only one text model and its mmproj file.';
 
 // The normal form of an address: from a folder's address, a repository's page on the hub, or its id.
 //
@@ -93,14 +96,15 @@ async function found(url, signal) {
 }
 
 async function published(repository, signal) {
-  const files = (await filesOf(repository, signal)).filter(({ name, size }) => belongs(name) && size > 0)
-    .map((file) => ({ ...file, chunk: CHUNK, hashes: null, validator: null }));
+  const all = (await filesOf(repository, signal)).filter(({ size }) => size > 0);
+  const names = taken(all.map(({ name }) => name), repository.wanted, repository.name, CHOOSE);
+  const files = all.filter(({ name }) => names.includes(name)).map((file) => ({ ...file, chunk: CHUNK, hashes: null, validator: null }));
   return needed(files, await weightFiles(remote(files, signal)), `${repository.name}: `, HUB_HINT);
 }
 
 // The files that the engine reads, of those that were looked for.
 function needed(looked, weights, where, hint) {
-  for (const name of [...NEEDED, ...weights]) {
+  for (const name of weights.some(isGguf) ? weights : [...NEEDED, ...weights]) {
     const { size, status } = looked.find((file) => file.name === name) ?? {};
     if (!size) throw unlike('missing', `${where}${name}`, 'a file', status ? `status ${status}` : 'none', hint);
   }
@@ -130,11 +134,12 @@ async function listed(url, file, signal) {
     if (!Number.isSafeInteger(size) || size < 1 || !hashed) {
       throw broken(`for ${name} a \`size\`, and in \`chunks\` the SHA-256 of every ${chunk} bytes`, 'something else');
     }
-    wanted.set(name, { name, url: `${url}${name}`, size, chunk, hashes: chunks, oid: null, validator: null });
+    wanted.set(name, { name, url: `${url}${inUrl(name)}`, size, chunk, hashes: chunks, oid: null, validator: null });
   }
-  const missing = NEEDED.find((name) => !wanted.has(name));
+  const names = taken([...wanted.keys()], [], file.url, ALONE);
+  const missing = names.some(isGguf) ? undefined : NEEDED.find((name) => !wanted.has(name));
   if (missing) throw broken(missing, 'a list without it');
-  return [...wanted.values()];
+  return names.map((name) => wanted.get(name));
 }
 
 const isHash = (text) => typeof text === 'string' && /^[0-9a-f]{64}$/.test(text);

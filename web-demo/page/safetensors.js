@@ -2,6 +2,8 @@
 // `read(name, offset, length)`.
 
 import { unlike } from './error.js';
+import { isGguf } from './gguf-files.js';
+import { inGguf } from './gguf.js';
 import { INDEX, SINGLE, isShard } from './models.js';
 
 // The format's own limit.
@@ -9,8 +11,8 @@ const MAX_HEADER = 100_000_000;
 // The ways to store matrices on a device, the most exact first.
 export const DTYPES = ['f32', 'f16', 'q8', 'q4'];
 // Matrices that can be quantised, by their names in every layout: the decoder's, and the tables, which have 8 bits also in q4.
-const LAYER = /(?<!encoder)\.layers\.\d+\.(?:self_attn|mlp)\.\w+_proj\.weight$/;
-const TABLE = /(?:embed_tokens|lm_head)\.weight$/;
+const LAYER = /(?:(?<!encoder)\.layers\.\d+\.(?:self_attn|mlp)\.\w+_proj|^blk\.\d+\.(?:attn|ffn)_(?:q|k|v|output|gate|up|down))\.weight$/;
+const TABLE = /(?:embed_tokens|lm_head|^token_embd|^output)\.weight$/;
 // Bytes per value: 8 or 4 bits, and a scale of 16 bits for each group of values.
 const GROUP = 32;
 const [Q8, Q4] = [8, 4].map((bits) => bits / 8 + 2 / GROUP);
@@ -19,11 +21,16 @@ const SCALES = /\.(?:scales|biases|weight_scale|weight_zero_point|weight_shape)$
 // Strings, and Python's words for non-finite numbers, which are not JSON.
 const NOT_FINITE = /"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g;
 
-// The names of the weights files: the single file, or else those that the index names. The engine has the same rule.
+// The names of the weights files: the single file, or else those that the index names, or else the GGUF files. The engine has the
+// same rule.
 //
 // Errors: `checkpoint` if the index is broken.
 export async function weightFiles(source) {
-  if (source.sizes.has(SINGLE) || !source.sizes.has(INDEX)) return [SINGLE];
+  if (source.sizes.has(SINGLE)) return [SINGLE];
+  if (!source.sizes.has(INDEX)) {
+    const gguf = [...source.sizes.keys()].filter(isGguf);
+    return gguf.length > 0 ? gguf : [SINGLE];
+  }
   const { weight_map: map } = await json(source, INDEX, 0, source.sizes.get(INDEX));
   if (typeof map !== 'object' || map === null) throw unlike('checkpoint', INDEX, 'an object `weight_map`', typeof map);
   const files = [...new Set(Object.values(map))];
@@ -40,8 +47,23 @@ export async function weigh(source) {
   const bytes = { f32: 0, f16: 0, q8: 0, q4: 0 };
   const files = { ...bytes };
   let largest = { name: '', bytes: { ...bytes } };
+  const names = await weightFiles(source);
+  for (const tensor of await (names.some(isGguf) ? inGguf : inSafetensors)(source, names)) {
+    const needed = onDevice(tensor);
+    for (const way of DTYPES) bytes[way] += needed[way];
+    if (needed.f32 > largest.bytes.f32) largest = { name: tensor.name, bytes: needed };
+    files[tensor.stored] += tensor.bytes;
+  }
+  const floats = files.f16 > files.f32 ? 'f16' : 'f32';
+  const codes = files.q4 > files.q8 ? 'q4' : 'q8';
+  return { bytes, largest, stored: files[codes] > 0 ? codes : floats };
+}
+
+// The tensors of safetensors files: { name, shape, stored, bytes }, as of `inGguf`.
+async function inSafetensors(source, files) {
+  const found = [];
   let bitsOf = null;
-  for (const file of await weightFiles(source)) {
+  for (const file of files) {
     const { __metadata__: _, ...tensors } = await header(source, file);
     for (const [tensor, entry] of Object.entries(tensors)) {
       const { dtype, shape, data_offsets: span } = entry ?? {};
@@ -50,24 +72,22 @@ export async function weigh(source) {
       }
       if (SCALES.test(tensor)) continue;
       const name = tensor.replace(/\.weight_packed$/, '.weight');
+      const bytes = span[1] - span[0];
       // Codes of MLX and of compressed-tensors, several in a word.
-      const codes = dtype === 'U32' || dtype === 'I32';
-      if (codes) bitsOf ??= await quantisation(source);
-      const bits = codes && bitsOf(name.replace(/\.weight$/, ''));
-      const needed = onDevice(name, codes ? [...shape.slice(0, -1), shape.at(-1) * 32 / bits] : shape);
-      for (const way of DTYPES) bytes[way] += needed[way];
-      if (needed.f32 > largest.bytes.f32) largest = { name: tensor, bytes: needed };
-      const short = dtype === 'F16' || dtype === 'BF16';
-      files[codes ? (bits === 4 ? 'q4' : 'q8') : (short ? 'f16' : 'f32')] += span[1] - span[0];
+      if (dtype === 'U32' || dtype === 'I32') {
+        bitsOf ??= await quantisation(source);
+        const bits = bitsOf(name.replace(/\.weight$/, ''));
+        found.push({ name, shape: [...shape.slice(0, -1), shape.at(-1) * 32 / bits], stored: bits === 4 ? 'q4' : 'q8', bytes });
+      } else {
+        found.push({ name, shape, stored: dtype === 'F16' || dtype === 'BF16' ? 'f16' : 'f32', bytes });
+      }
     }
   }
-  const floats = files.f16 > files.f32 ? 'f16' : 'f32';
-  const codes = files.q4 > files.q8 ? 'q4' : 'q8';
-  return { bytes, largest, stored: files[codes] > 0 ? codes : floats };
+  return found;
 }
 
 // Bytes of a tensor on a device.
-function onDevice(name, shape) {
+function onDevice({ name, shape }) {
   const values = shape.reduce((product, side) => product * side, 1);
   const fits = shape.length === 2 && shape[1] % GROUP === 0;
   const q8 = fits && (LAYER.test(name) || TABLE.test(name)) ? Q8 : 2;

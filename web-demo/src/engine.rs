@@ -1,6 +1,6 @@
 //! A loaded model on a device, which a page opens once.
 
-use std::{cell::Cell, rc::Rc, str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc};
 
 use fovea_model::{
     CacheType, Cancel, Checkpoint, Compression, Error, LoadOptions, LoadProgress, MethodRow, Model, Picture, Place,
@@ -19,7 +19,6 @@ pub struct Engine {
     model: Arc<Model>,
     /// Bytes of memory that the page allows, if there is a limit.
     memory: Option<u64>,
-    rehearsed: Rc<Cell<bool>>,
 }
 
 #[wasm_bindgen]
@@ -83,7 +82,7 @@ impl Engine {
     /// Throws an `Error` with the code `picture` if it can't be decoded.
     #[wasm_bindgen(js_name = lookAt)]
     pub fn look_at(&self, picture: Vec<u8>) -> Result<Sight, JsValue> {
-        Ok(Sight::new(&self.model, &self.rehearsed, Picture::decode(&picture).map_err(failure)?))
+        Ok(Sight::new(&self.model, Picture::decode(&picture).map_err(failure)?))
     }
 }
 
@@ -129,7 +128,7 @@ async fn load(source: Source, cpu: bool, options: LoadOptions, on_progress: &Fun
     };
     // A page ends the worker to stop loading, so no cancel handle is needed.
     let model = Model::load(checkpoint, device, options, &Cancel::default(), progress).await?;
-    Ok(Engine { model, memory: options.memory, rehearsed: Rc::default() })
+    Ok(Engine { model, memory: options.memory })
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 //! Methods of a sight must not overlap: a call during another call throws. [`Stop`] is a separate object, so that it can be
 //! used during a call.
 
-use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc};
+use std::{pin::pin, sync::Arc};
 
 use fovea_model::{
     AskOptions, Compression, Conversation, Error, Event, Looked, Messages, Model, Picture, Progress, TokenCounts,
     VisualToken,
 };
-use fovea_runtime::{Keep, Scale, TokenBox, device::DeviceClass};
+use fovea_runtime::{Keep, Scale, TokenBox};
 use fovea_shaders::top_k;
 use futures_util::StreamExt;
 use js_sys::Function;
@@ -23,18 +23,10 @@ use crate::{
     report::report,
 };
 
-/// The question of [`Sight::prepare`].
-const WARM_UP: &str = "What is in the picture?";
-
-/// The first token of its answer: one that every vocabulary has and that does not end an answer, so that a step runs.
-const WARM_UP_TOKEN: u32 = 3;
-
 /// An open picture.
 #[wasm_bindgen]
 pub struct Sight {
     model: Arc<Model>,
-    /// Whether this model's GPU has computed a whole answer.
-    warm: Rc<Cell<bool>>,
     conversation: Conversation,
     looked: Option<Arc<Looked>>,
 }
@@ -106,24 +98,14 @@ impl Sight {
 }
 
 impl Sight {
-    /// A picture without questions yet. All pictures of a model share `warm`.
-    pub fn new(model: &Arc<Model>, warm: &Rc<Cell<bool>>, picture: Picture) -> Self {
-        let conversation = Conversation::new(model, picture);
-        Self { model: model.clone(), warm: warm.clone(), conversation, looked: None }
+    /// A picture without questions yet.
+    pub fn new(model: &Arc<Model>, picture: Picture) -> Self {
+        Self { model: model.clone(), conversation: Conversation::new(model, picture), looked: None }
     }
 
     async fn get_ready(&mut self, options: &AskOptions) -> Result<(), Error> {
         self.conversation.prepare(options).await?;
-        if self.model.device().info.class != DeviceClass::Cpu && !self.warm.get() {
-            let vocab = self.model.config().text.vocab as u32;
-            let forced = vec![WARM_UP_TOKEN.min(vocab.saturating_sub(1))];
-            let forced = AskOptions { max_new_tokens: 2, forced, ..options.clone() };
-            self.conversation.answer(WARM_UP, &forced).await?;
-            // A token that the device chooses.
-            self.conversation.answer(WARM_UP, &AskOptions { max_new_tokens: 1, ..options.clone() }).await?;
-            self.warm.set(true);
-        }
-        Ok(())
+        self.conversation.warm_up(options).await
     }
 
     async fn answer(&mut self, messages: &Messages, options: &AskOptions, on_event: &Function) -> Result<(), Error> {

@@ -612,15 +612,15 @@ fn the_hint_drops_only_background() -> Result {
 }
 
 /// Every recipe can be read, and fits its model. Those of the tables have one stage, named like the file, with the same data and
-/// number of steps; `plain` differs from `demo` only by the samplers.
+/// number of steps. Runs that are compared have the same seed, first scene and number of scenes.
 #[test]
 fn every_recipe_fits_its_model() -> Result {
     pollster::block_on(async {
         let recipes = recipe().join("../recipe");
-        // Outputs of other runs, which the repository does not have.
-        let runs = recipes.join("../../runs");
+        // The repository does not have the outputs of other runs.
+        let of_a_run = |start: &Path| start.components().any(|part| part.as_os_str() == "runs");
         let mut names = Vec::new();
-        for dir in [recipes.clone(), recipes.join("tables")] {
+        for dir in [recipes.clone(), recipes.join("tables"), recipes.join("straight")] {
             for entry in std::fs::read_dir(&dir)? {
                 let file = entry?.path();
                 if file.extension().is_none_or(|end| end != "json") {
@@ -629,8 +629,8 @@ fn every_recipe_fits_its_model() -> Result {
                 let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 let config = TrainConfig::read(&file)?;
                 crate::blueprint(&config).await.map_err(|why| format!("{name}: {why}"))?;
-                let there = config.start.as_ref().is_none_or(|start| start.is_file() || start.starts_with(&runs));
-                assert!(there, "{name}: expected a file, or the output of a run in runs, got {:?}", config.start);
+                let there = config.start.as_deref().is_none_or(|start| start.is_file() || of_a_run(start));
+                assert!(there, "{name}: expected a file, or an output in `runs`, got {:?}", config.start);
                 if dir.ends_with("tables") {
                     let stages: Vec<_> = config.stages.iter().map(|s| (s.name.as_str(), s.steps, s.batch)).collect();
                     assert_eq!(stages, [(name.as_str(), 300, 12)], "{name}: stages (got, expected)");
@@ -639,27 +639,31 @@ fn every_recipe_fits_its_model() -> Result {
                 names.push(name);
             }
         }
-        for name in ["demo", "plain", "three", "seven", "window-1", "window-12", "balanced-1x1-more"] {
+        for name in ["demo", "base-every", "meteor", "three", "seven", "window-1", "window-12", "balanced-1x1-more"] {
             assert!(names.iter().any(|found| found == name), "expected {name}, got {names:?}");
         }
-        let [demo, plain] = ["demo.json", "plain.json"].map(|name| TrainConfig::read(&recipes.join(name)));
-        let (demo, plain) = (demo?, plain?);
+        let run = |name: &str| TrainConfig::read(&recipes.join("straight").join(name).with_extension("json"));
         let budget = |run: &TrainConfig| -> Vec<_> {
             let of = |s: &Stage| {
-                let Rates { tower, text, .. } = s.rates;
-                (
-                    s.name.clone(),
-                    s.task,
-                    [s.steps, s.batch, s.warmup, s.questions],
-                    [tower, text, s.end, s.dense, s.look],
-                    s.frozen,
-                )
+                let settings = [s.rates.tower, s.rates.text, s.end, s.dense, s.look];
+                (s.task, [s.steps, s.batch, s.warmup, s.questions], settings, s.frozen)
             };
             run.stages.iter().map(of).collect()
         };
-        assert_eq!((demo.seed, demo.first, budget(&demo)), (plain.seed, plain.first, budget(&plain)), "(demo, plain)");
-        let no_sampler = |s: &Stage| s.text.is_none() && (s.task == Task::Drill || s.vision == Vision::Full);
-        assert!(plain.stages.iter().all(no_sampler), "expected no sampler, got {:?}", plain.stages);
+        for pair in [["base-every", "base-selected"], ["every", "focus"], ["every", "focus-late"]] {
+            let [without, with] = pair.map(run);
+            let (without, with) = (without?, with?);
+            let of = |run: &TrainConfig| (run.seed, run.first, budget(run));
+            assert_eq!(of(&without), of(&with), "{pair:?}: seed, first scene, budget");
+            let no_sampler = |s: &Stage| s.text.is_none() && s.vision == Vision::Full;
+            assert!(without.stages.iter().all(no_sampler), "expected no sampler, got {:?}", without.stages);
+        }
+        let (every, meteor) = (run("every")?, run("meteor")?);
+        let of = |run: &TrainConfig| {
+            let scenes: usize = run.stages.iter().map(|s| s.steps * s.batch).sum();
+            (run.start.clone(), run.seed, run.first, scenes)
+        };
+        assert_eq!(of(&every), of(&meteor), "every and meteor: start, seed, first scene, scenes");
         Ok(())
     })
 }

@@ -22,8 +22,8 @@ pub struct LoadArgs {
     /// How the keys and values of the KV cache are stored on the device; auto: as the matrices that are not quantised.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<CacheType>(CacheType::NAMES))]
     pub cache: CacheType,
-    /// How the inputs of products with q8 and q4 matrices are stored, on CPUs with AVX-512 VNNI or AVX-VNNI. int8 makes the
-    /// prefill about twice as fast, with an error like that of q8 weights; auto: int8 for q4, f32 for q8.
+    /// How the inputs of products with q8 and q4 matrices are stored, on CPUs with AVX2, AVX-512 VNNI or the dot products
+    /// of NEON. int8 makes the prefill about twice as fast, with an error like that of q8 weights; auto: int8 for q4, f32 for q8.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<Activations>(Activations::NAMES))]
     pub activations: Activations,
     /// The memory that the model may use, such as 6GB, 6GiB or 500MB; without it, what the system, or the driver of the GPU,

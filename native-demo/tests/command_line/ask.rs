@@ -142,7 +142,12 @@ fn quantised_weights_need_less_memory_and_q8_gives_the_answers_of_f32() {
     assert!(sizes.is_sorted_by(|a, b| a > b), "weights in f32, q8, q4: expected fewer and fewer bytes, got {sizes:?}");
     for (answers, name) in [(&f32, "f32"), (&q8, "q8"), (&q4, "q4")] {
         assert_eq!(answers[0]["dtype"], name, "dtype (got, expected)");
+        let rounded = name == "q4" && fovea_runtime::network_ops::multiplies_integers();
+        let activations = if rounded { "int8" } else { "f32" };
+        assert_eq!(answers[0]["activations"], activations, "activations in {name} (got, expected)");
     }
+    let ran = on_cpu(&["ask", rack, questions[0], "--weights", "f32", "--activations", "int8"]);
+    assert!(ran.stderr().contains("note: activations are f32: int8 needs"), "expected a note, got {}", ran.stderr());
     let ran = on_cpu(&["ask", rack, questions[0], "--weights", "Q8"]);
     assert!(ran.line("visual tokens ").contains(" | CPU q8"), "expected q8, got: {}", ran.stderr());
 }

@@ -69,7 +69,7 @@ fn rows<'a>(words: &'a IntTensor<Flex>, scales: &'a IntTensor<Flex>, format: For
 fn product(x: &FloatTensor<Flex>, weight: &Operand<Flex>, height: usize) -> FloatTensor<Flex> {
     let [tokens, width] = x.shape().dims();
     let mut out = vec![0.0; tokens * height];
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if let Operand::Codes(words, scales, format, true) = weight
         && crate::cpu::integers::matmul(rows(words, scales, *format), x.storage::<f32>(), &mut out)
     {

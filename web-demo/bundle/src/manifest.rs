@@ -19,7 +19,7 @@ pub const MANIFEST: &str = "fovea.json";
 pub const CHUNK: u64 = 16 << 20;
 
 /// Suffixes of a checkpoint's files. A page takes only the files that it needs.
-const ENDS: [&str; 3] = [".json", ".jinja", ".safetensors"];
+const ENDS: [&str; 4] = [".json", ".jinja", ".safetensors", ".gguf"];
 
 /// The manifest of the files in `folder`, in chunks of `chunk` bytes: `{"chunk", "files": [{"name", "size", "chunks"}]}`, where
 /// `chunks` are the SHA-256 hashes in hexadecimal.
@@ -64,7 +64,8 @@ mod tests {
     #[test]
     fn each_chunk_is_hashed_and_other_files_are_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
-        for (name, text) in [("config.json", "abcabcab"), (MANIFEST, "{}"), ("notes.md", "abc")] {
+        for (name, text) in [("config.json", "abcabcab"), (MANIFEST, "{}"), ("notes.md", "abc"), ("x.Q8_0.gguf", "abc")]
+        {
             fs::write(folder.path().join(name), text).expect("a file");
         }
         let made = manifest(folder.path(), 3).expect("a manifest");
@@ -72,7 +73,8 @@ mod tests {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let ab = "fb8e20fc2e4c3f248c60c39bd652f3c1347298bb977b8b4d5903b85055620603";
         let file = json!({ "name": "config.json", "size": 8, "chunks": [abc, abc, ab] });
-        assert_eq!(made, json!({ "chunk": 3, "files": [file] }));
+        let gguf = json!({ "name": "x.Q8_0.gguf", "size": 3, "chunks": [abc] });
+        assert_eq!(made, json!({ "chunk": 3, "files": [file, gguf] }));
         assert!(manifest(&folder.path().join("none"), 3).is_err());
     }
 }

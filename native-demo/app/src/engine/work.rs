@@ -136,8 +136,16 @@ impl Work<'_> {
             Command::Look { picture, options } => {
                 let model = self.model.as_ref().ok_or_else(nothing_to_ask)?;
                 let conversation = self.conversation.insert(Conversation::new(model, (*picture).clone()));
-                conversation.prepare(&with(options)).await?;
+                let options = with(options);
+                conversation.prepare(&options).await?;
                 self.send(Update::Prepared);
+                // While the user types. A question reports all problems except a lost device.
+                if let Some(conversation) = &mut self.conversation
+                    && let Err(error) = conversation.warm_up(&options).await
+                    && Problem::of(&error).ends_engine()
+                {
+                    return Err(error);
+                }
             }
             Command::Ask { run, messages, options } => self.ask(run, &messages, &with(options)).await?,
             Command::Explain { run, messages, options } => {
