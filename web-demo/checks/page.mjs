@@ -510,9 +510,11 @@ async function inGguf() {
   await ready(page);
   await page.evaluate((files) => {
     const dataTransfer = new DataTransfer();
-    for (const [name, bytes] of Object.entries(files)) dataTransfer.items.add(new File([Uint8Array.from(bytes)], name));
+    for (const [name, text] of Object.entries(files)) {
+      dataTransfer.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name));
+    }
     document.body.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
-  }, { 'a.gguf': [...words], 'mmproj.gguf': [...vision] });
+  }, { 'a.gguf': words.toString('base64'), 'mmproj.gguf': vision.toString('base64') });
   await answers();
 
   await look(page, id);
