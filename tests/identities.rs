@@ -8,8 +8,8 @@
 use std::{pin::pin, sync::Arc};
 
 use fovea_model::{
-    AskOptions, Cancel, Compression, Conversation, Error, Message, Messages, Model, Naming, Pick, Picture, Stage,
-    TextGuided, Turn, Within, trace::trace,
+    AskOptions, Cancel, Compression, Conversation, Error, LoadOptions, Message, Messages, Model, Naming, Pick, Picture,
+    Precision, Stage, TextGuided, Turn, Within, trace::trace,
 };
 use fovea_runtime::{Keep, TokenBox, device::DeviceClass};
 use fovea_shaders::compact;
@@ -20,6 +20,7 @@ use fovea_tests::{
     golden::{floats, indices},
     run::{ENOUGH, ask, compressed, fixture, load, open, options, picture, poll},
 };
+use pollster::block_on;
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -45,6 +46,36 @@ fn agree(what: &str, expected: &Turn, got: &Turn) {
 fn equal(what: &str, expected: &Turn, got: &Turn) {
     agree(what, expected, got);
     same_bits(what, &expected.step_logits.concat(), &got.step_logits.concat()).unwrap();
+}
+
+/// Two questions with `memory` bytes; None where that is too little.
+fn two_questions(memory: Option<u64>) -> Option<[Turn; 2]> {
+    let load = LoadOptions { precision: Precision::F32, memory, ..LoadOptions::default() };
+    let checkpoint = open(Files::fixture("stock-0").source()).expect("a fixture's checkpoint");
+    let model = block_on(Model::load(checkpoint, cpu().clone(), load, &Cancel::default(), |_| ())).ok()?;
+    let mut conversation = Conversation::new(&model, picture("200x200-0.png"));
+    // Room for a long answer, so that the question needs more than loading; it ends after one token.
+    let options = AskOptions { forced: vec![7, 4], ..compressed("none", 4000) };
+    Some([
+        ask(&mut conversation, "How many people are there?", &options).ok()?,
+        ask(&mut conversation, SHIRT, &options).ok()?,
+    ])
+}
+
+#[test]
+fn without_room_for_a_second_cache_the_picture_is_computed_again() {
+    let expected = two_questions(None).expect("answers without a limit");
+    assert!(expected[1].statistics.cached_tokens > 0, "expected that the prefix is kept, got 0 tokens");
+    let (mut least, mut most) = (0, 1 << 30);
+    while most - least > 256 {
+        let middle = u64::midpoint(least, most);
+        if two_questions(Some(middle)).is_some() { most = middle } else { least = middle }
+    }
+    let got = two_questions(Some(most)).expect("answers with the least memory");
+    assert_eq!(got[1].statistics.cached_tokens, 0, "tokens of the prefix with {most} bytes (got, expected)");
+    for (got, expected) in got.iter().zip(&expected) {
+        equal("with the least memory", expected, got);
+    }
 }
 
 /// A checkpoint whose selector always chooses the scale with this index.

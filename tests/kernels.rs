@@ -6,7 +6,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use fovea_conformance::{Depth, Options, conformance, golden::Fixtures, report::text::text};
 use fovea_runtime::{
     Error, Keep, OpenDevice, Scale,
-    network_ops::{After, Format, Weight, embed, linear, multiplies_integers},
+    network_ops::{After, Format, Weight, embed, linear, rounds_inputs},
     read::{read_f32, read_indices},
     sampler_ops::{compact, indices, region_pool, row_gather, runs_kernels, scale_select, text_score, top_k},
     scan_ops::{Discretisation, selective_scan},
@@ -197,39 +197,44 @@ fn parts_of_different_formats_give_their_own_columns() {
 
 #[test]
 fn many_rows_are_rounded_where_a_weight_says_so() {
+    for open in device::all("rounded inputs") {
+        for format in [Format::Q4, Format { minimum: true, ..Format::Q8 }] {
+            for tokens in [8, 9, 300] {
+                check_rounding(open, format, tokens);
+            }
+        }
+    }
+}
+
+/// Compares a product whose weight asks for rounded inputs with one that does not; and one row has an input that is not
+/// finite.
+fn check_rounding(open: &OpenDevice, format: Format, tokens: usize) {
     const K: usize = 128;
-    let device = &device::cpu().device;
+    let what = format!("{}, {format}, {tokens} rows", open.info);
     let of = |columns: usize, word: &dyn Fn(i32) -> i32| {
         let words: Vec<i32> = (0..(40 * columns) as i32).map(word).collect();
-        Tensor::<2, Int>::from_data(TensorData::new(words, [40, columns]), (device, DType::I32))
+        Tensor::<2, Int>::from_data(TensorData::new(words, [40, columns]), (&open.device, DType::I32))
     };
-    for format in [Format::Q4, Format { minimum: true, ..Format::Q8 }] {
-        let weight = |rounded| Weight::Codes {
-            words: of(format.words(K), &|i| i.wrapping_mul(0x4165_3a7d)),
-            scales: of(format.scale_words(K), &|i| 0x2400_1c00 + i),
-            format,
-            rounded,
-        };
-        for tokens in [8, 9, 300] {
-            let run = |rounded: bool, wrong: f32| {
-                let mut values: Vec<f32> = (0..tokens * K).map(|i| (i as f32 * 0.37).sin()).collect();
-                values[3 * K + 5] = wrong;
-                let x = Tensor::<2>::from_data(TensorData::new(values, [tokens, K]), device);
-                let product = linear(x, &[weight(rounded)], None, None, After::Nothing).unwrap();
-                block_on(read_f32(product)).unwrap()
-            };
-            let (exact, rounded) = (run(false, 0.5), run(true, 0.5));
-            let differs = tokens > 8 && multiplies_integers();
-            assert_eq!(
-                exact != rounded,
-                differs,
-                "{format}, {tokens} rows: whether inputs are rounded (got, expected)"
-            );
-            for (i, got) in run(true, f32::NAN).chunks(40).enumerate() {
-                let expected = if i == 3 { 40 } else { 0 };
-                let nan = got.iter().filter(|value| value.is_nan()).count();
-                assert_eq!(nan, expected, "{format}, {tokens} rows, row {i}: results that are NaN (got, expected)");
-            }
+    let weight = |rounded| Weight::Codes {
+        words: of(format.words(K), &|i| i.wrapping_mul(0x4165_3a7d)),
+        scales: of(format.scale_words(K), &|i| 0x2400_1c00 + i),
+        format,
+        rounded,
+    };
+    let run = |rounded: bool, odd: f32| {
+        let mut values: Vec<f32> = (0..tokens * K).map(|i| (i as f32 * 0.37).sin()).collect();
+        values[3 * K + 5] = odd;
+        let x = Tensor::<2>::from_data(TensorData::new(values, [tokens, K]), &open.device);
+        let product = linear(x, &[weight(rounded)], None, None, After::Nothing).unwrap();
+        block_on(read_f32(product)).unwrap()
+    };
+    let differs = tokens > 8 && rounds_inputs(&open.device);
+    assert_eq!(run(false, 0.5) != run(true, 0.5), differs, "{what}: whether inputs are rounded (got, expected)");
+    for wrong in [f32::NAN, f32::INFINITY] {
+        for (i, got) in run(true, wrong).chunks(40).enumerate() {
+            let expected = if i == 3 { 40 } else { 0 };
+            let count = got.iter().filter(|value| !value.is_finite()).count();
+            assert_eq!(count, expected, "{what}, row {i}, {wrong}: results that are not finite (got, expected)");
         }
     }
 }

@@ -264,12 +264,12 @@ proptest! {
         ),
     ) {
         thread_local! {
-            static ALL: Vec<(Prompter, Vec<(u32, String)>)> =
-                MODELS.iter().map(|model| (checkpoint(model).prompter, added(model))).collect();
+            static ALL: Vec<(Checkpoint, Vec<(u32, String)>)> =
+                MODELS.iter().map(|model| (checkpoint(model), added(model))).collect();
         }
         let question = parts.concat();
         ALL.with(|all| {
-            for (prompter, added) in all {
+            for (Checkpoint { prompter, .. }, added) in all {
                 let template = specials(&prompter.encode("x", &[Grid::default()]).unwrap().ids, added);
                 let got = specials(&prompter.encode(&question, &[Grid::default()]).unwrap().ids, added);
                 prop_assert_eq!(got, template, "{:?}", question);

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, fmt::Debug, fs, mem::offset_of, path::Path, pro
 use fovea_shaders::{
     AttendMergeParams, AttendSplitParams, BestParams, CompactParams, EmbedParams, FlashCausalParams, FlashFullParams,
     Format, GemmParams, GemvParams, KERNELS, Kernel, MAX_WINDOW, NormParams, PickParams, ProductParams,
-    RegionPoolParams, RopeKvParams, RowGatherParams, ScaleFoldParams, ScaleSelectParams, ScanParams, SoftmaxParams,
-    TopKParams, Variant, region_pool_chunk,
+    RegionPoolParams, RopeKvParams, RoundRowsParams, RowGatherParams, ScaleFoldParams, ScaleSelectParams, ScanParams,
+    SoftmaxParams, TopKParams, Variant, region_pool_chunk,
 };
 use fovea_tests::device::{REQUIRE, skip};
 use naga::{
@@ -60,7 +60,10 @@ fn block(kernel: &Kernel) -> Block {
         "rope_kv" => block!(RopeKvParams: tokens, heads, groups, half, capacity, slot, unused_0, unused_1),
         "embed" => block!(EmbedParams: tokens, packs, first, rows, factor, unused_0, unused_1, unused_2),
         "pick" => block!(PickParams: vocab, unused_0, unused_1, unused_2),
-        "gemm" | "gemm_direct" => block!(GemmParams: tokens, packs, rows, first, width, factor, unused_0, unused_1),
+        "gemm" | "gemm_direct" | "gemm_dot4" => {
+            block!(GemmParams: tokens, packs, rows, first, width, factor, unused_0, unused_1)
+        }
+        "round_rows" => block!(RoundRowsParams: packs, unused_0, unused_1, unused_2),
         "flash_causal" => {
             block!(FlashCausalParams: tokens, keys, heads, groups, capacity, packs, factor, unused_0)
         }
@@ -99,6 +102,12 @@ fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
         .iter()
         .flat_map(|steps| units(variant).iter().map(move |unit| [&steps[..], &[*unit]].concat()))
         .collect(),
+        ["GROUP"] => [16, 32, 64, 128].map(|group| vec![group]).into(),
+        ["BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"] if kernel.name == "gemm_dot4" => {
+            [[0, 0, 0, 0, 4], [1, 0, 1, 0, 8], [1, 1, 0, 0, 4], [0, 0, 2, 0, 8], [1, 0, 3, 0, 4], [1, 0, 4, 1, 8]]
+                .map(Vec::from)
+                .into()
+        }
         ["BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"] => {
             [[0, 0, 0, 0, 4], [1, 0, 1, 0, 8], [1, 1, 0, 0, 16], [0, 0, 2, 0, 8], [1, 0, 3, 0, 4], [1, 0, 4, 1, 16]]
                 .map(Vec::from)
@@ -308,6 +317,8 @@ fn to_spirv(module: &Module, info: &ModuleInfo, checked: bool, version: (u8, u8)
     let options = spv::Options {
         lang_version: version,
         flags: spv::WriterFlags::LABEL_VARYINGS,
+        // An old device has no instruction for products of four bytes.
+        capabilities: (version < (1, 6)).then(|| [spv::Capability::Float16].into_iter().collect()),
         bounds_check_policies: policies(checked),
         zero_initialize_workgroup_memory: if version >= (1, 4) {
             spv::ZeroInitializeWorkgroupMemoryMode::Native

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Runs Fovea and other programs on the same weights, and prints their speeds in one table.
 
-    compare.py DIR WORK [--device cpu|wgpu] [--weights f32,f16,q8,q4] [--kinds f16,q8_0,q4_0] [--new 16] [--node FOLDER]
-        [--fovea COMMAND] [--json]
+    compare.py DIR WORK [--device cpu|wgpu] [--weights f32,f16,q8,q8+int8+tower,q4] [--kinds f16,q8_0,q4_0] [--new 16]
+        [--node FOLDER] [--fovea COMMAND] [--json]
 
 DIR is a checkpoint of `fovea-benches checkpoint`. WORK is a folder for the converted weights (GGUF), which are kept for the
-next run. Fovea reads DIR and stores the weights as --weights says. q8 and q8_0 have the same bits per value, and q4 and q4_0
+next run. Fovea reads DIR and stores the weights as --weights says; with `+int8` and `+tower` it also has `--activations int8`
+and `--tower q8`, as llama.cpp, whose tower has the bits of the text model and whose activations are always rounded. q8 and q8_0 have the same bits per value, and q4 and q4_0
 in the layers: Fovea's embedding and head have 8 bits also with q4. All programs use two threads, one after the other. Run
 nothing else at the same time: the threads of llama.cpp spin while they wait, so a busy machine slows it more than others.
 
@@ -43,6 +44,7 @@ SIDE = 672
 # CLIP's mean and standard deviation of pixels.
 MEAN, DEVIATION = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 QUESTION = "What number is on the shirt of the person in the middle, and which colour has the shirt?"
+MORE = {"int8": ["--activations", "int8"], "tower": ["--tower", "q8"]}
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = ("program", "weights", "samplers", "prompt", "prefill_s", "decode_tokens_per_s", "first_token_s")
 
@@ -233,18 +235,28 @@ def output(command, **options):
     return done.stdout.strip()
 
 
+def named(report):
+    """How Fovea stores matrices, and what else has 8 bits."""
+    rounded = ["+int8"] if report["activations"] == "int8" else []
+    tower = ["+tower"] if report["tower"] == "q8" else []
+    return "".join([report["dtype"], *rounded, *tower])
+
+
 def fovea(settings, prompt):
     """Rows with and without samplers; sets the length of the prompt of the others."""
     version = output(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY)
     for weights in settings.weights.split(","):
+        stored, *more = weights.split("+")
         command = [*shlex.split(settings.fovea), "pipeline", str(settings.dir), "--device", settings.device,
-                   "--modes", "off,both", "--new-tokens", str(settings.new), "--weights", weights, "--json"]
+                   "--modes", "off,both", "--new-tokens", str(settings.new), "--weights", stored, "--json"]
+        for word in more:
+            command += MORE[word]
         report = json.loads(output(command, cwd=REPOSITORY))
         for row in report["rows"]:
             tokens = row["tokens"]["compressed"] + report["text_tokens"]
             prompt.setdefault("tokens", tokens)
             yield {
-                "program": f"Fovea {version}, {settings.device}", "weights": report["dtype"],
+                "program": f"Fovea {version}, {settings.device}", "weights": named(report),
                 "samplers": row["mode"], "prompt": tokens, "prefill_s": row["prefill_ms"] / 1e3,
                 "decode_tokens_per_s": row["tokens_per_second"], "first_token_s": row["first_token_ms"] / 1e3,
                 "launches_per_token": row["launches_per_token"],
@@ -394,13 +406,16 @@ def main():
     parser.add_argument("dir", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--weights", default="f32,f16,q8,q4", help="how Fovea stores its matrices")
+    parser.add_argument("--weights", default="f32,f16,q8,q4", help="how Fovea stores its matrices; +int8: its activations, +tower: the vision tower in q8")
     parser.add_argument("--kinds", default="f16,q8_0,q4_0", help="how the others store theirs")
     parser.add_argument("--new", type=int, default=16)
     parser.add_argument("--node", type=Path, default=Path("."))
     parser.add_argument("--fovea", default="cargo run --quiet --bin fovea-benches --")
     parser.add_argument("--json", action="store_true")
     settings = parser.parse_args()
+    for word in (word for weights in settings.weights.split(",") for word in weights.split("+")[1:]):
+        if word not in MORE:
+            parser.error(f"--weights: expected {' or '.join('+' + name for name in MORE)}, got +{word}")
     settings.dir, settings.work = settings.dir.resolve(), settings.work.resolve()
     settings.work.mkdir(parents=True, exist_ok=True)
     write_picture(settings.work / "picture.png")

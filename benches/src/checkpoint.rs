@@ -44,8 +44,8 @@ struct Size {
     feed_forward: usize,
 }
 
-/// Writes a checkpoint to `dir`. `vocab` is the number of embedding rows.
-pub fn write(dir: &Path, scale: Scale, vocab: Option<usize>) -> Result<(), Box<dyn Error>> {
+/// Writes a checkpoint to `dir`. `vocab` is the number of embedding rows; `meteor`: with LLaVA-Meteor's fusion.
+pub fn write(dir: &Path, scale: Scale, vocab: Option<usize>, meteor: bool) -> Result<(), Box<dyn Error>> {
     let tower = Size { layers: 24, width: 1024, heads: 16, key_heads: 16, feed_forward: 4096 };
     let (vision, text, rows) = match scale {
         Scale::Small => {
@@ -65,7 +65,7 @@ pub fn write(dir: &Path, scale: Scale, vocab: Option<usize>) -> Result<(), Box<d
     }
     let demo = pollster::block_on(Checkpoint::open(source))?;
     let pinpoints = json!([[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]);
-    let config = json!({
+    let mut config = json!({
         "architectures": ["LlavaNextForConditionalGeneration"], "model_type": "llava_next",
         "image_token_id": demo.config.image_token, "image_grid_pinpoints": pinpoints, "tie_word_embeddings": tied,
         "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "projector_hidden_act": "gelu",
@@ -83,6 +83,9 @@ pub fn write(dir: &Path, scale: Scale, vocab: Option<usize>) -> Result<(), Box<d
         },
         "focus": { "window": 4, "scales": [[4, 4], [2, 2], [1, 1]], "text_layer": text.layers / 4, "gamma": 0.85 },
     });
+    if meteor {
+        config["meteor"] = json!({});
+    }
     let processor = json!({
         "image_processor": {
             "image_processor_type": "LlavaNextImageProcessor", "size": {"shortest_edge": 336},
@@ -93,14 +96,14 @@ pub fn write(dir: &Path, scale: Scale, vocab: Option<usize>) -> Result<(), Box<d
     });
     fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
     fs::write(dir.join("processor_config.json"), serde_json::to_vec_pretty(&processor)?)?;
-    weights(&dir.join("model.safetensors"), &demo.names, &Config::from_json(&config)?)
+    weights(&dir.join("model.safetensors"), &demo.names, &Config::from_json(&config)?, meteor)
 }
 
-fn weights(path: &Path, names: &Names, config: &Config) -> Result<(), Box<dyn Error>> {
+fn weights(path: &Path, names: &Names, config: &Config, meteor: bool) -> Result<(), Box<dyn Error>> {
     // Also the unused last vision layer: other loaders need it.
     let mut whole = config.clone();
     whole.vision.n_used = whole.vision.n_layers;
-    let needed = Network::parameters(names, &whole, Extras { selector: true, meteor: false });
+    let needed = Network::parameters(names, &whole, Extras { selector: true, meteor });
     let mut tensors: Vec<_> = needed.into_iter().map(|p| (p.name, p.shape)).collect();
     for which in ["weight", "bias"] {
         tensors.push((names.vision(&format!("post_layernorm.{which}")), vec![config.vision.d_model]));

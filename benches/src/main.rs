@@ -16,7 +16,7 @@ mod decode;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use fovea_model::Precision;
+use fovea_model::{Activations, LoadOptions, Precision, TowerType};
 
 /// Measures the speed of Fovea.
 #[derive(Parser)]
@@ -37,6 +37,9 @@ enum Command {
         /// Rows of the embedding [default: 32000, 151936 or 128320].
         #[arg(long)]
         vocab: Option<usize>,
+        /// Also write LLaVA-Meteor's fusion, with its default settings.
+        #[arg(long)]
+        meteor: bool,
     },
     /// Measure decoding token by token: calls, time on host and device, and the share of the memory bandwidth.
     Decode {
@@ -102,6 +105,12 @@ enum Command {
         /// How the matrices are stored: auto, f32, f16, q8 or q4.
         #[arg(long, default_value = "auto")]
         weights: Precision,
+        /// How the matrices of the vision tower are stored: auto or q8.
+        #[arg(long, default_value = "auto")]
+        tower: TowerType,
+        /// How the inputs of products with q8 and q4 matrices are stored: auto, f32 or int8.
+        #[arg(long, default_value = "auto")]
+        activations: Activations,
         /// A Python with torch and transformers: also measures the same model in PyTorch eager, after each mode.
         #[arg(long)]
         pytorch: Option<PathBuf>,
@@ -114,15 +123,16 @@ enum Command {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     fovea_runtime::memory::keep_freed();
     match Cli::parse().command {
-        Command::Checkpoint { dir, size, vocab } => checkpoint::write(&dir, size, vocab),
+        Command::Checkpoint { dir, size, vocab, meteor } => checkpoint::write(&dir, size, vocab, meteor),
         Command::Decode { dir, device, mode, new_tokens, context, weights, json } => {
             let settings = decode::Settings { dir, device, mode, new_tokens, context, weights, json };
             pollster::block_on(decode::run(&settings))
         }
         Command::Kernels { device, json } => pollster::block_on(kernels::run(&device, json)),
         Command::Network { device, weights, json } => pollster::block_on(network::run(&device, &weights, json)),
-        Command::Pipeline { dir, device, new_tokens, repeat, modes, weights, pytorch, json } => {
-            let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, weights, pytorch, json };
+        Command::Pipeline { dir, device, new_tokens, repeat, modes, weights, tower, activations, pytorch, json } => {
+            let load = LoadOptions { tower, activations, ..weights.into() };
+            let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, load, pytorch, json };
             pollster::block_on(pipeline::run(&settings))
         }
     }

@@ -6,11 +6,10 @@ use std::{error::Error, slice::from_ref};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fovea_runtime::{
     DeviceChoice, OpenDevice,
-    device::DeviceClass,
     kv_cache::LayerCache,
     network_ops::{
         Activation, After, Cursor, Format, Heads, Weight, attend, attend_full, embed, linear, norm, pick,
-        rotate_and_store,
+        rotate_and_store, rounds_inputs,
     },
     scan_ops::{Discretisation, selective_scan},
 };
@@ -47,6 +46,17 @@ fn codes([rows, width]: [usize; 2], format: Format, rounded: bool, device: &Devi
     Weight::Codes { words, scales, format, rounded }
 }
 
+/// The kernels of a product.
+fn product(weight: &Weight, tokens: usize, norm: bool) -> &'static str {
+    match (weight, norm) {
+        _ if tokens == 1 => "gemv",
+        (Weight::Codes { rounded: true, .. }, true) => "norm, round_rows, gemm_dot4",
+        (Weight::Codes { rounded: true, .. }, false) => "round_rows, gemm_dot4",
+        (_, true) => "norm, gemm",
+        (_, false) => "gemm",
+    }
+}
+
 /// Prints a row for each operation; with `json`, all numbers as JSON. `dtype`, f32 or f16, is that of weights and cache.
 /// Weights of 8 and 4 bits have rows beside it.
 pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Error>> {
@@ -62,8 +72,8 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
         let name = if dtype == DType::F16 { "f16" } else { "f32" };
         let floats = (Weight::Float(values(shape, 1, device).cast(dtype)), name.to_owned(), shape[1] * size);
         let mut formats = vec![(Format::Q8, false), (Format::Q4, false)];
-        if open.info.class == DeviceClass::Cpu {
-            formats.push((Format::Q4, true));
+        if rounds_inputs(device) {
+            formats.extend([(Format::Q8, true), (Format::Q4, true)]);
         }
         let coded = formats.into_iter().map(move |(format, rounded)| {
             let name = if rounded { format!("{format}, int8 activations") } else { format.to_string() };
@@ -83,9 +93,8 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
                     let after = After::Add { residual: x.clone(), factor: 1.0 };
                     linear(x.clone(), from_ref(&matrix), None, Some((gamma.clone(), EPSILON)), after)
                 });
-                let kernel = if tokens == 1 { "gemv" } else { "norm, gemm" };
                 let what = format!("{tokens} x {width}, {width} rows, + residual, {name}");
-                row(kernel, what, time.await?, width * bytes);
+                row(product(&matrix, tokens, true), what, time.await?, width * bytes);
             }
         }
         let x = values([CACHED, width], 4, device);
@@ -97,9 +106,8 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
             let x = values([tokens, WIDTHS[0]], 5, device);
             let gated = async || linear(x.clone(), from_ref(&gate), None, None, After::Gate(Activation::Silu));
             let time = both(device, gated).await?;
-            let kernel = if tokens == 1 { "gemv" } else { "gemm" };
             let what = format!("{tokens} x {}, 2 x {FEED_FORWARD} rows, gated, {name}", WIDTHS[0]);
-            row(kernel, what, time, 2 * FEED_FORWARD * bytes);
+            row(product(&gate, tokens, false), what, time, 2 * FEED_FORWARD * bytes);
         }
     }
     let (x, affine) = (values([TILE, 1024], 6, device), values([1024], 7, device));

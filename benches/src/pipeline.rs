@@ -2,7 +2,7 @@
 
 use std::{error::Error, path::PathBuf, time::Instant};
 
-use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Event, Model, Precision, Stage, Statistics, Turn};
+use fovea_model::{AskOptions, Cancel, Checkpoint, Conversation, Event, LoadOptions, Model, Stage, Statistics, Turn};
 use fovea_runtime::{DeviceChoice, OpenDevice, memory, source::Source};
 use futures_util::{StreamExt, pin_mut};
 use serde_json::{Value, json};
@@ -28,8 +28,8 @@ pub struct Settings {
     pub repeat: usize,
     /// Modes to run: compressions; `off` is none, `both` is focus.
     pub modes: Vec<String>,
-    /// How the matrices are stored.
-    pub weights: Precision,
+    /// How the model is loaded.
+    pub load: LoadOptions,
     /// A Python with torch and transformers, to also measure the same model in PyTorch eager.
     pub pytorch: Option<PathBuf>,
     /// Whether to print JSON.
@@ -41,7 +41,7 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let device = OpenDevice::open(&settings.device.parse::<DeviceChoice>()?).await?;
     let start = Instant::now();
     let checkpoint = Checkpoint::open(Source::directory(&settings.dir)?).await?;
-    let model = Model::load(checkpoint, device, settings.weights, &Cancel::default(), |_| {}).await?;
+    let model = Model::load(checkpoint, device, settings.load, &Cancel::default(), |_| {}).await?;
     let load = start.elapsed().as_secs_f64();
     eprintln!("{}, {}, loaded in {load:.1} s", model.device().info, model.dtype_name());
     let load_peak = memory::host_peak();
@@ -82,7 +82,8 @@ pub async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let find = |mode: &str, key: &str| rows.iter().find(|r| r["mode"] == mode).and_then(|r| r[key].as_f64());
     let ratio = |key: &str| find("off", key).zip(find("both", key)).map(|(off, both)| off / both);
     let report = json!({
-        "device": model.device().info, "dtype": model.dtype_name(), "load_s": load, "rows": rows,
+        "device": model.device().info, "dtype": model.dtype_name(), "tower": model.tower_name(),
+        "activations": model.activations_name(), "load_s": load, "rows": rows,
         "text_tokens": text_tokens,
         "memory_bytes": {"weights": model.weight_bytes(), "host_peak_after_load": load_peak},
         "second_question_first_token_ms": again,

@@ -2,6 +2,8 @@
 //!
 //! It reads configs, tokenizer, template and the headers of the weights, and checks that they match. It allocates no tensor.
 
+use std::sync::Arc;
+
 use fovea_runtime::{
     source::Source,
     weights::{Quantisation, Stored, Weights},
@@ -72,7 +74,7 @@ pub struct Checkpoint {
     /// How pictures are cut.
     pub tiles: TileConfig,
     /// Tokenizer, chat template and stop ids.
-    pub prompter: Prompter,
+    pub prompter: Arc<Prompter>,
     /// Names of the tensors.
     pub names: Names,
     /// Files and headers of the tensors.
@@ -261,6 +263,7 @@ impl Checkpoint {
                 .map_err(|wrong| quantised_weights(&weights).unwrap_or_else(|| wrong.into()))?;
         }
         let Outline { config, tiles, notes, names, extras, .. } = outline;
+        let prompter = Arc::new(prompter);
         Ok(Self { config, tiles, prompter, names, weights, extras, notes })
     }
 
@@ -292,7 +295,7 @@ impl Checkpoint {
         Network::parameters(&self.names, &self.config, self.extras)
     }
 
-    /// Reads every needed value once, to refuse NaN and infinities before anything is allocated.
+    /// Reads every needed value once, to refuse NaN and infinities before any weight is copied to a device.
     ///
     /// `progress` receives the number of bytes read and the total.
     ///

@@ -308,7 +308,7 @@ impl Conversation {
             let mut clock = Clock::start();
 
             let request = self.request(messages, options)?;
-            self.check_memory(request.around)?;
+            let keeps = self.check_memory(request.around)?;
             if let Some(held) = &mut self.prefix {
                 held.reused = if held.prefix.depth > 0 { held.prefix.rows() } else { 0 };
             }
@@ -319,8 +319,14 @@ impl Conversation {
                 yield clock.end(stage);
                 clock.resume();
             }
-            let (visuals, held) = match (&self.visual, &self.prefix) {
-                (Some((_, visuals)), Some(held)) => Ok((visuals, held)),
+            let cached_tokens = self.prefix.as_ref().map_or(0, |held| held.reused);
+            let prefix = if keeps {
+                self.prefix.as_ref().map(|held| held.prefix.clone())
+            } else {
+                self.prefix.take().map(|held| held.prefix)
+            };
+            let (visuals, prefix) = match (&self.visual, prefix) {
+                (Some((_, visuals)), Some(prefix)) => Ok((visuals, prefix)),
                 _ => Err(Error::Internal("the picture has not passed its last stage")),
             }?;
             let prompt = &request.prompt;
@@ -328,7 +334,7 @@ impl Conversation {
 
             let counts: Vec<usize> = visuals.iter().flat_map(|visual| visual.places.iter().copied()).collect();
             let question = prompt.question_row(&counts);
-            let prefill = model.question_prefill(&held.prefix, prompt.after(), question, pace);
+            let prefill = model.question_prefill(prefix, prompt.after(), question, pace);
             let mut course = model.run(pace, prefill).await?;
             let renumber = request.compression.within.renumbers();
             let mut pruned: Vec<Pruned> = Vec::new();
@@ -357,7 +363,6 @@ impl Conversation {
             let mut answer = Answer::new(&model, prompt, options);
             let kept = course.alive.len();
             let stock = self.stock_tokens();
-            let cached_tokens = held.reused;
             let mut layers = Vec::new();
             let first = async {
                 model.run_to(&mut course, model.config.text.n_layers, pace).await?;
@@ -570,17 +575,19 @@ impl Conversation {
     }
 
     /// Checks the memory before anything is computed: a long question or answer may need more than is free on the CPU, or allowed.
-    fn check_memory(&self, around: usize) -> Result<(), Error> {
+    /// Returns whether the prefix can be kept for the next question: the answer then has its own copy of the caches.
+    fn check_memory(&self, around: usize) -> Result<bool, Error> {
         let model = &self.model;
         let available = || if model.device.info.class == DeviceClass::Cpu { memory::host_available() } else { None };
         let allowed = model.memory.map(|most| most.saturating_sub(model.weight_bytes()));
-        let Some(have) = allowed.or_else(available) else { return Ok(()) };
+        let Some(have) = allowed.or_else(available) else { return Ok(true) };
         let config = &model.config;
         let tokens = around.saturating_add(self.stock_tokens()).min(config.text.context);
         let rows = model.steps.rows(config.text.layer_work(), config.text.widest());
         let need = Plan::question_bytes(config, tokens, rows, model.cache.size() as u64, model.stored != Stored::F32);
         if need <= have {
-            return Ok(());
+            let copy = Plan::cache_bytes(config, tokens, model.cache.size() as u64);
+            return Ok(need.saturating_add(copy) <= have);
         }
         let what = format!("a question and an answer of {tokens} tokens, including the picture");
         let hint = "ask a shorter question, or allow fewer new tokens".to_owned();

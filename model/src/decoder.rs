@@ -86,12 +86,12 @@ impl Decoder {
     }
 
     /// Embeddings of `ids` as the first layer reads them: (ids, C), f32. The prompter has checked that the ids are below the
-    /// vocabulary.
+    /// vocabulary; only those of a rehearsal can be above its short one, and count as the last token.
     ///
     /// # Errors
     /// [`fovea_runtime::Error::Shape`] if there is no id.
     pub(crate) fn embed(&self, ids: &[u32], device: &Device, config: &TextConfig) -> Result<Tensor<2>, Error> {
-        let words: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let words: Vec<i32> = ids.iter().map(|&id| (id as usize).min(config.vocab - 1) as i32).collect();
         self.embed_first(Tensor::from_data(words.as_slice(), device), ids.len(), config)
     }
 

@@ -240,7 +240,9 @@ impl Model {
 
     /// A prefix with text after it, which has run through the same layers. A new one: a dropped run changes nothing.
     pub(crate) async fn history_prefill(&self, prefix: &Prefix, ids: &[u32], pace: &Pace) -> Result<Prefix, Error> {
-        let Passed { hidden, rotation, cache, .. } = self.text_after(prefix, ids, Stage::ImagePrefill, pace).await?;
+        let (start, held) = (prefix.rows(), prefix.cache.layers.clone());
+        let Passed { hidden, rotation, cache, .. } =
+            self.text_after(start, held, ids, Stage::ImagePrefill, pace).await?;
         let hidden = Tensor::cat(vec![prefix.hidden.clone(), hidden], 0);
         settle(&hidden).await?;
         let (visual, rotation) = (prefix.visual.clone(), prefix.rotation.then(&rotation));
@@ -249,27 +251,28 @@ impl Model {
 
     /// Runs the question through the layers that the prefix has passed, and joins both.
     ///
-    /// `after` are the ids after the prefix; the question begins at row `question`.
+    /// `after` are the ids after the prefix; the question begins at row `question`. The caches of a prefix that has another owner
+    /// are copied, layer by layer.
     pub(crate) async fn question_prefill(
         &self,
-        prefix: &Prefix,
+        prefix: Prefix,
         after: &[u32],
         question: usize,
         pace: &Pace,
     ) -> Result<Course, Error> {
-        let start = prefix.rows();
-        let Passed { hidden, rotation, cache, below } = self.text_after(prefix, after, Stage::Prune, pace).await?;
+        let (start, held) = (prefix.rows(), prefix.cache.layers);
+        let Passed { hidden, rotation, cache, below } = self.text_after(start, held, after, Stage::Prune, pace).await?;
         let next = start + after.len();
         // After the last layer only the question's rows are read.
         let layers = cache.layers.len();
         let joined = layers < self.config.text.n_layers;
         Ok(Course {
             depth: prefix.depth,
-            hidden: if joined { Tensor::cat(vec![prefix.hidden.clone(), hidden], 0) } else { hidden },
+            hidden: if joined { Tensor::cat(vec![prefix.hidden, hidden], 0) } else { hidden },
             rotation: prefix.rotation.then(&rotation),
             question,
-            visual: prefix.visual.clone(),
             alive: (0..prefix.visual.len()).collect(),
+            visual: prefix.visual,
             below,
             next,
             cache,
@@ -277,20 +280,26 @@ impl Model {
         })
     }
 
-    /// Runs text after a prefix through the layers that the prefix has passed.
-    async fn text_after(&self, prefix: &Prefix, ids: &[u32], stage: Stage, pace: &Pace) -> Result<Passed, Error> {
-        let start = prefix.rows();
+    /// Runs text after the `start` rows of a prefix through the layers that it has passed; `held` are their caches.
+    async fn text_after(
+        &self,
+        start: usize,
+        held: Vec<LayerCache>,
+        ids: &[u32],
+        stage: Stage,
+        pace: &Pace,
+    ) -> Result<Passed, Error> {
         let positions: Vec<usize> = (start..start + ids.len()).collect();
         let rotation = self.rope.at(&positions, &self.device.device);
         let mut hidden = self.decoder().embed(ids, &self.device.device, &self.config.text)?;
         let (mut cache, mut below) = (KvCache::default(), None);
-        let layers = prefix.cache.layers.len();
-        for (i, (layer, held)) in self.decoder().layers.iter().zip(&prefix.cache.layers).enumerate() {
+        let layers = held.len();
+        for (i, (layer, held)) in self.decoder().layers.iter().zip(held).enumerate() {
             let at = At { stage, layer: i, layers };
             if i + 1 == layers {
                 below = Some(hidden.clone().narrow(0, ids.len() - 1, 1));
             }
-            let (out, grown) = self.through(layer, hidden, &rotation, Some(held.clone()), at, pace).await?;
+            let (out, grown) = self.through(layer, hidden, &rotation, Some(held), at, pace).await?;
             cache.layers.push(grown);
             hidden = out;
         }

@@ -79,6 +79,7 @@ mod ending;
 mod answer;
 mod looked;
 mod conversation;
+mod rehearsal;
 pub mod trace;
 
 pub use answer::{AskOptions, Event, FinishReason, MemoryBytes, Pruned, Statistics, TokenCounts, Turn};
@@ -110,7 +111,7 @@ pub use plan::{Cost, Plan};
 pub use prompt::{Prompt, Prompter};
 pub use resize::{Kernel, bicubic, resize, resize_part};
 pub use stage::Stage;
-pub use storage::{Activations, CacheType, LoadOptions, Precision, Stored};
+pub use storage::{Activations, CacheType, LoadOptions, Precision, Rehearsal, Stored, TowerType};
 pub use tiles::{Tiles, best_resolution, tiles};
 
 /// Parts of the network, for fovea-train. Not a stable API.

@@ -18,8 +18,10 @@ use crate::{cancel::Cancel, error::Error, linear::Linear, matrix::Part, norm::No
 pub enum ParameterRole {
     /// Always f32: vectors, position embeddings, which are added to activations, and the scale selector, which decides.
     Exact,
-    /// f32 or f16: matrices of the vision tower and the projector, and those that score visual tokens.
+    /// f32 or f16: matrices of the projector, the kernel that cuts a picture into patches, and matrices that score visual tokens.
     Float,
+    /// f32, f16 or q8: matrices of the vision tower's layers.
+    Tower,
     /// f32, f16, q8 or q4: matrices of the text model's layers.
     Layer,
     /// f32, f16, q8 or as in the file: embedding and head.
@@ -72,6 +74,8 @@ struct From<'a> {
     done: Cell<u64>,
     progress: &'a dyn Fn(u64),
     cancel: &'a Cancel,
+    /// Whether nothing is read, and every value is zero.
+    zeros: bool,
 }
 
 impl<'a> Loader<'a> {
@@ -84,8 +88,13 @@ impl<'a> Loader<'a> {
         cancel: &'a Cancel,
         progress: &'a dyn Fn(u64),
     ) -> Self {
-        let from = From { weights, done: Cell::new(0), progress, cancel };
+        let from = From { weights, done: Cell::new(0), progress, cancel, zeros: false };
         Self { from: Some(from), device: device.clone(), storage, largest: u64::MAX, listed: RefCell::default() }
+    }
+
+    /// Reads nothing: every tensor has its size and its type on the device, and only zeros.
+    pub(crate) fn of_zeros(self) -> Self {
+        Self { from: self.from.map(|from| From { zeros: true, ..from }), ..self }
     }
 
     /// Cuts matrices of more than `bytes` by rows.
@@ -129,6 +138,9 @@ impl<'a> Loader<'a> {
         dtype: DType,
     ) -> Result<Tensor<D>, Error> {
         from.cancel.check().await?;
+        if from.zeros {
+            return Ok(Tensor::zeros(shape, (&self.device, dtype)));
+        }
         let tensor = from.weights.load(slices, shape, dtype, &self.device).await?;
         Self::loaded(from, slices);
         Ok(tensor)
@@ -146,6 +158,11 @@ impl<'a> Loader<'a> {
             return Ok(Part::floats(self.tensor(from, slices, shape, self.storage.floats).await?));
         };
         from.cancel.check().await?;
+        if from.zeros {
+            let [words, scales] = [format.words(shape[1]), format.scale_words(shape[1])]
+                .map(|width| Tensor::zeros([shape[0], width], (&self.device, DType::I32)));
+            return Ok(Part::codes([words, scales], format, self.storage.rounds(format)));
+        }
         let codes = from.weights.load_codes(slices, shape[1], format, &self.device).await?;
         Self::loaded(from, slices);
         Ok(Part::codes(codes, format, self.storage.rounds(format)))
@@ -264,6 +281,11 @@ impl<'a> Loader<'a> {
     /// The same in a layer of the text model.
     pub(crate) async fn layer(&self, name: &str, out: usize, inputs: usize, bias: bool) -> Result<Linear, Error> {
         self.joined(&[(name.to_owned(), out)], inputs, bias, ParameterRole::Layer, false).await
+    }
+
+    /// The same in a layer of the vision tower.
+    pub(crate) async fn tower(&self, name: &str, out: usize, inputs: usize, bias: bool) -> Result<Linear, Error> {
+        self.joined(&[(name.to_owned(), out)], inputs, bias, ParameterRole::Tower, false).await
     }
 
     /// Linear layers with the same input as one: their outputs are side by side.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use fovea_runtime::{Error as RuntimeError, OpenDevice, device::DeviceClass, memory, network_ops::multiplies_integers};
+use fovea_runtime::{Error as RuntimeError, OpenDevice, device::DeviceClass, memory, network_ops::rounds_inputs};
 use serde_json::{Value, json};
 
 use crate::{
@@ -20,15 +20,16 @@ use crate::{
     picture::Picture,
     plan::{Plan, TEXT_TOKENS},
     prompt::Prompter,
+    rehearsal,
     rope::Rope,
-    storage::{Activations, CacheType, LoadOptions, Precision, Storage, Stored},
+    storage::{Activations, CacheType, LoadOptions, Precision, Storage, Stored, TowerType},
 };
 
 /// A stage of loading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadStage {
-    /// Reads every value once, to refuse NaN and infinities before anything is allocated.
+    /// Reads every value once, to refuse NaN and infinities before any weight is copied to the device.
     Checking,
     /// Copies the tensors to the device.
     Loading,
@@ -59,12 +60,16 @@ pub struct LoadProgress {
 pub struct Model {
     pub(crate) config: Config,
     pub(crate) tiles: TileConfig,
-    pub(crate) prompter: Prompter,
+    pub(crate) prompter: Arc<Prompter>,
     pub(crate) device: OpenDevice,
     /// How the matrices are stored.
     pub(crate) stored: Stored,
     /// dtype of the KV cache.
     pub(crate) cache: DType,
+    /// How the matrices of the vision tower are stored.
+    tower: TowerType,
+    /// dtype of the matrices that are stored as floats.
+    floats: DType,
     /// Whether inputs of products are rounded to 8 bits.
     rounds: bool,
     /// Bytes of memory that the caller allows, if there is a limit.
@@ -96,19 +101,7 @@ impl Model {
         progress: impl Fn(LoadProgress),
     ) -> Result<Arc<Self>, Error> {
         let options = options.into();
-        let have = options.memory.or_else(|| device.memory_available());
-        let Fit { storage, plan, note } = fit(&checkpoint, &device, options, have)?;
-        let rounds = device.info.class == DeviceClass::Cpu
-            && multiplies_integers()
-            && checkpoint.needed().iter().any(|parameter| {
-                let format = storage.format_of(parameter, &|name| checkpoint.weights.format(name));
-                format.is_some_and(|format| storage.rounds(format))
-            });
-        let unused = (options.activations == Activations::Int8 && !rounds).then(|| {
-            "activations are f32: int8 needs weights in q8 or q4, and a CPU with instructions for it".to_owned()
-        });
-        let own = checkpoint.prompter.generation().notes.iter();
-        let notes = checkpoint.notes.iter().chain(own).cloned().chain(note).chain(unused).collect();
+        let (shell, rehearse) = (Shell::of(&checkpoint, &device, options)?, options.rehearsal);
         // A matrix is cut where a binding is too small; all others must fit.
         for parameter in checkpoint.needed().into_iter().filter(|parameter| parameter.role == ParameterRole::Exact) {
             let (name, need) = (&parameter.name, parameter.values().saturating_mul(4));
@@ -124,16 +117,17 @@ impl Model {
             let progress = &progress;
             move |done, total| progress(LoadProgress { stage, done, total })
         };
-        checkpoint.verify(cancel, report(LoadStage::Checking)).await?;
         let needed = checkpoint.needed();
         let entries = checkpoint.weights.entries();
         let total = needed.iter().filter_map(|p| entries.get(&p.name)).map(|e| e.bytes()).sum();
         let loaded = report(LoadStage::Loading);
         let progress = |done| loaded(done, total);
         let largest = device.info.max_binding_size.min(device.info.max_buffer_size);
-        let load = Loader::new(&checkpoint.weights, &device.device, storage, cancel, &progress).cut_at(largest);
+        let load = Loader::new(&checkpoint.weights, &device.device, shell.storage, cancel, &progress).cut_at(largest);
         let (names, config) = (&checkpoint.names, &checkpoint.config);
         let loading = async {
+            let checking = checkpoint.verify(cancel, report(LoadStage::Checking));
+            rehearsal::beside(checking, (&shell, &checkpoint), rehearse, cancel).await?;
             let network = Network::load(&load, names, config, checkpoint.extras).await?;
             // A small tensor that comes late: all copies before it are done.
             let last = network.decoder.embed(&[0], &device.device, &config.text)?;
@@ -141,23 +135,7 @@ impl Model {
             Ok::<_, Error>(network)
         };
         let network = device.guard(loading).await?;
-        Ok(Arc::new(Self {
-            rope: Rope::new(&config.text),
-            allowed: bits(checkpoint.prompter.allowed(), config.text.vocab, &device),
-            steps: Steps::of(&device.info),
-            warm: AtomicBool::new(false),
-            notes,
-            weight_bytes: plan.weight_bytes,
-            config: checkpoint.config,
-            tiles: checkpoint.tiles,
-            prompter: checkpoint.prompter,
-            device,
-            stored: storage.stored,
-            cache: storage.cache,
-            rounds,
-            memory: options.memory,
-            network,
-        }))
+        Ok(shell.with(network))
     }
 
     pub(crate) fn decoder(&self) -> &Decoder {
@@ -184,7 +162,7 @@ impl Model {
 
     /// An answer as JSON, as `fovea ask --json` and the page report it: `question`, `answer`, `answer_ids`,
     /// `finish_reason`, `compression`, `tokens`, `equivalent_share`, `timing_ms` (one key per stage, and `first_token`),
-    /// `tokens_per_second`, `memory_bytes`, `device`, `dtype`, `cache` and `activations`.
+    /// `tokens_per_second`, `memory_bytes`, `device`, `dtype`, `cache`, `tower` and `activations`.
     pub fn report(&self, question: &str, turn: &Turn) -> Value {
         let s = &turn.statistics;
         let mut timing = json!(s.stage_ms);
@@ -203,6 +181,7 @@ impl Model {
             "device": self.device.info.to_string(),
             "dtype": self.dtype_name(),
             "cache": self.cache_name(),
+            "tower": self.tower_name(),
             "activations": self.activations_name(),
         })
     }
@@ -256,6 +235,15 @@ impl Model {
         if self.cache == DType::F16 { "f16" } else { "f32" }
     }
 
+    /// How the matrices of the vision tower are stored, in reports: `f32`, `f16` or `q8`.
+    pub fn tower_name(&self) -> &'static str {
+        match (self.tower, self.floats) {
+            (TowerType::Q8, _) => TowerType::Q8.name(),
+            (_, DType::F16) => Stored::F16.name(),
+            _ => Stored::F32.name(),
+        }
+    }
+
     /// How the inputs of products with many rows are stored, in reports: `f32` or `int8`.
     pub fn activations_name(&self) -> &'static str {
         if self.rounds { Activations::Int8.name() } else { Activations::F32.name() }
@@ -264,6 +252,77 @@ impl Model {
     /// Bytes of the weights on the device.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
+    }
+}
+
+/// A model without its network.
+#[derive(Clone)]
+pub(crate) struct Shell {
+    pub(crate) config: Config,
+    pub(crate) tiles: TileConfig,
+    pub(crate) prompter: Arc<Prompter>,
+    pub(crate) device: OpenDevice,
+    pub(crate) storage: Storage,
+    pub(crate) rounds: bool,
+    pub(crate) notes: Vec<String>,
+    pub(crate) weight_bytes: u64,
+    pub(crate) memory: Option<u64>,
+}
+
+impl Shell {
+    /// How a checkpoint is loaded.
+    ///
+    /// # Errors
+    /// [`RuntimeError::OutOfMemory`] if it does not fit; [`RuntimeError::MissingFeature`] if f16 is requested of a device without it.
+    fn of(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions) -> Result<Self, Error> {
+        let have = options.memory.or_else(|| device.memory_available());
+        let Fit { storage, plan, note } = fit(checkpoint, device, options, have)?;
+        let rounds = rounds_inputs(&device.device)
+            && checkpoint.needed().iter().any(|parameter| {
+                let format = storage.format_of(parameter, &|name| checkpoint.weights.format(name));
+                format.is_some_and(|format| storage.rounds(format))
+            });
+        let unused = (options.activations == Activations::Int8 && !rounds).then(|| {
+            "activations are f32: int8 needs weights or a tower in q8 or q4, and a CPU or a GPU (not CUDA) that multiplies \
+             integers"
+                .to_owned()
+        });
+        let own = checkpoint.prompter.generation().notes.iter();
+        Ok(Self {
+            config: checkpoint.config.clone(),
+            tiles: checkpoint.tiles.clone(),
+            prompter: checkpoint.prompter.clone(),
+            device: device.clone(),
+            storage,
+            rounds,
+            notes: checkpoint.notes.iter().chain(own).cloned().chain(note).chain(unused).collect(),
+            weight_bytes: plan.weight_bytes,
+            memory: options.memory,
+        })
+    }
+
+    /// The model with this network.
+    pub(crate) fn with(self, network: Network) -> Arc<Model> {
+        let Self { config, tiles, prompter, device, storage, rounds, notes, weight_bytes, memory } = self;
+        Arc::new(Model {
+            rope: Rope::new(&config.text),
+            allowed: bits(prompter.allowed(), config.text.vocab, &device),
+            steps: Steps::of(&device.info),
+            warm: AtomicBool::new(false),
+            stored: storage.stored,
+            cache: storage.cache,
+            tower: storage.tower,
+            floats: storage.floats,
+            config,
+            tiles,
+            prompter,
+            device,
+            rounds,
+            memory,
+            network,
+            notes,
+            weight_bytes,
+        })
     }
 }
 
@@ -293,7 +352,7 @@ struct Fit {
 /// [`RuntimeError::OutOfMemory`] if the model does not fit; [`RuntimeError::MissingFeature`] if f16 is requested of a device
 /// without it.
 fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have: Option<u64>) -> Result<Fit, Error> {
-    let LoadOptions { precision, cache, activations, memory: limit } = options;
+    let LoadOptions { precision, cache, tower, activations, memory: limit, .. } = options;
     let halves = device.info.class == DeviceClass::Cpu || device.has_f16();
     if (precision == Precision::F16 || cache == CacheType::F16) && !halves {
         let what =
@@ -309,6 +368,11 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
         (Precision::Auto, None) if device.has_f16() && checkpoint.mostly_16_bit() => Stored::F16,
         (Precision::Auto, None) => Stored::F32,
     };
+    // On a GPU activations are rounded only if this is asked for: products of floats are fast there.
+    let activations = match activations {
+        Activations::Auto if device.info.class != DeviceClass::Cpu => Activations::F32,
+        chosen => chosen,
+    };
     let storage = |stored: Stored, native: bool| {
         let usual = Storage::usual(stored, bits == Some(4));
         let floats = if halves { usual.floats } else { DType::F32 };
@@ -317,7 +381,7 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
             CacheType::F32 => DType::F32,
             CacheType::F16 => DType::F16,
         };
-        Storage { native, floats, cache, activations, ..usual }
+        Storage { native, floats, cache, tower, activations, ..usual }
     };
     let planned = |storage: Storage| {
         let plan = Plan::with(checkpoint, None, &storage);
@@ -381,7 +445,8 @@ fn need(checkpoint: &Checkpoint, device: &OpenDevice, storage: &Storage, plan: &
     let text = &checkpoint.config.text;
     let rows = Steps::of(&device.info).rows(text.layer_work(), text.widest());
     let tokens = usize::try_from(plan.full.visual_tokens + TEXT_TOKENS).unwrap_or(usize::MAX);
-    let (value, widened) = (storage.cache.size() as u64, storage.stored != Stored::F32);
+    let (value, widened) =
+        (storage.cache.size() as u64, storage.stored != Stored::F32 || storage.tower == TowerType::Q8);
     let question = Plan::question_bytes(&checkpoint.config, tokens, rows, value, widened);
     plan.weight_bytes.saturating_add(plan.features).saturating_add(plan.vision_activations.max(question))
 }

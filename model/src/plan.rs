@@ -141,16 +141,23 @@ impl Plan {
     /// value; their hidden states, and the largest activations of `rows` of them at once. `widened`: weights are not in f32.
     pub(crate) fn question_bytes(config: &Config, tokens: usize, rows: usize, value_bytes: u64, widened: bool) -> u64 {
         let t = &config.text;
+        let cache = Self::cache_bytes(config, tokens, value_bytes);
         let (tokens, rows) = (tokens as u64, rows.min(tokens) as u64);
-        let [layers, heads, kv_heads, d_head, d, d_ff] =
-            [t.n_layers, t.n_heads, t.n_kv_heads, t.d_head, t.d_model, t.d_ff].map(|n| n as u64);
-        let cache = product(&[2, layers, kv_heads, d_head, value_bytes, tokens]);
+        let [heads, kv_heads, d_head, d, d_ff] =
+            [t.n_heads, t.n_kv_heads, t.d_head, t.d_model, t.d_ff].map(|n| n as u64);
         // Such weights become f32 for many tokens, some rows at once.
         let wide = if widened { 4 << 24 } else { 0 };
         let hidden = product(&[4, 3, d, tokens]);
         let feed_forward = product(&[4, rows, 2 * d + 3 * d_ff]);
         let attention = product(&[4, rows, 2 * d + (2 * heads + 2 * kv_heads) * d_head]);
         [cache, wide, hidden, feed_forward.max(attention)].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of the caches of `tokens` in every layer, with `value_bytes` per value.
+    pub(crate) fn cache_bytes(config: &Config, tokens: usize, value_bytes: u64) -> u64 {
+        let t = &config.text;
+        let [layers, kv_heads, d_head, tokens] = [t.n_layers, t.n_kv_heads, t.d_head, tokens].map(|n| n as u64);
+        product(&[2, layers, kv_heads, d_head, value_bytes, tokens])
     }
 
     /// Peak memory in bytes: weights, features, and the larger of vision tower and prefill with every token.

@@ -38,15 +38,27 @@ pub enum CacheType {
     F16,
 }
 
+/// How the matrices in the layers of the vision tower are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TowerType {
+    /// As other matrices that are stored as floats. Every visual token depends on the tower, so its error counts most.
+    #[default]
+    Auto,
+    /// 8 bits per value, or as in the file where that has codes: half of the memory of f16. Faster on a CPU only with
+    /// [`Activations::Int8`].
+    Q8,
+}
+
 /// How the inputs of products with codes are stored, where there are many rows of them.
 ///
 /// Int8 rounds each row to 8 bits, with one scale per group of the codes: the normalised mean square error of a product is
-/// about 2e-5, as that of weights in q8. Only the CPU does this, with AVX2 or AVX-512 VNNI (x86-64), or with
-/// the dot products of NEON (aarch64); everything else uses f32.
+/// about 2e-5, as that of weights in q8. It needs a CPU with products of integers (x86-64: AVX2 or AVX-512 VNNI; aarch64:
+/// the dot products of NEON; WebAssembly), or a GPU that runs our own kernels, so not CUDA; everything else uses f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activations {
-    /// Int8 for codes of 4 bits, whose own error is 300 times as large; else f32.
+    /// On a CPU int8 for codes of 4 bits, whose own error is 300 times as large; else f32. On a GPU f32.
     #[default]
     Auto,
     /// f32: a product is exact on the dequantised weights, except for the rounding of sums.
@@ -84,7 +96,21 @@ macro_rules! named {
 
 named!(Precision, 5, "weights", Auto "auto", F32 "f32", F16 "f16", Q8 "q8", Q4 "q4");
 named!(CacheType, 3, "cache", Auto "auto", F32 "f32", F16 "f16");
+named!(TowerType, 2, "tower", Auto "auto", Q8 "q8");
 named!(Activations, 3, "activations", Auto "auto", F32 "f32", Int8 "int8");
+
+/// Whether the pipelines of an answer are compiled while the weights are checked, by a short model of zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rehearsal {
+    /// On a GPU that is not a software GPU, for weights of 64 MiB or more. It ends when the weights are checked.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+    /// On every GPU, and to its end.
+    Always,
+}
 
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,8 +119,12 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// How the KV cache is stored.
     pub cache: CacheType,
+    /// How the matrices of the vision tower are stored.
+    pub tower: TowerType,
     /// How the inputs of products with codes are stored.
     pub activations: Activations,
+    /// Whether pipelines are compiled while the weights are checked.
+    pub rehearsal: Rehearsal,
     /// Bytes of memory that may be used. None: what the system, or the driver of the GPU, reports as available; no limit
     /// where it is not known.
     pub memory: Option<u64>,
@@ -113,9 +143,10 @@ pub enum Stored {
     F32,
     /// 16-bit floats.
     F16,
-    /// Codes of 8 bits in the text model, 16-bit floats elsewhere.
+    /// Codes of 8 bits in the text model, 16-bit floats elsewhere, except in a tower with [`TowerType::Q8`].
     Q8,
-    /// Codes of 4 bits in the layers of the text model, of 8 bits in its tables or as in the file, 16-bit floats elsewhere.
+    /// Codes of 4 bits in the layers of the text model, of 8 bits in its tables or as in the file, 16-bit floats elsewhere, except
+    /// in a tower with [`TowerType::Q8`].
     Q4,
 }
 
@@ -147,6 +178,8 @@ pub struct Storage {
     pub floats: DType,
     /// dtype of the KV cache.
     pub cache: DType,
+    /// How the matrices of the vision tower are stored.
+    pub tower: TowerType,
     /// How the inputs of products with codes are stored.
     pub activations: Activations,
 }
@@ -158,13 +191,23 @@ impl Storage {
     /// Floats and cache in f16, except with f32.
     pub(crate) const fn usual(stored: Stored, mixed: bool) -> Self {
         let floats = if matches!(stored, Stored::F32) { DType::F32 } else { DType::F16 };
-        Self { stored, native: true, mixed, floats, cache: floats, activations: Activations::Auto }
+        Self {
+            stored,
+            native: true,
+            mixed,
+            floats,
+            cache: floats,
+            tower: TowerType::Auto,
+            activations: Activations::Auto,
+        }
     }
 
     /// The format of codes for a matrix of `role` with rows of `width` values; None: floats. `file` is the format in the file.
     pub(crate) fn format(&self, role: ParameterRole, file: Option<Format>, width: usize) -> Option<Format> {
         let file = file.filter(|_| self.native);
         let format = match (self.stored, role) {
+            (_, ParameterRole::Tower) if self.tower == TowerType::Q8 => file.unwrap_or(Format::Q8),
+            (_, ParameterRole::Tower) => return None,
             (Stored::F32 | Stored::F16, _) | (_, ParameterRole::Exact | ParameterRole::Float) => return None,
             (_, ParameterRole::Table) | (Stored::Q8, ParameterRole::Layer) => file.unwrap_or(Format::Q8),
             (Stored::Q4, ParameterRole::Layer) => {
@@ -174,7 +217,7 @@ impl Storage {
         format.fits(width).then_some(format)
     }
 
-    /// Whether the inputs of a matrix of codes are rounded to 8 bits.
+    /// Whether the inputs of a matrix of codes are rounded to 8 bits. On a GPU, Auto has become F32 before.
     pub(crate) const fn rounds(&self, format: Format) -> bool {
         match self.activations {
             Activations::Auto => format.bits == 4,
@@ -219,9 +262,23 @@ mod tests {
         assert_eq!(of(Stored::Q4, ParameterRole::Layer, Some(g16), true), Some(g16));
         assert_eq!(of(Stored::Q4, ParameterRole::Table, None, false), Some(Format::Q8));
         assert_eq!(of(Stored::Q4, ParameterRole::Float, Some(m4), true), None);
+        assert_eq!(of(Stored::Q4, ParameterRole::Tower, Some(m4), true), None);
         let q4 = Storage::usual(Stored::Q4, true);
         assert_eq!(q4.format(ParameterRole::Layer, None, 48), None); // no whole groups
         assert_eq!(Storage { native: false, ..q4 }.format(ParameterRole::Layer, Some(g16), 4096), Some(Format::Q4));
+    }
+
+    #[test]
+    fn the_tower_has_codes_only_if_asked() {
+        let f16 = Storage::usual(Stored::F16, false);
+        let q8 = Storage { tower: TowerType::Q8, ..f16 };
+        let of = |storage: Storage, role| storage.format(role, None, 1024);
+        assert_eq!(of(f16, ParameterRole::Tower), None);
+        assert_eq!(of(q8, ParameterRole::Tower), Some(Format::Q8));
+        assert_eq!([ParameterRole::Layer, ParameterRole::Float].map(|role| of(q8, role)), [None, None]);
+        // Codes of the file stay; rows that are not whole groups are floats (SigLIP so400m: 4304).
+        assert_eq!(q8.format(ParameterRole::Tower, Some(Format::Q4), 1024), Some(Format::Q4));
+        assert_eq!(q8.format(ParameterRole::Tower, None, 4304), None);
     }
 
     #[test]

@@ -79,13 +79,13 @@ impl VisionTower {
                         &["q_proj", "k_proj", "v_proj"].map(|p| (name(&format!("self_attn.{p}")), d)),
                         d,
                         true,
-                        ParameterRole::Float,
+                        ParameterRole::Tower,
                     )
                     .await?,
-                out_proj: load.linear(&name("self_attn.out_proj"), d, d, true).await?,
+                out_proj: load.tower(&name("self_attn.out_proj"), d, d, true).await?,
                 layer_norm2: load.layer_norm(&name("layer_norm2"), d, v.epsilon).await?,
-                fc1: load.linear(&name("mlp.fc1"), v.d_ff, d, true).await?,
-                fc2: load.linear(&name("mlp.fc2"), d, v.d_ff, true).await?,
+                fc1: load.tower(&name("mlp.fc1"), v.d_ff, d, true).await?,
+                fc2: load.tower(&name("mlp.fc2"), d, v.d_ff, true).await?,
             });
         }
         let post_layernorm = match v.post_norm {

@@ -10,7 +10,7 @@
 pub(crate) mod after;
 pub(crate) mod attend;
 pub(crate) mod codes;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) mod integers;
 mod lanes;
 pub(crate) mod matmul;

@@ -61,20 +61,38 @@ pub(crate) fn runs_wgsl(x: &CubeTensor) -> bool {
     x.client.name() == "wgpu<wgsl>" && !ONLY_TENSOR_OPS.get()
 }
 
-/// The software GPUs: other tile sizes are faster there.
-static SOFTWARE: RwLock<Vec<CubeDevice>> = RwLock::new(Vec::new());
+/// GPUs that have something in common.
+pub(crate) struct Devices(RwLock<Vec<CubeDevice>>);
 
-/// Notes that a device is a software GPU.
-pub(crate) fn note_software(device: &Device) {
-    if let DispatchTensorKind::Cube(BackendTensor::Float(probe)) = Tensor::<1>::zeros([1], device).into_dispatch().kind
-    {
-        SOFTWARE.write().unwrap_or_else(PoisonError::into_inner).push(probe.device);
+/// The software GPUs: other tile sizes are faster there.
+pub(crate) static SOFTWARE: Devices = Devices(RwLock::new(Vec::new()));
+
+/// The GPUs whose WGSL has no `dot4I8Packed`: a few browsers.
+pub(crate) static WITHOUT_DOT4: Devices = Devices(RwLock::new(Vec::new()));
+
+impl Devices {
+    /// Adds a GPU.
+    pub(crate) fn add(&self, device: &Device) {
+        let probe = Tensor::<1>::zeros([1], device).into_dispatch().kind;
+        if let DispatchTensorKind::Cube(BackendTensor::Float(probe)) = probe {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).push(probe.device);
+        }
+    }
+
+    /// Whether this tensor's device was added.
+    fn have(&self, x: &CubeTensor) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&x.device)
     }
 }
 
 /// Whether this tensor's device is a software GPU.
 pub(crate) fn is_software(x: &CubeTensor) -> bool {
-    !AS_ON_HARDWARE.get() && SOFTWARE.read().unwrap_or_else(PoisonError::into_inner).contains(&x.device)
+    !AS_ON_HARDWARE.get() && SOFTWARE.have(x)
+}
+
+/// Whether `gemm_dot4` runs on the device of this tensor.
+pub(crate) fn runs_dot4(x: &CubeTensor) -> bool {
+    runs_wgsl(x) && !WITHOUT_DOT4.have(x)
 }
 
 /// The variant for a tensor with rows of `width` floats; None where the kernels cannot run on it.

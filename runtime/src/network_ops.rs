@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`embed`] | rows of the embedding | `embed` |
 //! | [`norm`] | RMS norm or layer norm of each row | `norm` |
-//! | [`linear`] | product with a weight, and what follows it | `gemv` for one row, `gemm` for more |
+//! | [`linear`] | product with a weight, and what follows it | `gemv` for one row, `gemm` for more; `gemm_dot4` in integers |
 //! | [`attend_full`] | attention inside each tile | `flash_full` |
 //! | [`rotate_and_store`] | rotated queries; keys and values in the cache | `rope_kv` |
 //! | [`attend`] | causal attention over the cache | `attend_split`, `attend_merge` for one token, `flash_causal` for more |
@@ -15,7 +15,7 @@
 //! our own on the CPU (`flex`). Activations are f32; the KV cache is f32 or f16; weights are f32, f16 or codes of 8 or 4
 //! bits ([`Weight`]); sums are f32.
 
-use burn::backend::Dispatch;
+use burn::backend::{BackendTensor, Dispatch, DispatchTensorKind};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 pub use fovea_shaders::{Activation, Format};
 
@@ -28,14 +28,35 @@ mod weight;
 pub use backend::{AttendPlan, EmbedPlan, LinearPlan, Maybe, NetworkOps, Operand, StorePlan};
 pub use weight::Weight;
 
-use crate::{error::Error, kv_cache::LayerCache, sampler_ops::runs_kernels};
+use crate::{error::Error, kv_cache::LayerCache, launch::runs_dot4, sampler_ops::runs_kernels};
 
-/// Whether this CPU has instructions for products of integers: then [`linear`] rounds the inputs of codes to 8 bits where
-/// [`Weight::Codes`] asks for it and there are many rows.
+/// Most rows whose inputs are never rounded to 8 bits. On the CPU a weight is read once for all of them.
+pub const FEW_ROWS: usize = 8;
+
+/// Whether [`linear`] rounds the inputs of codes to 8 bits on a device, where [`Weight::Codes`] asks for it and there are
+/// many rows: on a CPU that has instructions for products of integers, and on GPUs that compile WGSL, except where an old
+/// browser has no `dot4I8Packed`.
+pub fn rounds_inputs(device: &Device) -> bool {
+    match Tensor::<1>::zeros([1], device).into_dispatch().kind {
+        DispatchTensorKind::Cube(BackendTensor::Float(probe)) => runs_dot4(&probe),
+        DispatchTensorKind::Flex(_) => multiplies_integers(),
+        _ => false,
+    }
+}
+
+/// Whether this CPU has instructions for products of integers.
 pub fn multiplies_integers() -> bool {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        all(target_arch = "wasm32", target_feature = "simd128")
+    ))]
     return crate::cpu::integers::is_possible();
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        all(target_arch = "wasm32", target_feature = "simd128")
+    )))]
     false
 }
 

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::kernel::{Kernel, Variant, WEIGHT};
 
-/// `Params` of `gemm.wgsl` and `gemm_direct.wgsl`.
+/// `Params` of `gemm.wgsl`, `gemm_direct.wgsl` and `gemm_dot4.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct GemmParams {
@@ -35,7 +35,11 @@ pub const GEMM: Kernel = Kernel {
     parameters: size_of::<GemmParams>(),
     variants: Variant::FOURS,
     constants: &["BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"],
-    shared: &[include_str!("wgsl/shared/activation.wgsl"), include_str!("wgsl/shared/gemm.wgsl")],
+    shared: &[
+        include_str!("wgsl/shared/activation.wgsl"),
+        include_str!("wgsl/shared/gemm.wgsl"),
+        include_str!("wgsl/shared/gemm_float.wgsl"),
+    ],
     weight: WEIGHT,
 };
 
@@ -50,12 +54,12 @@ pub const GEMM_DIRECT: Kernel = Kernel {
 };
 
 /// Workgroups that fill a large GPU several times.
-const MANY: usize = 512;
+pub(crate) const MANY: usize = 512;
 
 /// One launch of a product of many rows.
 #[derive(Clone, Debug)]
 pub struct GemmPlan {
-    /// [`GEMM`] or [`GEMM_DIRECT`].
+    /// [`GEMM`], [`GEMM_DIRECT`] or [`GEMM_DOT4`](crate::GEMM_DOT4).
     pub kernel: &'static Kernel,
     /// The values of its constants.
     pub constants: Vec<u32>,

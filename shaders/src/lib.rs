@@ -25,6 +25,7 @@
 //! | [`embed`] | `embed` | rows of the embedding |
 //! | [`norm`] | `norm` | RMS norm or layer norm of each row |
 //! | [`linear`] | `gemv` for one row, `gemm` or `gemm_direct` for more | a linear layer with what is before and after it |
+//! | [`round_rows`], then [`linear`] | `round_rows`, `gemm_dot4` | the same with inputs that are rounded to 8 bits |
 //! | [`attention`] | `flash_full`, `flash_causal`; `attend_split` and `attend_merge` for one token | attention |
 //! | [`rotate_and_store`] | `rope_kv` | rotated queries; keys and values in the cache |
 //! | [`pick`] | `pick` | the most likely token, and the place of the next one |
@@ -51,6 +52,8 @@ mod activation;
 mod norm;
 mod linear;
 mod gemm;
+mod round_rows;
+mod gemm_dot4;
 mod attention;
 mod rotary;
 mod embed;
@@ -68,6 +71,7 @@ pub use compact::{
 };
 pub use embed::{EmbedParams, KERNEL as EMBED, embed};
 pub use gemm::{GEMM, GEMM_DIRECT, GemmParams, GemmPlan, gemm_plan};
+pub use gemm_dot4::{GEMM_DOT4, gemm_dot4_plan};
 pub use kernel::{Kernel, Variant};
 pub use linear::{Epilogue, GEMV, GemvParams, gemv_rows, gemv_unit, linear};
 pub use norm::{KERNEL as NORM, NormParams, norm};
@@ -77,6 +81,7 @@ pub use region_pool::{
     region_pool_chunk,
 };
 pub use rotary::{KERNEL as ROPE_KV, RopeKvParams, rotate_and_store};
+pub use round_rows::{KERNEL as ROUND_ROWS, RoundRowsParams, round_rows};
 pub use row_gather::{KERNEL as ROW_GATHER, RowGatherParams, row_gather};
 pub use scale::{Scale, regions};
 pub use scale_select::{
@@ -93,7 +98,7 @@ pub use text_score::{
 pub use top_k::{KERNEL as TOP_K, Keep, MAX_SCORES, TopKParams, top_k};
 
 /// All kernels, in the order of the data.
-pub const KERNELS: [&Kernel; 24] = [
+pub const KERNELS: [&Kernel; 26] = [
     &REGION_POOL,
     &SCALE_FOLD,
     &SCALE_SELECT,
@@ -109,6 +114,8 @@ pub const KERNELS: [&Kernel; 24] = [
     &GEMV,
     &GEMM,
     &GEMM_DIRECT,
+    &ROUND_ROWS,
+    &GEMM_DOT4,
     &FLASH_FULL,
     &ROPE_KV,
     &FLASH_CAUSAL,

@@ -194,6 +194,8 @@ export interface Done {
   dtype: Dtype;
   /** How the KV cache is stored. */
   cache: CacheDtype;
+  /** How the matrices of the vision tower are stored. */
+  tower: 'f32' | 'f16' | 'q8';
   /** How the inputs of products with many rows are stored. */
   activations: 'f32' | 'int8';
 }

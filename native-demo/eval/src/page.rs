@@ -23,6 +23,12 @@ pub struct About {
     pub device: String,
     /// How the matrices are stored: `f32`, `f16`, `q8` or `q4`.
     pub dtype: String,
+    /// How the KV cache is stored: `f32` or `f16`.
+    pub cache: &'static str,
+    /// How the matrices of the vision tower are stored: `f32`, `f16` or `q8`.
+    pub tower: &'static str,
+    /// How the inputs of products with many rows are stored: `f32` or `int8`.
+    pub activations: &'static str,
     /// How answers are compared.
     pub compared: &'static str,
 }
@@ -39,14 +45,19 @@ impl About {
             ),
             device: model.device().info.to_string(),
             dtype: model.dtype_name().to_owned(),
+            cache: model.cache_name(),
+            tower: model.tower_name(),
+            activations: model.activations_name(),
             compared: compare.sentence(),
         }
     }
 
     /// One line for the model, the questions and the device each.
     pub(crate) fn lines(&self) -> String {
-        let Self { model, questions, device, dtype, .. } = self;
-        [model, questions, &format!("{device}, {dtype}")].map(|line| text::line(line) + "\n").concat()
+        let Self { model, questions, device, dtype, tower, activations, .. } = self;
+        let tower = if *tower == "q8" { ", tower q8" } else { "" };
+        let rounded = if *activations == "int8" { ", int8 activations" } else { "" };
+        [model, questions, &format!("{device}, {dtype}{tower}{rounded}")].map(|line| text::line(line) + "\n").concat()
     }
 }
 

@@ -3,7 +3,9 @@
 use std::{io, path::PathBuf};
 
 use clap::Args;
-use fovea_model::{Activations, AskOptions, Conversation, Fits, LoadOptions, Looked, Model, Origin, Precision, Turn};
+use fovea_model::{
+    Activations, AskOptions, Conversation, Fits, LoadOptions, Looked, Model, Origin, Precision, TowerType, Turn,
+};
 use fovea_runtime::DeviceChoice;
 use fovea_terminal::{failure::Failure, load, options, text};
 use serde::Serialize;
@@ -31,6 +33,9 @@ pub struct AgreementArgs {
     /// How the inputs of products with q8 and q4 matrices are stored: auto, f32 or int8.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = options::named::<Activations>(Activations::NAMES))]
     activations: Activations,
+    /// How the matrices of the vision tower are stored: auto or q8.
+    #[arg(long, default_value = "auto", ignore_case = true, value_parser = options::named::<TowerType>(TowerType::NAMES))]
+    tower: TowerType,
     /// The first held-out scene.
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = options::whole::<u64>)]
     seed: u64,
@@ -77,15 +82,15 @@ struct Row {
 /// Answers in f32, then makes each other model read the same answers, and compares.
 pub async fn run(args: AgreementArgs) -> Result<(), Failure> {
     let options = AskOptions { max_new_tokens: args.new_tokens, keep_logits: true, ..AskOptions::default() };
-    let open = async |precision| {
+    let open = async |precision, tower| {
         let check = |fits: Fits<'_>| options.check(fits);
-        let load = LoadOptions { precision, activations: args.activations, ..LoadOptions::default() };
+        let load = LoadOptions { precision, activations: args.activations, tower, ..LoadOptions::default() };
         load::model(args.model.as_deref(), &args.device, load, &options.cancel, check).await
     };
-    let reference = open(Precision::F32).await?;
+    let reference = open(Precision::F32, TowerType::Auto).await?;
     let mut others = Vec::new();
     for precision in &args.weights {
-        others.push((open(*precision).await?, Sums::default()));
+        others.push((open(*precision, args.tower).await?, Sums::default()));
     }
     let (samples, _) = scenes::held_out(args.seed, args.scenes);
     for sample in samples {

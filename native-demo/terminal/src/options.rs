@@ -6,7 +6,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use fovea_model::{Activations, CacheType, Compression, Error, LoadOptions, METHODS, Precision};
+use fovea_model::{Activations, CacheType, Compression, Error, LoadOptions, METHODS, Precision, TowerType};
 use fovea_runtime::DeviceChoice;
 
 /// How a model is loaded.
@@ -22,8 +22,13 @@ pub struct LoadArgs {
     /// How the keys and values of the KV cache are stored on the device; auto: as the matrices that are not quantised.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<CacheType>(CacheType::NAMES))]
     pub cache: CacheType,
-    /// How the inputs of products with q8 and q4 matrices are stored, on CPUs with AVX2, AVX-512 VNNI or the dot products
-    /// of NEON. int8 makes the prefill about twice as fast, with an error like that of q8 weights; auto: int8 for q4, f32 for q8.
+    /// How the matrices of the vision tower are stored; auto: as floats. q8 needs half of the memory of f16, and with
+    /// --activations int8 the tower of a CPU is faster; answers can differ.
+    #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<TowerType>(TowerType::NAMES))]
+    pub tower: TowerType,
+    /// How the inputs of products with q8 and q4 matrices are stored. int8 has an error like that of q8 weights, and makes the
+    /// prefill about twice as fast on CPUs with AVX2, AVX-512 VNNI or the dot products of NEON; on GPUs (not CUDA) it is used
+    /// only if it is asked for. auto: on the CPU int8 for q4, f32 for q8; on GPUs f32.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<Activations>(Activations::NAMES))]
     pub activations: Activations,
     /// The memory that the model may use, such as 6GB, 6GiB or 500MB; without it, what the system, or the driver of the GPU,
@@ -33,8 +38,8 @@ pub struct LoadArgs {
 }
 
 impl From<LoadArgs> for LoadOptions {
-    fn from(LoadArgs { weights, cache, activations, memory }: LoadArgs) -> Self {
-        Self { precision: weights, cache, activations, memory }
+    fn from(LoadArgs { weights, cache, tower, activations, memory }: LoadArgs) -> Self {
+        Self { precision: weights, cache, tower, activations, memory, ..Self::default() }
     }
 }
 

@@ -146,6 +146,12 @@ fn quantised_weights_need_less_memory_and_q8_gives_the_answers_of_f32() {
         let activations = if rounded { "int8" } else { "f32" };
         assert_eq!(answers[0]["activations"], activations, "activations in {name} (got, expected)");
     }
+    let ran = on_cpu(&["ask", rack, questions[0], "--json", "--weights", "f32", "--tower", "q8"]);
+    let tower = ran.json();
+    assert_eq!((&tower["dtype"], &tower["tower"]), (&"f32".into(), &"q8".into()), "dtypes (got, expected)");
+    assert_eq!(tower["answer"].as_str().map(str::trim), Some("95"), "answer with a tower in q8 (got, expected)");
+    assert!(bytes(&[tower]) < bytes(&f32), "expected that a tower in q8 needs less memory");
+    assert_eq!(f32[0]["tower"], "f32", "tower (got, expected)");
     let ran = on_cpu(&["ask", rack, questions[0], "--weights", "f32", "--activations", "int8"]);
     assert!(ran.stderr().contains("note: activations are f32: int8 needs"), "expected a note, got {}", ran.stderr());
     let ran = on_cpu(&["ask", rack, questions[0], "--weights", "Q8"]);

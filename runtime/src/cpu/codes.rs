@@ -237,7 +237,7 @@ fn add<S: Simd, const BITS: u32, const N: usize, const R: usize>(
     sum: &mut [S::f32s; R],
 ) {
     // The high half is shifted, because an f32 has 23 bits below its exponent.
-    let halves = [words, simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s(16))];
+    let halves = [words, lanes::shr(simd, words, 16)];
     let mut part = [simd.splat_f32s(0.0); R];
     for k in 0..N {
         let place = BITS * (k % (N / 2)) as u32;

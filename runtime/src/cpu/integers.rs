@@ -8,13 +8,14 @@
 //! The sums of integers are exact. The error is that of the rounding: for values of similar size a NMSE of about 2e-5,
 //! which is that of codes of 8 bits. llama.cpp rounds the activations in the same way.
 //!
-//! A lane of a vector is a row of the weight, and an instruction adds the products of its four bytes. The processor must
-//! have AVX-512 VNNI, AVX-VNNI, AVX2, or NEON with dot products. AVX2 needs sums of 16 bits, and these never overflow:
+//! A lane of a vector is a row of the weight, and an instruction adds the products of its four bytes. The processor
+//! must have AVX-512 VNNI, AVX-VNNI, AVX2, or NEON with dot products. WebAssembly must be compiled with `simd128`, and
+//! widens bytes to 16 bits first. AVX2 needs sums of 16 bits, and these never overflow:
 //!
 //! | | codes | largest sum of 16 bits |
 //! |---|---|---|
 //! | AVX-512 VNNI, AVX-VNNI | as they are | none |
-//! | NEON with dot products | q4 as they are, q8 minus 128 | none |
+//! | NEON with dot products, WebAssembly | q4 as they are, q8 minus 128 | none |
 //! | AVX2 | q4 as they are | 8 words: 8 * 2 * 15 * 127 = 30480 |
 //! | | q8 minus 128 | 1 word: 2 * 128 * 127 = 32512 |
 
@@ -23,6 +24,8 @@ use fovea_shaders::Format;
 use super::{codes::Codes, tiled::Tiling};
 #[cfg(target_arch = "aarch64")]
 use arm::Instructions;
+#[cfg(target_arch = "wasm32")]
+use web::Instructions;
 #[cfg(target_arch = "x86_64")]
 use x86::Instructions;
 
@@ -151,14 +154,15 @@ fn round<const M: usize>(x: &[f32], words: &mut [[i32; M]], m: usize) -> (f32, i
 ///
 /// `$vectors` is a module with vectors of 32 bits. `$begin`, `$dot` and `$end` add the products of `WORDS` words to a sum:
 /// `part = begin(sum)`, `part = dot(part, codes, x)` for each word, `sum = end(sum, part)`. A group has a multiple of
-/// `WORDS` words.
+/// `WORDS` words. `$read` turns words of codes, and a word of `x` in all lanes, into the operands of `$dot`: once for
+/// all products of a word.
 macro_rules! products {
-    ($name:ident, $features:literal, $vectors:ident, $begin:expr, $dot:expr, $end:expr) => {
+    ($name:ident, $features:literal, $vectors:ident, $read:expr, $begin:expr, $dot:expr, $end:expr) => {
         #[target_feature(enable = $features)]
         fn $name<const M: usize, const WORDS: usize>(panel: &Panel, tile: &Tile<M>) -> [Values; M] {
             use $vectors::{Floats, Ints, add, convert, float, integer, times};
             const PARTS: usize = ROWS * 4 / size_of::<[Floats; VECTORS]>();
-            let (begin, dot, end) = ($begin, $dot, $end);
+            let (read, begin, dot, end) = ($read, $begin, $dot, $end);
             let mut out = [Values([0.0; ROWS]); M];
             let per = tile.words.len() / tile.groups.len();
             for p in 0..PARTS {
@@ -179,10 +183,14 @@ macro_rules! products {
                         }
                         for (weights, x) in weights.iter().zip(x) {
                             let weights: &[[Ints; VECTORS]; PARTS] = bytemuck::cast_ref(weights);
+                            let mut codes = [read(weights[p][0]); VECTORS];
+                            for v in 1..VECTORS {
+                                codes[v] = read(weights[p][v]);
+                            }
                             for m in 0..M {
-                                let x = integer(x[m]);
+                                let x = read(integer(x[m]));
                                 for v in 0..VECTORS {
-                                    part[m][v] = dot(part[m][v], weights[p][v], x);
+                                    part[m][v] = dot(part[m][v], codes[v], x);
                                 }
                             }
                         }
@@ -283,13 +291,14 @@ mod x86 {
         };
     }
 
-    products!(vnni_512, "avx512f,avx512vnni", wide, |sum| sum, _mm512_dpbusd_epi32, |_, part| part);
-    products!(vnni_256, "avx2,fma,avxvnni", narrow, |sum| sum, _mm256_dpbusd_avx_epi32, |_, part| part);
+    products!(vnni_512, "avx512f,avx512vnni", wide, |word| word, |sum| sum, _mm512_dpbusd_epi32, |_, part| part);
+    products!(vnni_256, "avx2,fma,avxvnni", narrow, |word| word, |sum| sum, _mm256_dpbusd_avx_epi32, |_, part| part);
     // A word has two sums of 16 bits. They are added to each other once for all words.
     products!(
         avx2_4,
         "avx2,fma",
         narrow,
+        |word| word,
         |_| _mm256_setzero_si256(),
         |part, codes, x| _mm256_add_epi16(part, _mm256_maddubs_epi16(codes, x)),
         |sum, part| _mm256_add_epi32(sum, _mm256_madd_epi16(part, _mm256_set1_epi16(1)))
@@ -299,6 +308,7 @@ mod x86 {
         avx2_8,
         "avx2,fma",
         narrow,
+        |word| word,
         |sum| sum,
         |sum, codes, x| {
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
@@ -387,7 +397,7 @@ mod arm {
         sum
     }
 
-    products!(dot, "neon,dotprod", vectors, |sum| sum, sdot, |_, part| part);
+    products!(dot, "neon,dotprod", vectors, |word| word, |sum| sum, sdot, |_, part| part);
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) enum Instructions {
         /// NEON with dot products: 32 registers.
@@ -410,6 +420,70 @@ mod arm {
             match self {
                 // SAFETY: by the caller.
                 Self::Dot => run::<6>(weight, x, out, true, |p, t| unsafe { dot::<_, 4>(p, t) }),
+            }
+        }
+    }
+}
+
+/// The instructions of WebAssembly that all browsers have. A module is compiled with them or without them.
+#[cfg(target_arch = "wasm32")]
+mod web {
+    use std::arch::wasm32::{i16x8_shl, i16x8_shr, i32x4_add, i32x4_dot_i16x8, v128};
+
+    use super::{Codes, Panel, ROWS, Tile, VECTORS, Values, run};
+
+    /// Vectors of 128 bits.
+    mod vectors {
+        use std::arch::wasm32::f32x4_add;
+        pub(super) use std::arch::wasm32::{
+            f32x4_convert_i32x4 as convert, f32x4_mul as times, f32x4_splat as float, i32x4_splat as integer,
+            v128 as Floats, v128 as Ints,
+        };
+
+        /// `x y + z`
+        #[target_feature(enable = "simd128")]
+        #[inline]
+        pub(super) fn add(x: Floats, y: Floats, z: Floats) -> Floats {
+            f32x4_add(times(x, y), z)
+        }
+    }
+
+    /// The bytes of words, with their signs, as 16 bits: the first and third of each word, the second and fourth.
+    #[target_feature(enable = "simd128")]
+    #[inline]
+    fn halves(words: v128) -> [v128; 2] {
+        [i16x8_shr(i16x8_shl(words, 8), 8), i16x8_shr(words, 8)]
+    }
+
+    /// Adds four products to each lane, two by each instruction.
+    #[target_feature(enable = "simd128")]
+    #[inline]
+    fn dot(sum: v128, codes: [v128; 2], x: [v128; 2]) -> v128 {
+        i32x4_add(sum, i32x4_add(i32x4_dot_i16x8(codes[0], x[0]), i32x4_dot_i16x8(codes[1], x[1])))
+    }
+
+    products!(simd128, "simd128", vectors, halves, |sum| sum, dot, |_, part| part);
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum Instructions {
+        /// Vectors of 128 bits: on x86-64 a browser has 16 registers, and keeps one of them for itself.
+        Simd128,
+    }
+
+    impl Instructions {
+        /// All, and that they are there.
+        pub(super) fn all() -> [(Self, bool); 1] {
+            [(Self::Simd128, true)]
+        }
+
+        /// See [`super::matmul`].
+        ///
+        /// # Safety
+        /// None is needed: the module is compiled with these instructions.
+        #[expect(unsafe_code, reason = "the same signature as for the processors")]
+        pub(super) unsafe fn run(self, weight: Codes, x: &[f32], out: &mut [f32]) {
+            match self {
+                Self::Simd128 => run::<4>(weight, x, out, true, |p, t| simd128::<_, 4>(p, t)),
             }
         }
     }

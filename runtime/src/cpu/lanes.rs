@@ -1,4 +1,4 @@
-//! Vector operations that `pulp` does not have: f16 to f32, and powers of two.
+//! Vector operations that `pulp` does not have: f16 to f32, shifts by one amount, and powers of two.
 
 use pulp::Simd;
 
@@ -68,6 +68,26 @@ pub(super) fn pick<S: Simd>(simd: S, values: &[f32], index: S::u32s) -> S::f32s 
     simd.splat_f32s(values[0])
 }
 
+/// `x << by` in each lane. `pulp` shifts each lane by its own amount, for which WebAssembly has no instruction.
+#[inline(always)]
+pub(super) fn shl<S: Simd>(simd: S, x: S::u32s, by: u32) -> S::u32s {
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    if size_of::<S::u32s>() == size_of::<std::arch::wasm32::v128>() {
+        return bytemuck::cast(std::arch::wasm32::u32x4_shl(bytemuck::cast(x), by));
+    }
+    simd.wrapping_dyn_shl_u32s(x, simd.splat_u32s(by))
+}
+
+/// `x >> by` in each lane; see [`shl`].
+#[inline(always)]
+pub(super) fn shr<S: Simd>(simd: S, x: S::u32s, by: u32) -> S::u32s {
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    if size_of::<S::u32s>() == size_of::<std::arch::wasm32::v128>() {
+        return bytemuck::cast(std::arch::wasm32::u32x4_shr(bytemuck::cast(x), by));
+    }
+    simd.wrapping_dyn_shr_u32s(x, simd.splat_u32s(by))
+}
+
 /// The bits of pairs of f16 in two vectors: those of even and those of odd index. See [`widen`].
 ///
 /// No value changes its lane: cheaper than an order that needs a shuffle, and the order of a sum is free.
@@ -75,9 +95,9 @@ pub(super) fn pick<S: Simd>(simd: S, values: &[f32], index: S::u32s) -> S::f32s 
 pub(super) fn widen_pairs<S: Simd>(simd: S, pairs: S::u32s) -> [S::f32s; 2] {
     let magnitude = simd.splat_u32s(0x0fff_e000);
     let sign = simd.splat_u32s(0x8000_0000);
-    let even = simd.wrapping_dyn_shl_u32s(pairs, simd.splat_u32s(13));
-    let odd = simd.wrapping_dyn_shr_u32s(pairs, simd.splat_u32s(3));
-    let even_sign = simd.wrapping_dyn_shl_u32s(pairs, simd.splat_u32s(16));
+    let even = shl(simd, pairs, 13);
+    let odd = shr(simd, pairs, 3);
+    let even_sign = shl(simd, pairs, 16);
     [
         rebias(simd, simd.and_u32s(even, magnitude), simd.and_u32s(even_sign, sign)),
         rebias(simd, simd.and_u32s(odd, magnitude), simd.and_u32s(pairs, sign)),
@@ -117,7 +137,7 @@ pub(super) fn abs<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let [shifted, part] = split(simd, x);
     let power = simd.mul_add_e_f32s(quotient(simd, part), part, simd.splat_f32s(1.0));
-    let exponent = simd.wrapping_dyn_shl_u32s(to_bits::<S>(shifted), simd.splat_u32s(23));
+    let exponent = shl(simd, to_bits::<S>(shifted), 23);
     let scaled = from_bits::<S>(simd.add_u32s(to_bits::<S>(power), exponent));
     simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(-126.0)), simd.splat_f32s(0.0), scaled)
 }
@@ -126,7 +146,7 @@ pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 #[inline(always)]
 pub(super) fn exp2_parts<S: Simd>(simd: S, x: S::f32s) -> [S::f32s; 2] {
     let [shifted, part] = split(simd, simd.max_f32s(x, simd.splat_f32s(-126.0)));
-    let exponent = simd.wrapping_dyn_shl_u32s(to_bits::<S>(shifted), simd.splat_u32s(23));
+    let exponent = shl(simd, to_bits::<S>(shifted), 23);
     let power = from_bits::<S>(simd.add_u32s(simd.splat_u32s(1f32.to_bits()), exponent));
     [power, simd.mul_f32s(power, simd.mul_f32s(part, quotient(simd, part)))]
 }

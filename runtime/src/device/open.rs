@@ -14,7 +14,12 @@ use super::{
 };
 #[cfg(feature = "cuda")]
 use crate::cuda::available as cuda_available;
-use crate::{error::Error, launch::note_software, memory, self_test, watch::Watch};
+use crate::{
+    error::Error,
+    launch::{SOFTWARE, WITHOUT_DOT4},
+    memory, self_test,
+    watch::Watch,
+};
 
 /// wgpu's handles of a device, and the watch over it.
 #[derive(Clone, Debug)]
@@ -160,6 +165,8 @@ impl OpenDevice {
                 what: format!("a device with the limits that it reports: {e}"),
             })?;
         let backend = adapter.get_info().backend;
+        // Natively naga writes products of four bytes for each GPU; a browser may not know them.
+        let dot4 = instance.wgsl_language_features().contains(wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct);
         let gpu = device.clone();
         #[cfg(not(target_family = "wasm"))]
         let (gpu_queue, gpu_adapter) = (queue.clone(), adapter.clone());
@@ -170,7 +177,10 @@ impl OpenDevice {
             .map_err(|e| Error::MissingFeature { device: info.to_string(), what: e.to_string() })?;
         let watch = Watch::listen(&gpu);
         if info.class == DeviceClass::Software {
-            note_software(&device);
+            SOFTWARE.add(&device);
+        }
+        if !dot4 {
+            WITHOUT_DOT4.add(&device);
         }
         Ok(Self {
             device,

@@ -12,7 +12,7 @@ use fovea_shaders::Format;
 use half::f16;
 
 use super::{
-    AttendPlan, EmbedPlan, Heads, LinearPlan, Maybe, NetworkOps, Operand, StorePlan,
+    AttendPlan, EmbedPlan, FEW_ROWS, Heads, LinearPlan, Maybe, NetworkOps, Operand, StorePlan,
     tensor_ops::{self, Extra},
 };
 use crate::cpu::{
@@ -25,8 +25,6 @@ use crate::cpu::{
     norm, rotary,
 };
 
-/// Most rows for which a weight is read once for all of them.
-const FEW: usize = 8;
 /// Fewest rows for which the weight is copied into panels.
 const MANY: usize = 48;
 /// Most values of a weight that are converted to f32 at once.
@@ -69,7 +67,11 @@ fn rows<'a>(words: &'a IntTensor<Flex>, scales: &'a IntTensor<Flex>, format: For
 fn product(x: &FloatTensor<Flex>, weight: &Operand<Flex>, height: usize) -> FloatTensor<Flex> {
     let [tokens, width] = x.shape().dims();
     let mut out = vec![0.0; tokens * height];
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        all(target_arch = "wasm32", target_feature = "simd128")
+    ))]
     if let Operand::Codes(words, scales, format, true) = weight
         && crate::cpu::integers::matmul(rows(words, scales, *format), x.storage::<f32>(), &mut out)
     {
@@ -185,7 +187,7 @@ impl NetworkOps for Flex {
                 Operand::Codes(whole(words), whole(scales), format, rounded)
             }
         };
-        let mut y = if tokens <= FEW {
+        let mut y = if tokens <= FEW_ROWS {
             let mut y = vec![0.0; tokens * height];
             match &weight {
                 Operand::Float(weight) => matvec(matrix(weight), width, x.storage::<f32>(), &mut y),

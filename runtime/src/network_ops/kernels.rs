@@ -11,16 +11,16 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_wgpu::{CubeBackend, into_contiguous};
 use fovea_shaders::{
     ATTEND_CHUNK, ATTEND_MERGE, ATTEND_SPLIT, AttendMergeParams, AttendSplitParams, EMBED, EmbedParams, FLASH_CAUSAL,
-    FLASH_FULL, FlashCausalParams, FlashFullParams, FlashPlan, GEMV, GemmParams, GemmPlan, GemvParams, NORM,
-    NormParams, PICK, PickParams, ROPE_KV, RopeKvParams, Variant, attend_parts, attend_share, flash_plan, gemm_plan,
-    gemv_rows, gemv_unit,
+    FLASH_FULL, FlashCausalParams, FlashFullParams, FlashPlan, Format, GEMV, GemmParams, GemmPlan, GemvParams, NORM,
+    NormParams, PICK, PickParams, ROPE_KV, ROUND_ROWS, RopeKvParams, RoundRowsParams, Variant, attend_parts,
+    attend_share, flash_plan, gemm_dot4_plan, gemm_plan, gemv_rows, gemv_unit,
 };
 
 use super::{
-    AttendPlan, EmbedPlan, Heads, LinearPlan, Maybe, NetworkOps, Operand, StorePlan,
+    AttendPlan, EmbedPlan, FEW_ROWS, Heads, LinearPlan, Maybe, NetworkOps, Operand, StorePlan,
     tensor_ops::{self, Extra},
 };
-use crate::launch::{empty, fits, is_software, launch, runs_wgsl, spread, variant};
+use crate::launch::{empty, fits, is_software, launch, runs_dot4, runs_wgsl, spread, variant};
 
 impl NetworkOps for CubeBackend {
     fn embed(ids: IntTensor<Self>, table: Operand<Self>, out: Maybe<Self>, plan: EmbedPlan) -> FloatTensor<Self> {
@@ -82,7 +82,14 @@ impl NetworkOps for CubeBackend {
         let flags = |x: &Option<CubeTensor>| u32::from(x.is_some());
         let (has_norm, has_bias, has_residual) = (flags(&gamma), flags(&extra.bias), flags(&extra.residual));
         let options = [has_bias, has_residual, activation, u32::from(plan.gated)];
-        let GemmPlan { kernel, constants, groups } = gemm_plan(tokens, rows, options, software);
+        let rounded = match &weight {
+            Operand::Codes(.., format, true) if tokens > FEW_ROWS && runs_dot4(&x) => Some(*format),
+            _ => None,
+        };
+        let GemmPlan { kernel, constants, groups } = match rounded {
+            Some(_) => gemm_dot4_plan(tokens, rows, options),
+            None => gemm_plan(tokens, rows, options, software),
+        };
         // One row goes to gemv, whose workgroups may fill two dimensions.
         let Some(groups) = (if tokens == 1 { Some([1; 3]) } else { fits(groups) }) else {
             return tensor_ops::linear::<Self>(x, weight, gamma, extra, &plan);
@@ -114,8 +121,12 @@ impl NetworkOps for CubeBackend {
             unused_0: 0,
             unused_1: 0,
         };
-        let bound: Vec<_> = [&x, &weight, &bias, &residual, &out].into_iter().chain(&scales).collect();
-        launch(kernel, variant, constants, groups, &bound, params);
+        let (x, x_groups) = match rounded {
+            Some(format) => round_rows(&x, format),
+            None => (x, None),
+        };
+        let bound = [&x, &weight, &bias, &residual, &out].into_iter().chain(&x_groups).chain(&scales);
+        launch(kernel, variant, constants, groups, &bound.collect::<Vec<_>>(), params);
         out
     }
 
@@ -274,6 +285,18 @@ fn buffers(weight: Operand<CubeBackend>) -> (CubeTensor, Option<CubeTensor>) {
         Operand::Float(values) => (into_contiguous(values), None),
         Operand::Codes(words, scales, ..) => (into_contiguous(words), Some(into_contiguous(scales))),
     }
+}
+
+/// Contiguous rows, rounded to 8 bits: words of four codes; and the scale and the sum of codes of each group.
+fn round_rows(x: &CubeTensor, format: Format) -> (CubeTensor, Option<CubeTensor>) {
+    let [tokens, width] = x.shape().dims();
+    let codes = empty(x, [tokens, width / 4], DType::I32);
+    let groups = empty(x, [tokens, 2 * width / format.group as usize], DType::I32);
+    let packs = (tokens * width / 4) as u32;
+    let params = RoundRowsParams { packs, unused_0: 0, unused_1: 0, unused_2: 0 };
+    let at = spread(packs.div_ceil(ROUND_ROWS.lanes) as usize);
+    launch(&ROUND_ROWS, Variant::F32X4, vec![format.group], at, &[x, &codes, &groups], params);
+    (codes, Some(groups))
 }
 
 /// A buffer for a binding that a kernel does not read. A binding must not be used twice in one launch.

@@ -22,7 +22,8 @@ pub enum Weight {
         scales: Tensor<2, Int>,
         /// Their layout.
         format: Format,
-        /// Whether a product with more than 8 rows rounds these to 8 bits, where the processor multiplies integers.
+        /// Whether a product with more than 8 rows rounds these to 8 bits, where the device can multiply integers
+        /// ([`rounds_inputs`](super::rounds_inputs)).
         rounded: bool,
     },
 }

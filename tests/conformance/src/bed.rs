@@ -31,6 +31,11 @@ impl<'a> Bed<'a> {
         Self { device, half, floats: Vec::new(), integers: Vec::new() }
     }
 
+    /// The device.
+    pub fn device(&self) -> &'a Device {
+        self.device
+    }
+
     /// Adds numbers, which must be rounded to the stored type already.
     pub fn floats<const D: usize>(&mut self, values: &[f32], shape: [usize; D]) -> Tensor<D> {
         let half = self.half;
@@ -62,8 +67,8 @@ impl<'a> Bed<'a> {
         self.integers(&values, |data, device| Tensor::from_data(data, device))
     }
 
-    /// Adds the words and scales of a weight with rows of `width`.
-    pub fn codes(&mut self, words: &[u32], scales: &[u32], width: usize, format: Format) -> Weight {
+    /// Adds the words and scales of a weight with rows of `width`. `rounded`: see [`Weight::Codes`].
+    pub fn codes(&mut self, words: &[u32], scales: &[u32], width: usize, format: Format, rounded: bool) -> Weight {
         let rows = words.len() / format.words(width);
         let mut matrix = |values: &[u32], columns: usize| {
             let values: Vec<i32> = values.iter().map(|word| word.cast_signed()).collect();
@@ -71,7 +76,7 @@ impl<'a> Bed<'a> {
                 .reshape([rows, columns])
         };
         let (words, scales) = (matrix(words, format.words(width)), matrix(scales, format.scale_words(width)));
-        Weight::Codes { words, scales, format, rounded: false }
+        Weight::Codes { words, scales, format, rounded }
     }
 
     fn integers(

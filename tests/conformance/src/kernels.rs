@@ -13,6 +13,7 @@ pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod pick;
 pub(crate) mod rotate;
+pub(crate) mod rounded;
 pub(crate) mod row_gather;
 pub(crate) mod scale_select;
 pub(crate) mod selective_scan;
@@ -71,6 +72,7 @@ enum Shape {
     Embed(embed::Embed),
     Norm(norm::Norm),
     Linear(linear::Linear),
+    Rounded(rounded::Rounded),
     AttendFull(attend_full::AttendFull),
     Rotate(rotate::Rotate),
     Attend(attend::Attend),
@@ -103,6 +105,7 @@ macro_rules! with_operation {
             Shape::Embed($op) => $call,
             Shape::Norm($op) => $call,
             Shape::Linear($op) => $call,
+            Shape::Rounded($op) => $call,
             Shape::AttendFull($op) => $call,
             Shape::Rotate($op) => $call,
             Shape::Attend($op) => $call,
@@ -126,6 +129,7 @@ pub fn table(depth: Depth) -> Vec<KernelCase> {
     add(&mut all, norm::cases(), false, Shape::Norm);
     add(&mut all, linear::cases(), true, Shape::Linear);
     add(&mut all, linear::codes(), false, Shape::Linear);
+    add(&mut all, rounded::cases(), false, Shape::Rounded);
     add(&mut all, attend_full::cases(), false, Shape::AttendFull);
     add(&mut all, rotate::cases(), true, Shape::Rotate);
     add(&mut all, attend::cases(), true, Shape::Attend);

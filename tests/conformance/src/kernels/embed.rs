@@ -131,7 +131,7 @@ impl Operation for Embed {
                 Some(format) => {
                     let (words, scales) =
                         (&words[part(format.words(self.width))], &scales[part(format.scale_words(self.width))]);
-                    bed.codes(words, scales, self.width, format)
+                    bed.codes(words, scales, self.width, format, false)
                 }
                 None => Weight::Float(bed.floats(&table[part(self.width)], [rows, self.width])),
             });

@@ -7,7 +7,7 @@ use fovea_runtime::{
     network_ops::{Activation, After, Format, Weight, linear},
     read::read_f32,
 };
-use fovea_shaders::{Epilogue, dequantise};
+use fovea_shaders::{Epilogue, dequantise, round_rows};
 
 use super::{Operation, Outputs, Planned, output};
 use crate::{
@@ -40,26 +40,30 @@ pub(crate) enum Values {
     Small,
     /// Four columns and two rows of a weight, computed by hand.
     Hand,
+    /// Inputs near the codes of 8 bits that they are rounded to, by group of a weight of codes.
+    Steps,
 }
 
 /// `x` (T, K), a weight (N, K) or with a gate (2 N, K) in parts, and the optional steps.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
-    tokens: usize,
-    width: usize,
-    outputs: usize,
-    parts: usize,
-    norm: bool,
-    bias: bool,
-    next: Next,
-    values: Values,
+    pub(super) tokens: usize,
+    pub(super) width: usize,
+    pub(super) outputs: usize,
+    pub(super) parts: usize,
+    pub(super) norm: bool,
+    pub(super) bias: bool,
+    pub(super) next: Next,
+    pub(super) values: Values,
     /// The format of a weight of codes.
-    codes: Option<Format>,
+    pub(super) codes: Option<Format>,
+    /// Whether this weight asks for rounded inputs.
+    pub(super) rounded: bool,
 }
 
 impl fmt::Display for Linear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tokens, width, outputs, parts, norm, bias, next, values, codes } = self;
+        let Self { tokens, width, outputs, parts, norm, bias, next, values, codes, rounded: _ } = self;
         let next = match next {
             Next::Nothing => "nothing".into(),
             Next::Add(factor) => format!("add*{factor}"),
@@ -74,9 +78,9 @@ impl fmt::Display for Linear {
 }
 
 /// The product alone.
-fn plain([tokens, width, outputs]: [usize; 3]) -> Linear {
+pub(super) fn plain([tokens, width, outputs]: [usize; 3]) -> Linear {
     let (next, values) = (Next::Nothing, Values::Spread);
-    Linear { tokens, width, outputs, parts: 1, norm: false, bias: false, next, values, codes: None }
+    Linear { tokens, width, outputs, parts: 1, norm: false, bias: false, next, values, codes: None, rounded: false }
 }
 
 /// Shapes (T, K, N), steps, and their purposes.
@@ -160,25 +164,30 @@ pub(crate) fn cases() -> Vec<Planned<Linear>> {
     all
 }
 
+/// 4 bits with a minimum.
+pub(super) const WITH_MINIMUM: Format = Format { minimum: true, ..Format::Q4 };
+
+/// Formats of codes.
+pub(super) const FORMATS: [(&str, Format); 8] = [
+    ("8 bits", Format::Q8),
+    ("4 bits", Format::Q4),
+    ("4 bits with a minimum", WITH_MINIMUM),
+    ("8 bits, groups of 16", Format { group: 16, ..Format::Q8 }),
+    ("4 bits with a minimum, groups of 64", Format { group: 64, ..WITH_MINIMUM }),
+    ("4 bits with a minimum, groups of 128", Format { group: 128, ..WITH_MINIMUM }),
+    ("4 bits, groups of 128: an odd number", Format { group: 128, ..Format::Q4 }),
+    ("8 bits with a minimum, groups of 128", Format { minimum: true, group: 128, ..Format::Q8 }),
+];
+
 /// The same for weights of codes, which have f32 as the only type of all other numbers.
 pub(crate) fn codes() -> Vec<Planned<Linear>> {
-    let with_minimum = Format { minimum: true, ..Format::Q4 };
     let mut all = Vec::new();
-    for (why, format) in [
-        ("8 bits", Format::Q8),
-        ("4 bits", Format::Q4),
-        ("4 bits with a minimum", with_minimum),
-        ("8 bits, groups of 16", Format { group: 16, ..Format::Q8 }),
-        ("4 bits with a minimum, groups of 64", Format { group: 64, ..with_minimum }),
-        ("4 bits with a minimum, groups of 128", Format { group: 128, ..with_minimum }),
-        ("4 bits, groups of 128: an odd number", Format { group: 128, ..Format::Q4 }),
-        ("8 bits with a minimum, groups of 128", Format { minimum: true, group: 128, ..Format::Q8 }),
-    ] {
+    for (why, format) in FORMATS {
         let of = |shape| Linear { codes: Some(format), ..plain(shape) };
         let shapes = [[1, 896, 67], [2, 896, 33], [33, 384, 65], [130, 128, 129]];
         all.extend(shapes.map(|shape| Planned::new(why, of(shape))));
     }
-    for format in [Format::Q8, Format::Q4, with_minimum] {
+    for format in [Format::Q8, Format::Q4, WITH_MINIMUM] {
         for tokens in [1, 2, 34] {
             let of = |width, outputs| Linear { codes: Some(format), ..plain([tokens, width, outputs]) };
             let gate = Next::Gate(Activation::Silu);
@@ -242,9 +251,12 @@ impl Linear {
         let (reach, spread) = match values {
             Values::Small => (1e-3, 1.0),
             Values::Steep => (2.0, 100.0),
-            Values::Spread | Values::Hand => (2.0, 1.0),
+            Values::Spread | Values::Hand | Values::Steps => (2.0, 1.0),
         };
-        let x = numbers.floats(tokens * width, reach);
+        let x = match self.codes {
+            Some(format) if values == Values::Steps => steps(&mut numbers, tokens * width, format.group as usize),
+            _ => numbers.floats(tokens * width, reach),
+        };
         let gamma = numbers.floats(width, 1.0).into_iter().map(|gamma| 1.0 + gamma).collect();
         let spread = spread * 1.5 / (width as f32).sqrt();
         let (weight, codes) = match self.codes {
@@ -266,10 +278,48 @@ impl Linear {
         };
         (0..outputs).step_by(outputs.div_ceil(parts)).map(part).collect()
     }
+
+    /// The bound from the twin.
+    pub(super) const fn bound(half: bool) -> Bound {
+        Bound::Nmse(if half { 1e-6 } else { 1e-10 })
+    }
+
+    /// The result of the twin; with `group`, inputs are rounded by group first.
+    pub(super) fn twin(&self, half: bool, group: Option<usize>) -> Vec<f64> {
+        let Inputs { x, gamma, weight, codes: [words, scales], bias, residual } = self.inputs(half);
+        let weight = match self.codes {
+            Some(format) => dequantise(&words, &scales, self.width, format),
+            None => wide(&weight),
+        };
+        let [x, gamma, bias, residual] = [x, gamma, bias, residual].map(|values| wide(&values));
+        let x = match group {
+            Some(group) => round_rows(&x, group),
+            None => x,
+        };
+        let after = match self.next {
+            Next::Nothing => Epilogue::Nothing,
+            Next::Add(factor) => Epilogue::Add { residual: &residual, factor },
+            Next::Activate(function) => Epilogue::Activate(function),
+            Next::Gate(function) => Epilogue::Gate(function),
+        };
+        let bias = self.bias.then_some(&bias[..]);
+        let norm = self.norm.then_some((&gamma[..], EPSILON));
+        fovea_shaders::linear(&x, &weight, [self.tokens, self.width], bias, norm, after)
+    }
 }
 
-const fn bound(half: bool) -> Bound {
-    Bound::Nmse(if half { 1e-6 } else { 1e-10 })
+/// Groups of numbers that are at most 0.3 steps from an integer number of steps; the largest is 127 steps. Steps differ,
+/// and about one group in eight is zero.
+fn steps(numbers: &mut Numbers, count: usize, group: usize) -> Vec<f32> {
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count / group {
+        let step = if numbers.below(8) == 0 { 0.0 } else { numbers.floats(1, 1.0 / 64.0)[0] };
+        let mut values = numbers.floats(group, 126.0);
+        values.iter_mut().for_each(|x| *x = x.round() + 0.6 * (*x - x.round()));
+        values[numbers.below(group)] = 127.0;
+        all.extend(values.into_iter().map(|x| x * step));
+    }
+    all
 }
 
 impl Operation for Linear {
@@ -281,7 +331,7 @@ impl Operation for Linear {
         } else {
             "f32 sums of some thousand terms give 1e-13, one after the other 1e-11"
         };
-        format!("{}: {why}", bound(half))
+        format!("{}: {why}", Self::bound(half))
     }
 
     fn has_kernel(&self) -> bool {
@@ -289,7 +339,7 @@ impl Operation for Linear {
     }
 
     async fn run(&self, half: bool, bed: &mut Bed<'_>) -> Result<Outputs, Error> {
-        let Self { tokens, width, outputs, norm, bias, next, .. } = *self;
+        let Self { tokens, width, outputs, norm, bias, next, rounded, .. } = *self;
         let inputs = self.inputs(half);
         let x = bed.full(&inputs.x, [tokens, width]);
         let weight: Vec<Weight> = match self.codes {
@@ -297,7 +347,7 @@ impl Operation for Linear {
                 let [words, scales] = &inputs.codes;
                 let scales = self.cut(scales, format.scale_words(width));
                 let parts = self.cut(words, format.words(width)).into_iter().zip(scales);
-                parts.map(|(words, scales)| bed.codes(&words, &scales, width, format)).collect()
+                parts.map(|(words, scales)| bed.codes(&words, &scales, width, format, rounded)).collect()
             }
             None => {
                 let parts = self.cut(&inputs.weight, width).into_iter();
@@ -317,23 +367,8 @@ impl Operation for Linear {
     }
 
     fn check(&self, half: bool, got: &Outputs) -> Vec<Comparison> {
-        let Inputs { x, gamma, weight, codes: [words, scales], bias, residual } = self.inputs(half);
-        let weight = match self.codes {
-            Some(format) => dequantise(&words, &scales, self.width, format),
-            None => wide(&weight),
-        };
-        let [x, gamma, bias, residual] = [x, gamma, bias, residual].map(|values| wide(&values));
-        let after = match self.next {
-            Next::Nothing => Epilogue::Nothing,
-            Next::Add(factor) => Epilogue::Add { residual: &residual, factor },
-            Next::Activate(function) => Epilogue::Activate(function),
-            Next::Gate(function) => Epilogue::Gate(function),
-        };
-        let bias = self.bias.then_some(&bias[..]);
-        let norm = self.norm.then_some((&gamma[..], EPSILON));
-        let twin = fovea_shaders::linear(&x, &weight, [self.tokens, self.width], bias, norm, after);
         let out = output(got, "out");
-        let mut checked = vec![bound(half).check("out", &twin, out)];
+        let mut checked = vec![Self::bound(half).check("out", &self.twin(half, None), out)];
         if self.values == Values::Hand {
             // W x + bias is (1.5, 5), and (0.5, -1) for the row of zeros; twice this is added to the residual.
             let hand = [13.0, 30.0, 31.0, 38.0];
