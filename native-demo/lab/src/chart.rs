@@ -13,9 +13,9 @@ use plotters::{coord::Shift, prelude::*};
 const SIZE: (u32, u32) = (900, 380);
 /// Most points of a line that are marked.
 const MARKED: usize = 60;
-/// Width of the legend beside a plot of marks, pixels.
-const LEGEND: u32 = 240;
-/// Colors of marks: Okabe and Ito's, which people with color blindness can tell apart, with grey instead of yellow.
+/// Width of the legend beside a plot of marks, and of bars, pixels.
+const LEGENDS: [u32; 2] = [240, 80];
+/// Colors of marks and bars: Okabe and Ito's, which people with color blindness can tell apart, with grey instead of yellow.
 const COLORS: [RGBColor; 8] = [
     BLACK,
     RGBColor(0, 114, 178),
@@ -131,7 +131,11 @@ fn draw(svg: &mut String, panels: &[Panel]) -> Result<(), Box<dyn Error>> {
     root.fill(&WHITE)?;
     for (area, panel) in root.split_evenly((panels.len(), 1)).iter().zip(panels) {
         let [x, y] = panel.ranges();
-        let beside = if panel.style == Style::Marks { LEGEND } else { 0 };
+        let beside = match panel.style {
+            Style::Marks => LEGENDS[0],
+            Style::Bars => LEGENDS[1],
+            Style::Lines => 0,
+        };
         let (area, legend) = area.split_horizontally(SIZE.0 - beside);
         let mut chart = ChartBuilder::on(&area)
             .caption(&panel.title, ("sans-serif", 18))
@@ -139,15 +143,20 @@ fn draw(svg: &mut String, panels: &[Panel]) -> Result<(), Box<dyn Error>> {
             .x_label_area_size(40)
             .y_label_area_size(56)
             .build_cartesian_2d(x, y)?;
-        chart.configure_mesh().x_desc(panel.x_label.as_str()).light_line_style(WHITE).draw()?;
+        let number = |x: &f64| format!("{}", (x * 1e3).round() / 1e3);
+        let mut mesh = chart.configure_mesh();
+        mesh.x_desc(panel.x_label.as_str()).x_label_formatter(&number).light_line_style(WHITE).draw()?;
+        let (x, y) = legend.get_base_pixel();
         if panel.style == Style::Marks {
-            let (x, y) = legend.get_base_pixel();
             marks(&root, panel, |x, y| chart.backend_coord(&(x, y)), (x + 10, y + 40))?;
             continue;
         }
         let mut stacked = vec![0.0; panel.series.iter().map(|s| s.points.len()).max().unwrap_or(0)];
         for (index, series) in panel.series.iter().enumerate() {
-            let style = Palette99::pick(index).filled().stroke_width(2);
+            let style = match panel.style {
+                Style::Bars => COLORS[(index + 1) % COLORS.len()].filled(),
+                _ => Palette99::pick(index).filled().stroke_width(2),
+            };
             let points = series.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
             let drawn = match panel.style {
                 // Marks are drawn above.
@@ -162,6 +171,14 @@ fn draw(svg: &mut String, panels: &[Panel]) -> Result<(), Box<dyn Error>> {
                 }))?,
             };
             drawn.label(&series.name).legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], style));
+            if panel.style == Style::Bars {
+                let (x, y) = (x + 10, y + 40 + 21 * index as i32);
+                root.draw(&Rectangle::new([(x, y - 5), (x + 12, y + 5)], style))?;
+                root.draw(&Text::new(series.name.as_str(), (x + 18, y - 7), ("sans-serif", 13)))?;
+            }
+        }
+        if panel.style == Style::Bars {
+            continue;
         }
         chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
     }

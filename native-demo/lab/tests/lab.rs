@@ -193,6 +193,8 @@ fn methods_are_compared_by_equivalent_tokens() {
         assert!(stdout.contains(words), "expected {words:?}, got {stdout}");
     }
     let stock = repository().join("tests/fixtures/stock-0");
+    let args = ["eval", "--scenes", "1", "--study", "scales", "--device", "cpu", "--model", text(&stock)];
+    expect_error(&args, 2, &["study: expected a checkpoint with a scale selector for `scales`", "got one without"]);
     let args = ["compare", "--scenes", "1", "--methods", "vision", "--device", "cpu", "--model", text(&stock)];
     expect_error(&args, 2, &["methods: expected a method that fits", "no scale selector", "got vision"]);
 }

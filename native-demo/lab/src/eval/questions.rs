@@ -173,7 +173,7 @@ impl Figure {
 
     /// Left edge of a column.
     fn column(i: usize) -> usize {
-        20 + i * (SIDE + 24)
+        20 + i * (SIDE + 40)
     }
 
     /// Adds a picture.

@@ -75,7 +75,11 @@ async fn sweep(
 
 /// The share of the regions at each scale, picture by picture; then least, mean and most over all pictures, and by the scene's
 /// main group. The text-guided sampler is off: it has no influence.
+///
+/// # Errors
+/// [`Error::Option`] for a checkpoint without a scale selector; those of the questions.
 pub async fn scales(evaluation: &Evaluation, drawn: &[Drawn]) -> Result<(Vec<Found>, String), Failure> {
+    needs_selector(evaluation, "scales")?;
     let config = evaluation.model.config();
     let scales = &config.focus.scales;
     let compression = Compression { within: Within::Every, ..Compression::default_of(evaluation.model.fits()) };
@@ -128,16 +132,21 @@ fn summary(group: &str, members: &[usize], rows: &[Found]) -> [Found; 3] {
     ]
 }
 
+fn needs_selector(evaluation: &Evaluation, study: &str) -> Result<(), Failure> {
+    if evaluation.model.fits().selector {
+        return Ok(());
+    }
+    let expected = format!("a checkpoint with a scale selector for `{study}`");
+    Err(Error::Option { option: "study", expected, got: "one without".into() }.into())
+}
+
 /// The rows of Table 6: every token, selected scales, and random scales from three seeds. The text-guided sampler is off, so
 /// that nothing else differs.
 ///
 /// # Errors
 /// [`Error::Option`] for a checkpoint without a scale selector.
 pub fn choosers(evaluation: &Evaluation) -> Result<Vec<Mode>, Failure> {
-    if !evaluation.model.fits().selector {
-        let expected = "a checkpoint with a scale selector for `sampler`".to_owned();
-        return Err(Error::Option { option: "study", expected, got: "one without".into() }.into());
-    }
+    needs_selector(evaluation, "sampler")?;
     let mode = |name: String, before| evaluation.mode(name, Compression { before, within: Within::Every });
     let chosen =
         [mode("every token".to_owned(), Before::Every), mode("selected".to_owned(), Before::Vision { random: None })];
