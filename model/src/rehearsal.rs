@@ -28,7 +28,7 @@ fn short(config: &Config) -> Config {
     text.vocab = text.vocab.min(ROWS);
     let last = text.n_layers - 1;
     short.focus.text_layer = short.focus.text_layer.map(|layer| layer.min(last));
-    // As many hidden states as before, each of its own layer.
+    // As many hidden states as before, each from a different layer.
     vision.n_used = vision.n_used.min(vision.feature_layers.len().max(1));
     let used = vision.n_used;
     vision.feature_layers = (0..vision.feature_layers.len()).map(|i| (i + 1).min(used)).collect();
