@@ -8,7 +8,8 @@ use std::{
 
 use fovea_conformance::{row::Outcome, stages::check};
 use fovea_model::{
-    Compression, Conversation, Error, ErrorKind, Grid, Looked, Outline, Picture, Plan, Stored, inspect, trace::trace,
+    Compression, Conversation, Error, ErrorKind, Grid, LoadOptions, Looked, Outline, Picture, Plan, Stored, inspect,
+    trace::trace,
 };
 use fovea_runtime::{OpenDevice, source::Source};
 use fovea_tests::{
@@ -280,7 +281,7 @@ fn a_plan_needs_config_json_alone() {
         let checkpoint = open(files.source()).unwrap_or_else(|e| panic!("{name}: {e}"));
         files.0.retain(|file, _| file == "config.json");
         let size = Some((640, 480));
-        let plan = Plan::without_weights(&outline(&files), None, size, Stored::F16);
+        let plan = Plan::without_weights(&outline(&files), None, size, Stored::F16, &LoadOptions::default());
         assert_eq!(plan, Plan::new(&checkpoint, size, Stored::F16), "{name}: plan (got, that with all files)");
         assert!(open(files.source()).is_err(), "{name}: expected a checkpoint without a tokenizer to be refused");
     }

@@ -1,13 +1,13 @@
-// Runs Fovea's page and wllama (llama.cpp in WebAssembly) on the same weights in the same Chromium, with one wasm thread and with
-// WebGPU, and prints their speeds in one table.
+// Runs Fovea's page and wllama (llama.cpp in WebAssembly) on the same weights in the same Chromium, with one wasm thread or more and
+// with WebGPU, and prints their speeds in one table.
 //
-//     node wllama.mjs PAGE CHECKPOINT GGUF... [--node FOLDER] [--dtypes f32,f16] [--devices cpu,gpu] [--new 64] [--repeat 3]
-//         [--gpu-flags=FLAGS]
+//     node wllama.mjs PAGE CHECKPOINT GGUF... [--node FOLDER] [--dtypes f32,f16] [--devices cpu,gpu] [--threads 1,2] [--new 64]
+//         [--repeat 3] [--gpu-flags=FLAGS]
 //
 // PAGE is the output of fovea-web-bundle, CHECKPOINT that of `fovea-benches checkpoint DIR --size small`. Each GGUF is its text
 // model as compare.py converts it, with its name: text-f32.gguf, text-q8_0.gguf. FOLDER has the npm packages @wllama/wllama and
 // playwright-core in node_modules; Chromium is in PATH. `--dtypes` is how Fovea stores the weights: each has a line, with ratios
-// to the fastest line of wllama with the same bits, or else with the first GGUF. In wllama on the CPU f32 is much faster than f16,
+// to the fastest line of wllama with as many threads and the same bits, or else with the first GGUF. In wllama on the CPU f32 is much faster than f16,
 // so give both; and decoding is faster without flash attention and with KV in f32 than by default, so there are lines with both.
 //
 // Nothing else should run at the same time. WebGPU runs on SwiftShader, which is Chromium's GPU in software, or on the GPU that
@@ -45,6 +45,7 @@ const { values, positionals } = parseArgs({
     node: { type: 'string', default: '.' },
     dtypes: { type: 'string', default: 'f32,f16' },
     devices: { type: 'string', default: 'cpu,gpu' },
+    threads: { type: 'string', default: '1' },
     new: { type: 'string', default: '64' },
     repeat: { type: 'string', default: '3' },
     'gpu-flags': { type: 'string' },
@@ -54,23 +55,30 @@ if (positionals.length < 3) throw new Error(`expected PAGE, CHECKPOINT and GGUF,
 const [page, checkpoint, ...models] = positionals.map((path) => resolve(path));
 const [fresh, repeat] = [Number(values.new), Number(values.repeat)];
 if (!(fresh > 1 && repeat > 0)) throw new Error(`expected --new above 1, --repeat above 0, got ${values.new}, ${values.repeat}`);
+const counts = values.threads.split(',').map(Number);
+if (!counts.every((count) => Number.isInteger(count) && count > 0)) {
+  throw new Error(`expected --threads with whole numbers above 0, got ${values.threads}`);
+}
 // chromium.mjs finds playwright-core from the current directory.
 process.chdir(values.node);
 const wllama = dirname(createRequire(join(process.cwd(), 'bench.mjs')).resolve('@wllama/wllama/package.json'));
 const { GPU, launch } = await import(new URL('../../web-demo/checks/chromium.mjs', import.meta.url));
 
-// Serves each folder or file under its name, on 127.0.0.1. There is no policy: wllama starts workers from blobs. There are also no
-// headers for cross-origin isolation, without which neither program can have more threads.
+// Without these headers neither program can have more threads.
+const ISOLATED = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' };
+
+// Serves each folder or file under its name, on 127.0.0.1. There is no policy: wllama starts workers from blobs.
 async function serve(places) {
   const server = createServer(async (request, response) => {
     const [, name, ...rest] = decodeURIComponent(new URL(request.url, 'http://localhost').pathname).split('/');
     const path = normalize(rest.join('/'));
-    if (name === '') return response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>bench</title>');
+    if (name === '') return response.writeHead(200, { ...ISOLATED, 'content-type': 'text/html' }).end('<!doctype html><title>bench</title>');
     try {
       if (!(name in places) || path.startsWith('..')) throw new Error('not served');
       const file = join(places[name], path);
       const { size } = await stat(file);
-      response.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', 'content-length': size });
+      const type = TYPES[extname(file)] ?? 'application/octet-stream';
+      response.writeHead(200, { ...ISOLATED, 'content-type': type, 'content-length': size });
       createReadStream(file).pipe(response);
     } catch {
       response.writeHead(404).end();
@@ -84,10 +92,10 @@ async function serve(places) {
 // These functions run in the page. One opens an engine and keeps a function that runs it, the other calls that function. A run
 // returns its numbers of tokens, the times by the clock of the engine, and `whole`: prefill and decoding by the clock of the page.
 
-async function openFovea({ key, cpu, dtype, files, strip: [width, height], question, text, fresh }) {
+async function openFovea({ key, cpu, threads, dtype, files, strip: [width, height], question, text, fresh }) {
   const { Fovea } = await import('/page/fovea.js');
   const blob = async (name) => [name, await (await fetch(`/checkpoint/${name}`)).blob()];
-  const engine = await Fovea.create({ cpu, dtype, files: new Map(await Promise.all(files.map(blob))) });
+  const engine = await Fovea.create({ cpu, threads, dtype, files: new Map(await Promise.all(files.map(blob))) });
   const canvas = new OffscreenCanvas(width, height);
   canvas.getContext('2d').fillRect(0, 0, width / 2, height);
   const picture = await canvas.convertToBlob();
@@ -110,7 +118,7 @@ async function openFovea({ key, cpu, dtype, files, strip: [width, height], quest
   return { dtype: engine.about.dtype, cache: engine.about.cache, device: engine.about.device };
 }
 
-async function openWllama({ key, cpu, f16, model, flash, prompt, fresh }) {
+async function openWllama({ key, cpu, threads, f16, model, flash, prompt, fresh }) {
   const { Wllama } = await import('/wllama/index.js');
   const lines = [];
   const keep = (...words) => lines.push(words.map(String).join(' '));
@@ -123,7 +131,7 @@ async function openWllama({ key, cpu, f16, model, flash, prompt, fresh }) {
   const n_ctx = 256 * Math.ceil((prompt + fresh + 1) / 256);
   // With 0 layers no GPU is opened.
   const n_gpu_layers = cpu ? 0 : 99_999;
-  await engine.loadModel([file], { ...attention, n_ctx, n_parallel: 1, n_threads: 1, n_gpu_layers });
+  await engine.loadModel([file], { ...attention, n_ctx, n_parallel: 1, n_threads: threads, n_gpu_layers });
   const said = (pattern) => lines.map((line) => pattern.exec(line)).find(Boolean);
   const [, on, all] = said(/offloaded (\d+)\/(\d+) layers to GPU/) ?? [];
   if (!cpu && !(on > 0)) {
@@ -163,34 +171,40 @@ async function measure(on, address) {
   const opened = await browser.newPage();
   await opened.goto(address);
   const [name, f16] = await opened.evaluate(gpu);
-  const where = cpu ? 'one wasm thread' : `WebGPU (${name})`;
+  const where = (threads) => (cpu ? `${threads} wasm thread${threads === 1 ? '' : 's'}` : `WebGPU (${name})`);
   const rows = [];
   const attempt = async (row, work) => {
     try {
       await work();
     } catch (why) {
       row.failed = why.message.replace(/^page\.evaluate: (Error: )?/, '').split('\n')[0];
-      console.error(`${where}, ${row.program}: ${row.failed}`);
+      console.error(`${row.where}, ${row.program}: ${row.failed}`);
     }
   };
   const start = async (row, open, given) => {
-    rows.push(Object.assign(row, { where, runs: [] }));
+    rows.push(Object.assign(row, { where: where(given.threads), runs: [] }));
     const key = String(rows.length);
     await attempt(row, async () => {
       Object.assign(row, { key, ...await within(opened.evaluate(open, { ...given, key, cpu, fresh })) });
       row.warm = await within(opened.evaluate(run, key));
-      console.error(`${where}, ${row.program}: ${row.device}; to warm up ${JSON.stringify(row.warm)}`);
+      console.error(`${row.where}, ${row.program}: ${row.device}; to warm up ${JSON.stringify(row.warm)}`);
     });
   };
   const files = (await readdir(checkpoint)).filter((name) => /\.(json|jinja|safetensors)$/.test(name));
-  for (const dtype of values.dtypes.split(',')) {
-    await start({ program: 'Fovea', dtype }, openFovea, { dtype, files, strip: STRIP, question: QUESTION, text: TEXT_TOKENS });
+  const used = cpu ? counts : [1];
+  for (const threads of used) {
+    for (const dtype of values.dtypes.split(',')) {
+      const given = { threads, dtype, files, strip: STRIP, question: QUESTION, text: TEXT_TOKENS };
+      await start({ program: 'Fovea', dtype }, openFovea, given);
+    }
   }
   const prompt = rows.find(({ warm }) => warm)?.warm.prompt ?? PROMPT;
   for (const [at, path] of models.entries()) {
     const dtype = basename(path, '.gguf').replace(/^text-/, '');
-    const given = { f16, model: `model-${at}`, prompt };
-    for (const flash of FLASH[on]) await start({ program: 'wllama', dtype }, openWllama, { ...given, flash });
+    for (const threads of used) {
+      const given = { threads, f16, model: `model-${at}`, prompt };
+      for (const flash of FLASH[on]) await start({ program: 'wllama', dtype }, openWllama, { ...given, flash });
+    }
   }
   for (let round = 0; round < repeat; round += 1) {
     for (const row of rows.filter(({ failed }) => !failed)) {
@@ -220,7 +234,7 @@ const spread = (values, show) => `${show(median(values))} (${show(Math.min(...va
 
 function line(row, rows) {
   if (row.failed) return [row.where, row.program, row.dtype, `failed: ${row.failed}`];
-  const others = rows.filter(({ program, failed }) => program !== 'Fovea' && !failed);
+  const others = rows.filter(({ program, where, failed }) => program !== 'Fovea' && where === row.where && !failed);
   const peer = (others.find(({ dtype }) => dtype === SAME[row.dtype]) ?? others[0])?.dtype;
   const speed = ({ runs }, what) => median(runs.map(SPEEDS[what]));
   const best = (what) => Math.max(...others.filter(({ dtype }) => dtype === peer).map((other) => speed(other, what)));

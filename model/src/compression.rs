@@ -493,6 +493,12 @@ impl Within {
     fn check(&self, config: &Config) -> Result<(), Error> {
         let Some((&MethodRow { name, .. }, _)) = self.spelled() else { return Ok(()) };
         let (n_layers, first) = (config.text.n_layers, usize::from(matches!(self, Self::FastV(_))));
+        if let Self::PyramidDrop(PyramidDrop { layers: None, ratios, .. }) = self
+            && ratios.len() > n_layers
+        {
+            let expected = format!("at most one ratio per layer of the text model ({n_layers}) for ratios of {name}");
+            return Err(refused(expected, &ratios.len().to_string()));
+        }
         let layers: Vec<usize> = self.prunings(config).iter().map(|pruning| pruning.layer).collect();
         if let Some(layer) = layers.iter().find(|&layer| !(first..n_layers).contains(layer)) {
             let expected = match n_layers.checked_sub(1).filter(|last| first <= *last) {
@@ -720,7 +726,7 @@ mod tests {
             Within::Text(TextGuided { layer: Some(4), keep: Some(Keep::Ratio(0.25)) }).into(),
             Within::PyramidDrop(PyramidDrop {
                 layers: Some(vec![2, 3]),
-                ratios: vec![0.5, 1.0],
+                ratios: vec![1.0, 0.5],
                 positions: Positions::Renumber,
             })
             .into(),
@@ -734,7 +740,7 @@ mod tests {
             "stride:rows=3",
             "random:keep=5,seed=18446744073709551615",
             "text:keep=.25,layer=4",
-            "pyramid-drop:layers=2/3,ratios=.5/1,positions=renumber",
+            "pyramid-drop:layers=2/3,ratios=1/.5,positions=renumber",
         ];
         for (text, expected) in texts.into_iter().zip(expected) {
             assert_eq!(read(text), expected, "{text} (got, expected)");
@@ -781,6 +787,7 @@ mod tests {
             ("pyramid-drop", "layers", &["", "8/", "8/x", "-1/2/3", "/"], "layers from 0 such as 8/16/24"),
             ("pyramid-drop", "layers", &["8", "1/2/3/4"], "one layer per ratio of 0.5/0.25/0.125"),
             ("pyramid-drop", "ratios", &["", "0", "1.5", "0.5/", "nan", "0.5/inf"], "numbers above 0 and at most 1"),
+            ("pyramid-drop", "ratios", &["0.25/0.5", "0.5/0.25/0.3"], "falling or equal shares"),
             ("stride", "newlines", &["some"], "rows, all or none"),
             ("stride", "thumbnail", &["whole"], "compress, keep or drop"),
             ("hired", "thumbnail", &["keep", "drop"], "compress, because the thumbnail shares the budget"),
@@ -902,7 +909,9 @@ mod tests {
             (&clip, "pyramid-drop:layers=3/2/5", Some("rising layers")),
             (&small, "text", None),
             (&small, "pyramid-drop", None),
-            (&one_layer, "pyramid-drop", Some("rising layers from 0 to 0 for layers of pyramid-drop, got 0/0/0")),
+            (&one_layer, "pyramid-drop", Some("at most one ratio per layer of the text model (1) for ratios")),
+            (&small, "pyramid-drop:ratios=.5/.4/.3/.2", Some("at most one ratio per layer of the text model (3)")),
+            (&one_layer, "pyramid-drop:ratios=.5", None),
             (&one_layer, "fastv", Some("another method than fastv for a text model of 1 layers")),
             (&siglip, "faster-vlm", Some(no_class)),
             (&siglip, "vision-zip", Some(no_class)),

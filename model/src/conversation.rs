@@ -37,7 +37,6 @@ use crate::{
     plan::Plan,
     prompt::{Detokenizer, Prompt},
     stage::Stage,
-    storage::Stored,
     tiles::{Tiles, tiles},
 };
 
@@ -583,10 +582,10 @@ impl Conversation {
         let Some(have) = allowed.or_else(available) else { return Ok(true) };
         let config = &model.config;
         let tokens = around.saturating_add(self.stock_tokens()).min(config.text.context);
-        let rows = model.steps.rows(config.text.layer_work(), config.text.widest());
-        let need = Plan::question_bytes(config, tokens, rows, model.cache.size() as u64, model.stored != Stored::F32);
+        let value_bytes = model.cache.size() as u64;
+        let need = Plan::question_bytes(config, tokens, model.steps, value_bytes, model.f32_copies);
         if need <= have {
-            let copy = Plan::cache_bytes(config, tokens, model.cache.size() as u64);
+            let copy = Plan::cache_bytes(config, tokens, value_bytes);
             return Ok(need.saturating_add(copy) <= have);
         }
         let what = format!("a question and an answer of {tokens} tokens, including the picture");

@@ -54,7 +54,7 @@ impl Decoder {
     pub async fn load(load: &Loader<'_>, names: &Names, config: &Config) -> Result<Self, Error> {
         let t = &config.text;
         let (c, q, kv) = (t.d_model, t.n_heads * t.d_head, t.n_kv_heads * t.d_head);
-        let embed_tokens = load.table(&names.embedding(), [t.vocab, c]).await?;
+        let embed_tokens = load.embedding(&names.embedding(), [t.vocab, c], t.tied).await?;
         let mut layers = Vec::with_capacity(t.n_layers);
         for layer in 0..t.n_layers {
             let name = |rest: &str| names.text_layer(layer, rest);
@@ -81,7 +81,7 @@ impl Decoder {
             });
         }
         let norm = load.rms_norm(&names.text("norm.weight"), c, t.epsilon).await?;
-        let lm_head = if t.tied { None } else { Some(load.table(&names.head(), [t.vocab, c]).await?) };
+        let lm_head = if t.tied { None } else { Some(load.head(&names.head(), [t.vocab, c]).await?) };
         Ok(Self { embed_tokens, layers, norm, lm_head })
     }
 

@@ -15,7 +15,7 @@ use crate::{
     load::Parameter,
     names::Naming,
     plan::Plan,
-    storage,
+    storage::{self, LoadOptions},
 };
 
 /// The picture for which tokens and memory are given: width and height in pixels.
@@ -260,7 +260,8 @@ pub async fn inspect(source: Source) -> Result<Inspection, Error> {
     if outline.config.has_focus && tensors.naming.is_some() && !outline.extras.selector {
         notes.push("the weights have no scale selector: the vision-guided sampler stays off".to_owned());
     }
-    let planned = |stored| Plan::without_weights(&outline, weights.as_ref().ok(), Some(PICTURE), stored);
+    let options = LoadOptions::default();
+    let planned = |stored| Plan::without_weights(&outline, weights.as_ref().ok(), Some(PICTURE), stored, &options);
     let memory = storage::Stored::ALL.map(|stored| {
         let plan = planned(stored);
         Memory { dtype: stored.name(), weights: plan.weight_bytes, peak: plan.peak_bytes() }

@@ -2,11 +2,15 @@
 //!
 //! The `load` of a module is the only declaration of its tensors. A dry run of it lists them: [`Loader::listing`].
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
 use fovea_runtime::{
+    helpers::{Helpers, Shared, Use},
     network_ops::Format,
     weights::{Rows, Weights},
 };
@@ -65,6 +69,8 @@ pub struct Loader<'a> {
     storage: Storage,
     /// Largest matrix in one part, in bytes.
     largest: u64,
+    /// Those that hold rows of matrices, if there are some.
+    helpers: Option<Arc<dyn Helpers>>,
     listed: RefCell<Vec<Parameter>>,
 }
 
@@ -89,7 +95,8 @@ impl<'a> Loader<'a> {
         progress: &'a dyn Fn(u64),
     ) -> Self {
         let from = From { weights, done: Cell::new(0), progress, cancel, zeros: false };
-        Self { from: Some(from), device: device.clone(), storage, largest: u64::MAX, listed: RefCell::default() }
+        let (device, listed) = (device.clone(), RefCell::default());
+        Self { from: Some(from), device, storage, largest: u64::MAX, helpers: None, listed }
     }
 
     /// Reads nothing: every tensor has its size and its type on the device, and only zeros.
@@ -102,10 +109,16 @@ impl<'a> Loader<'a> {
         Self { largest: bytes, ..self }
     }
 
+    /// Divides matrices between this thread and `helpers`. The device must be the CPU.
+    pub(crate) fn divided(self, helpers: Option<Arc<dyn Helpers>>) -> Self {
+        Self { helpers, ..self }
+    }
+
     /// A dry run: every tensor is a single zero, and only its name and shape count.
     pub fn listing() -> Self {
         let storage = Storage::F32;
-        Self { from: None, device: Device::flex(), storage, largest: u64::MAX, listed: RefCell::default() }
+        let (device, listed) = (Device::flex(), RefCell::default());
+        Self { from: None, device, storage, largest: u64::MAX, helpers: None, listed }
     }
 
     /// The tensors that were asked for, in the order of the modules' fields.
@@ -231,9 +244,23 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// Embedding or head.
-    pub(crate) async fn table(&self, name: &str, shape: [usize; 2]) -> Result<Vec<Part>, Error> {
-        self.matrices(&[(name, &shape)], ParameterRole::Table, false).await
+    /// The embedding; `tied`: it is the head too.
+    pub(crate) async fn embedding(&self, name: &str, shape: [usize; 2], tied: bool) -> Result<Vec<Part>, Error> {
+        let parts = self.matrices(&[(name, &shape)], ParameterRole::Table, false).await?;
+        if tied { self.divide(parts, Use::Both) } else { Ok(parts) }
+    }
+
+    /// The head.
+    pub(crate) async fn head(&self, name: &str, shape: [usize; 2]) -> Result<Vec<Part>, Error> {
+        let parts = self.matrices(&[(name, &shape)], ParameterRole::Table, false).await?;
+        self.divide(parts, Use::Products)
+    }
+
+    /// Gives the helpers their rows, if there are helpers.
+    fn divide(&self, parts: Vec<Part>, with: Use) -> Result<Vec<Part>, Error> {
+        let Some(helpers) = self.helpers.as_ref().filter(|_| self.from.is_some()) else { return Ok(parts) };
+        let divided = parts.into_iter().map(|part| Ok(Part::of(Shared::divide(part.weight(), helpers, with)?)));
+        divided.collect()
     }
 
     /// The kernel of a convolution (out, channels, rows, columns) as a matrix (out, the product of the others).
@@ -323,7 +350,7 @@ impl<'a> Loader<'a> {
         let shapes: Vec<[usize; 2]> = layers.iter().map(|(_, out)| [*out, inputs]).collect();
         let stored: Vec<(&str, &[usize])> =
             weights.iter().zip(&shapes).map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
-        let weight = self.matrices(&stored, role, together).await?;
+        let weight = self.divide(self.matrices(&stored, role, together).await?, Use::Products)?;
         let stored: Vec<(&str, usize)> =
             biases.iter().zip(layers).map(|(name, (_, out))| (name.as_str(), *out)).collect();
         let bias = if bias { Some(self.vectors(&stored).await?) } else { None };

@@ -2,7 +2,10 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Int, Tensor};
-use fovea_runtime::network_ops::{Format, Weight};
+use fovea_runtime::{
+    helpers::Shared,
+    network_ops::{Format, Weight},
+};
 
 /// Some rows of a matrix (rows, K).
 #[derive(Module, Debug)]
@@ -11,6 +14,15 @@ pub enum Part {
     Float(Param<Tensor<2>>),
     /// Codes of 8 or 4 bits.
     Codes(Codes),
+    /// Rows of which some are in helpers.
+    Shared(InHelpers),
+}
+
+/// Rows of which some are in helpers: no parameters, so it cannot be trained, moved or saved.
+#[derive(Module, Debug)]
+pub struct InHelpers {
+    #[module(skip)]
+    rows: Shared,
 }
 
 /// Codes and scales of some rows, in the layout of [`Format`].
@@ -37,6 +49,15 @@ impl Part {
         Self::Codes(Codes { words, scales, format, rounded })
     }
 
+    /// The rows of `weight`.
+    pub(crate) fn of(weight: Weight) -> Self {
+        match weight {
+            Weight::Float(values) => Self::floats(values),
+            Weight::Codes { words, scales, format, rounded } => Self::codes([words, scales], format, rounded),
+            Weight::Shared(rows) => Self::Shared(InHelpers { rows }),
+        }
+    }
+
     /// The rows, for an operation.
     pub(crate) fn weight(&self) -> Weight {
         match self {
@@ -44,6 +65,7 @@ impl Part {
             Self::Codes(Codes { words, scales, format, rounded }) => {
                 Weight::Codes { words: words.val(), scales: scales.val(), format: *format, rounded: *rounded }
             }
+            Self::Shared(InHelpers { rows }) => Weight::Shared(rows.clone()),
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use fovea_runtime::{Error as RuntimeError, OpenDevice, device::DeviceClass, memory, network_ops::rounds_inputs};
+use fovea_runtime::{
+    Error as RuntimeError, OpenDevice, device::DeviceClass, helpers, memory, network_ops::rounds_inputs,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     network::Network,
     pace::Steps,
     picture::Picture,
-    plan::{Plan, TEXT_TOKENS},
+    plan::Plan,
     prompt::Prompter,
     rehearsal,
     rope::Rope,
@@ -83,6 +85,8 @@ pub struct Model {
     pub(crate) warm: AtomicBool,
     notes: Vec<String>,
     weight_bytes: u64,
+    /// Most bytes of a matrix that are converted to f32 at once.
+    pub(crate) f32_copies: u64,
 }
 
 impl Model {
@@ -123,7 +127,9 @@ impl Model {
         let loaded = report(LoadStage::Loading);
         let progress = |done| loaded(done, total);
         let largest = device.info.max_binding_size.min(device.info.max_buffer_size);
-        let load = Loader::new(&checkpoint.weights, &device.device, shell.storage, cancel, &progress).cut_at(largest);
+        let helpers = helpers::registered().filter(|_| device.info.class == DeviceClass::Cpu);
+        let load = Loader::new(&checkpoint.weights, &device.device, shell.storage, cancel, &progress);
+        let load = load.cut_at(largest).divided(helpers);
         let (names, config) = (&checkpoint.names, &checkpoint.config);
         let loading = async {
             let checking = checkpoint.verify(cancel, report(LoadStage::Checking));
@@ -135,6 +141,10 @@ impl Model {
             Ok::<_, Error>(network)
         };
         let network = device.guard(loading).await?;
+        if device.info.class != DeviceClass::Cpu {
+            // Copies on the way to the device are free now. On the CPU their memory serves the first question.
+            device.release_unused();
+        }
         Ok(shell.with(network))
     }
 
@@ -266,6 +276,7 @@ pub(crate) struct Shell {
     pub(crate) rounds: bool,
     pub(crate) notes: Vec<String>,
     pub(crate) weight_bytes: u64,
+    pub(crate) f32_copies: u64,
     pub(crate) memory: Option<u64>,
 }
 
@@ -275,7 +286,11 @@ impl Shell {
     /// # Errors
     /// [`RuntimeError::OutOfMemory`] if it does not fit; [`RuntimeError::MissingFeature`] if f16 is requested of a device without it.
     fn of(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions) -> Result<Self, Error> {
-        let have = options.memory.or_else(|| device.memory_available());
+        let have = options.memory.or_else(|| {
+            // The buffers of a model that was dropped have its sizes, and do not serve this one.
+            device.release_unused();
+            device.memory_available()
+        });
         let Fit { storage, plan, note } = fit(checkpoint, device, options, have)?;
         let rounds = rounds_inputs(&device.device)
             && checkpoint.needed().iter().any(|parameter| {
@@ -297,13 +312,14 @@ impl Shell {
             rounds,
             notes: checkpoint.notes.iter().chain(own).cloned().chain(note).chain(unused).collect(),
             weight_bytes: plan.weight_bytes,
+            f32_copies: if device.info.class == DeviceClass::Cpu { plan.f32_copies } else { 0 },
             memory: options.memory,
         })
     }
 
     /// The model with this network.
     pub(crate) fn with(self, network: Network) -> Arc<Model> {
-        let Self { config, tiles, prompter, device, storage, rounds, notes, weight_bytes, memory } = self;
+        let Self { config, tiles, prompter, device, storage, rounds, notes, weight_bytes, f32_copies, memory } = self;
         Arc::new(Model {
             rope: Rope::new(&config.text),
             allowed: bits(prompter.allowed(), config.text.vocab, &device),
@@ -322,6 +338,7 @@ impl Shell {
             network,
             notes,
             weight_bytes,
+            f32_copies,
         })
     }
 }
@@ -352,7 +369,7 @@ struct Fit {
 /// [`RuntimeError::OutOfMemory`] if the model does not fit; [`RuntimeError::MissingFeature`] if f16 is requested of a device
 /// without it.
 fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have: Option<u64>) -> Result<Fit, Error> {
-    let LoadOptions { precision, cache, tower, activations, memory: limit, .. } = options;
+    let LoadOptions { precision, cache, activations, memory: limit, .. } = options;
     let halves = device.info.class == DeviceClass::Cpu || device.has_f16();
     if (precision == Precision::F16 || cache == CacheType::F16) && !halves {
         let what =
@@ -373,19 +390,14 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
         Activations::Auto if device.info.class != DeviceClass::Cpu => Activations::F32,
         chosen => chosen,
     };
-    let storage = |stored: Stored, native: bool| {
-        let usual = Storage::usual(stored, bits == Some(4));
-        let floats = if halves { usual.floats } else { DType::F32 };
-        let cache = match cache {
-            CacheType::Auto => floats,
-            CacheType::F32 => DType::F32,
-            CacheType::F16 => DType::F16,
-        };
-        Storage { native, floats, cache, tower, activations, ..usual }
+    let storage = |stored: Stored, native: bool| Storage {
+        native,
+        activations,
+        ..Storage::chosen(stored, bits == Some(4), &options, halves)
     };
     let planned = |storage: Storage| {
         let plan = Plan::with(checkpoint, None, &storage);
-        let need = need(checkpoint, device, &storage, &plan);
+        let need = plan.peak_on(device.info.class);
         (storage, plan, need)
     };
     let fits = |need: u64| have.is_none_or(|have| need <= have);
@@ -394,18 +406,20 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
         return Ok(Fit { storage: first, plan, note: None });
     }
     let smaller = Stored::ALL.into_iter().skip_while(|stored| *stored != usual).skip(1);
-    let smaller = smaller.filter(|stored| *stored != Stored::F16 || halves).map(|stored| storage(stored, true));
+    // A small model with one large matrix can need less in f32, where nothing is converted.
+    let larger = Stored::ALL.into_iter().take_while(|stored| *stored != usual);
+    let others = larger.chain(smaller).filter(|stored| *stored != Stored::F16 || halves);
     // Our 4 bits need less memory than those of some files.
     let smallest = bits.map(|_| storage(Stored::Q4, false));
-    let mut smaller: Vec<_> = smaller.chain(smallest).map(planned).collect();
-    let fitting = smaller.iter().position(|(.., need)| fits(*need));
+    let mut others: Vec<_> = others.map(|stored| storage(stored, true)).chain(smallest).map(planned).collect();
+    let fitting = others.iter().position(|(.., need)| fits(*need));
     let available = have.unwrap_or_default();
     let more = if limit.is_some() {
         "a larger --memory"
     } else {
         "a device with more memory (--memory SIZE if this one has more)"
     };
-    let hint = match (fitting.map(|fitting| smaller.swap_remove(fitting)), precision) {
+    let hint = match (fitting.map(|fitting| others.swap_remove(fitting)), precision) {
         (Some((storage, plan, _)), Precision::Auto) => {
             let cost = match (storage.native, storage.stored) {
                 (false, _) => "; the file's codes are quantised again, and answers can differ",
@@ -414,20 +428,22 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
                 _ => "",
             };
             let (name, usual) = (storage.stored.name(), usual.name());
-            let [need, available] = [most, available].map(memory::bytes);
+            let [need, available] = memory::apart(most, available);
             let note = format!(
                 "the weights are in {name}: in {usual} they and one question need {need}, {available} are available{cost}"
             );
             return Ok(Fit { storage, plan, note: Some(note) });
         }
         (Some((storage, _, need)), _) if storage.native => {
-            let (name, need) = (storage.stored.name(), memory::bytes(need));
+            let (name, need) = (storage.stored.name(), memory::at_least(need));
             format!("in {name} it needs {need}: choose --weights {name} or auto")
         }
-        (Some((_, _, need)), _) => format!("quantised again it needs {}: choose --weights auto", memory::bytes(need)),
-        (None, _) => match smaller.last().filter(|(_, _, need)| *need < most) {
+        (Some((_, _, need)), _) => {
+            format!("quantised again it needs {}: choose --weights auto", memory::at_least(need))
+        }
+        (None, _) => match others.iter().min_by_key(|(.., need)| *need).filter(|(.., need)| *need < most) {
             Some((storage, _, need)) => {
-                let (name, need) = (storage.stored.name(), memory::bytes(*need));
+                let (name, need) = (storage.stored.name(), memory::at_least(*need));
                 format!("in {name} it needs {need}; use a smaller checkpoint, or {more}")
             }
             None => format!("use a smaller checkpoint, or {more}"),
@@ -435,18 +451,4 @@ fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have:
     };
     let what = format!("the weights in {} and one question", usual.name());
     Err(RuntimeError::OutOfMemory { what, need: most, have: available, hint }.into())
-}
-
-/// Bytes for the weights and one question about the largest picture. The CPU computes some rows of a layer at once.
-fn need(checkpoint: &Checkpoint, device: &OpenDevice, storage: &Storage, plan: &Plan) -> u64 {
-    if device.info.class != DeviceClass::Cpu {
-        return plan.peak_bytes();
-    }
-    let text = &checkpoint.config.text;
-    let rows = Steps::of(&device.info).rows(text.layer_work(), text.widest());
-    let tokens = usize::try_from(plan.full.visual_tokens + TEXT_TOKENS).unwrap_or(usize::MAX);
-    let (value, widened) =
-        (storage.cache.size() as u64, storage.stored != Stored::F32 || storage.tower == TowerType::Q8);
-    let question = Plan::question_bytes(&checkpoint.config, tokens, rows, value, widened);
-    plan.weight_bytes.saturating_add(plan.features).saturating_add(plan.vision_activations.max(question))
 }

@@ -3,6 +3,7 @@
 //! What the samplers keep depends on picture and question. So the compressed numbers are an assumption: every region has
 //! the scale with the median number of tokens, and the text-guided sampler keeps half of the visual tokens.
 
+use burn::tensor::{DType, Device};
 use serde::Serialize;
 
 use crate::{
@@ -10,15 +11,23 @@ use crate::{
     config::{Config, TileConfig},
     grid::{Grid, Newline, Thumbnail},
     load::{Parameter, ParameterRole},
-    storage::{Storage, Stored},
+    pace::Steps,
+    storage::{LoadOptions, Storage, Stored},
 };
-use fovea_runtime::{Scale, network_ops::Format, weights::Weights};
+use fovea_runtime::{
+    Scale,
+    device::DeviceClass,
+    network_ops::{Format, rounds_inputs},
+    weights::Weights,
+};
 use fovea_shaders::{Cell, compact, regions};
 
 /// Number of tokens of question and answer in a plan.
 pub(crate) const TEXT_TOKENS: u64 = 192;
 /// The assumed share of visual tokens that the text-guided sampler keeps.
 const KEPT: f64 = 0.5;
+/// Most values of a matrix that products on the CPU convert to f32 at once (`PANEL` in network_ops/flex.rs).
+const PANEL: usize = 1 << 24;
 
 /// Numbers of tokens and bytes, with all tokens or compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -48,6 +57,11 @@ pub struct Plan {
     pub vision_activations: u64,
     /// Feature map and thumbnail, in bytes. They are kept for further questions.
     pub features: u64,
+    /// Most bytes of rows of a matrix that products on the CPU convert to f32 at once.
+    pub f32_copies: u64,
+    /// Peak memory on the CPU, in bytes. It computes some rows of a layer at once, so it needs less than a GPU where
+    /// there are many tokens.
+    pub cpu_peak: u64,
     /// Cost with every token.
     pub full: Cost,
     /// Cost with both samplers. This is an estimate: what they keep depends on picture and question.
@@ -57,7 +71,17 @@ pub struct Plan {
 impl Plan {
     /// The plan of `checkpoint` for a `picture` (width, height) in pixels, with matrices that are stored as `stored`.
     pub fn new(checkpoint: &Checkpoint, picture: Option<(usize, usize)>, stored: Stored) -> Self {
-        Self::with(checkpoint, picture, &Storage::usual(stored, checkpoint.stored_bits() == Some(4)))
+        Self::chosen(checkpoint, picture, stored, &LoadOptions::default())
+    }
+
+    /// [`Plan::new`] with cache, tower and activations as in `options`, on a device that computes in f16.
+    pub fn chosen(
+        checkpoint: &Checkpoint,
+        picture: Option<(usize, usize)>,
+        stored: Stored,
+        options: &LoadOptions,
+    ) -> Self {
+        Self::with(checkpoint, picture, &Storage::chosen(stored, checkpoint.stored_bits() == Some(4), options, true))
     }
 
     /// The plan of what [`Loader`](crate::load::Loader) loads.
@@ -67,17 +91,18 @@ impl Plan {
         Self::of(config, tiles, extras.selector, &checkpoint.needed(), &format, picture, storage)
     }
 
-    /// The plan of a checkpoint whose weights are not open. `weights`: their headers, if they are there.
+    /// [`Plan::chosen`] of a checkpoint whose weights are not open. `weights`: their headers, if they are there.
     pub fn without_weights(
         blueprint: &Outline,
         weights: Option<&Weights>,
         picture: Option<(usize, usize)>,
         stored: Stored,
+        options: &LoadOptions,
     ) -> Self {
         let Outline { config, tiles, .. } = blueprint;
         let needed = blueprint.needed();
         let mixed = weights.is_some_and(|weights| stored_bits(&needed, weights) == Some(4));
-        let storage = Storage::usual(stored, mixed);
+        let storage = Storage::chosen(stored, mixed, options, true);
         let file = |name: &str| weights.and_then(|weights| weights.format(name));
         let format = |p: &Parameter| storage.format_of(p, &file);
         Self::of(config, tiles, false, &needed, &format, picture, &storage)
@@ -112,12 +137,20 @@ impl Plan {
         let kept =
             if config.focus.text_layer.is_some() { (compressed as f64 * KEPT).ceil() as u64 } else { compressed };
         let value_bytes = storage.cache.size() as u64;
+        let vision_activations = product(&[4, feed_forward.max(attention)]);
+        let features = product(&[4, (grid.height * grid.width + grid.patches * grid.patches) as u64, t.d_model as u64]);
+        let f32_copies = f32_copies(config, needed, format, storage);
+        let tokens = usize::try_from(stock.saturating_add(TEXT_TOKENS)).unwrap_or(usize::MAX);
+        let question = Self::question_bytes(config, tokens, Steps::CPU, value_bytes, f32_copies);
+        let running = question.max(vision_activations.saturating_add(f32_copies));
         Self {
             picture: (width, height),
             tiles,
             weight_bytes,
-            vision_activations: product(&[4, feed_forward.max(attention)]),
-            features: product(&[4, (grid.height * grid.width + grid.patches * grid.patches) as u64, t.d_model as u64]),
+            vision_activations,
+            features,
+            f32_copies,
+            cpu_peak: [weight_bytes, features, running].into_iter().fold(0, u64::saturating_add),
             full: cost(config, stock, stock, stock, value_bytes),
             compressed: cost(config, stock, compressed, kept, value_bytes),
         }
@@ -137,20 +170,26 @@ impl Plan {
         (stock, config.focus.text_layer.map(share))
     }
 
-    /// Bytes on the host for a question, without weights and picture: the caches of `tokens` in every layer, with `value_bytes` per
-    /// value; their hidden states, and the largest activations of `rows` of them at once. `widened`: weights are not in f32.
-    pub(crate) fn question_bytes(config: &Config, tokens: usize, rows: usize, value_bytes: u64, widened: bool) -> u64 {
+    /// Bytes on the host for a question, without weights and picture: the caches of `tokens` in every layer, with
+    /// `value_bytes` per value; their hidden states, the largest activations of the rows of them that are computed at
+    /// once, and the `f32_copies` of the plan.
+    pub(crate) fn question_bytes(
+        config: &Config,
+        tokens: usize,
+        steps: Steps,
+        value_bytes: u64,
+        f32_copies: u64,
+    ) -> u64 {
         let t = &config.text;
         let cache = Self::cache_bytes(config, tokens, value_bytes);
+        let rows = steps.rows(t.layer_work(), t.widest());
         let (tokens, rows) = (tokens as u64, rows.min(tokens) as u64);
         let [heads, kv_heads, d_head, d, d_ff] =
             [t.n_heads, t.n_kv_heads, t.d_head, t.d_model, t.d_ff].map(|n| n as u64);
-        // Such weights become f32 for many tokens, some rows at once.
-        let wide = if widened { 4 << 24 } else { 0 };
         let hidden = product(&[4, 3, d, tokens]);
         let feed_forward = product(&[4, rows, 2 * d + 3 * d_ff]);
         let attention = product(&[4, rows, 2 * d + (2 * heads + 2 * kv_heads) * d_head]);
-        [cache, wide, hidden, feed_forward.max(attention)].into_iter().fold(0, u64::saturating_add)
+        [cache, f32_copies, hidden, feed_forward.max(attention)].into_iter().fold(0, u64::saturating_add)
     }
 
     /// Bytes of the caches of `tokens` in every layer, with `value_bytes` per value.
@@ -160,7 +199,12 @@ impl Plan {
         product(&[2, layers, kv_heads, d_head, value_bytes, tokens])
     }
 
-    /// Peak memory in bytes: weights, features, and the larger of vision tower and prefill with every token.
+    /// Peak memory on a device, in bytes: what loading checks.
+    pub fn peak_on(&self, class: DeviceClass) -> u64 {
+        if class == DeviceClass::Cpu { self.cpu_peak } else { self.peak_bytes() }
+    }
+
+    /// Peak memory on a GPU in bytes: weights, features, and the larger of vision tower and prefill with every token.
     pub fn peak_bytes(&self) -> u64 {
         let running = self.vision_activations.max(self.full.kv_cache.saturating_add(self.full.prefill_activations));
         self.weight_bytes.saturating_add(self.features).saturating_add(running)
@@ -175,6 +219,39 @@ pub(crate) fn stored_bits(needed: &[Parameter], weights: &Weights) -> Option<u32
         counts.iter_mut().filter(|(of, _)| *of == bits).for_each(|(_, count)| *count += parameter.values());
     }
     counts.into_iter().max_by_key(|(_, count)| *count).and_then(|(bits, _)| bits)
+}
+
+/// Most bytes in f32 that a product on the CPU makes of a matrix at once: of the largest one that is stored otherwise,
+/// and whose product is not in integers. The head is not converted: it is multiplied with one row.
+fn f32_copies(
+    config: &Config,
+    needed: &[Parameter],
+    format: &dyn Fn(&Parameter) -> Option<Format>,
+    storage: &Storage,
+) -> u64 {
+    let integers = rounds_inputs(&Device::flex());
+    let (v, t) = (&config.vision, &config.text);
+    // Query, key and value are one matrix, and so are gate and up.
+    let tower = 3 * v.d_model;
+    let text = (t.n_heads + 2 * t.n_kv_heads) * t.d_head;
+    let bytes = |p: &Parameter| {
+        let converted = match (p.role, format(p)) {
+            (ParameterRole::Exact | ParameterRole::Table, _) => false,
+            (_, Some(format)) => !(integers && storage.rounds(format)),
+            (_, None) => storage.floats != DType::F32,
+        };
+        let joined = match p.role {
+            ParameterRole::Tower if p.width() == v.d_model => tower,
+            ParameterRole::Layer if p.width() == t.d_model => text,
+            ParameterRole::Float if p.width() == t.d_model && config.focus.text_layer.is_some() => text,
+            _ => 0,
+        };
+        let own = p.shape.first().map_or(0, |&rows| rows.saturating_mul(1 + usize::from(p.with.is_some())));
+        let most = (PANEL / p.width().max(1)).max(1);
+        let rows = if converted { own.max(joined).min(most) } else { 0 };
+        product(&[4, rows as u64, p.width() as u64])
+    };
+    needed.iter().map(bytes).max().unwrap_or_default()
 }
 
 /// The number of visual tokens if every region has the scale with the median number of tokens.
@@ -226,6 +303,7 @@ fn cost(config: &Config, stock: u64, visual: u64, kept: u64, value_bytes: u64) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::{Activations, TowerType};
 
     #[test]
     fn the_bytes_of_a_question_equal_a_calculation_by_hand() {
@@ -235,11 +313,57 @@ mod tests {
         });
         let config = serde_json::json!({"model_type": "llava_next", "text_config": text});
         let config = Config::from_json(&config).expect("a config");
+        // 16 values of a token in one buffer.
+        let four_rows = Steps::of_values(64);
         // 10 tokens in f16: caches 2 * 2 layers * 4 * 2 bytes * 10; weights as f32; three hidden states 4 * 3 * 8 * 10;
         // the feed-forward of 4 rows 4 * 4 * (2 * 8 + 3 * 16), which is more than attention, 4 * 4 * (2 * 8 + 6 * 4).
-        assert_eq!(Plan::question_bytes(&config, 10, 4, 2, true), 320 + (64 << 20) + 960 + 1024);
-        // In f32 nothing is widened.
-        assert_eq!(Plan::question_bytes(&config, 40, 4, 4, false), 2560 + 3840 + 1024);
+        assert_eq!(Plan::question_bytes(&config, 10, four_rows, 2, 1 << 20), 320 + (1 << 20) + 960 + 1024);
+        assert_eq!(Plan::question_bytes(&config, 40, four_rows, 4, 0), 2560 + 3840 + 1024);
+    }
+
+    #[test]
+    fn copies_in_f32_are_at_most_the_largest_matrix_that_is_converted() {
+        let text = serde_json::json!({
+            "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "vocab_size": 32064
+        });
+        let config = serde_json::json!({"model_type": "llava_next", "text_config": text});
+        let config = Config::from_json(&config).expect("a config");
+        let of = |role, shape: [usize; 2], with: Option<&str>| Parameter {
+            name: "w".into(),
+            shape: shape.to_vec(),
+            role,
+            with: with.map(str::to_owned),
+        };
+        let copies = |needed: &[Parameter], storage: Storage| {
+            let format = |p: &Parameter| match p.role {
+                ParameterRole::Layer if storage.stored == Stored::Q8 => Some(Format::Q8),
+                ParameterRole::Tower if storage.tower == TowerType::Q8 => Some(Format::Q8),
+                _ => None,
+            };
+            f32_copies(&config, needed, &format, &storage)
+        };
+        let [f16, q8] = [Stored::F16, Stored::Q8].map(|stored| Storage::usual(stored, false));
+        let table = of(ParameterRole::Table, [1 << 20, 8], None);
+        let gate = of(ParameterRole::Layer, [16, 8], Some("up"));
+        let down = of(ParameterRole::Layer, [8, 16], None);
+        // Gate and up are one matrix: 32 rows of 8 values. The head is multiplied with one row.
+        let needed = [table, gate, down.clone()];
+        assert_eq!([Storage::F32, f16, q8].map(|storage| copies(&needed, storage)), [0, 4 * 32 * 8, 4 * 32 * 8]);
+        // Query, key and value are one matrix of 16 rows.
+        let query = of(ParameterRole::Layer, [8, 8], None);
+        assert_eq!(copies(&[query, down], f16), 4 * 16 * 8);
+        // Products of integers convert nothing.
+        let int8 = Storage { activations: Activations::Int8, ..q8 };
+        let large = [of(ParameterRole::Layer, [1 << 22, 8], None)];
+        let expected = if rounds_inputs(&Device::flex()) { 0 } else { 64 << 20 };
+        assert_eq!([copies(&large, q8), copies(&large, int8)], [64 << 20, expected]);
+        // A tower in q8 is converted under weights in f32 too.
+        let d = config.vision.d_model;
+        let tower = [of(ParameterRole::Tower, [d, d], None)];
+        let q8 = Storage { tower: TowerType::Q8, ..Storage::F32 };
+        let bytes = 4 * 3 * (d * d) as u64;
+        assert_eq!([Storage::F32, q8].map(|storage| copies(&tower, storage)), [0, bytes.min(64 << 20)]);
     }
 
     #[test]
@@ -261,9 +385,10 @@ mod tests {
             with: None,
         }];
         let plan = Plan::of(&config, &tiles, false, &needed, &|_| None, None, &Storage::F32);
-        assert_eq!((plan.weight_bytes, plan.peak_bytes()), (u64::MAX, u64::MAX), "bytes (got, expected)");
+        let got = (plan.weight_bytes, plan.peak_bytes(), plan.cpu_peak);
+        assert_eq!(got, (u64::MAX, u64::MAX, u64::MAX), "bytes (got, expected)");
         assert_eq!(plan.full.kv_cache, u64::MAX, "KV cache (got, expected)");
         assert!(config.text.layer_work() > 1 << 47 && config.text.widest() == 3 * 131_072 * 4096);
-        assert_eq!(Plan::question_bytes(&config, usize::MAX, 512, 4, false), u64::MAX, "a question (got, expected)");
+        assert_eq!(Plan::question_bytes(&config, usize::MAX, Steps::CPU, 4, 0), u64::MAX, "a question (got, expected)");
     }
 }

@@ -202,6 +202,18 @@ impl Storage {
         }
     }
 
+    /// As a user asks for. `halves`: whether the device computes in f16.
+    pub(crate) const fn chosen(stored: Stored, mixed: bool, options: &LoadOptions, halves: bool) -> Self {
+        let usual = Self::usual(stored, mixed);
+        let floats = if halves { usual.floats } else { DType::F32 };
+        let cache = match options.cache {
+            CacheType::Auto => floats,
+            CacheType::F32 => DType::F32,
+            CacheType::F16 => DType::F16,
+        };
+        Self { floats, cache, tower: options.tower, activations: options.activations, ..usual }
+    }
+
     /// The format of codes for a matrix of `role` with rows of `width` values; None: floats. `file` is the format in the file.
     pub(crate) fn format(&self, role: ParameterRole, file: Option<Format>, width: usize) -> Option<Format> {
         let file = file.filter(|_| self.native);

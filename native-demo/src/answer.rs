@@ -116,9 +116,9 @@ pub fn numbers(model: &Model, turn: &Turn) -> String {
     ];
     // Text alone has no visual tokens.
     if s.tokens.all > 0 {
-        let share = 100.0 * s.equivalent_share;
+        let share = text::percent(s.equivalent_share);
         let (all, compressed, kept) = (s.tokens.all, s.tokens.compressed, s.tokens.kept);
-        parts.insert(0, format!("visual tokens {all} -> {compressed} -> {kept}, {share:.0} % of the work"));
+        parts.insert(0, format!("visual tokens {all} -> {compressed} -> {kept}, {share} of the work"));
     }
     if turn.finish_reason == FinishReason::Length {
         parts.push(format!("cut at {}", text::counted(turn.answer_ids.len(), "token")));

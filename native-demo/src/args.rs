@@ -10,7 +10,7 @@ use fovea_serve::ServeArgs;
 use fovea_terminal::{
     failure::Failure,
     logging::Verbosity,
-    options::{LoadArgs, compress_help, compression, device, named, whole},
+    options::{LoadArgs, StoreArgs, compress_help, compression, device, named, whole},
 };
 
 use crate::{batch::Shard, chat};
@@ -389,6 +389,9 @@ pub struct PlanArgs {
     /// Size of the picture in pixels; without it the model's largest canvas.
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub image: Option<(usize, usize)>,
+    /// How cache, vision tower and activations are stored.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

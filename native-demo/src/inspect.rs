@@ -188,7 +188,7 @@ fn weights(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     }
     let picture = &found.picture;
     let host = memory::host_available().map_or(String::new(), |have| format!("; the host has {}", text::bytes(have)));
-    row(to, "", &format!("peak: one question about a {}x{} picture{host}", picture.width, picture.height))?;
+    row(to, "", &format!("peak: on a GPU, one question about a {}x{} picture{host}", picture.width, picture.height))?;
     if naming.is_none() {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use fovea_model::{Checkpoint, Cost, Outline, Plan, Stored, gguf::GgufCheckpoint};
+use fovea_model::{Checkpoint, Cost, LoadOptions, Outline, Plan, Stored, gguf::GgufCheckpoint};
 use fovea_runtime::{DeviceInfo, device::adapters, memory, weights::Weights};
 use fovea_terminal::{failure::Failure, load, text};
 use serde_json::{Map, json};
@@ -12,17 +12,18 @@ use crate::args::PlanArgs;
 /// Prints the plan for every way to store matrices. config.json is enough; without weights, a scale selector is not assumed.
 pub async fn run(args: PlanArgs) -> Result<(), Failure> {
     let source = load::source(args.dir.as_deref())?;
+    let options = LoadOptions::from(args.store);
     let plan: Box<dyn Fn(Stored) -> Plan> =
         if GgufCheckpoint::present(&source) || Weights::present(&source) && source.contains("tokenizer.json") {
             let checkpoint = Checkpoint::open(source).await?;
-            Box::new(move |stored| Plan::new(&checkpoint, args.image, stored))
+            Box::new(move |stored| Plan::chosen(&checkpoint, args.image, stored, &options))
         } else {
             let outline = Outline::open(&source).await?;
             let notes = outline.notes.iter().map(|note| format!("note: {note}"));
             notes
                 .chain(["note: no safetensors, or no tokenizer.json: planned from config.json".to_owned()])
                 .for_each(|note| text::note(&note));
-            Box::new(move |stored| Plan::without_weights(&outline, None, args.image, stored))
+            Box::new(move |stored| Plan::without_weights(&outline, None, args.image, stored, &options))
         };
     let plans = Stored::ALL.map(|stored| (stored.name(), plan(stored)));
     let mut gpus = adapters().await;
@@ -65,7 +66,9 @@ fn print(to: &mut dyn Write, plans: &[(&str, Plan)], gpus: &[DeviceInfo]) -> io:
         both("weights", plan.weight_bytes)?;
         both("vision activations", plan.vision_activations)?;
         both("stored features", plan.features)?;
-        both("peak, full", plan.peak_bytes())?;
+        both("copies in f32, on a CPU", plan.f32_copies)?;
+        both("peak on a GPU, full", plan.peak_bytes())?;
+        both("peak on a CPU, full", plan.cpu_peak)?;
     }
     if let Some(have) = memory::host_available() {
         writeln!(to, "\nhost memory available {}", text::bytes(have))?;

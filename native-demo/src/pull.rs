@@ -72,7 +72,7 @@ pub fn run(args: &PullArgs) -> Result<(), Failure> {
     text::note(&overview);
     let space = total(files.iter().map(Wanted::space));
     if let Some(free) = free.filter(|free| *free < space) {
-        let (space, free) = (text::bytes(space), text::bytes(free));
+        let [space, free] = text::apart(space, free);
         let why = format!(
             "expected {space} of free disk space, got {free}; delete something, or set HF_HOME to a folder on another \
              disk"

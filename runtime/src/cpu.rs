@@ -22,6 +22,15 @@ mod tiled;
 
 use half::f16;
 
+/// Computes with the instructions of relaxed SIMD from now on: a product and its sum have one rounding instead of two
+/// where the processor can do it.
+///
+/// Call it once, before any computation, and only if the browser has these instructions: elsewhere the loops trap.
+#[cfg(target_arch = "wasm32")]
+pub fn use_relaxed_simd() {
+    pulp::wasm::enable_relaxed_simd();
+}
+
 /// A matrix of weights or of cached keys or values, row-major, finite.
 #[derive(Clone, Copy)]
 pub(crate) enum Matrix<'a> {

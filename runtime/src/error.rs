@@ -51,7 +51,7 @@ pub enum Error {
         got: f32,
     },
     /// By estimate there is not enough memory. Nothing was allocated.
-    #[error("not enough memory for {what}: needs {}, available {}; {hint}", crate::memory::bytes(*.need), crate::memory::bytes(*.have))]
+    #[error("not enough memory for {what}: {}; {hint}", crate::memory::shortage(*.need, *.have))]
     OutOfMemory {
         /// What needs it.
         what: String,

@@ -58,12 +58,12 @@ impl Value {
         }
     }
 
-    /// A number.
+    /// A finite number.
     pub fn number(&self) -> Option<f64> {
         match self {
             Self::Unsigned(n) => Some(*n as f64),
             Self::Signed(n) => Some(*n as f64),
-            Self::Float(x) => Some(*x),
+            Self::Float(x) => x.is_finite().then_some(*x),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@
 //! - A device: [`device`] opens and tests one; [`memory`] is what the host has left.
 //! - A checkpoint: [`hub_cache`] finds its folder, [`source`] reads its files, [`json`] its settings, [`gguf`] settings and
 //!   tensors in one file, [`weights`] its tensors, as floats or codes; [`quantise`] turns floats into codes.
-//! - Computation: [`network_ops`], [`kv_cache`], [`sampler_ops`] and [`scan_ops`]; [`read`] brings results back to the
+//! - Computation: [`network_ops`], whose weights can be divided between [`helpers`], [`kv_cache`], [`sampler_ops`] and [`scan_ops`]; [`read`] brings results back to the
 //!   host.
 
 mod error;
@@ -28,6 +28,7 @@ pub mod weights;
 pub mod kv_cache;
 mod cpu;
 pub mod network_ops;
+pub mod helpers;
 pub mod sampler_ops;
 pub mod scan_ops;
 mod launch;
@@ -38,6 +39,8 @@ mod self_test;
 #[doc(hidden)]
 pub mod testing;
 
+#[cfg(target_arch = "wasm32")]
+pub use cpu::use_relaxed_simd;
 pub use device::{DeviceChoice, DeviceInfo, OpenDevice};
 pub use error::Error;
 pub use fovea_shaders::{Cell, Keep, Scale, TokenBox};

@@ -139,12 +139,12 @@ impl Cursor {
 /// [`Error::Shape`] where a tensor is empty or the parts have different widths.
 pub fn embed(ids: Tensor<1, Int>, tokens: usize, table: &[Weight], factor: f64) -> Result<Tensor<2>, Error> {
     let width = table.first().map_or(0, |part| part.dims()[1]);
-    let fits = |part: &Weight| part.dims()[1] == width && part.is_whole();
+    let fits = |part: &Weight| part.dims()[1] == width && part.is_whole() && part.here().is_some();
     if tokens == 0 || tokens > ids.dims()[0] || width == 0 || !table.iter().all(fits) {
         return Err(Error::Shape {
             op: "embed",
             expected: format!(
-                "at least {tokens} ids, and parts of a table of one width, none empty; whole codes and scales"
+                "at least {tokens} ids, and parts of a table of one width, none empty; whole codes and scales, in this memory"
             ),
             got: format!("{:?}, {:?}", ids.dims(), table.iter().map(Weight::sizes).collect::<Vec<_>>()),
         });
@@ -195,7 +195,7 @@ pub fn norm(x: Tensor<2>, gamma: Tensor<1>, beta: Option<Tensor<1>>, epsilon: f6
 /// rows; with [`After::Gate`] half of it.
 ///
 /// # Errors
-/// [`Error::Shape`] where the shapes do not match or a tensor is empty.
+/// [`Error::Shape`] where the shapes do not match or a tensor is empty; [`Error::DeviceLost`] where a helper fails.
 pub fn linear(
     x: Tensor<2>,
     weight: &[Weight],
@@ -261,11 +261,21 @@ pub fn linear(
             other => other.clone(),
         };
         let filled = out.take();
+        let (operand, gamma) = match part {
+            Weight::Shared(shared) => {
+                let x = match &gamma {
+                    Some(gamma) => norm(x.clone(), gamma.clone(), None, epsilon)?,
+                    None => x.clone(),
+                };
+                (Operand::Product(shared.product(x)?.into_dispatch()), None)
+            }
+            part => (part.clone().stored(), gamma.clone()),
+        };
         out = Some(<Dispatch as NetworkOps>::linear(
             x.clone().into_dispatch(),
-            part.clone().stored(),
+            operand,
             Maybe::of(bias.map(Tensor::into_dispatch)),
-            Maybe::of(gamma.clone().map(Tensor::into_dispatch)),
+            Maybe::of(gamma.map(Tensor::into_dispatch)),
             Maybe::of(residual.clone().map(Tensor::into_dispatch)),
             Maybe::of(filled),
             plan,

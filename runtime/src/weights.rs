@@ -555,6 +555,8 @@ impl Weights {
 
     /// Loads `slices`, one after the other, as one tensor on `device` in `dtype` (f32 or f16). Codes are dequantised.
     ///
+    /// On a GPU it gets a buffer of its own size: the pools for other tensors have pages of few sizes, and waste a third.
+    ///
     /// bf16 has a wider range than f16. A value that is too large for f16 is an error; it does not become infinity.
     ///
     /// # Errors
@@ -574,7 +576,7 @@ impl Weights {
         } else {
             TensorData::new(self.read_all::<f32>(slices, shape.iter().product()).await?, shape)
         };
-        Ok(Tensor::from_data(data, (device, dtype)))
+        Ok(device.memory_persistent_allocations(data, |data| Tensor::from_data(data, (device, dtype))))
     }
 
     async fn read_all<T: Value>(&self, slices: &[Rows<'_>], values: usize) -> Result<Vec<T>, Error> {
@@ -648,7 +650,8 @@ impl Weights {
         }
         let tensor = |words: Vec<u32>, columns| {
             let words: Vec<i32> = words.into_iter().map(u32::cast_signed).collect();
-            Tensor::from_data(TensorData::new(words, [rows, columns]), (device, DType::I32))
+            let data = TensorData::new(words, [rows, columns]);
+            device.memory_persistent_allocations(data, |data| Tensor::from_data(data, (device, DType::I32)))
         };
         Ok([tensor(codes.words, columns[0]), tensor(codes.scales, columns[1])])
     }

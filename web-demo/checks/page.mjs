@@ -1,6 +1,6 @@
 // Checks of the demo page in headless Chromium, with the actions of a user: keyboard only, stop and ask again, several turns, pointer,
-// methods of compression, camera, quantised weights, KV cache, memory limit, what is remembered, no network, a phone, full storage,
-// models from the Hugging Face hub and in GGUF, a server's engine, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
+// methods of compression, camera, threads, quantised weights, KV cache, memory limit, what is remembered, no network, a phone, full
+// storage, models from the Hugging Face hub and in GGUF, a server's engine, no WebGPU, no WebAssembly, lost GPU, accessibility (axe).
 //
 //     node page.mjs ADDRESS [--only NAME] [--shots FOLDER]
 //
@@ -611,6 +611,66 @@ async function limited() {
   await browser.close();
 }
 
+// An engine on the CPU with two threads gives the answer of one with one thread, where the page is isolated from other origins.
+// Elsewhere there is one thread. The page shows how many there are.
+async function threads() {
+  const browser = await launch('--disable-gpu');
+  const asks = (page, each) => page.evaluate(async ([threads, question]) => {
+    const { Fovea } = await import(new URL('fovea.js', document.baseURI).href);
+    const engine = await Fovea.create({ cpu: true, dtype: 'f32', threads });
+    const sight = await engine.lookAt(await (await fetch('pictures/rack.jpg')).blob());
+    let done;
+    for await (const event of sight.ask(question, { maxNewTokens: 16 })) done = event.done ?? done;
+    engine.dispose();
+    const { about } = engine;
+    return { threads: about.threads, device: about.device, done };
+  }, [each, QUESTION]);
+  const isolated = (page) => page.evaluate(() => globalThis.crossOriginIsolated);
+
+  const { page, complaints, close } = await open(browser, address, 'index.html?threads=2');
+  await says(page, 'Ready: the demo model, on CPU, 2 threads');
+  await ready(page);
+  assert.equal(await isolated(page), true, 'the isolation of the page (got, expected)');
+  await asked(page);
+  await answered(page);
+  assert.match(await text(page, 'cost'), /CPU, 2 threads/, 'the device in the table');
+  const [one, two] = [await asks(page, 1), await asks(page, 2)];
+  assert.deepEqual([one.threads, two.threads], [1, 2], 'threads (got, expected)');
+  assert.deepEqual([one.device, two.device, two.done.device], ['CPU, 1 thread', 'CPU, 2 threads', 'CPU, 2 threads'], 'devices (got, expected)');
+  assert.equal(one.done.answer.trim(), ANSWER, 'the answer (got, expected)');
+  const same = ({ answer, answer_ids, tokens }) => ({ answer, answer_ids, tokens });
+  assert.deepEqual(same(two.done), same(one.done), 'the answer with two threads (got, expected)');
+  const refused = await page.evaluate(async () => {
+    const { Fovea } = await import(new URL('fovea.js', document.baseURI).href);
+    return Fovea.create({ cpu: true, threads: 0 }).then(() => null, ({ message, code }) => ({ message, code }));
+  });
+  assert.deepEqual(refused, { message: 'threads: expected a whole number from 1 to 64, got 0.', code: 'option' }, 'no thread (got, expected)');
+  // The demo model is too small for threads that nobody asked for.
+  assert.equal((await asks(page)).threads, 1, 'threads for a small model (got, expected)');
+  assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+  await close();
+
+  // Without a helper's script the engine works alone.
+  const before = (page) => page.route('**/helpers.js', async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: (await response.text()).replace('./helper-worker.js', './none.js') });
+  });
+  const alone = await open(browser, address, 'index.html', { before });
+  await ready(alone.page);
+  const { threads: left, done } = await asks(alone.page, 2);
+  assert.deepEqual([left, done.answer.trim()], [1, ANSWER], 'threads and answer without helpers (got, expected)');
+  await alone.close();
+
+  const served = await proxy(address);
+  const elsewhere = await open(browser, served.address, 'index.html');
+  await ready(elsewhere.page);
+  assert.equal(await isolated(elsewhere.page), false, 'the isolation of the page (got, expected)');
+  assert.equal((await asks(elsewhere.page, 2)).threads, 1, 'threads of a page that is not isolated (got, expected)');
+  await elsewhere.close();
+  await browser.close();
+  served.close();
+}
+
 // A picture from the camera is opened.
 async function photographed() {
   const browser = await launch('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream');
@@ -1029,7 +1089,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, limited, withoutRoom, fromHub, folders, inGguf, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, limited, withoutRoom, fromHub, folders, inGguf, threads, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);

@@ -2,6 +2,8 @@
 
 import { createServer } from 'node:http';
 
+// The page is then not isolated from other origins, as on a host that sends no headers for it.
+//
 // Serves the page at `address` under the folder `sub/` of a free port. `own` has functions by path: each receives the request and
 // its text, and returns { status, headers, body }. Returns the address, `own`, and functions: `cut(true)` refuses all requests.
 export async function proxy(address, own = {}) {

@@ -1,10 +1,11 @@
-// Serves the page's folder like `fovea-web-bundle --serve`, with the same policy, for checks that replace some of its files.
+// Serves the page's folder like `fovea-web-bundle --serve`, with the same headers, for checks that replace some of its files.
 
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { extname, join, normalize } from 'node:path';
 
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; connect-src 'self' https:";
+const ISOLATION = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' };
 const TYPES = {
   '.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.json': 'application/json', '.wasm': 'application/wasm',
   '.svg': 'image/svg+xml', '.png': 'image/png', '.jpg': 'image/jpeg', '.webp': 'image/webp',
@@ -16,7 +17,7 @@ export async function serve(folder, before = async () => null) {
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname).slice(1);
     const send = (status, type, body) => {
-      const headers = { 'content-type': type, 'content-security-policy': POLICY, 'content-length': Buffer.byteLength(body) };
+      const headers = { 'content-type': type, 'content-security-policy': POLICY, ...ISOLATION, 'content-length': Buffer.byteLength(body) };
       response.writeHead(status, headers).end(body);
     };
     try {

@@ -11,7 +11,7 @@ export async function answer(picture: Blob, question: string, signal: AbortSigna
     const options = { compression: await engine.check('vision+text:gamma=0.5,layer=2'), maxNewTokens: 8, signal };
     for await (const event of sight.ask(question, options)) {
       if (event.token) text += event.token.text;
-      if (event.done) console.log(event.done.compression, event.done.tokens.all, event.done.equivalent_share);
+      if (event.done) console.log(engine.about.threads, event.done.compression, event.done.tokens.all, event.done.equivalent_share);
     }
     const looked: Looked = await sight.keep(0.25);
     const drawn: Blob = await sight.overlay();
@@ -38,7 +38,7 @@ export async function conversation(engine: Fovea, picture: Blob): Promise<Messag
 }
 
 export function folder(files: FileList): Promise<Fovea> {
-  return Fovea.create({ files: new Map([...files].map((file) => [file.name, file])), cpu: true, dtype: 'q8', cache: 'f16', memory: 2e9 });
+  return Fovea.create({ files: new Map([...files].map((file) => [file.name, file])), cpu: true, dtype: 'q8', cache: 'f16', memory: 2e9, threads: 4 });
 }
 
 export async function tokens(engine: Fovea, picture: Blob): Promise<string[]> {

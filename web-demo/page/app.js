@@ -27,6 +27,9 @@ const REST = 60;
 
 const anyGpu = test !== null || new URLSearchParams(location.search).has('gpu');
 
+// The number of threads on the CPU, if the address has one.
+const threads = new URLSearchParams(location.search).get('threads');
+
 const session = new Session((why) => {
   // The new engine has no overlay yet.
   if (last) last.compression = null;
@@ -128,6 +131,7 @@ async function load(cpu) {
       files: model?.files,
       // Tests compare with f32.
       ...(test ? { dtype: 'f32' } : answering.loading()),
+      ...(threads && { threads: Number(threads) }),
       onProgress: ({ stage, done, total }) => { at('loading').value = (done / total + (stage === 'loading')) / 2; },
       onLine: (line) => test?.post('progress', line),
     };

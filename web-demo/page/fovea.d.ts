@@ -17,6 +17,11 @@ export interface CreateOptions {
    */
   memory?: number;
   /**
+   * The number of threads on the CPU, 1 to 64, where the page is cross-origin isolated; elsewhere there is one. Default: the
+   * processor's, at most 8, and 1 for a checkpoint of less than 32 MiB.
+   */
+  threads?: number;
+  /**
    * The files of a checkpoint of the LLaVA family by name, such as those of `<input type="file" webkitdirectory>`; by default the demo
    * checkpoint, from the folder `demo` beside this file. In GGUF these are two files, the text model and its mmproj file. They are
    * read with `Blob.slice`, a few MiB at a time.
@@ -51,6 +56,8 @@ export interface About {
   cache: CacheDtype;
   /** The memory that the model may use, in bytes; null without a limit. */
   memory: number | null;
+  /** The threads that are used: that of the worker and of its helpers. */
+  threads: number;
   /** Decoder layers. */
   layers: number;
   /** Side of a tile in pixels. */
@@ -188,7 +195,7 @@ export interface Done {
   equivalent_share: number;
   timing_ms: Partial<Record<Stage, number>> & { first_token: number };
   tokens_per_second: number | null;
-  /** `gpu`: all GPU buffers of the engine, null on the CPU. `wasm`: the memory of the wasm module, which never shrinks. */
+  /** `gpu`: all GPU buffers of the engine, null on the CPU. `wasm`: the memory of the wasm module and of its helpers, which never shrinks. */
   memory_bytes: { weights: number; kv_cache: number; host_peak: number | null; gpu: number | null; wasm: number };
   device: string;
   dtype: Dtype;

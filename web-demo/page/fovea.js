@@ -19,7 +19,7 @@ export class Fovea {
     this.about = about;
   }
 
-  static async create({ cpu = false, dtype = 'auto', cache = 'auto', memory, files, signal, onProgress, onLine } = {}) {
+  static async create({ cpu = false, dtype = 'auto', cache = 'auto', memory, threads, files, signal, onProgress, onLine } = {}) {
     signal?.throwIfAborted();
     const missing = NEEDED.find((name) => !(name in globalThis));
     if (missing) throw new FoveaError(`This browser can't run the engine: expected ${missing}, got none. Use a newer browser.`, 'unsupported');
@@ -28,7 +28,7 @@ export class Fovea {
     const leave = () => link.end(signal.reason);
     signal?.addEventListener('abort', leave);
     try {
-      const call = { call: 'create', cpu, dtype, cache, memory, files: files ?? await demo() };
+      const call = { call: 'create', cpu, dtype, cache, memory, threads, files: files ?? await demo() };
       return new Fovea(link, await link.call(call, { onEvent: onProgress }));
     } catch (why) {
       link.end(why);

@@ -2,6 +2,7 @@
 //
 // Sends the page objects with one key: `line` and `device` on the way, then one `report` (JSON as text) or `error` (a sentence).
 
+import { load } from './engine-module.js';
 import { gpu } from './needs.js';
 import { size } from './numbers.js';
 import { onTrap, overhear, sentence } from './worker-common.js';
@@ -48,10 +49,9 @@ async function fixtures() {
 
 try {
   send({ device: await device() });
-  const { default: start, conformance } = await import('./pkg/fovea_web.js');
-  await start();
+  const { wasm } = await load();
   const files = await fixtures();
-  send({ report: await conformance(files, (text) => send({ line: String(text) })) });
+  send({ report: await wasm.conformance(files, (text) => send({ line: String(text) })) });
 } catch (why) {
   fail(why);
 }

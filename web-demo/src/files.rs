@@ -8,7 +8,7 @@ use js_sys::{Array, Function, Map, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use crate::failure::sentence;
+use crate::failure::{sentence, thrown};
 
 /// The largest integer that JavaScript represents exactly (`Number.MAX_SAFE_INTEGER`).
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
@@ -69,10 +69,7 @@ impl ReadAt for RangedFile {
             let expected = into.len();
             let failed =
                 |why: String| io::Error::other(format!("expected {expected} bytes from byte {offset}, got {why}"));
-            let thrown = |why: JsValue| {
-                let error = why.dyn_ref::<js_sys::Error>().map(|e| String::from(e.message()));
-                failed(error.unwrap_or_else(|| format!("{why:?}")))
-            };
+            let thrown = |why: JsValue| failed(thrown(&why));
             // Both are at most the file's size, which came from a JavaScript number.
             let (from, length) = (JsValue::from(offset as f64), JsValue::from(expected as f64));
             let reading = self.read.call3(&JsValue::NULL, &JsValue::from_str(&self.name), &from, &length);

@@ -34,7 +34,8 @@ pub struct PyramidDrop {
     /// The layers, from 0 and rising, whose inputs are pruned, one per ratio. None: layer `n_layers * s / (ratios + 1)` for each
     /// stage s from 1, such as 8, 16 and 24 of 32.
     pub layers: Option<Vec<usize>>,
-    /// For each layer the share of the first visual tokens that stay, above 0 and at most 1. Default: 0.5, 0.25, 0.125.
+    /// For each layer the share of the first visual tokens that stay, above 0 and at most 1, none above the one before:
+    /// a token that has left does not return. Default: 0.5, 0.25, 0.125.
     pub ratios: Vec<f64>,
     /// The positions of the tokens after a pruning.
     pub positions: Positions,
@@ -58,6 +59,10 @@ impl PyramidDrop {
         let allowed = |ratio: &f64| *ratio > 0.0 && *ratio <= 1.0;
         let ratios = settings.list("ratios", "numbers above 0 and at most 1 such as 0.5/0.25/0.125", allowed)?;
         let ratios = ratios.unwrap_or(usual.ratios);
+        if !ratios.is_sorted_by(|one, next| one >= next) {
+            let expected = "falling or equal shares of all visual tokens";
+            return Err(settings.wrong("ratios", expected, &joined(&ratios)));
+        }
         if let Some(layers) = layers.as_ref().filter(|layers| layers.len() != ratios.len()) {
             let expected = format!("one layer per ratio of {}", joined(&ratios));
             return Err(settings.wrong("layers", &expected, &joined(layers)));

@@ -11,7 +11,7 @@ pub(crate) const ROW: MethodRow = MethodRow {
     about: "Keeps the patches of each tile that the vision tower's class token attends to most, and merges the others",
     source: "arXiv 2412.04467",
     place: Place::Before,
-    default: "vision-zip:dominant=54,contextual=10",
+    default: "vision-zip:dominant=0.092,contextual=0.017",
     read: |settings| Patches::read(Method::VisionZip(VisionZip::read(settings)?), settings),
 };
 
@@ -36,9 +36,10 @@ const MERGES: [(&str, Merge); 2] = [("add-mean", Merge::AddMean), ("mean", Merge
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionZip {
     /// Patches of each tile that stay as they are. A count includes the class token, if that is sent; a ratio does not.
-    /// Default: 54.
+    /// Default: 0.092, which with the class token is the original's 54 of 576 patches.
     pub dominant: Budget,
-    /// Merged tokens of each tile. With 0 the other patches are dropped. Default: 10.
+    /// Merged tokens of each tile. With 0 the other patches are dropped. Default: 0.017, the original's 10 of 576
+    /// patches.
     pub contextual: Budget,
     /// Whether each tile's class token is sent too. The projector of LLaVA-NeXT was not trained with it. Default: true.
     pub class_token: bool,
@@ -48,7 +49,8 @@ pub struct VisionZip {
 
 impl Default for VisionZip {
     fn default() -> Self {
-        Self { dominant: Budget::Count(54), contextual: Budget::Count(10), class_token: true, merge: Merge::AddMean }
+        let (dominant, contextual) = (Budget::Ratio(0.092), Budget::Ratio(0.017));
+        Self { dominant, contextual, class_token: true, merge: Merge::AddMean }
     }
 }
 
@@ -227,6 +229,21 @@ mod tests {
         let ratio = zip(Budget::Ratio(0.4), Budget::Ratio(0.2), true);
         assert_eq!(choose(&ratio), (vec![1, 3], vec![(0, vec![2, 4])], vec![1]), "(got, expected)");
         assert_eq!(choose(&zip(Budget::Count(1), some, true)).0, [0; 0], "the class token alone");
+    }
+
+    #[test]
+    fn the_default_is_the_original_s_of_576_patches_and_less_of_a_small_tile() {
+        for (side, patches, merged) in [(24, 53, 10), (8, 6, 2)] {
+            let (thumbnail, newline) = (Thumbnail::Own, Newline::None);
+            let grid = Grid { rows: 1, cols: 1, patches: side, side, cut: (side, side), ..Grid::default() };
+            let stock = Stock::of(&Grid { height: side, width: side, thumbnail, newline, ..grid });
+            let n = side * side;
+            let zipped =
+                VisionZip::default().choose(&stock, &vec![1.0; n], &vec![1.0; 2 * n], ThumbnailTokens::Compress);
+            // The class token is the 54th of 576.
+            let got = (zipped.dominant.len(), zipped.merged.len(), zipped.class_tiles.len());
+            assert_eq!(got, (patches, merged, 1), "{side} x {side} patches (got, expected)");
+        }
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub fn longest(samples: &[Sample], compare: Compare) -> usize {
 pub struct Score {
     /// Share of the answers that are right.
     pub right: f64,
-    /// Its standard error, `sqrt(p (1 - p) / n)`, as if questions about one picture were independent.
+    /// Its standard error, `sqrt(p (1 - p) / n)`, as if questions about one picture were independent. 0 where all
+    /// answers are right or all are wrong: tables then show none.
     pub standard_error: f64,
     /// Number of questions.
     pub questions: usize,

@@ -66,9 +66,11 @@ pub fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// A share with its standard error, in per cent.
+/// A share with its standard error, in per cent. Where all answers are right, or all are wrong, the formula gives 0,
+/// which says nothing about other questions: then the share is alone.
 pub fn with_error(score: &Score) -> String {
-    format!("{} ± {}", percent(score.right), percent(score.standard_error))
+    let right = percent(score.right);
+    if score.standard_error > 0.0 { format!("{right} ± {}", percent(score.standard_error)) } else { right }
 }
 
 /// The table as text: tokens, speed and right answers, and below them the right answers by kind.
@@ -158,9 +160,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn equal_answers_have_no_standard_error() {
+        let of = |right, standard_error| with_error(&Score { right, standard_error, questions: 4 });
+        assert_eq!([of(1.0, 0.0), of(0.0, 0.0), of(0.75, 0.25)], ["100.0", "0.0", "75.0 ± 25.0"], "(got, expected)");
+    }
+
+    #[test]
     fn columns_that_do_not_fit_are_put_below() {
         let row = |first: &str, cell: &str| [vec![first.to_owned()], vec![cell.to_owned(); 9]].concat();
-        let text = columns(&row("mode", "a long name"), &[row("none", "1"), row("vision", "100.0 ± 0.0")]);
+        let text = columns(&row("mode", "a long name"), &[row("none", "1"), row("vision", "98.3 ± 10.4")]);
         assert!(
             text.lines().all(|line| line.chars().count() <= text::COLUMNS),
             "expected lines of 80 at most, got:\n{text}"

@@ -8,13 +8,14 @@ use std::{
 
 use fovea_model::Picture;
 use fovea_terminal::{failure::Failure, load, text};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 /// Longest `questions.jsonl` that is read, bytes.
 const LONGEST: u64 = 64 << 20;
 
 /// One line of `questions.jsonl`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Line {
     /// The picture's file, within the folder.
     pub image: String,
@@ -24,15 +25,45 @@ pub struct Line {
 }
 
 /// A question about a picture.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Asked {
     /// The question.
     pub question: String,
     /// The one right answer.
     pub answer: String,
     /// Its kind, for a score by kind.
-    #[serde(default)]
     pub kind: String,
+}
+
+impl Line {
+    /// Reads a line; other keys are ignored. An error says what was expected, without the number of the line.
+    fn read(line: &str) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(line).map_err(|why| {
+            let words = why.to_string();
+            // Its own line number is always 1.
+            let words = words.split(" at line ").next().unwrap_or_default();
+            format!("column {}: expected a JSON object, got: {words}", why.column())
+        })?;
+        let short = |value: &Value| match value {
+            Value::Null => "nothing".to_owned(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+            Value::String(_) => "a text".to_owned(),
+            Value::Number(number) => format!("the number {number}; put it in quotes"),
+            Value::Bool(truth) => format!("{truth}; put it in quotes"),
+        };
+        let object = value.as_object().ok_or_else(|| {
+            let expected = r#"expected an object {"image", "question", "answer", "kind"}"#;
+            format!("{expected}, got {}", short(&value).replace("; put it in quotes", ""))
+        })?;
+        let text = |key: &str| match object.get(key).unwrap_or(&Value::Null) {
+            Value::String(text) => Ok(text.clone()),
+            other => Err(format!("expected a text for `{key}`, got {}", short(other))),
+        };
+        let has_kind = object.get("kind").is_some_and(|kind| !kind.is_null());
+        let kind = if has_kind { text("kind")? } else { String::new() };
+        Ok(Self { image: text("image")?, asked: Asked { question: text("question")?, answer: text("answer")?, kind } })
+    }
 }
 
 /// A picture and its questions. The picture is read or drawn each time it is needed, so that one is in memory at a time.
@@ -83,7 +114,7 @@ pub fn folder(dir: &Path) -> Result<Vec<Sample>, Failure> {
     for (number, line) in
         read.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
     {
-        let line: Line = serde_json::from_str(line).map_err(|e| broken(format!("line {}: {e}", number + 1)))?;
+        let line = Line::read(line).map_err(|why| broken(format!("line {}: {why}", number + 1)))?;
         if line.asked.question.trim().is_empty() {
             return Err(broken(format!("line {}: expected a question, got an empty one", number + 1)));
         }
@@ -111,4 +142,34 @@ pub fn folder(dir: &Path) -> Result<Vec<Sample>, Failure> {
         return Err(broken("expected at least one question, got none".into()));
     }
     Ok(samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Line;
+
+    #[test]
+    fn a_line_that_is_no_question_is_refused_in_plain_words() {
+        for (line, expected) in [
+            (r#"{"image": "a.png""#, "column 17: expected a JSON object, got: EOF while parsing an object"),
+            ("[1]", r#"expected an object {"image", "question", "answer", "kind"}, got a list"#),
+            ("3", r#"expected an object {"image", "question", "answer", "kind"}, got the number 3"#),
+            (r#"{"image": 3}"#, "expected a text for `image`, got the number 3; put it in quotes"),
+            (r#"{"image": "a.png"}"#, "expected a text for `question`, got nothing"),
+            (
+                r#"{"image": "a.png", "question": "?", "answer": 7}"#,
+                "expected a text for `answer`, got the number 7; put it in quotes",
+            ),
+            (
+                r#"{"image": "a.png", "question": "?", "answer": "7", "kind": []}"#,
+                "expected a text for `kind`, got a list",
+            ),
+        ] {
+            let why = Line::read(line).err().unwrap_or_else(|| panic!("{line}: expected an error"));
+            assert_eq!(why, expected, "{line} (got, expected)");
+        }
+        let line = r#"{"image": "a.png", "question": "?", "answer": "7", "id": 3}"#;
+        let line = Line::read(line).expect("a line");
+        assert_eq!((line.asked.answer.as_str(), line.asked.kind.as_str()), ("7", ""), "(got, expected)");
+    }
 }

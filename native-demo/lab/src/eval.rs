@@ -79,7 +79,7 @@ pub async fn run(args: EvalArgs) -> Result<(), Failure> {
         Study::Gamma | Study::Layers | Study::Budget => format!("\n{}\n", evaluation.compare.sentence()),
         _ => String::new(),
     };
-    evaluation.print(&more, &rows, || study::page(&rows) + &compared)?;
+    evaluation.print(&more, &rows, || study::page(study, &rows) + &compared)?;
     figure.map_or(Ok(()), |file| file.write(svg.as_bytes()))
 }
 

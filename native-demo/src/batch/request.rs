@@ -14,6 +14,23 @@ use super::{
 
 /// The address of the requests in OpenAI's batch form.
 const URL: &str = "/v1/chat/completions";
+/// Keys of the other form. `answer` and `kind` are those of `fovea eval`, whose files are requests too; they are not
+/// read. The keys of OpenAI's form are null here.
+const KEYS: &[&str] = &[
+    "image",
+    "question",
+    "id",
+    "max_new_tokens",
+    "compression",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "repetition_penalty",
+    "stop",
+    "answer",
+    "kind",
+];
 /// Longest id and longest path, bytes.
 const LONGEST_NAME: usize = 4096;
 
@@ -130,8 +147,12 @@ fn id(of: &Map<String, Value>, key: &str) -> Result<Value, RequestError> {
     }
 }
 
-/// `{"image", "question"}`. Other keys, such as those of `fovea eval`, are ignored.
+/// `{"image", "question"}`. As in OpenAI's form, another key is refused unless its value has no effect.
 fn simple(of: &Map<String, Value>, folder: &Path, usual: &AskOptions) -> Result<Request, RequestError> {
+    keys::only(of, KEYS, "").map_err(|why| {
+        let message = format!("{}; the keys are {}", why.message, KEYS.join(", "));
+        RequestError::new(why.code, why.param.as_deref(), message)
+    })?;
     let pictures: Option<Vec<&str>> = match of.get("image") {
         Some(Value::Array(all)) => all.iter().map(Value::as_str).collect(),
         Some(Value::String(one)) => Some(vec![one.as_str()]),
@@ -288,6 +309,11 @@ mod tests {
             (r#"{"image": "a.png", "question": " "}"#.to_owned(), "request", "an empty one"),
             (r#"{"image": "a.png", "question": "?", "seed": -1}"#.to_owned(), "request", "`seed`, got -1"),
             (r#"{"image": "a.png", "question": "?", "compression": "audio"}"#.to_owned(), "option", "got audio"),
+            (
+                r#"{"image": "a.png", "question": "?", "max_tokens": 5}"#.to_owned(),
+                "request",
+                "expected no `max_tokens`, which is not supported; the keys are image, question, id, max_new_tokens, ",
+            ),
             (r#"{"image": "a.png", "question": "?", "id": []}"#.to_owned(), "request", "`id`, got a list"),
             (json!({"custom_id": "a"}).to_string(), "request", "for `body`, got nothing"),
             (json!({"body": {"messages": good}}).to_string(), "request", "`custom_id`"),

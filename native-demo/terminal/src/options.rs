@@ -19,6 +19,18 @@ pub struct LoadArgs {
     /// f16; else f32. Where this does not fit into memory, the best of f16, q8 and q4 that fits.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<Precision>(Precision::NAMES))]
     pub weights: Precision,
+    /// How the rest is stored.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The memory that the model may use, such as 6GB, 6GiB or 500MB; without it, what the system, or the driver of the GPU,
+    /// reports as available.
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true)]
+    pub memory: Option<u64>,
+}
+
+/// How cache, vision tower and activations are stored, for any `--weights`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct StoreArgs {
     /// How the keys and values of the KV cache are stored on the device; auto: as the matrices that are not quantised.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<CacheType>(CacheType::NAMES))]
     pub cache: CacheType,
@@ -31,15 +43,17 @@ pub struct LoadArgs {
     /// only if it is asked for. auto: on the CPU int8 for q4, f32 for q8; on GPUs f32.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<Activations>(Activations::NAMES))]
     pub activations: Activations,
-    /// The memory that the model may use, such as 6GB, 6GiB or 500MB; without it, what the system, or the driver of the GPU,
-    /// reports as available.
-    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true)]
-    pub memory: Option<u64>,
 }
 
 impl From<LoadArgs> for LoadOptions {
-    fn from(LoadArgs { weights, cache, tower, activations, memory }: LoadArgs) -> Self {
-        Self { precision: weights, cache, tower, activations, memory, ..Self::default() }
+    fn from(LoadArgs { weights, store, memory }: LoadArgs) -> Self {
+        Self { precision: weights, memory, ..store.into() }
+    }
+}
+
+impl From<StoreArgs> for LoadOptions {
+    fn from(StoreArgs { cache, tower, activations }: StoreArgs) -> Self {
+        Self { cache, tower, activations, ..Self::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-pub use fovea_overlay::words::{bytes, duration, harmless};
+pub use fovea_overlay::words::{apart, bytes, duration, harmless, percent};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::Failure;

@@ -242,8 +242,6 @@ fn every_method_answers_on_the_demo_or_is_refused_with_the_reason() {
                 ask(row.default).expect_error(2, &["this checkpoint has no tensors meteor", "got meteor"]);
                 continue;
             }
-            // Its default is for tiles of 576 patches; the demo's have 64.
-            "vision-zip" => "vision-zip:dominant=20,contextual=4",
             _ => row.default,
         };
         let (compressed, kept, share) = answered(spec);

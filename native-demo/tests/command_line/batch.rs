@@ -219,6 +219,7 @@ fn an_error_of_a_line_does_not_end_the_run() {
         (with("image", json!("text.png")), "picture", "expected a PNG"),
         (with("image", json!("no-such.png")), "picture", "no-such.png"),
         (with("compression", json!("meteor")), "option", "no tensors meteor"),
+        (with("max_tokens", json!(5)), "request", "expected no `max_tokens`"),
         (with("max_new_tokens", json!(0)), "option", "at least 1"),
         (with("max_new_tokens", json!(1_000_000)), "too-long", "too long"),
         (with("temperature", json!(-1)), "option", "temperature"),

@@ -142,7 +142,8 @@ fn broken_questions_give_4_and_say_where() {
     eval().expect_error(4, &["questions.jsonl", "expected a folder with pictures"]);
     for (line, words) in [
         ("", vec!["at least one question"]),
-        ("{\"image\": 3}", vec!["line 1"]),
+        ("{\"image\": 3}", vec!["line 1: expected a text for `image`, got the number 3"]),
+        ("\n[1]", vec!["line 2: expected an object", "got a list"]),
         (r#"{"image": "../a.png", "question": "?", "answer": "1"}"#, vec!["line 1", "within the folder"]),
         (r#"{"image": "/etc/passwd", "question": "?", "answer": "1"}"#, vec!["line 1", "within the folder"]),
         (r#"{"image": "none.png", "question": "?", "answer": "1"}"#, vec!["none.png"]),

@@ -200,6 +200,11 @@ fn a_model_above_the_given_memory_gives_6() {
         fovea(&args).expect_error(6, &["one question"]);
     }
     fovea(&["ask", &picture, "?", "--device", "cpu", "--memory", "2GB", "--max-new-tokens", "1"]).expect_code(0);
+    // What is converted to f32 is at most the largest matrix: a small model in f16 needs less than in f32.
+    for weights in ["f32", "f16", "q8", "q4"] {
+        let args = ["ask", &picture, "?", "--device", "cpu", "--weights", weights, "--memory", "20MB"];
+        fovea(&[&args[..], &["--max-new-tokens", "1"]].concat()).expect_code(0);
+    }
 }
 
 #[test]

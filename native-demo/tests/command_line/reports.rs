@@ -220,10 +220,40 @@ fn plan_counts_llava_nexts_tokens() {
         assert!(sizes.is_sorted_by(|a, b| a >= b), "expected fewer bytes from f32 to q4, got {sizes:?}");
     }
     let human = good(&["plan", &tiny, "--image", "672x672"]);
-    expect_words(&human, &["picture 672x672: 5 tiles", "visual tokens", "336", "KV cache", "weights", "peak, full"]);
+    let words = ["picture 672x672: 5 tiles", "visual tokens", "336", "KV cache", "weights", "peak on a CPU, full"];
+    expect_words(&human, &words);
     // Without a size: the largest canvas. Without a folder: the embedded checkpoint.
     expect_words(&good(&["plan", &tiny]), &["picture 96x96: 5 tiles"]);
     good(&["plan"]);
+}
+
+#[test]
+fn the_cpu_has_the_threads_that_compute() {
+    for (threads, expected) in [("1", "CPU, 1 thread"), ("3", "CPU, 3 threads")] {
+        let picture = fixture("pictures/48x48-0.png");
+        let mut ask = program();
+        ask.args(["ask", &picture, "?", "--device", "cpu", "--max-new-tokens", "1", "--json"]);
+        let output = ask.env("RAYON_NUM_THREADS", threads).output().expect("the program to start");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(report["device"], expected, "device (got, expected)");
+    }
+}
+
+#[test]
+fn plan_counts_what_loading_checks() {
+    let picture = fixture("pictures/48x48-0.png");
+    for options in [&[] as &[&str], &["--cache", "f32", "--tower", "q8", "--activations", "f32"]] {
+        let plan = good(&[&["plan", "--json"][..], options].concat()).json();
+        for dtype in ["f32", "f16", "q8", "q4"] {
+            let peak = plan["dtypes"][dtype]["cpu_peak"].as_u64().expect("bytes");
+            // One question about the largest picture.
+            for (memory, code) in [(peak, 0), (peak - 1, 6)] {
+                let memory = memory.to_string();
+                let ask = ["ask", &picture, "?", "--device", "cpu", "--max-new-tokens", "1", "--weights", dtype];
+                fovea(&[&ask[..], options, &["--memory", &memory]].concat()).expect_code(code);
+            }
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,8 @@
 //!
 //! A lane of a vector is a row of the weight, and an instruction adds the products of its four bytes. The processor
 //! must have AVX-512 VNNI, AVX-VNNI, AVX2, or NEON with dot products. WebAssembly must be compiled with `simd128`, and
-//! widens bytes to 16 bits first. AVX2 needs sums of 16 bits, and these never overflow:
+//! widens bytes to 16 bits first, except for q4 where the browser has relaxed SIMD. AVX2 needs sums of 16 bits, and so
+//! does relaxed SIMD on some processors; these never overflow:
 //!
 //! | | codes | largest sum of 16 bits |
 //! |---|---|---|
@@ -18,6 +19,7 @@
 //! | NEON with dot products, WebAssembly | q4 as they are, q8 minus 128 | none |
 //! | AVX2 | q4 as they are | 8 words: 8 * 2 * 15 * 127 = 30480 |
 //! | | q8 minus 128 | 1 word: 2 * 128 * 127 = 32512 |
+//! | WebAssembly, relaxed SIMD | q4 as they are: 7 bits without a sign | 1 word: 2 * 15 * 127 = 3810 |
 
 use fovea_shaders::Format;
 
@@ -425,10 +427,13 @@ mod arm {
     }
 }
 
-/// The instructions of WebAssembly that all browsers have. A module is compiled with them or without them.
+/// The instructions of WebAssembly. A module is compiled with SIMD128 or without it. Relaxed SIMD is used after
+/// `use_relaxed_simd`.
 #[cfg(target_arch = "wasm32")]
 mod web {
-    use std::arch::wasm32::{i16x8_shl, i16x8_shr, i32x4_add, i32x4_dot_i16x8, v128};
+    use std::arch::wasm32::{
+        i16x8_shl, i16x8_shr, i32x4_add, i32x4_dot_i16x8, i32x4_relaxed_dot_i8x16_i7x16_add, v128,
+    };
 
     use super::{Codes, Panel, ROWS, Tile, VECTORS, Values, run};
 
@@ -448,6 +453,12 @@ mod web {
         }
     }
 
+    /// Vectors of 128 bits, with one rounding for a product and its sum where the processor can do it.
+    mod fused {
+        pub(super) use super::vectors::{Floats, Ints, convert, float, integer, times};
+        pub(super) use std::arch::wasm32::f32x4_relaxed_madd as add;
+    }
+
     /// The bytes of words, with their signs, as 16 bits: the first and third of each word, the second and fourth.
     #[target_feature(enable = "simd128")]
     #[inline]
@@ -463,27 +474,41 @@ mod web {
     }
 
     products!(simd128, "simd128", vectors, halves, |sum| sum, dot, |_, part| part);
+    // The second factor must have 7 bits.
+    products!(
+        relaxed_4,
+        "simd128,relaxed-simd",
+        fused,
+        |word| word,
+        |sum| sum,
+        |sum, codes, x| i32x4_relaxed_dot_i8x16_i7x16_add(x, codes, sum),
+        |_, part| part
+    );
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) enum Instructions {
+        /// Relaxed SIMD for codes of 4 bits, SIMD128 for others.
+        Relaxed,
         /// Vectors of 128 bits: on x86-64 a browser has 16 registers, and keeps one of them for itself.
         Simd128,
     }
 
     impl Instructions {
-        /// All, and that they are there.
-        pub(super) fn all() -> [(Self, bool); 1] {
-            [(Self::Simd128, true)]
+        /// All, the fastest first, and whether the browser has them.
+        pub(super) fn all() -> [(Self, bool); 2] {
+            [(Self::Relaxed, pulp::wasm::is_relaxed_simd_enabled()), (Self::Simd128, true)]
         }
 
         /// See [`super::matmul`].
         ///
         /// # Safety
-        /// None is needed: the module is compiled with these instructions.
-        #[expect(unsafe_code, reason = "the same signature as for the processors")]
+        /// The browser must have these instructions.
+        #[expect(unsafe_code, reason = "the compiler cannot know that the browser has these instructions")]
         pub(super) unsafe fn run(self, weight: Codes, x: &[f32], out: &mut [f32]) {
-            match self {
-                Self::Simd128 => run::<4>(weight, x, out, true, |p, t| simd128::<_, 4>(p, t)),
+            match (self, weight.format.bits) {
+                // SAFETY: by the caller.
+                (Self::Relaxed, 4) => run::<4>(weight, x, out, true, |p, t| relaxed_4::<_, 4>(p, t)),
+                _ => run::<4>(weight, x, out, true, |p, t| simd128::<_, 4>(p, t)),
             }
         }
     }

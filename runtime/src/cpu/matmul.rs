@@ -13,14 +13,17 @@ const BLOCK: usize = 1 << 10;
 /// Values of a weight that are in panels at once.
 const PANELS: usize = 1 << 19;
 
-/// Rows of `x` in a tile: with 32 registers, 24 sums, two vectors of the weight and a value of `x`.
-const M: usize = 12;
+/// Rows of `x` in a tile: with 32 registers, 24 sums, two vectors of the weight and a value of `x`. On x86-64 a browser
+/// has 16 registers and keeps one of them for itself: sums of more than 4 rows did not stay in registers.
+const M: usize = if cfg!(target_arch = "wasm32") { 4 } else { 12 };
 
-/// Whether this is faster than burn's product. Measured with AVX-512 only.
+/// Whether this is faster than burn's product.
 pub(crate) fn is_fast() -> bool {
     #[cfg(target_arch = "x86_64")]
     return matches!(Arch::new(), Arch::V4(_));
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "wasm32")]
+    return matches!(Arch::new(), Arch::RelaxedSimd(_) | Arch::Simd128(_));
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "wasm32")))]
     false
 }
 

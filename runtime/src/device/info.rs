@@ -55,7 +55,11 @@ pub struct DeviceInfo {
 impl DeviceInfo {
     /// The CPU of this machine.
     pub(crate) fn cpu() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // Those that compute: RAYON_NUM_THREADS can ask for fewer than the machine has.
+        #[cfg(target_family = "wasm")]
+        let threads = 1;
+        #[cfg(not(target_family = "wasm"))]
+        let threads = rayon::current_num_threads();
         Self {
             name: format!("CPU, {threads} thread{}", if threads == 1 { "" } else { "s" }),
             backend: "cpu".into(),

@@ -252,7 +252,7 @@ impl OpenDevice {
     /// Frees pages that hold no buffer, and returns the freed memory of the process. Pipelines stay, so the next model starts
     /// sooner.
     pub fn release_unused(&self) {
-        if self.gpu.is_some() {
+        if self.info.class != DeviceClass::Cpu && self.is_alive() {
             self.device.memory_cleanup();
         }
         memory::return_freed();

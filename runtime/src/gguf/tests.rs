@@ -55,6 +55,13 @@ impl Writer {
 }
 
 #[test]
+fn only_finite_numbers_are_numbers() {
+    let values = [Value::Float(0.5), Value::Unsigned(3), Value::Signed(-1)].map(|value| value.number());
+    assert_eq!(values, [Some(0.5), Some(3.0), Some(-1.0)]);
+    assert_eq!([f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|x| Value::Float(x).number()), [None; 3]);
+}
+
+#[test]
 fn every_type_of_metadata_is_read() {
     let all = Writer::new(0, 14)
         .text("u8")

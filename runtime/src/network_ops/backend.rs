@@ -44,6 +44,8 @@ pub enum Operand<B: Backend> {
     Float(FloatTensor<B>),
     /// Words of codes, words of scales, their layout, and whether many rows of inputs are rounded.
     Codes(IntTensor<B>, IntTensor<B>, Format, bool),
+    /// (T, rows), f32: the product itself, which was computed elsewhere.
+    Product(FloatTensor<B>),
 }
 
 /// What a product does besides the product.

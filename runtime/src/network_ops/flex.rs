@@ -117,6 +117,8 @@ fn values<'a>(weight: &'a Operand<Flex>, part: Range<usize>, width: usize) -> Co
         Operand::Codes(words, scales, format, _) => {
             converted(&|to| codes::values(rows(words, scales, *format).rows(part.start, part.len()), to))
         }
+        // `linear` has taken it.
+        Operand::Product(_) => Cow::Borrowed(&[]),
     }
 }
 
@@ -169,6 +171,7 @@ impl NetworkOps for Flex {
         let (height, readable) = match &weight {
             Operand::Float(weight) => (weight.shape()[0], fits([weight])),
             Operand::Codes(words, ..) => (words.shape()[0], true),
+            Operand::Product(y) => (y.shape()[1], true),
         };
         let [tokens, width] = x.shape().dims();
         let (gamma, extra) = (gamma.take(), Extra { bias: bias.take(), residual: residual.take(), out: out.take() });
@@ -186,18 +189,22 @@ impl NetworkOps for Flex {
             Operand::Codes(words, scales, format, rounded) => {
                 Operand::Codes(whole(words), whole(scales), format, rounded)
             }
+            product => product,
         };
-        let mut y = if tokens <= FEW_ROWS {
+        let few = |product: &dyn Fn(&mut [f32])| {
             let mut y = vec![0.0; tokens * height];
-            match &weight {
-                Operand::Float(weight) => matvec(matrix(weight), width, x.storage::<f32>(), &mut y),
-                Operand::Codes(words, scales, format, _) => {
-                    codes::matvec(rows(words, scales, *format), x.storage::<f32>(), &mut y);
-                }
-            }
+            product(&mut y);
             tensor(y, [tokens, height])
-        } else {
-            product(&x, &weight, height)
+        };
+        let mut y = match &weight {
+            Operand::Product(y) => whole(y.clone()),
+            Operand::Float(weight) if tokens <= FEW_ROWS => {
+                few(&|y| matvec(matrix(weight), width, x.storage::<f32>(), y))
+            }
+            Operand::Codes(words, scales, format, _) if tokens <= FEW_ROWS => {
+                few(&|y| codes::matvec(rows(words, scales, *format), x.storage::<f32>(), y))
+            }
+            weight => product(&x, weight, height),
         };
         // Several parts: joined matrices whose rows have different formats.
         if count != plan.width {

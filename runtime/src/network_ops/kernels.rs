@@ -276,13 +276,14 @@ fn matrix(weight: &Operand<CubeBackend>) -> Option<(Variant, [usize; 2])> {
             let fit = runs_wgsl(words) && one_type && format.fits(width);
             fit.then(|| (Variant::of_codes(*format), [rows, width]))
         }
+        Operand::Product(_) => None,
     }
 }
 
 /// The buffers of a weight: floats, or codes and scales.
 fn buffers(weight: Operand<CubeBackend>) -> (CubeTensor, Option<CubeTensor>) {
     match weight {
-        Operand::Float(values) => (into_contiguous(values), None),
+        Operand::Float(values) | Operand::Product(values) => (into_contiguous(values), None),
         Operand::Codes(words, scales, ..) => (into_contiguous(words), Some(into_contiguous(scales))),
     }
 }

@@ -60,7 +60,7 @@ fn halves<B: Backend>(scales: &IntTensor<B>, first: u32) -> FloatTensor<B> {
 /// The values of a weight: of codes, [`fovea_shaders::dequantise`] in f32.
 pub(super) fn floats<B: Backend>(weight: Operand<B>) -> FloatTensor<B> {
     let (words, scales, format) = match weight {
-        Operand::Float(values) => return values,
+        Operand::Float(values) | Operand::Product(values) => return values,
         Operand::Codes(words, scales, format, _) => (words, scales, format),
     };
     let [rows, count] = words.shape().dims();
@@ -90,7 +90,7 @@ pub(super) fn floats<B: Backend>(weight: Operand<B>) -> FloatTensor<B> {
 pub(super) fn embed<B: Backend>(ids: IntTensor<B>, table: Operand<B>, plan: &EmbedPlan) -> FloatTensor<B> {
     let ids = B::int_slice(ids, &[Slice::from(0..plan.tokens)]);
     let rows = match table {
-        Operand::Float(table) => Operand::Float(B::float_select(table, 0, ids)),
+        Operand::Float(table) | Operand::Product(table) => Operand::Float(B::float_select(table, 0, ids)),
         Operand::Codes(words, scales, format, rounded) => {
             Operand::Codes(B::int_select(words, 0, ids.clone()), B::int_select(scales, 0, ids), format, rounded)
         }
@@ -142,7 +142,8 @@ pub(super) fn linear<B: Backend>(
             });
             B::float_cat(panels.collect(), 1)
         }
-        weight => product::<B>(x, floats::<B>(weight)),
+        Operand::Product(y) => y,
+        Operand::Float(values) => product::<B>(x, values),
     };
     finish::<B>(y, extra, plan)
 }

@@ -7,6 +7,7 @@ use burn::tensor::{Int, Tensor};
 use fovea_shaders::Format;
 
 use super::{backend::Operand, tensor_ops};
+use crate::helpers::Shared;
 
 /// Some rows of a weight.
 #[allow(clippy::large_enum_variant, reason = "tensor handles are large, and few of these exist")]
@@ -26,6 +27,8 @@ pub enum Weight {
         /// ([`rounds_inputs`](super::rounds_inputs)).
         rounded: bool,
     },
+    /// Rows of which some are in helpers, on a CPU.
+    Shared(Shared),
 }
 
 impl Weight {
@@ -37,6 +40,7 @@ impl Weight {
                 let [rows, words] = words.dims();
                 [rows, words * 32 / format.bits as usize]
             }
+            Self::Shared(shared) => shared.dims(),
         }
     }
 
@@ -54,12 +58,25 @@ impl Weight {
                 format: *format,
                 rounded: *rounded,
             },
+            Self::Shared(shared) => Self::Shared(shared.rows(first..first + count)),
+        }
+    }
+
+    /// The same rows, all of them in this memory; None where some are only in helpers.
+    pub(super) fn here(&self) -> Option<&Self> {
+        match self {
+            Self::Shared(shared) => shared.all(),
+            other => Some(other),
         }
     }
 
     /// The values, (rows, K): f32 where there are codes.
+    ///
+    /// # Panics
+    /// Where some rows are only in helpers: not in a table for lookups.
     pub fn floats(&self) -> Tensor<2> {
-        Tensor::from_dispatch(tensor_ops::floats::<Dispatch>(self.clone().stored()))
+        let here = self.here().expect("all rows are in this memory");
+        Tensor::from_dispatch(tensor_ops::floats::<Dispatch>(here.clone().stored()))
     }
 
     /// Its sizes, for errors.
@@ -69,6 +86,7 @@ impl Weight {
             Self::Codes { words, scales, format, .. } => {
                 format!("{format}: words {:?}, scales {:?}", words.dims(), scales.dims())
             }
+            Self::Shared(shared) => format!("{:?}, some in helpers", shared.dims()),
         }
     }
 
@@ -81,13 +99,17 @@ impl Weight {
             && scales.dims() == [rows, format.scale_words(width)]
     }
 
-    /// For the operations of a backend.
+    /// For the operations of a backend; of shared rows those for lookups.
+    ///
+    /// # Panics
+    /// As [`Weight::floats`].
     pub(super) fn stored(self) -> Operand<Dispatch> {
         match self {
             Self::Float(values) => Operand::Float(values.into_dispatch()),
             Self::Codes { words, scales, format, rounded } => {
                 Operand::Codes(words.into_dispatch(), scales.into_dispatch(), format, rounded)
             }
+            Self::Shared(shared) => shared.all().expect("all rows are in this memory").clone().stored(),
         }
     }
 }

@@ -48,6 +48,14 @@ pub enum BundleError {
         /// wasm-bindgen's error.
         why: String,
     },
+    /// Browsers without relaxed SIMD could not load the module.
+    #[error("expected {} to be valid without relaxed SIMD, got: {why}", module.display())]
+    Relaxed {
+        /// The module.
+        module: PathBuf,
+        /// What is not valid.
+        why: String,
+    },
     /// A file could not be read or written.
     #[error("{}: {why}", path.display())]
     File {

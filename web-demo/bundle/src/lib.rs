@@ -6,6 +6,7 @@
 mod error;
 mod manifest;
 mod offline;
+mod relaxed;
 mod sizes;
 pub mod serve;
 
@@ -96,27 +97,38 @@ fn wasm_of(message: &str, library: &str) -> Option<PathBuf> {
     files.into_iter().find(|file| file.extension().is_some_and(|e| e == "wasm"))
 }
 
-/// Writes the ES module, its types, and the wasm file with its imports and exports bound.
+/// Writes the ES module, its types, the wasm file with its imports and exports bound, and the list of its relaxed
+/// instructions.
 fn bind(module: &Path, pkg: &Path) -> Result<(), BundleError> {
     // Function names are kept for backtraces. The bindings contain the path of the wasm file.
     let generate =
         || Bindgen::new().input_path(module).web(true)?.typescript(true).omit_default_module_path(false).generate(pkg);
-    generate().map_err(|why| BundleError::Bind { module: module.to_owned(), why: format!("{why:#}") })
+    generate().map_err(|why| BundleError::Bind { module: module.to_owned(), why: format!("{why:#}") })?;
+    relaxed::list(&bound(pkg))
 }
 
-/// Shrinks the engine in `out` in place with binaryen's `wasm_opt`, and lists the files again. Backtraces then have no function
-/// names.
+/// The wasm file that [`bind`] writes.
+fn bound(pkg: &Path) -> PathBuf {
+    pkg.join(format!("{}_bg.wasm", PACKAGE[1]))
+}
+
+/// Shrinks the engine in `out` in place with binaryen's `wasm_opt`, and lists relaxed instructions and files again.
+/// Backtraces then have no function names.
 ///
 /// # Errors
-/// As [`run`]; [`BundleError::File`] if the list can't be written.
+/// As [`run`]; [`BundleError::Relaxed`] if browsers without relaxed SIMD could not load the result;
+/// [`BundleError::File`] if a list can't be written.
 pub fn shrink(out: &Path, wasm_opt: &Path) -> Result<(), BundleError> {
-    let module = out.join("pkg").join(format!("{}_bg.wasm", PACKAGE[1]));
+    let module = bound(&out.join("pkg"));
     let mut command = Command::new(wasm_opt);
-    // Rust's defaults; all browsers with WebGPU support them.
+    // Rust's defaults and SIMD128, which all browsers with WebGPU support; and what the page overwrites in others.
     let features = ["bulk-memory", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
+    let vectors = ["simd", "relaxed-simd"];
     command.args(["-Oz", "--strip-debug", "--strip-producers", "--enable-multivalue"]);
-    command.args(features.map(|feature| format!("--enable-{feature}"))).arg(&module).arg("-o").arg(&module);
+    command.args(features.iter().chain(&vectors).map(|feature| format!("--enable-{feature}")));
+    command.arg(&module).arg("-o").arg(&module);
     run(&mut command)?;
+    relaxed::list(&module)?;
     offline::list(out)
 }
 

@@ -1,7 +1,7 @@
 //! A static web server for a folder, on 127.0.0.1 only, with support for ranges. Tests can answer requests before the folder does.
 //!
 //! It also sends a Content-Security-Policy header. The page has the same policy in a meta tag, but a worker takes its policy
-//! from the header of its script.
+//! from the header of its script. Two more headers isolate the page and its workers from other origins.
 
 use std::{
     fs::File,
@@ -20,6 +20,9 @@ use crate::BundleError;
 /// Allows the page's own origin, wasm, images from blobs, and downloads of models from any https address.
 const POLICY: &str =
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; connect-src 'self' https:";
+
+/// Isolate the page from other origins: browsers then let it share memory between its workers, which threads need.
+const ISOLATION: [&str; 2] = ["Cross-Origin-Opener-Policy: same-origin", "Cross-Origin-Embedder-Policy: require-corp"];
 
 /// Largest request line with headers, in bytes.
 const HEAD: u64 = 64 << 10;
@@ -236,6 +239,8 @@ fn head(stream: &mut TcpStream, status: &str, kind: &str, length: u64, more: &[&
         &format!("Content-Type: {kind}"),
         &format!("Content-Length: {length}"),
         &format!("Content-Security-Policy: {POLICY}"),
+        ISOLATION[0],
+        ISOLATION[1],
         "X-Content-Type-Options: nosniff",
         "Cache-Control: no-store",
         "Connection: close",
@@ -296,6 +301,9 @@ mod tests {
             assert!(script.starts_with("http/1.1 200"), "{script}");
             assert!(script.contains("content-type: text/javascript"), "{script}");
             assert!(script.ends_with("export {}"), "{script}");
+            for header in ISOLATION {
+                assert!(script.contains(&header.to_lowercase()), "{header}: {script}");
+            }
             for out in ["/../secret", "/%2e%2e/secret", "/..%2fsecret", "//secret", "/none", "/"] {
                 let answer = get(out);
                 assert!(answer.starts_with("http/1.1 404") && !answer.ends_with("secret"), "{out}: {answer}");

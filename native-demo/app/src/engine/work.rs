@@ -108,22 +108,22 @@ impl Work<'_> {
             Command::Load { model, device, precision } => {
                 self.drop_model();
                 let checkpoint = Checkpoint::open(source(&model)?).await?;
-                let peaks = Stored::ALL.map(|stored| Plan::new(&checkpoint, None, stored).peak_bytes());
+                let plans = Stored::ALL.map(|stored| Plan::new(&checkpoint, None, stored));
                 let (device, instead_of) = self.open(device).await?;
                 let report = |progress| self.send(Update::Loading(progress));
                 let loaded = Model::load(checkpoint, device.clone(), precision, cancel, report).await;
                 let loaded = loaded.inspect_err(|_| device.release_unused())?;
-                let planned = Stored::ALL.into_iter().zip(peaks).find(|(stored, _)| *stored == loaded.stored());
+                let planned = Stored::ALL.into_iter().zip(plans).find(|(stored, _)| *stored == loaded.stored());
                 let about = About {
                     model,
-                    device: device.info,
+                    device: device.info.clone(),
                     dtype: loaded.dtype_name().to_owned(),
                     config: loaded.config().clone(),
                     selector: loaded.fits().selector,
                     meteor: loaded.fits().meteor,
                     notes: loaded.notes().to_vec(),
                     weights: loaded.weight_bytes(),
-                    planned: planned.map_or(0, |(_, peak)| peak),
+                    planned: planned.map_or(0, |(_, plan)| plan.peak_on(device.info.class)),
                     instead_of,
                 };
                 self.model = Some(loaded);

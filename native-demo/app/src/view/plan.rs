@@ -35,7 +35,8 @@ impl App {
                 row("Vision tower activations", &|plan| plan.vision_activations);
                 row("KV cache, all tokens", &|plan| plan.full.kv_cache);
                 row("KV cache, both samplers", &|plan| plan.compressed.kv_cache);
-                row("Peak", &Plan::peak_bytes);
+                row("Peak on a GPU", &Plan::peak_bytes);
+                row("Peak on the CPU", &|plan| plan.cpu_peak);
             });
             ui.add_space(8.0);
             let color = if fits(planned, 0) { ui.visuals().text_color() } else { ui.visuals().error_fg_color };
@@ -63,7 +64,11 @@ impl App {
 
 /// Whether a plan, by its index, fits into the available host memory. wgpu does not report a GPU's free memory.
 fn fits(planned: &Planned, index: usize) -> bool {
-    planned.host_available.is_none_or(|have| planned.plans[index].peak_bytes() <= have)
+    planned.host_available.is_none_or(|have| {
+        let plan = &planned.plans[index];
+        // Some GPUs share the memory of the host.
+        plan.cpu_peak.max(plan.peak_bytes()) <= have
+    })
 }
 
 /// What to offer instead of f32: the most exact that fits, else the smallest. And a sentence about the available host memory.
@@ -99,7 +104,7 @@ mod tests {
     fn a_verdict_offers_the_most_exact_that_fits() {
         let checkpoint = pollster::block_on(Checkpoint::open(demo::source())).expect("the demo");
         let plans = Stored::ALL.map(|stored| Plan::new(&checkpoint, None, stored));
-        let [f32, f16, q8, q4] = plans.each_ref().map(Plan::peak_bytes);
+        let [f32, f16, q8, q4] = plans.each_ref().map(|plan| plan.cpu_peak.max(plan.peak_bytes()));
         let mut planned = Planned { model: ModelAt::Demo, plans, host_available: None };
         for (have, offered, part) in [
             (None, Precision::F16, "does not report"),

@@ -225,10 +225,10 @@ impl App {
             if let Some(s) = &run.statistics {
                 let (t, first) = (s.tokens, words::duration(s.first_token_ms));
                 let text = format!(
-                    "{} -> {} visual tokens, {:.0} % of the work, first token after {first}",
+                    "{} -> {} visual tokens, {} of the work, first token after {first}",
                     t.all,
                     t.kept,
-                    100.0 * s.equivalent_share
+                    words::percent(s.equivalent_share)
                 );
                 ui.label(RichText::new(text).weak());
             }

@@ -41,19 +41,30 @@ impl Study {
             Self::Questions => "questions",
         }
     }
+
+    /// What its rows are: the name of the first column.
+    const fn rows(self) -> &'static str {
+        match self {
+            Self::Scales => "picture",
+            Self::Maps => "layer",
+            Self::Questions => "questions",
+            Self::Gamma | Self::Layers | Self::Budget | Self::Sampler => "setting",
+        }
+    }
 }
 
-/// The numbers of one setting.
+/// The numbers of one row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Found {
-    /// The setting.
+    /// The setting; or the picture, layer or kind of question that the row is about.
     pub setting: String,
     /// Names and values.
     pub values: Vec<(String, f64)>,
 }
 
-/// Rows as text, shares in percent, NaN as a dash. All rows have the same names.
-pub fn page(rows: &[Found]) -> String {
+/// Rows as text, shares in percent, NaN as a dash, and so is the standard error of equal answers. All rows have the
+/// same names.
+pub fn page(study: Study, rows: &[Found]) -> String {
     let column = |(name, _): &(String, f64)| match name.as_str() {
         "samples_per_s" => "samples/s".to_owned(),
         "equivalent_share" => "equivalent %".to_owned(),
@@ -64,12 +75,31 @@ pub fn page(rows: &[Found]) -> String {
     };
     let value = |(name, value): &(String, f64)| match name.as_str() {
         _ if value.is_nan() => "-".to_owned(),
+        "standard_error" if *value == 0.0 => "-".to_owned(),
         "samples_per_s" | "tokens" | "kept" => format!("{value:.1}"),
         _ => page::percent(*value),
     };
     let names = rows.first().into_iter().flat_map(|r| &r.values).map(column);
-    let header: Vec<String> = ["setting".to_owned()].into_iter().chain(names).collect();
+    let header: Vec<String> = [study.rows().to_owned()].into_iter().chain(names).collect();
     let cells =
         |r: &Found| -> Vec<String> { [r.setting.clone()].into_iter().chain(r.values.iter().map(value)).collect() };
     page::columns(&header, &rows.iter().map(cells).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_column_says_what_the_rows_are() {
+        let values = |error| vec![("right".to_owned(), 1.0), ("standard_error".to_owned(), error)];
+        let rows =
+            [("a", 0.0), ("b", 0.01)].map(|(setting, error)| Found { setting: setting.into(), values: values(error) });
+        for (study, first) in [(Study::Scales, "picture"), (Study::Maps, "layer"), (Study::Gamma, "setting")] {
+            let text = page(study, &rows);
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let expected = [first, "right", "%", "error", "%", "a", "100.0", "-", "b", "100.0", "1.0"];
+            assert_eq!(words, expected, "{study:?} (got, expected)");
+        }
+    }
 }

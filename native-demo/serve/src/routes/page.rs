@@ -8,7 +8,7 @@ use axum::{
     body::Body,
     extract::{Request, State},
     http::{
-        HeaderValue, Method, StatusCode,
+        HeaderName, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
@@ -26,6 +26,10 @@ use crate::{
 /// Allows the page's own origin, wasm, images from blobs, and downloads of models from any https address.
 const POLICY: &str =
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; connect-src 'self' https:";
+
+/// Isolate the page from other origins: browsers then let it share memory between its workers, which threads need.
+const ISOLATION: [(&str, &str); 2] =
+    [("cross-origin-opener-policy", "same-origin"), ("cross-origin-embedder-policy", "require-corp")];
 
 /// What the page needs to use this server.
 pub(crate) async fn discover(State(app): State<Arc<App>>) -> Json<Value> {
@@ -53,6 +57,9 @@ pub(crate) async fn page(State(app): State<Arc<App>>, request: Request) -> Resul
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind(Path::new(name))));
     }
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    for (name, value) in ISOLATION {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     // A browser must not keep an old build.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

@@ -279,6 +279,8 @@ fn the_page_is_served_with_its_types_and_policy() {
         let reply = server.get(path);
         assert_eq!((reply.status, reply.header("content-type"), reply.text()), (200, Some(kind), text), "{path}");
         assert!(reply.header("content-security-policy").is_some_and(|policy| policy.contains("wasm-unsafe-eval")));
+        assert_eq!(reply.header("cross-origin-opener-policy"), Some("same-origin"), "(got, expected)");
+        assert_eq!(reply.header("cross-origin-embedder-policy"), Some("require-corp"), "(got, expected)");
         assert_eq!(reply.header("cache-control"), Some("no-store"), "(got, expected)");
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "(got, expected)");
     }
