@@ -10,9 +10,9 @@ use fovea_runtime::{DeviceInfo, device::DeviceClass};
 use crate::{cancel::Cancel, error::Error, stage::Stage};
 
 /// Multiply-adds of one step on the CPU. A run can stop between the products of a step. The largest product is about half of
-/// the step: a quarter of a second on two desktop cores, or on one thread of a browser with 12 billion of them per second. Narrower steps are slower: a product of
-/// 4096 x 14336 in f16 reaches 47 billion multiply-adds per second with 64 rows, 100 with 256, and 140 with 1024 (2 cores,
-/// AVX-512, 29 November 2026).
+/// the step: a quarter of a second on two desktop cores, or on one thread of a browser with 12 billion of them per
+/// second. Narrower steps are slower: a product of 4096 x 14336 in f16 reaches 47 billion multiply-adds per second with
+/// 64 rows, 100 with 256, and 140 with 1024 (2 cores, AVX-512, 29 November 2026).
 const STEP: u64 = if cfg!(target_family = "wasm") { 6_000_000_000 } else { 50_000_000_000 };
 /// Least number of rows of a step.
 const FEWEST: usize = 32;

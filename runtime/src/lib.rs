@@ -7,8 +7,8 @@
 //! - A device: [`device`] opens and tests one; [`memory`] is what the host has left.
 //! - A checkpoint: [`hub_cache`] finds its folder, [`source`] reads its files, [`json`] its settings, [`gguf`] settings and
 //!   tensors in one file, [`weights`] its tensors, as floats or codes; [`quantise`] turns floats into codes.
-//! - Computation: [`network_ops`], whose weights can be divided between [`helpers`], [`kv_cache`], [`sampler_ops`] and [`scan_ops`]; [`read`] brings results back to the
-//!   host.
+//! - Computation: [`network_ops`], whose weights can be divided between [`helpers`], [`kv_cache`], [`sampler_ops`] and
+//!   [`scan_ops`]; [`read`] brings results back to the host.
 
 mod error;
 

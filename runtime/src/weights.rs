@@ -555,7 +555,7 @@ impl Weights {
 
     /// Loads `slices`, one after the other, as one tensor on `device` in `dtype` (f32 or f16). Codes are dequantised.
     ///
-    /// On a GPU it gets a buffer of its own size: the pools for other tensors have pages of few sizes, and waste a third.
+    /// On a GPU it gets a buffer of exactly its size: the pools for other tensors have pages of few sizes.
     ///
     /// bf16 has a wider range than f16. A value that is too large for f16 is an error; it does not become infinity.
     ///
