@@ -22,9 +22,22 @@ use serde_json::{Value, json};
 /// A name, an edit that breaks the checkpoint, and words that the error must contain.
 type Row = (&'static str, fn(&mut Files), &'static [&'static str]);
 
+/// What a clone without Git LFS has in place of a file.
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n";
+
 const CONFIG: &[Row] = &[
-    ("no config", |f| f.remove("config.json"), &["config.json", "no such file"]),
+    (
+        "no config",
+        |f| f.remove("config.json"),
+        &["expected config.json with its weights, or two GGUF files", "got no such file", "has chat_template.jinja, "],
+    ),
+    ("no files", |f| f.0.clear(), &["expected config.json", "the folder has no files", "fovea pull ORG/NAME"]),
     ("a config that is not JSON", |f| f.put("config.json", "{"), &["config.json", "expected JSON"]),
+    (
+        "a config that was not downloaded",
+        |f| f.put("config.json", POINTER),
+        &["config.json", "expected JSON, got a pointer of Git LFS", "git lfs pull"],
+    ),
     ("config is a list", |f| f.put("config.json", "[]"), &["config.json", "expected an object"]),
     ("config of 5 MB", |f| f.bytes("config.json").extend(vec![b' '; 5 << 20]), &["config.json", "expected at most"]),
     ("another model", |f| f.config("/model_type", json!("mllama")), &["model_type", "llava_next", "mllama"]),
@@ -189,6 +202,12 @@ const SHARD_2: &str = "model-00002-of-00002.safetensors";
 const WEIGHT_FILES: &[Row] = &[
     ("no weights", |f| f.remove(WEIGHTS), &["expected model.safetensors or model.safetensors.index.json", "neither"]),
     ("empty weights", |f| f.put(WEIGHTS, ""), &[WEIGHTS, "at least 8 bytes", "got 0"]),
+    (
+        "weights that were not downloaded",
+        |f| f.put(WEIGHTS, POINTER),
+        &[WEIGHTS, "expected safetensors, got a pointer of Git LFS", "git lfs pull"],
+    ),
+    ("a web page", |f| f.put(WEIGHTS, "<!DOCTYPE html><html>"), &[WEIGHTS, "got a web page", "download"]),
     ("seven bytes", |f| f.put(WEIGHTS, [0; 7]), &[WEIGHTS, "at least 8 bytes", "got 7"]),
     (
         "a header of 2^63 bytes",
@@ -214,7 +233,7 @@ const WEIGHT_FILES: &[Row] = &[
             let bytes = f.bytes(WEIGHTS);
             bytes.truncate(bytes.len() - 10);
         },
-        &[WEIGHTS, "vision_tower", "bytes within the"],
+        &[WEIGHTS, "vision_tower", "bytes within the", "the file is truncated; download it again"],
     ),
     ("data after the last tensor", |f| f.bytes(WEIGHTS).extend([0; 4]), &[WEIGHTS, "expected tensors over all"]),
     ("overlapping tensors", |f| shift(f, QUERY, -4), &[QUERY, "where the one before ends"]),
@@ -248,7 +267,7 @@ const WEIGHT_FILES: &[Row] = &[
             let tensors: Vec<_> = f.tensors().into_iter().filter(|t| t.name != NORM).collect();
             f.set_tensors(&tensors, 1);
         },
-        &[NORM, WEIGHTS, "none of this name"],
+        &[NORM, WEIGHTS, "none of this name; take config.json and weights from one repository"],
     ),
     (
         "a missing bias of the selector",
@@ -392,7 +411,27 @@ const MLX: &[Row] = &[
         &[QUERY, "matrix", "[0, 16]"],
     ),
     ("a group that does not divide", |f| f.config("/quantization/group_size", json!(128)), &[QUERY, "groups of 128"]),
-    ("fewer bits than stored", |f| f.config("/quantization/bits", json!(4)), &[SCALES, "[64, 4]", "[64, 2]"]),
+    (
+        "fewer bits than stored",
+        |f| f.config("/quantization/bits", json!(4)),
+        &[SCALES, "[64, 4]", "4 bits in groups of 32 as in config.json", "[64, 2]"],
+    ),
+    ("bits as a text", |f| f.config("/quantization/bits", json!("8")), &["quantization.bits", "4 or 8", "got \"8\""]),
+    (
+        "bits that are null",
+        |f| f.json("config.json", |config| config["quantization"]["bits"] = Value::Null),
+        &["quantization.bits", "4 or 8", "got null", "correct config.json"],
+    ),
+    (
+        "groups of 16",
+        |f| f.config("/quantization/group_size", json!(16)),
+        &["MLX (8 bits, group 16)", "in groups of 32, 64 or 128"],
+    ),
+    (
+        "settings that are a list",
+        |f| f.config("/quantization", json!([])),
+        &["config.json: quantization: expected an object with bits and group_size, got []", "correct config.json"],
+    ),
     ("three bits", |f| f.config("/quantization/bits", json!(3)), &["quantization", "MLX (3 bits", "--weights q4"]),
     ("floats of 4 bits", |f| f.config("/quantization/mode", json!("mxfp4")), &["quantization", "MLX (mxfp4)"]),
     (
@@ -401,8 +440,12 @@ const MLX: &[Row] = &[
         &["quantised with MLX"],
     ),
     ("codes without settings", |f| f.config("/quantization", Value::Null), &["quantised with MLX", "settings"]),
-    ("an infinite scale", |f| poison(f, SCALES, 5, f32::INFINITY, Dtype::F16), &[QUERY, "inf at index 160"]),
-    ("NaN in a bias", |f| poison(f, BIASES, 127, f32::NAN, Dtype::BF16), &[QUERY, "NaN at index 4064"]),
+    (
+        "an infinite scale",
+        |f| poison(f, SCALES, 5, f32::INFINITY, Dtype::F16),
+        &[SCALES, "inf at index 5; download the file again, or convert"],
+    ),
+    ("NaN in a bias", |f| poison(f, BIASES, 127, f32::NAN, Dtype::BF16), &[BIASES, "NaN at index 127; download"]),
 ];
 
 const COMPRESSED: &[Row] = &[
@@ -428,7 +471,16 @@ const COMPRESSED: &[Row] = &[
     ("zero points of another shape", |f| add(f, zeros(ZEROS, Dtype::I32, &[64, 2])), &[ZEROS, "[8, 2]", "[64, 2]"]),
     ("zero points of another dtype", |f| add(f, zeros(ZEROS, Dtype::I8, &[8, 2])), &[ZEROS, "I32", "I8"]),
     ("columns in another order", |f| add(f, zeros(ORDER, Dtype::I32, &[64])), &[ORDER, "order of the input"]),
-    ("an infinite scale", |f| poison(f, SCALE, 3, f32::NEG_INFINITY, Dtype::BF16), &[QUERY, "-inf at index 96"]),
+    (
+        "an infinite scale",
+        |f| poison(f, SCALE, 3, f32::NEG_INFINITY, Dtype::BF16),
+        &[SCALE, "-inf at index 3; download"],
+    ),
+    (
+        "zero points that are missing",
+        |f| f.config("/quantization_config/config_groups/group_0/weights/symmetric", json!(false)),
+        &["quantization_config", "expected tensors with the name .weight_zero_point", "got none"],
+    ),
     (
         "another format",
         |f| f.config("/quantization_config/format", json!("nvfp4-pack-quantized")),
@@ -443,6 +495,11 @@ const COMPRESSED: &[Row] = &[
 
 const TOKENIZER: &[Row] = &[
     ("no tokenizer", |f| f.remove("tokenizer.json"), &["tokenizer.json", "no such file"]),
+    (
+        "a tokenizer that was not downloaded",
+        |f| f.put("tokenizer.json", POINTER),
+        &["tokenizer.json", "expected a tokenizer, got a pointer of Git LFS", "git lfs pull"],
+    ),
     (
         "a tokenizer that is not JSON",
         |f| f.put("tokenizer.json", "<html>"),

@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
 use burn::tensor::Device;
-use fovea_model::{Blueprint, Cancel, Conversation, Grid, Model, Precision, gguf::GgufCheckpoint, trace::trace};
+use fovea_model::{
+    Blueprint, Cancel, Checkpoint, Conversation, Grid, Model, Precision, gguf::GgufCheckpoint, trace::trace,
+};
 use fovea_runtime::{
     gguf::{Block, Gguf, Value},
     source::Source,
@@ -221,6 +223,176 @@ fn wrong_tensors_are_found() {
     row[34..36].copy_from_slice(&f16::INFINITY.to_le_bytes());
     assert_eq!(Block::Q8_0.non_finite(&row), Some((32, f32::INFINITY)));
     assert_eq!(Block::Q8_0.non_finite(&row[..34]), None);
+}
+
+/// The bytes of a text in a header: its length, then its letters.
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// Replaces what follows a text in a header.
+fn put(bytes: &mut [u8], after: &str, skipped: usize, value: &[u8]) {
+    let after = text(after);
+    let at = bytes.windows(after.len()).position(|found| found == after).expect("the text in the header");
+    bytes[at + after.len() + skipped..][..value.len()].copy_from_slice(value);
+}
+
+/// Sets a key of 32 bits: its value is behind its type.
+fn set(bytes: &mut [u8], key: &str, value: [u8; 4]) {
+    put(bytes, key, 4, &value);
+}
+
+/// Renames a tensor or a key; both names have the same length.
+fn rename(bytes: &mut [u8], from: &str, to: &str) {
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(8 + from.len()).position(|found| found == text(from)).expect("the name in the header");
+    bytes[at + 8..][..to.len()].copy_from_slice(to.as_bytes());
+}
+
+/// Opens and verifies a fixture of which one file is edited.
+fn edited(name: &str, file: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Result<Checkpoint, String> {
+    let mut files = Files::fixture(&format!("gguf/{name}"));
+    edit(files.bytes(file));
+    let checkpoint = open(files.source()).map_err(|why| why.to_string())?;
+    let verified = pollster::block_on(checkpoint.verify(&Cancel::default(), |_, _| ()));
+    verified.map_err(|why| why.to_string()).map(|()| checkpoint)
+}
+
+type Broken = (&'static str, fn(&mut Vec<u8>), &'static str);
+
+/// An error names the file, the key or the tensor that the user has, and not those of Hugging Face's layout.
+#[test]
+fn errors_have_the_terms_of_the_files() {
+    let rows: &[Broken] = &[
+        (
+            "text.gguf",
+            |f| set(f, "llama.context_length", [0; 4]),
+            "text.gguf: llama.context_length: expected a whole number from 1 to 1073741824, got 0",
+        ),
+        (
+            "text.gguf",
+            |f| set(f, "llama.attention.layer_norm_rms_epsilon", [0; 4]),
+            "text.gguf: llama.attention.layer_norm_rms_epsilon: expected a number from ",
+        ),
+        (
+            "text.gguf",
+            |f| set(f, "llama.block_count", 1_000_000_000u32.to_le_bytes()),
+            "text.gguf: llama.block_count: expected a whole number from 1 to 1024, got 1000000000",
+        ),
+        (
+            "mmproj.gguf",
+            |f| set(f, "clip.vision.attention.head_count", [5, 0, 0, 0]),
+            "mmproj.gguf: clip.vision.attention.head_count: expected a divisor of clip.vision.embedding_length 48, \
+             got 5",
+        ),
+        (
+            "mmproj.gguf",
+            |f| set(f, "clip.vision.patch_size", [7, 0, 0, 0]),
+            "mmproj.gguf: clip.vision.patch_size: expected a divisor of clip.vision.image_size 48, got 7",
+        ),
+        (
+            "mmproj.gguf",
+            // A list: its type, that of its values, their number.
+            |f| put(f, "clip.vision.image_std", 16, &[0; 4]),
+            "mmproj.gguf: clip.vision.image_std: expected numbers above 0, got 0",
+        ),
+        (
+            "text.gguf",
+            |f| set(f, "llama.block_count", [9, 0, 0, 0]),
+            "tensor `blk.5.attn_norm.weight` in text.gguf: expected a tensor of floats, or of codes, of shape [64], \
+             got none of this name; take both GGUF files from one repository",
+        ),
+        (
+            "text.gguf",
+            |f| set(f, "llama.feed_forward_length", [95, 0, 0, 0]),
+            "tensor `blk.0.ffn_gate.weight` in text.gguf: expected a tensor of floats, or of codes, of shape [95, 64]",
+        ),
+        (
+            "text.gguf",
+            |f| rename(f, "output_norm.weight", "output_norn.weight"),
+            "tensor `output_norm.weight` in text.gguf: ",
+        ),
+        (
+            "mmproj.gguf",
+            |f| set(f, "clip.vision.block_count", [9, 0, 0, 0]),
+            "tensor `v.blk.2.ln1.weight` in mmproj.gguf: ",
+        ),
+        ("mmproj.gguf", |f| rename(f, "mm.2.bias", "mm.9.bias"), "tensor `mm.2.bias` in mmproj.gguf: "),
+        // The first converter has the names of the two layers the wrong way round.
+        (
+            "mmproj.gguf",
+            |f| rename(f, "v.blk.1.ffn_up.weight", "v.blk.1.ffn_uq.weight"),
+            "tensor `v.blk.1.ffn_up.weight` in mmproj.gguf: ",
+        ),
+    ];
+    for (file, edit, expected) in rows {
+        let why = edited("vicuna-0", file, edit).err().unwrap_or_else(|| panic!("{expected}: expected an error"));
+        assert!(why.starts_with(expected), "expected {expected}, got {why}");
+    }
+    let why = edited("qwen2-0", "text.gguf", |f| {
+        let template = text("tokenizer.chat_template");
+        let at = f.windows(template.len()).position(|found| found == template).unwrap();
+        // Behind the type and the length of the template.
+        f[at + template.len() + 12..][..3].copy_from_slice(b"{{%");
+    });
+    let why = why.err().unwrap();
+    assert!(why.starts_with("text.gguf: tokenizer.chat_template: expected "), "{why}");
+}
+
+/// Fewer layers than the file has: Hugging Face warns of the tensors that it does not use.
+#[test]
+fn layers_that_are_not_used_give_a_note() {
+    let all = checkpoint("vicuna-0").0.tensors;
+    let after = |prefix: &str| {
+        let names = all.values().map(|tensor| tensor.info.name.as_str());
+        names.filter(|name| name.starts_with(prefix) && !name.starts_with(&format!("{prefix}0."))).count()
+    };
+    let end = ": answers are wrong if the model needs what is not used";
+    for (file, key, prefix, expected) in [
+        (
+            "text.gguf",
+            "llama.block_count",
+            "blk.",
+            "`blk.1.attn_norm.weight`; the weights have 5 layers of the text model, llama.block_count of text.gguf \
+             says 1",
+        ),
+        (
+            "mmproj.gguf",
+            "clip.vision.block_count",
+            "v.blk.",
+            "`v.blk.1.ln1.bias`; the weights have 2 layers of the vision tower, clip.vision.block_count of mmproj.gguf \
+             says 1",
+        ),
+    ] {
+        let notes = edited("vicuna-0", file, |f| set(f, key, [1, 0, 0, 0])).ok().unwrap().notes;
+        let expected = format!("{} tensors are not used, such as {expected}{end}", after(prefix));
+        assert!(notes.contains(&expected), "expected {expected}, got {notes:?}");
+    }
+    let notes = edited("vicuna-0", "text.gguf", |_| ()).ok().unwrap().notes;
+    assert!(!notes.iter().any(|note| note.contains("not used")), "{notes:?}");
+}
+
+/// A value that is not finite is named by the tensor and the block of the file.
+#[test]
+fn a_bad_value_has_its_place_in_the_file() {
+    let edit = |name: &str, tensor: &str, at: usize, value: f16| {
+        let source = Source::directory(fixture(&format!("gguf/{name}"))).unwrap();
+        let gguf = pollster::block_on(Gguf::open(&source, "text.gguf")).unwrap();
+        let at = gguf.tensor(tensor).unwrap().offset as usize + at;
+        edited(name, "text.gguf", |f| f[at..at + 2].copy_from_slice(&value.to_le_bytes())).err().unwrap()
+    };
+    // Rows of 64 values in f16, those of the query permuted.
+    for tensor in ["blk.0.ffn_gate.weight", "blk.1.attn_q.weight"] {
+        let why = edit("vicuna-0", tensor, 2 * 100, f16::NAN);
+        let expected =
+            format!("tensor `{tensor}` in text.gguf: expected finite values, got NaN at index 100; download");
+        assert!(why.starts_with(&expected), "expected {expected}, got {why}");
+    }
+    // Row 5 of two blocks of 34 bytes: block 11, values from 5 * 64 + 32.
+    let why = edit("qwen2-0", "blk.1.ffn_up.weight", 5 * 68 + 34, f16::INFINITY);
+    let expected = "tensor `blk.1.ffn_up.weight` in text.gguf: expected finite scales, got inf at block 11, whose \
+                    first value has the index 352; download the file again";
+    assert!(why.starts_with(expected), "expected {expected}, got {why}");
 }
 
 /// The same weights, tokenizer and template give the same stages, with the samplers off in both: a GGUF file has none.

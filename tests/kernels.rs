@@ -63,7 +63,7 @@ fn the_table_on_wgpu_as_on_hardware() {
     }
 }
 
-/// The code path of devices that cannot compile WGSL.
+/// The code path of training, of shapes without a kernel, and of devices without kernels.
 #[test]
 fn the_table_by_tensor_operations_on_wgpu() {
     if let Some(open) = device::wgpu("the table by tensor operations") {

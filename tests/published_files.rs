@@ -86,6 +86,32 @@ fn a_head_in_the_file_has_priority_over_the_config() {
     }
 }
 
+/// Hugging Face reads fewer layers than the file has, and warns of each tensor that it does not use. A layer of the
+/// text model of `tiny-0` has 9 tensors, one of its tower 16.
+#[test]
+fn layers_that_are_not_used_give_a_note() {
+    let notes = |edit: fn(&mut Files)| edited(edit).notes;
+    assert_eq!(notes(|_| ()), Vec::<String>::new());
+    let end = ": answers are wrong if the model needs what is not used";
+    let expected = format!(
+        "18 tensors are not used, such as `language_model.model.layers.4.input_layernorm.weight`; the weights have 6 \
+         layers of the text model, text_config.num_hidden_layers of config.json says 4{end}"
+    );
+    assert_eq!(notes(|f| f.config("/text_config/num_hidden_layers", json!(4))), [expected]);
+    let expected = format!(
+        "16 tensors are not used, such as `vision_tower.vision_model.encoder.layers.2.layer_norm1.bias`; the weights \
+         have 3 layers of the vision tower, vision_config.num_hidden_layers of config.json says 2{end}"
+    );
+    assert_eq!(notes(|f| f.config("/vision_config/num_hidden_layers", json!(2))), [expected]);
+    let bias = "language_model.model.layers.0.self_attn.q_proj.bias";
+    let other = edited(|f| {
+        let mut tensors = f.tensors();
+        tensors.push(Stored { name: bias.to_owned(), dtype: Dtype::F32, shape: vec![64], bytes: vec![0; 256] });
+        f.set_tensors(&tensors, 1);
+    });
+    assert_eq!(other.notes, [format!("the tensor `{bias}` is not used{end}")]);
+}
+
 #[test]
 fn a_missing_head_is_the_embedding_and_vice_versa() {
     // Head and embedding are equal: stored twice, and under each name alone.

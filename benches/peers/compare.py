@@ -126,16 +126,17 @@ def write_text(checkpoint, path, kind):
     writer.add_rope_freq_base(float(c["rope_theta"]))
     writer.add_layer_norm_rms_eps(c["rms_norm_eps"])
     writer.add_vocab_size(vocabulary)
-    # A stand-in for the tokenizer: special tokens, then one token per byte. The ids of an answer mean nothing here.
+    # A stand-in for the tokenizer: special tokens, then one token per byte, and that of the only merge, which no question has:
+    # llama.cpp needs a list that is not empty, and Fovea the token of each merge. The ids of an answer mean nothing here.
     special = ["<s>", "<user>", "<assistant>", "<end>", "</s>", "<image>", "<pad>"]
-    tokens = special + [f"<unused{i}>" for i in range(len(special), 10)] + letters()
+    tokens = special + [f"<unused{i}>" for i in range(len(special), 10)] + letters() + ["qq"]
     tokens += [f"<unused{i}>" for i in range(len(tokens), vocabulary)]
-    kinds = [3] * 10 + [1] * 256 + [5] * (vocabulary - 266)
+    kinds = [3] * 10 + [1] * 257 + [5] * (vocabulary - 267)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("llama-bpe")
     writer.add_token_list(tokens[:vocabulary])
     writer.add_token_types(kinds[:vocabulary])
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["q q"])
     writer.add_bos_token_id(c["bos_token_id"])
     writer.add_eos_token_id(c["eos_token_id"])
     writer.add_add_bos_token(False)
@@ -190,6 +191,10 @@ def write_vision(checkpoint, path, kind):
     writer.add_array("clip.vision.image_std", DEVIATION)
     writer.add_string("clip.vision.mm_patch_merge_type", "spatial_unpad")
     writer.add_array("clip.vision.image_grid_pinpoints", [n for pair in checkpoint.config["image_grid_pinpoints"] for n in pair])
+    # Without the key, Fovea reads the last state, and llama.cpp the one before.
+    feature = checkpoint.config["vision_feature_layer"]
+    writer.add_array("clip.vision.feature_layer", [feature if feature >= 0 else c["num_hidden_layers"] + 1 + feature])
+    add(writer, "model.image_newline", checkpoint["image_newline"])
     tower = "vision_tower.vision_model."
     add(writer, "v.class_embd", checkpoint[tower + "embeddings.class_embedding"])
     add(writer, "v.patch_embd.weight", checkpoint[tower + "embeddings.patch_embedding.weight"])

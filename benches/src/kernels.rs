@@ -1,5 +1,5 @@
 //! Compares each kernel of the samplers, at a real size, with the same function in tensor operations of burn on the same
-//! device, and with a read of the same number of bytes. Without kernels (CUDA) only the tensor operations are measured.
+//! device, and with a read of the same number of bytes. Without kernels (CPU) only the tensor operations are measured.
 //!
 //! There are two clocks. Host time is from the call until the result can be read: what a user waits for. Device time is
 //! from the first dispatch to the last: what the kernel itself takes. Where the host reads a count in between, device

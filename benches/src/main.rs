@@ -67,7 +67,7 @@ enum Command {
     },
     /// Compare each kernel of the samplers with tensor operations of burn and with a read of the same bytes.
     Kernels {
-        /// wgpu, wgpu:N or wgpu:NAME; with cuda or cpu only the tensor operations are measured.
+        /// wgpu, wgpu:N, wgpu:NAME or cuda; with cpu only the tensor operations are measured.
         #[arg(long, default_value = "wgpu")]
         device: String,
         /// Print JSON.
@@ -76,7 +76,7 @@ enum Command {
     },
     /// Compare each operation of the network with tensor operations of burn and with a read of the same bytes.
     Network {
-        /// wgpu, wgpu:N or wgpu:NAME; with cuda or cpu there is one time: of tensor operations, or of the loops for the CPU.
+        /// wgpu, wgpu:N, wgpu:NAME or cuda; with cpu there is one time: of the loops for the CPU.
         #[arg(long, default_value = "wgpu")]
         device: String,
         /// How weights and KV cache are stored: f32 or f16.

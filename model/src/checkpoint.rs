@@ -2,11 +2,12 @@
 //!
 //! It reads configs, tokenizer, template and the headers of the weights, and checks that they match. It allocates no tensor.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use fovea_runtime::{
+    Error as RuntimeError,
     source::Source,
-    weights::{Quantisation, Stored, Weights},
+    weights::{Quantisation, Stored, TensorEntry, Weights, other_content},
 };
 use serde_json::Value;
 
@@ -89,10 +90,14 @@ impl Outline {
     /// Reads and checks config.json, and the settings of the image processor if they are there; or the metadata of GGUF files.
     ///
     /// # Errors
-    /// [`Error::Config`] with file and key, expected and found value; an I/O error.
+    /// [`fovea_runtime::Error::NoCheckpoint`] where there is no config.json and no GGUF file; [`Error::Config`] with
+    /// file and key, expected and found value; an I/O error.
     pub async fn open(source: &Source) -> Result<Self, Error> {
         if GgufCheckpoint::present(source) {
             return Self::of_gguf(GgufCheckpoint::open(source).await?);
+        }
+        if !source.contains("config.json") {
+            return Err(no_config(source));
         }
         let mut json = read_json(source, "config.json").await?;
         let own = [
@@ -143,9 +148,11 @@ impl Outline {
     }
 
     fn of_gguf(gguf: GgufCheckpoint) -> Result<Self, Error> {
-        let mut config = Config::from_json(&gguf.config)?;
+        let own = |error| gguf.in_its_terms(error);
+        let mut config = Config::from_json(&gguf.config).map_err(own)?;
         config.image_token = gguf.image_token;
-        let tiles = TileConfig::from_json(&gguf.files[1], &gguf.image, &config.layout, config.vision.side)?;
+        let tiles = TileConfig::from_json(&gguf.files[1], &gguf.image, &config.layout, config.vision.side);
+        let tiles = tiles.map_err(own)?;
         let (notes, json, names) = (gguf.notes.clone(), gguf.config.clone(), Names::hub());
         let (template, processor, quantisation) = (None, Value::Null, None);
         let gguf = Some(gguf);
@@ -179,8 +186,8 @@ impl Outline {
         if let Some(gguf) = &self.gguf {
             let special = special_names(&gguf.tokenizer_config, &Value::Null);
             let settings = [&gguf.generation, &self.json];
-            let prompter = Prompter::new(&gguf.tokenizer, gguf.template.clone(), special, settings, &self.config)?;
-            return Ok((prompter, gguf.template_from.clone()));
+            let prompter = Prompter::new(&gguf.tokenizer, gguf.template.clone(), special, settings, &self.config);
+            return Ok((prompter.map_err(|error| gguf.in_its_terms(error))?, gguf.template_from.clone()));
         }
         let tokenizer_config = read_optional_json(source, "tokenizer_config.json").await?;
         let special_tokens = read_optional_json(source, "special_tokens_map.json").await?;
@@ -193,6 +200,10 @@ impl Outline {
             return Err(original::without_tokenizer_json());
         }
         let tokenizer = source.read("tokenizer.json", MAX_TOKENIZER).await?;
+        if let Some(other) = other_content(&tokenizer) {
+            let why = format!("expected a tokenizer, got {other}");
+            return Err(Error::Tokenizer { file: "tokenizer.json".into(), why });
+        }
         let special = special_names(&tokenizer_config, &special_tokens);
         let prompter = Prompter::new(&tokenizer, template, special, [&generation, &self.json], &self.config)?;
         Ok((prompter, from))
@@ -206,6 +217,11 @@ impl Outline {
             None => Weights::open(source).await?,
         };
         if let Some(settings) = &self.quantisation {
+            let names = weights.entries().keys().map(String::as_str);
+            let packed = matches!(settings, Quantisation::Packed);
+            if let Some(wrong) = packed.then(|| quantised::without_zero_points(&self.json, names)).flatten() {
+                return Err(wrong);
+            }
             weights = weights.with_quantisation(settings).await?;
         }
         self.names = Names::detect(&weights, self.config.text.tied)?;
@@ -216,8 +232,108 @@ impl Outline {
             selector: has(format!("{SELECTOR}.weight")),
             meteor: has(format!("{METEOR}.blocks.0.norm.weight")),
         };
+        let note = self.note_of_extra(&weights);
+        self.notes.extend(note);
         Ok(weights)
     }
+
+    /// Checks one needed tensor, as [`Weights::check`] does.
+    ///
+    /// # Errors
+    /// [`fovea_runtime::Error::Tensor`] with file and tensor as they are in the files, expected and got.
+    pub(crate) fn check<'a>(
+        &self,
+        weights: &'a Weights,
+        needed: &Parameter,
+    ) -> Result<(&'a TensorEntry, Stored), Error> {
+        weights.check(&needed.name, &needed.shape).map_err(|wrong| match &self.gguf {
+            Some(gguf) => gguf.in_its_terms(wrong.into()),
+            None => wrong.into(),
+        })
+    }
+
+    /// The error of [`Outline::check`], with what to do if it does not say it.
+    fn advised(&self, error: Error) -> Error {
+        match error {
+            Error::Runtime(RuntimeError::Tensor { file, tensor, expected, got }) if !got.contains("; ") => {
+                let parts = if self.is_gguf() { "both GGUF files" } else { "config.json and weights" };
+                let got = format!("{got}; take {parts} from one repository");
+                RuntimeError::Tensor { file, tensor, expected, got }.into()
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the checkpoint is in GGUF.
+    pub(crate) fn is_gguf(&self) -> bool {
+        self.gguf.is_some()
+    }
+
+    /// The tensors that the network does not need and that published checkpoints do not have, by their names in the
+    /// files.
+    pub(crate) fn extra(&self, weights: &Weights) -> Vec<String> {
+        let entries = self.extra_entries(weights).into_iter().map(|(_, entry)| entry.own_name().to_owned());
+        entries.chain(self.gguf.iter().flat_map(|gguf| gguf.unknown.clone())).collect()
+    }
+
+    fn extra_entries<'a>(&self, weights: &'a Weights) -> Vec<(&'a String, &'a TensorEntry)> {
+        let needed: HashSet<String> = self.needed().into_iter().map(|parameter| parameter.name).collect();
+        let entries = weights.entries().iter().filter(|(name, _)| !needed.contains(*name));
+        entries.filter(|(name, _)| self.names.not_used(name, &self.config).is_none()).collect()
+    }
+
+    /// A note about tensors that are not used, as Hugging Face warns of them: the network may be another one than that
+    /// of the weights.
+    fn note_of_extra(&self, weights: &Weights) -> Option<String> {
+        let extra = self.extra(weights);
+        let first = extra.first()?;
+        // More layers in the weights than in the config are the common case.
+        let entries = self.extra_entries(weights);
+        let layers = |tower: bool, prefix: String, have: usize| {
+            let number = |name: &str| name.strip_prefix(&prefix)?.split('.').next()?.parse::<usize>().ok();
+            let last = entries.iter().filter_map(|(name, _)| number(name)).max().filter(|last| *last >= have)?;
+            let what = if tower { "the vision tower" } else { "the text model" };
+            let key = self.layers_key(tower);
+            Some(format!("; the weights have {} layers of {what}, {key} says {have}", last.saturating_add(1)))
+        };
+        let text = layers(false, self.names.text("layers."), self.config.text.n_layers);
+        let tower = layers(true, self.names.vision("encoder.layers."), self.config.vision.n_layers);
+        let why = text.into_iter().chain(tower).collect::<String>();
+        let what = match extra.len() {
+            1 => format!("the tensor `{first}` is not used"),
+            count => format!("{count} tensors are not used, such as `{first}`"),
+        };
+        Some(format!("{what}{why}: answers are wrong if the model needs what is not used"))
+    }
+
+    /// The key that has the number of layers of the text model, or of the tower; and its file.
+    fn layers_key(&self, tower: bool) -> String {
+        let key = match (&self.gguf, tower) {
+            (Some(gguf), _) => return gguf.layers_key(tower),
+            (_, true) => "vision_config.num_hidden_layers",
+            _ if self.is_original() => "num_hidden_layers",
+            _ => "text_config.num_hidden_layers",
+        };
+        format!("{key} of config.json")
+    }
+}
+
+/// The error for a checkpoint without config.json.
+fn no_config(source: &Source) -> Error {
+    const SHOWN: usize = 5;
+    let files: Vec<&str> = source.files().collect();
+    let got = match files.len() {
+        0 => "the folder has no files".to_owned(),
+        count => {
+            let rest = if count > SHOWN { format!(" and {} more", count - SHOWN) } else { String::new() };
+            format!("the folder has {}{rest}", files[..count.min(SHOWN)].join(", "))
+        }
+    };
+    let why = format!(
+        "expected config.json with its weights, or two GGUF files (a text model and its mmproj file), got no such \
+         file: {got}; download a checkpoint with `fovea pull ORG/NAME`, or give the folder of one"
+    );
+    RuntimeError::NoCheckpoint { given: source.name().to_owned(), why }.into()
 }
 
 /// The name of a built-in conversation, for users.
@@ -244,7 +360,7 @@ impl Blueprint {
 pub(crate) fn quantised_weights(weights: &Weights) -> Option<Error> {
     let method = quantised::by_tensors(weights.entries().keys().map(String::as_str))?;
     let file = weights.files().first().cloned().unwrap_or_default();
-    Some(fovea_runtime::Error::WeightFile { file, why: quantised::sentence(method) }.into())
+    Some(RuntimeError::WeightFile { file, why: quantised::sentence(method) }.into())
 }
 
 impl Checkpoint {
@@ -257,10 +373,10 @@ impl Checkpoint {
         let mut outline = Outline::open(&source).await?;
         let (prompter, _) = outline.prompter(&source).await?;
         let weights = outline.open_weights(source).await?;
-        for Parameter { name, shape, .. } in outline.needed() {
-            weights
-                .check(&name, &shape)
-                .map_err(|wrong| quantised_weights(&weights).unwrap_or_else(|| wrong.into()))?;
+        for needed in outline.needed() {
+            outline
+                .check(&weights, &needed)
+                .map_err(|wrong| quantised_weights(&weights).unwrap_or_else(|| outline.advised(wrong)))?;
         }
         let Outline { config, tiles, notes, names, extras, .. } = outline;
         let prompter = Arc::new(prompter);
@@ -308,15 +424,8 @@ impl Checkpoint {
         let mut done = 0;
         for Parameter { name, .. } in &needed {
             cancel.check().await?;
-            if let Some((index, value)) = self.weights.first_non_finite(name).await? {
-                let entry = &self.weights.entries()[name];
-                return Err(fovea_runtime::Error::Tensor {
-                    file: self.weights.file_of(entry).to_owned(),
-                    tensor: name.clone(),
-                    expected: "finite values".into(),
-                    got: format!("{value} at index {index}"),
-                }
-                .into());
+            if let Some(bad) = self.weights.first_non_finite(name).await? {
+                return Err(RuntimeError::from(bad).into());
             }
             done += bytes(name);
             progress(done, total);

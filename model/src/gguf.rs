@@ -5,6 +5,7 @@
 
 mod config;
 mod names;
+mod terms;
 mod tokenizer;
 #[cfg(test)]
 mod tests;
@@ -44,8 +45,12 @@ pub struct GgufCheckpoint {
     pub template_from: String,
     /// The tensors, by their names on the Hugging Face hub.
     pub tensors: BTreeMap<String, GgufTensor>,
+    /// Names of tensors that have no equivalent on the Hugging Face hub, and are not used.
+    pub unknown: Vec<String>,
     /// Notes for the user, one sentence each.
     pub notes: Vec<String>,
+    /// What its files call things.
+    terms: terms::Terms,
 }
 
 impl GgufCheckpoint {
@@ -61,23 +66,23 @@ impl GgufCheckpoint {
     /// is damaged, or where the model has no equivalent in Hugging Face's classes that this crate has; an I/O error.
     pub async fn open(source: &Source) -> Result<Self, Error> {
         let files: Vec<&str> = source.files().filter(|file| is_gguf(file)).collect();
-        let [first, second] = files[..] else {
-            let got = if files.is_empty() { "none".to_owned() } else { files.join(", ") };
-            let why = format!(
-                "expected two GGUF files, the text model and its mmproj file, got {got}; keep only \
-                 these two in the folder, and join a file in parts with llama-gguf-split --merge"
-            );
-            return Err(fovea_runtime::Error::WeightFile { file: source.name().to_owned(), why }.into());
+        let wrong = |got: String| {
+            let why = format!("expected two GGUF files, the text model and its mmproj file, got {got}");
+            Error::from(fovea_runtime::Error::WeightFile { file: source.name().to_owned(), why })
         };
-        let (first, second) = (Gguf::open(source, first).await?, Gguf::open(source, second).await?);
+        let (first, second) = match files[..] {
+            [first, second] => (Gguf::open(source, first).await?, Gguf::open(source, second).await?),
+            [only] => return Err(wrong(alone(is_vision(&Gguf::open(source, only).await?)?, only))),
+            [] => return Err(wrong("none; download both from one repository".to_owned())),
+            _ => {
+                let todo = "keep only these two in the folder, and join a file in parts with llama-gguf-split --merge";
+                return Err(wrong(format!("{}; {todo}", files.join(", "))));
+            }
+        };
         let (text, vision) = match (is_vision(&first)?, is_vision(&second)?) {
             (false, true) => (first, second),
             (true, false) => (second, first),
-            (both, _) => {
-                let expected = "clip in one of two files, and a text model in the other";
-                let got = if both { "clip in both" } else { "clip in neither: the mmproj file is missing" };
-                return Err(second.wrong(ARCHITECTURE, expected, got).into());
-            }
+            (both, _) => return Err(wrong(alone(both, &files.join(" and ")))),
         };
         let factors = match text.tensor(ROPE_FACTORS) {
             Some(tensor) => Some(tensor.values(source, &text.file).await?),
@@ -97,8 +102,9 @@ impl GgufCheckpoint {
         let image_token = tokens.id("<image>");
         let layout = config::layout(vision, &mut notes)?;
         let tower = config::vision(vision, &mut notes)?;
-        let sizes = config::text(text, family, factors)?;
-        let tensors = names::tensors(text, vision, &sizes, &tower)?;
+        let sizes = config::text(text, family, &tokens, factors)?;
+        let swapped = names::is_swapped(vision, &tower);
+        let names::Tensors { known, unknown } = names::tensors(text, vision, &sizes, &tower, swapped)?;
         let mut json = json!({
             "model_type": layout.model_type,
             "text_config": sizes.json,
@@ -121,8 +127,14 @@ impl GgufCheckpoint {
             notes.push(format!("no chat template for pictures in {}: the template is {template_from}", text.file));
         }
         notes.extend(tokens.notes.iter().cloned());
+        let terms = terms::Terms {
+            arch: text.need(ARCHITECTURE, "a text", |value| value.text())?.to_owned(),
+            files: [text.file.clone(), vision.file.clone()],
+            swapped,
+            own_template: template_from == CHAT_TEMPLATE,
+        };
         Ok(Self {
-            files: vec![text.file.clone(), vision.file.clone()],
+            files: terms.files.to_vec(),
             image: config::image(vision, &layout, &tower)?,
             config: json,
             image_token,
@@ -131,9 +143,30 @@ impl GgufCheckpoint {
             generation: json!({"eos_token_id": tokens.stop_ids()}),
             template,
             template_from,
-            tensors,
+            tensors: known,
+            unknown,
             notes,
+            terms,
         })
+    }
+
+    /// An error about this checkpoint with the keys and the names of tensors that its files have.
+    pub(crate) fn in_its_terms(&self, error: Error) -> Error {
+        self.terms.of(error)
+    }
+
+    /// The key that has the number of layers of the text model, or of the tower; and its file.
+    pub(crate) fn layers_key(&self, tower: bool) -> String {
+        self.terms.layers(tower)
+    }
+}
+
+/// What was found where all of `files` are of one kind, and what to do.
+fn alone(vision: bool, files: &str) -> String {
+    if vision {
+        format!("no text model, only {files} with a vision tower; download the text model into the same folder")
+    } else {
+        format!("no mmproj file, only {files} with a text model; download its mmproj file into the same folder")
     }
 }
 

@@ -12,7 +12,6 @@ use crate::{
     config::{Config, Cut, TileConfig},
     error::Error,
     gguf::GgufCheckpoint,
-    load::Parameter,
     names::Naming,
     plan::Plan,
     storage::{self, LoadOptions},
@@ -34,6 +33,8 @@ const MISSING: &str =
     "download the weights again with `fovea pull --check ORG/NAME`; config.json must be from the same checkpoint";
 /// What to do if tensors have another shape or dtype.
 const OTHER_SHAPE: &str = "take config.json and weights from the same checkpoint; their types are in docs/weights.md";
+/// What to do if tensors of GGUF files are missing or have another shape or type.
+const OTHER_PAIR: &str = "take both GGUF files from one repository; the types that can be read are in docs/weights.md";
 /// What to do if values are not finite.
 const BROKEN_VALUES: &str =
     "download the file again with `fovea pull --check ORG/NAME`; if the values stay, the checkpoint itself is broken";
@@ -89,12 +90,12 @@ pub struct NotUsed {
     pub names: BTreeSet<String>,
 }
 
-/// A tensor with a value that is not finite.
+/// A stored tensor with a value that is not finite; of codes, that of the scales.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NonFinite {
     /// Its name.
     pub tensor: String,
-    /// The index of the first such value.
+    /// The index of the first such value; in a block of GGUF, that of the block's first value.
     pub index: u64,
     /// The value, as text: JSON has no NaN.
     pub value: String,
@@ -151,8 +152,10 @@ pub struct Memory {
     pub dtype: &'static str,
     /// Bytes of the weights.
     pub weights: u64,
-    /// Largest number of bytes during one question about the picture, with every visual token.
+    /// Largest number of bytes on a GPU during one question about the picture, with every visual token.
     pub peak: u64,
+    /// The same on the CPU.
+    pub cpu_peak: u64,
 }
 
 /// What is in a checkpoint.
@@ -264,7 +267,8 @@ pub async fn inspect(source: Source) -> Result<Inspection, Error> {
     let planned = |stored| Plan::without_weights(&outline, weights.as_ref().ok(), Some(PICTURE), stored, &options);
     let memory = storage::Stored::ALL.map(|stored| {
         let plan = planned(stored);
-        Memory { dtype: stored.name(), weights: plan.weight_bytes, peak: plan.peak_bytes() }
+        let (weights, peak, cpu_peak) = (plan.weight_bytes, plan.peak_bytes(), plan.cpu_peak);
+        Memory { dtype: stored.name(), weights, peak, cpu_peak }
     });
     let Plan { picture: (width, height), tiles, full, .. } = planned(storage::Stored::F32);
     let runs = match (problems.is_empty(), present) {
@@ -321,8 +325,9 @@ impl Tensors {
         let naming = Some(outline.names.naming);
         let mut found = Self { naming, files: weights.files().to_vec(), ..Self::default() };
         let needed = outline.needed();
-        for Parameter { name, shape, .. } in &needed {
-            let (entry, kind) = match weights.check(name, shape) {
+        for parameter in &needed {
+            let name = &parameter.name;
+            let (entry, kind) = match outline.check(weights, parameter) {
                 Ok(found) => found,
                 Err(wrong) => {
                     found.missing.push(wrong.to_string());
@@ -334,20 +339,19 @@ impl Tensors {
             stored.tensors += 1;
             stored.values += entry.values();
             stored.bytes += entry.bytes();
-            if let Some((index, value)) = weights.first_non_finite(name).await? {
-                found.non_finite.push(NonFinite { tensor: name.clone(), index, value: value.to_string() });
+            if let Some(bad) = weights.first_non_finite(name).await? {
+                let (tensor, value) = (bad.tensor, bad.value.to_string());
+                found.non_finite.push(NonFinite { tensor, index: bad.index, value });
             }
         }
         let needed: BTreeSet<String> = needed.into_iter().map(|parameter| parameter.name).collect();
         for name in weights.entries().keys().filter(|name| !needed.contains(*name)) {
-            match outline.names.not_used(name, &outline.config) {
-                Some(pattern) => {
-                    found.not_used.tensors += 1;
-                    found.not_used.names.insert(pattern);
-                }
-                None => found.extra.push(name.clone()),
+            if let Some(pattern) = outline.names.not_used(name, &outline.config) {
+                found.not_used.tensors += 1;
+                found.not_used.names.insert(pattern);
             }
         }
+        found.extra = outline.extra(weights);
         Ok(found)
     }
 
@@ -361,6 +365,7 @@ impl Tensors {
             }
             let patches = outline.names.vision("embeddings.patch_embedding.weight");
             let next = match weights.entries().contains_key(&patches) {
+                _ if outline.is_gguf() => OTHER_PAIR,
                 false => NO_TOWER,
                 true if self.other_shape => OTHER_SHAPE,
                 true => MISSING,

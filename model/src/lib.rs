@@ -50,6 +50,7 @@ mod pace;
 mod storage;
 mod load;
 mod plan;
+mod fit;
 mod model;
 
 // A picture to tiles.

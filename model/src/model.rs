@@ -3,9 +3,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use fovea_runtime::{
-    Error as RuntimeError, OpenDevice, device::DeviceClass, helpers, memory, network_ops::rounds_inputs,
-};
+use fovea_runtime::{Error as RuntimeError, OpenDevice, device::DeviceClass, helpers, network_ops::rounds_inputs};
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,6 +14,7 @@ use crate::{
     config::{Config, TileConfig},
     decoder::Decoder,
     error::Error,
+    fit::{Fit, fit},
     load::{Loader, ParameterRole},
     network::Network,
     pace::Steps,
@@ -24,7 +23,7 @@ use crate::{
     prompt::Prompter,
     rehearsal,
     rope::Rope,
-    storage::{Activations, CacheType, LoadOptions, Precision, Storage, Stored, TowerType},
+    storage::{Activations, LoadOptions, Storage, Stored, TowerType},
 };
 
 /// A stage of loading.
@@ -197,7 +196,8 @@ impl Model {
     }
 
     /// Notes for the user, one sentence each: settings of the checkpoint that differ from Hugging Face, a dtype that was
-    /// chosen because of the memory, and activations that this device or these weights cannot have.
+    /// chosen because of the memory or that the file has, and activations that this device or these weights cannot
+    /// have.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -230,7 +230,7 @@ impl Model {
         Fits { config: &self.config, selector: self.network.selector.is_some(), meteor: self.network.meteor.is_some() }
     }
 
-    /// How the matrices are stored.
+    /// How the matrices are stored: most of those in the text model's layers.
     pub fn stored(&self) -> Stored {
         self.stored
     }
@@ -298,8 +298,7 @@ impl Shell {
                 format.is_some_and(|format| storage.rounds(format))
             });
         let unused = (options.activations == Activations::Int8 && !rounds).then(|| {
-            "activations are f32: int8 needs weights or a tower in q8 or q4, and a CPU or a GPU (not CUDA) that multiplies \
-             integers"
+            "activations are f32: int8 needs weights or a tower in q8 or q4, and a CPU or a GPU that multiplies integers"
                 .to_owned()
         });
         let own = checkpoint.prompter.generation().notes.iter();
@@ -325,7 +324,7 @@ impl Shell {
             allowed: bits(prompter.allowed(), config.text.vocab, &device),
             steps: Steps::of(&device.info),
             warm: AtomicBool::new(false),
-            stored: storage.stored,
+            stored: storage.loaded(),
             cache: storage.cache,
             tower: storage.tower,
             floats: storage.floats,
@@ -352,103 +351,4 @@ fn bits(allowed: &[bool], vocab: usize, device: &OpenDevice) -> Tensor<1, Int> {
     let words: Vec<i32> = words.into_iter().map(|word| word as i32).collect();
     let count = words.len();
     Tensor::from_data(TensorData::new(words, [count]), &device.device)
-}
-
-/// How a checkpoint is loaded.
-struct Fit {
-    storage: Storage,
-    plan: Plan,
-    /// Why the matrices are not stored as usual, if so.
-    note: Option<String>,
-}
-
-/// How to store the matrices: as requested; with `Precision::Auto`, if the usual way does not fit into `have` bytes, the most exact
-/// way that fits.
-///
-/// # Errors
-/// [`RuntimeError::OutOfMemory`] if the model does not fit; [`RuntimeError::MissingFeature`] if f16 is requested of a device
-/// without it.
-fn fit(checkpoint: &Checkpoint, device: &OpenDevice, options: LoadOptions, have: Option<u64>) -> Result<Fit, Error> {
-    let LoadOptions { precision, cache, activations, memory: limit, .. } = options;
-    let halves = device.info.class == DeviceClass::Cpu || device.has_f16();
-    if (precision == Precision::F16 || cache == CacheType::F16) && !halves {
-        let what =
-            "f16, which was chosen for weights or cache: choose f32 (for weights also q8 or q4), or another device";
-        return Err(RuntimeError::MissingFeature { device: device.info.to_string(), what: what.to_owned() }.into());
-    }
-    let bits = checkpoint.stored_bits();
-    let usual = match (precision, bits) {
-        (Precision::F32, _) => Stored::F32,
-        (Precision::F16, _) => Stored::F16,
-        (Precision::Q8, _) | (Precision::Auto, Some(8)) => Stored::Q8,
-        (Precision::Q4, _) | (Precision::Auto, Some(_)) => Stored::Q4,
-        (Precision::Auto, None) if device.has_f16() && checkpoint.mostly_16_bit() => Stored::F16,
-        (Precision::Auto, None) => Stored::F32,
-    };
-    // On a GPU activations are rounded only if this is asked for: products of floats are fast there.
-    let activations = match activations {
-        Activations::Auto if device.info.class != DeviceClass::Cpu => Activations::F32,
-        chosen => chosen,
-    };
-    let storage = |stored: Stored, native: bool| Storage {
-        native,
-        activations,
-        ..Storage::chosen(stored, bits == Some(4), &options, halves)
-    };
-    let planned = |storage: Storage| {
-        let plan = Plan::with(checkpoint, None, &storage);
-        let need = plan.peak_on(device.info.class);
-        (storage, plan, need)
-    };
-    let fits = |need: u64| have.is_none_or(|have| need <= have);
-    let (first, plan, most) = planned(storage(usual, true));
-    if fits(most) {
-        return Ok(Fit { storage: first, plan, note: None });
-    }
-    let smaller = Stored::ALL.into_iter().skip_while(|stored| *stored != usual).skip(1);
-    // A small model with one large matrix can need less in f32, where nothing is converted.
-    let larger = Stored::ALL.into_iter().take_while(|stored| *stored != usual);
-    let others = larger.chain(smaller).filter(|stored| *stored != Stored::F16 || halves);
-    // Our 4 bits need less memory than those of some files.
-    let smallest = bits.map(|_| storage(Stored::Q4, false));
-    let mut others: Vec<_> = others.map(|stored| storage(stored, true)).chain(smallest).map(planned).collect();
-    let fitting = others.iter().position(|(.., need)| fits(*need));
-    let available = have.unwrap_or_default();
-    let more = if limit.is_some() {
-        "a larger --memory"
-    } else {
-        "a device with more memory (--memory SIZE if this one has more)"
-    };
-    let hint = match (fitting.map(|fitting| others.swap_remove(fitting)), precision) {
-        (Some((storage, plan, _)), Precision::Auto) => {
-            let cost = match (storage.native, storage.stored) {
-                (false, _) => "; the file's codes are quantised again, and answers can differ",
-                (_, Stored::Q4) => "; in q4 answers can differ",
-                (_, Stored::Q8) => "; in q8 answers rarely differ",
-                _ => "",
-            };
-            let (name, usual) = (storage.stored.name(), usual.name());
-            let [need, available] = memory::apart(most, available);
-            let note = format!(
-                "the weights are in {name}: in {usual} they and one question need {need}, {available} are available{cost}"
-            );
-            return Ok(Fit { storage, plan, note: Some(note) });
-        }
-        (Some((storage, _, need)), _) if storage.native => {
-            let (name, need) = (storage.stored.name(), memory::at_least(need));
-            format!("in {name} it needs {need}: choose --weights {name} or auto")
-        }
-        (Some((_, _, need)), _) => {
-            format!("quantised again it needs {}: choose --weights auto", memory::at_least(need))
-        }
-        (None, _) => match others.iter().min_by_key(|(.., need)| *need).filter(|(.., need)| *need < most) {
-            Some((storage, _, need)) => {
-                let (name, need) = (storage.stored.name(), memory::at_least(*need));
-                format!("in {name} it needs {need}; use a smaller checkpoint, or {more}")
-            }
-            None => format!("use a smaller checkpoint, or {more}"),
-        },
-    };
-    let what = format!("the weights in {} and one question", usual.name());
-    Err(RuntimeError::OutOfMemory { what, need: most, have: available, hint }.into())
 }

@@ -12,9 +12,9 @@ use serde_json::Value;
 use crate::error::Error;
 
 /// What is supported, and what to do, for messages.
-const SUPPORTED: &str = "supported are safetensors of f32, f16 or bf16, MLX's affine codes of 4 or 8 bits, and \
-     compressed-tensors' pack-quantized; use the original float checkpoint with --weights q4 or q8, or an MLX or GGUF \
-     version";
+const SUPPORTED: &str = "supported are safetensors of f32, f16 or bf16, MLX's affine codes of 4 or 8 bits in groups of \
+     32, 64 or 128, and compressed-tensors' pack-quantized; use the original float checkpoint with --weights q4 or q8, \
+     or an MLX or GGUF version";
 
 /// How the tensors of a checkpoint are quantised; None if they are floats.
 ///
@@ -35,12 +35,9 @@ pub(crate) fn settings(config: &Value, own: &[(&str, Value)]) -> Result<Option<Q
     let found = places.into_iter().chain(files).find_map(|(place, settings)| Some((place, settings?)));
     let Some((place, settings)) = found else { return Ok(None) };
     let text = |key: &str| settings.get(key).and_then(Value::as_str);
-    let refused = |what: String| Error::Config {
-        key: place.to_owned(),
-        why: format!("quantised with {what}: not supported; {SUPPORTED}"),
-    };
+    let refused = |what: String| refused(place, &what);
     if place.ends_with(": quantization") && text("quant_method").is_none() {
-        return mlx(settings).map(|modules| Some(Quantisation::Affine(modules))).map_err(refused);
+        return mlx(place, settings).map(|modules| Some(Quantisation::Affine(modules)));
     }
     if text("quant_method") == Some("compressed-tensors") && text("format") == Some("pack-quantized") {
         return match unsupported(settings) {
@@ -51,26 +48,51 @@ pub(crate) fn settings(config: &Value, own: &[(&str, Value)]) -> Result<Option<Q
     Err(refused(method(place, settings)))
 }
 
+/// The error for a method that is not supported.
+fn refused(place: &str, what: &str) -> Error {
+    Error::Config { key: place.to_owned(), why: format!("quantised with {what}: not supported; {SUPPORTED}") }
+}
+
 /// The modules of MLX's `quantization`: the settings of all, and by path those of a module, or false.
-fn mlx(settings: &Value) -> Result<Modules, String> {
-    // The defaults are those of `QuantizedLinear` in MLX.
-    let format = |settings: &Value, module: &str| {
-        let number = |key: &str, default| settings.get(key).map_or(Some(default), Value::as_u64);
-        let mode = settings.get("mode").map_or(Some("affine"), Value::as_str);
-        match (mode, number("bits", 4), number("group_size", 64)) {
-            (Some("affine"), Some(bits @ (4 | 8)), Some(group @ (32 | 64 | 128))) => {
-                Ok(Format { bits: bits as u32, minimum: true, group: group as u32 })
-            }
-            (Some("affine"), Some(bits), Some(group)) => Err(format!("MLX ({bits} bits, group {group}{module})")),
-            (Some(mode), ..) => Err(format!("MLX ({mode}{module})")),
-            (None, ..) => Err(format!("MLX (an unnamed mode{module})")),
+fn mlx(place: &str, settings: &Value) -> Result<Modules, Error> {
+    // A value of a wrong type is a mistake in the file; a number or a mode of MLX may only be not supported.
+    let wrong = |key: &str, expected: &str, got: &Value| {
+        let mut got = got.to_string();
+        if got.chars().count() > 80 {
+            got = got.chars().take(80).collect::<String>() + "...";
+        }
+        let why = format!("expected {expected}, got {got}; correct config.json, or download it again");
+        Error::Config { key: format!("{place}{key}"), why }
+    };
+    let format = |settings: &Value, path: &str, module: &str| {
+        // The defaults are those of `QuantizedLinear` in MLX.
+        let number = |key: &str, default: u64, supported: &str| match settings.get(key) {
+            None => Ok(default),
+            Some(value) => value.as_u64().ok_or_else(|| wrong(&format!("{path}.{key}"), supported, value)),
+        };
+        let bits = number("bits", 4, "the number 4 or 8")?;
+        let group = number("group_size", 64, "the number 32, 64 or 128")?;
+        let mode = match settings.get("mode") {
+            None => "affine",
+            Some(mode) => mode.as_str().ok_or_else(|| wrong(&format!("{path}.mode"), "\"affine\"", mode))?,
+        };
+        match (mode, bits, group) {
+            ("affine", 4 | 8, 32 | 64 | 128) => Ok(Format { bits: bits as u32, minimum: true, group: group as u32 }),
+            ("affine", ..) => Err(refused(place, &format!("MLX ({bits} bits, group {group}{module})"))),
+            _ => Err(refused(place, &format!("MLX ({mode}{module})"))),
         }
     };
-    let all = format(settings, "")?;
+    let Some(modules) = settings.as_object() else {
+        return Err(wrong("", "an object with bits and group_size", settings));
+    };
+    let all = format(settings, "", "")?;
     let mut own = BTreeMap::new();
-    for (module, settings) in settings.as_object().into_iter().flatten() {
+    for (module, settings) in modules {
         match settings {
-            Value::Object(_) => own.insert(module.clone(), Some(format(settings, &format!(", for {module}"))?)),
+            Value::Object(_) => {
+                let format = format(settings, &format!(".{module}"), &format!(", for {module}"))?;
+                own.insert(module.clone(), Some(format))
+            }
             Value::Bool(false) => own.insert(module.clone(), None),
             _ => None,
         };
@@ -107,6 +129,22 @@ fn unsupported(settings: &Value) -> Option<String> {
         }
     }
     None
+}
+
+/// The error where the settings say that codes have zero points, and the files have none: the codes would be read as
+/// symmetric ones.
+///
+/// `config` is config.json. `names` are those of all tensors.
+pub(crate) fn without_zero_points<'a>(config: &Value, mut names: impl Iterator<Item = &'a str>) -> Option<Error> {
+    let settings = ["quantization_config", "compression_config"].into_iter().find_map(|key| config.get(key));
+    let groups = settings?.get("config_groups")?.as_object()?;
+    let asymmetric = |group: &Value| group.pointer("/weights/symmetric") == Some(&Value::Bool(false));
+    if groups.is_empty() || !groups.values().all(asymmetric) || names.any(|name| name.ends_with(".weight_zero_point")) {
+        return None;
+    }
+    let why = "expected tensors with the name .weight_zero_point, because symmetric is false in config.json, got none; \
+               download config.json and weights again, from one repository";
+    Some(Error::Config { key: "config.json: quantization_config".to_owned(), why: why.to_owned() })
 }
 
 /// The method and its variant, such as `bitsandbytes (nf4)` or `gptq (4 bits)`.
@@ -213,6 +251,20 @@ mod tests {
         ] {
             let why = refusal(json!({"quantization": config}));
             assert!(why.contains(expected) && why.contains("--weights q4"), "{why}");
+            assert!(why.contains("4 or 8 bits in groups of 32, 64 or 128"), "{why}");
+        }
+        for (config, expected) in [
+            (json!({"bits": "4"}), ".bits: expected the number 4 or 8, got \"4\"; correct config.json"),
+            (json!({"bits": null}), ".bits: expected the number 4 or 8, got null; correct config.json"),
+            (json!({"bits": -4}), ".bits: expected the number 4 or 8, got -4;"),
+            (json!({"group_size": 64.5}), ".group_size: expected the number 32, 64 or 128, got 64.5;"),
+            (json!({"mode": 1}), ".mode: expected \"affine\", got 1;"),
+            (json!({"lm_head": {"bits": []}}), ".lm_head.bits: expected the number 4 or 8, got [];"),
+            (json!([]), ": expected an object with bits and group_size, got [];"),
+            (json!("q4"), ": expected an object with bits and group_size, got \"q4\";"),
+        ] {
+            let why = refusal(json!({"quantization": config}));
+            assert!(why.starts_with(&format!("config.json: quantization{expected}")), "{expected}: {why}");
         }
     }
 

@@ -39,7 +39,8 @@ impl Rope {
             table.extend(angles().map(|a| a.sin() as f32));
         }
         let shape = [positions.len(), 2 * self.frequencies.len()];
-        Rotation { table: Tensor::from_data(TensorData::new(table, shape), device) }
+        // One dimension first: CUDA would align rows with gaps between them, and each layer would copy the table.
+        Rotation { table: Tensor::<1>::from_data(TensorData::new(table, [shape[0] * shape[1]]), device).reshape(shape) }
     }
 }
 
@@ -55,7 +56,9 @@ impl Rotation {
 
     /// These positions, followed by those of `next`.
     pub(crate) fn then(&self, next: &Self) -> Self {
-        Self { table: Tensor::cat(vec![self.table.clone(), next.table.clone()], 0) }
+        let [[tokens, columns], [more, _]] = [self, next].map(|rotation| rotation.table.dims());
+        let rows = [self, next].map(|rotation| rotation.table.clone().flatten::<1>(0, 1)).to_vec();
+        Self { table: Tensor::cat(rows, 0).reshape([tokens + more, columns]) }
     }
 
     /// `count` positions, starting with number `first`.

@@ -54,7 +54,7 @@ pub enum TowerType {
 ///
 /// Int8 rounds each row to 8 bits, with one scale per group of the codes: the normalised mean square error of a product is
 /// about 2e-5, as that of weights in q8. It needs a CPU with products of integers (x86-64: AVX2 or AVX-512 VNNI; aarch64:
-/// the dot products of NEON; WebAssembly), or a GPU that runs our own kernels, so not CUDA; everything else uses f32.
+/// the dot products of NEON; WebAssembly), or a GPU that runs our own kernels; everything else uses f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activations {
@@ -214,6 +214,14 @@ impl Storage {
         Self { floats, cache, tower: options.tower, activations: options.activations, ..usual }
     }
 
+    /// How most matrices in the layers of the text model are stored: codes of 4 bits in the file stay so in q8.
+    pub(crate) const fn loaded(&self) -> Stored {
+        match self.stored {
+            Stored::Q8 if self.native && self.mixed => Stored::Q4,
+            stored => stored,
+        }
+    }
+
     /// The format of codes for a matrix of `role` with rows of `width` values; None: floats. `file` is the format in the file.
     pub(crate) fn format(&self, role: ParameterRole, file: Option<Format>, width: usize) -> Option<Format> {
         let file = file.filter(|_| self.native);
@@ -278,6 +286,13 @@ mod tests {
         let q4 = Storage::usual(Stored::Q4, true);
         assert_eq!(q4.format(ParameterRole::Layer, None, 48), None); // no whole groups
         assert_eq!(Storage { native: false, ..q4 }.format(ParameterRole::Layer, Some(g16), 4096), Some(Format::Q4));
+    }
+
+    #[test]
+    fn codes_of_four_bits_are_named_q4_in_q8_too() {
+        let of = |stored, mixed| Storage::usual(stored, mixed).loaded();
+        assert_eq!(Stored::ALL.map(|stored| of(stored, false)), Stored::ALL);
+        assert_eq!(Stored::ALL.map(|stored| of(stored, true)), [Stored::F32, Stored::F16, Stored::Q4, Stored::Q4]);
     }
 
     #[test]

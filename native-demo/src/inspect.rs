@@ -182,13 +182,13 @@ fn weights(to: &mut dyn Write, found: &Inspection) -> io::Result<()> {
     }
     let mut label = "memory";
     for memory in &found.memory {
-        let (weights, peak) = (text::bytes(memory.weights), text::bytes(memory.peak));
-        row(to, label, &format!("{:5} weights {weights}, peak {peak}", memory.dtype))?;
+        let [weights, gpu, cpu] = [memory.weights, memory.peak, memory.cpu_peak].map(text::bytes);
+        row(to, label, &format!("{:5} weights {weights}, GPU peak {gpu}, CPU peak {cpu}", memory.dtype))?;
         label = "";
     }
-    let picture = &found.picture;
+    let (width, height) = (found.picture.width, found.picture.height);
     let host = memory::host_available().map_or(String::new(), |have| format!("; the host has {}", text::bytes(have)));
-    row(to, "", &format!("peak: on a GPU, one question about a {}x{} picture{host}", picture.width, picture.height))?;
+    row(to, "", &format!("peak: weights and one question about a {width}x{height} picture{host}"))?;
     if naming.is_none() {
         return Ok(());
     }

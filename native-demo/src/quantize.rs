@@ -3,12 +3,12 @@
 //! A matrix `X.weight` becomes `X.weight` (U32, the first code in the lowest bits), `X.scales` and `X.biases` (F16, one per
 //! group); value = scale code + bias. Source: `quantize_model`, `save_model` and `save_config` of mlx-lm.
 
+mod folder;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
-    process,
 };
 
 use fovea_model::{Cancel, Checkpoint, Error, ParameterRole, Precision};
@@ -23,6 +23,7 @@ use fovea_terminal::{failure::Failure, load, text};
 use half::f16;
 use serde_json::{Map, Value, json};
 
+use self::folder::{Folder, check};
 use crate::args::QuantizeArgs;
 
 /// Values of a matrix per panel of rows.
@@ -429,62 +430,10 @@ fn print(to: &mut dyn Write, jobs: &[Job], errors: &[[f64; 2]]) -> io::Result<()
     writeln!(to, "{} -> {}", total(|job| job.bytes), total(Job::new_bytes))
 }
 
-/// Checks that `out` is new or empty.
-fn check(out: &Path) -> Result<(), Failure> {
-    let name = text::line(&out.display().to_string());
-    let refused = |got: &str| Err(Failure::Usage(format!("expected a new or an empty folder, got {name}, {got}")));
-    match fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => refused("which has files"),
-        Ok(false) => Ok(()),
-        Err(_) if out.is_file() => refused("which is a file"),
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(why) => Err(Failure::Write { file: name, why }),
-    }
-}
-
-/// A folder that has a temporary name beside its own until it is complete.
-struct Folder {
-    out: PathBuf,
-    beside: PathBuf,
-}
-
-impl Folder {
-    fn new(out: &Path) -> Result<Self, Failure> {
-        let out = out.canonicalize().unwrap_or_else(|_| out.to_owned());
-        let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let beside = parent.join(format!(".fovea-{}", process::id()));
-        fs::create_dir(&beside).map_err(|why| Failure::Write { file: out.display().to_string(), why })?;
-        Ok(Self { out, beside })
-    }
-
-    /// A file, perhaps in a folder within.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-        let path = self.beside.join(name);
-        let parent = path.parent().unwrap_or(&self.beside);
-        fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).map_err(|why| self.failed(why))
-    }
-
-    fn failed(&self, why: io::Error) -> Failure {
-        Failure::Write { file: self.out.display().to_string(), why }
-    }
-
-    /// Gives the folder its name.
-    fn finish(self) -> Result<(), Failure> {
-        // Not every system replaces an empty folder.
-        let removed = if self.out.exists() { fs::remove_dir(&self.out) } else { Ok(()) };
-        removed.and_then(|()| fs::rename(&self.beside, &self.out)).map_err(|why| self.failed(why))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // After `finish` it has another name.
-        let _ = fs::remove_dir_all(&self.beside);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use fovea_model::demo;
 
     use super::*;

@@ -18,6 +18,8 @@ pub(crate) mod matvec;
 pub(crate) mod norm;
 pub(crate) mod rotary;
 pub(crate) mod scan;
+#[cfg(not(target_family = "wasm"))]
+mod threads;
 mod tiled;
 
 use half::f16;
@@ -71,11 +73,8 @@ fn lines(len: usize) -> Vec<Line> {
 /// `f(i, chunk i)` for each chunk of `size` values, on all threads. A single chunk runs on this thread.
 pub(crate) fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     #[cfg(not(target_family = "wasm"))]
-    if values.len() > size {
-        use rayon::prelude::*;
-        values.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
-        return;
-    }
+    return threads::for_each(values.chunks_mut(size).enumerate(), |(i, chunk)| f(i, chunk));
+    #[cfg(target_family = "wasm")]
     values.chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
 }
 

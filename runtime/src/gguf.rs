@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub use blocks::Block;
 pub use files::{choose, is_gguf, is_mmproj, unreadable};
 
-use crate::{error::Error, source::Source};
+use crate::{error::Error, source::Source, weights::other_content};
 
 /// Longest header, in bytes. Vocabularies of published files need up to 20 MiB.
 const MAX_HEADER: usize = 256 << 20;
@@ -30,6 +30,9 @@ const MAX_DEPTH: usize = 4;
 const MAX_DIMS: u32 = 4;
 /// Most values that [`TensorInfo::values`] reads.
 const MAX_READ: u64 = 1 << 26;
+
+/// Most letters of a found value in a message.
+const SHOWN: usize = 200;
 
 /// A value of the metadata.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,7 +186,7 @@ impl Gguf {
                 Ok(header) => return Ok(header),
                 Err(Stop::Wrong(error)) => return Err(error),
                 Err(Stop::Short) if next as u64 == len => {
-                    format!("expected more than {len} bytes: the file is truncated")
+                    format!("expected more than {len} bytes: the file is truncated; download it again")
                 }
                 Err(Stop::Short) if piece >= MAX_HEADER => format!("expected a header of at most {MAX_HEADER} bytes"),
                 Err(Stop::Short) => {
@@ -224,6 +227,10 @@ impl Gguf {
 
     /// The error for a key of the metadata.
     pub fn wrong(&self, key: &str, expected: &str, got: &str) -> Error {
+        let mut got = got.to_owned();
+        if got.chars().count() > SHOWN {
+            got = got.chars().take(SHOWN).collect::<String>() + "...";
+        }
         Error::WeightFile { file: self.file.clone(), why: format!("{key}: expected {expected}, got {got}") }
     }
 
@@ -266,9 +273,14 @@ impl<'a> Bytes<'a> {
         Stop::Wrong(Error::WeightFile { file: self.file.to_owned(), why })
     }
 
+    /// The error for a header that no program writes.
+    fn damaged(&self, why: String) -> Stop {
+        self.wrong(format!("{why}; the file is damaged: download it again"))
+    }
+
     fn take(&mut self, count: u64) -> Result<&'a [u8], Stop> {
         if count > MAX_HEADER as u64 {
-            return Err(self.wrong(format!("expected a text of at most {MAX_HEADER} bytes, got {count}")));
+            return Err(self.damaged(format!("expected a text of at most {MAX_HEADER} bytes, got {count}")));
         }
         let end = self.at.checked_add(count as usize).filter(|end| *end <= self.all.len()).ok_or(Stop::Short)?;
         let taken = &self.all[self.at..end];
@@ -296,14 +308,17 @@ impl<'a> Bytes<'a> {
     fn name(&mut self, what: &str) -> Result<String, Stop> {
         let bytes = self.text()?;
         let text = std::str::from_utf8(bytes).map(str::to_owned);
-        text.map_err(|_| self.wrong(format!("expected {what} in UTF-8, got {:?}", String::from_utf8_lossy(bytes))))
+        text.map_err(|_| {
+            let got = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]);
+            self.damaged(format!("expected {what} in UTF-8, got {got:?}"))
+        })
     }
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, Stop> {
         self.values_left = self
             .values_left
             .checked_sub(1)
-            .ok_or_else(|| self.wrong(format!("expected metadata of at most {MAX_VALUES} values, got more")))?;
+            .ok_or_else(|| self.damaged(format!("expected metadata of at most {MAX_VALUES} values, got more")))?;
         Ok(match kind {
             0 => Value::Unsigned(u8::from_le_bytes(self.array()?).into()),
             1 => Value::Signed(i8::from_le_bytes(self.array()?).into()),
@@ -317,7 +332,7 @@ impl<'a> Bytes<'a> {
             9 if depth < MAX_DEPTH => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 if count > self.values_left {
-                    return Err(self.wrong(format!("expected lists of at most {MAX_VALUES} values, got {count}")));
+                    return Err(self.damaged(format!("expected lists of at most {MAX_VALUES} values, got {count}")));
                 }
                 // Every element has at least one byte.
                 let mut values = Vec::with_capacity((count as usize).min(self.all.len() - self.at));
@@ -329,7 +344,7 @@ impl<'a> Bytes<'a> {
             10 => Value::Unsigned(self.u64()?),
             11 => Value::Signed(i64::from_le_bytes(self.array()?)),
             12 => Value::Float(f64::from_le_bytes(self.array()?)),
-            other => return Err(self.wrong(format!("expected types of metadata from 0 to 12, got {other}"))),
+            other => return Err(self.damaged(format!("expected types of metadata from 0 to 12, got {other}"))),
         })
     }
 }
@@ -339,7 +354,11 @@ fn parse(file: &str, all: &[u8], len: u64) -> Result<Gguf, Stop> {
     let mut bytes = Bytes { file, all, at: 0, values_left: MAX_VALUES };
     let magic: [u8; 4] = bytes.array()?;
     if magic != *b"GGUF" {
-        return Err(bytes.wrong(format!("expected a GGUF file, got one that starts with {magic:02x?}")));
+        let start = &all[..all.len().min(8)];
+        return Err(bytes.wrong(match other_content(start) {
+            Some(other) => format!("expected a GGUF file, got {other}"),
+            None => format!("expected a GGUF file, got one that starts with {magic:02x?}; download it again"),
+        }));
     }
     let version = bytes.u32()?;
     if !(2..=3).contains(&version) {
@@ -351,7 +370,7 @@ fn parse(file: &str, all: &[u8], len: u64) -> Result<Gguf, Stop> {
     let (tensor_count, key_count) = (bytes.u64()?, bytes.u64()?);
     if tensor_count > MAX_TENSORS || key_count > MAX_VALUES {
         let got = format!("{tensor_count} and {key_count}");
-        return Err(bytes.wrong(format!("expected at most {MAX_TENSORS} tensors and {MAX_VALUES} keys, got {got}")));
+        return Err(bytes.damaged(format!("expected at most {MAX_TENSORS} tensors and {MAX_VALUES} keys, got {got}")));
     }
     let mut metadata = BTreeMap::new();
     for _ in 0..key_count {
@@ -359,7 +378,7 @@ fn parse(file: &str, all: &[u8], len: u64) -> Result<Gguf, Stop> {
         let kind = bytes.u32()?;
         let value = bytes.value(kind, 0)?;
         if metadata.insert(key.clone(), value).is_some() {
-            return Err(bytes.wrong(format!("{key}: expected the key once, got it twice")));
+            return Err(bytes.damaged(format!("{key}: expected the key once, got it twice")));
         }
     }
     let mut gguf = Gguf { file: file.to_owned(), metadata, tensors: Vec::new() };
@@ -401,8 +420,10 @@ fn check(gguf: &mut Gguf, start: u64, alignment: u64, len: u64) -> Result<(), Er
             return Err(wrong(format!("a position that is a multiple of {alignment}"), tensor.offset.to_string()));
         }
         let position = start.checked_add(tensor.offset).filter(|position| *position <= len);
-        let outside =
-            || wrong(format!("bytes within the {len} of the file"), "bytes after them: the file is truncated".into());
+        let outside = || {
+            let got = "bytes after them: the file is truncated; download it again";
+            wrong(format!("bytes within the {len} of the file"), got.into())
+        };
         let position = position.ok_or_else(outside)?;
         if let Ok(block) = tensor.block {
             let width = tensor.shape.last().copied().unwrap_or(1);

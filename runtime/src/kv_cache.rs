@@ -27,7 +27,10 @@ impl LayerCache {
     /// An empty cache with capacity for keys and values of `shape` (kv_heads, tokens, d_head) each. Rows without a token have no
     /// defined value; no operation reads them.
     pub fn empty(shape: &[usize; 3], dtype: DType, device: &Device) -> Self {
-        Self { key: Tensor::empty(*shape, (device, dtype)), value: Tensor::empty(*shape, (device, dtype)), len: 0 }
+        // One dimension first: CUDA would align rows with gaps between them, and each token would copy the cache.
+        let count: usize = shape.iter().product();
+        let empty = || Tensor::<1>::empty([count], (device, dtype)).reshape(*shape);
+        Self { key: empty(), value: empty(), len: 0 }
     }
 
     /// Grows the capacity for `tokens` more.
@@ -91,7 +94,8 @@ fn grow(buffer: &mut Tensor<3>, held: usize, capacity: usize) {
         return;
     }
     buffer.inplace(|old| {
-        let grown = Tensor::zeros([heads, capacity, d_head], (&old.device(), old.dtype()));
+        let grown = Tensor::<1>::zeros([heads * capacity * d_head], (&old.device(), old.dtype()));
+        let grown = grown.reshape([heads, capacity, d_head]);
         if held == 0 { grown } else { grown.slice_assign([0..heads, 0..held, 0..d_head], old.narrow(1, 0, held)) }
     });
 }

@@ -10,40 +10,70 @@ use burn::tensor::{DType, Device, Shape, Tensor};
 use burn_cubecl::{
     CubeDevice,
     cubecl::{
-        CubeCount,
-        prelude::KernelId,
+        CubeCount, CubeKernel, PrecompiledSource,
+        ir::{ElemType, Scope, UIntKind, metadata::Info},
+        prelude::{AddressType, ExecutionMode, KernelDefinition, KernelId, KernelMetadata, KernelSettings},
         server::{KernelArguments, MetadataBindingInfo},
     },
     tensor::CubeTensor,
 };
-use burn_wgpu::{CubeDim, KernelSource, SourceKernel, SourceTemplate};
+use burn_wgpu::CubeDim;
 use fovea_shaders::{Kernel, Variant};
 
+#[cfg(not(target_family = "wasm"))]
+use crate::recorder;
 use crate::sentinels;
 
 /// Largest number of workgroups in one dimension: the baseline of WebGPU.
 const MAX_GROUPS: u32 = 65535;
 
-/// A kernel in one variant.
-struct Wgsl {
+/// A kernel in one variant, in the language of its device.
+struct Text {
     kernel: &'static Kernel,
     variant: Variant,
     constants: Vec<u32>,
+    /// Whether it is translated.
+    #[cfg(feature = "cuda")]
+    cuda: bool,
 }
 
-impl KernelSource for Wgsl {
-    fn source(&self) -> SourceTemplate {
-        SourceTemplate::new(self.kernel.wgsl(self.variant, &self.constants))
+impl Text {
+    fn dim(&self) -> CubeDim {
+        CubeDim::new_1d(self.kernel.lanes)
+    }
+}
+
+impl CubeKernel for Text {
+    /// Empty: the text is in the language of the device, so nothing is compiled from a definition.
+    fn define(&self) -> KernelDefinition {
+        let settings = KernelSettings::new(self.dim().into(), ExecutionMode::Checked, AddressType::U32);
+        KernelDefinition { body: Scope::root(settings.clone()), settings, info: Info::default() }
     }
 
+    fn source(&self) -> Option<PrecompiledSource> {
+        let wgsl = self.kernel.wgsl(self.variant, &self.constants);
+        #[cfg(feature = "cuda")]
+        if self.cuda {
+            // An error reaches the user as the compiler's message. A test translates all kernels.
+            let source = fovea_shaders::cuda_text(&wgsl).unwrap_or_else(|e| format!("#error \"{e}\""));
+            return Some(PrecompiledSource { source, entrypoint_name: fovea_shaders::CUDA_ENTRY.into(), lang: "cuda" });
+        }
+        Some(PrecompiledSource { source: wgsl, entrypoint_name: "main".into(), lang: "wgsl" })
+    }
+}
+
+impl KernelMetadata for Text {
     /// The key of the pipeline cache. It must contain all that changes the text.
     fn id(&self) -> KernelId {
-        let dim = CubeDim::new_1d(self.kernel.lanes);
-        KernelId::new::<Self>().cube_dim(dim.into()).info((self.kernel.name, self.variant, self.constants.clone()))
+        KernelId::new::<Self>().cube_dim(self.dim().into()).info((
+            self.kernel.name,
+            self.variant,
+            self.constants.clone(),
+        ))
     }
 
-    fn lang(&self) -> &'static str {
-        "wgsl"
+    fn address_type(&self) -> ElemType {
+        UIntKind::U32.into()
     }
 }
 
@@ -56,9 +86,14 @@ thread_local! {
     pub(crate) static LAUNCHING: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Whether hand-written WGSL runs on the device of this tensor: not on CUDA, nor where burn compiles to SPIR-V or MSL.
-pub(crate) fn runs_wgsl(x: &CubeTensor) -> bool {
-    x.client.name() == "wgpu<wgsl>" && !ONLY_TENSOR_OPS.get()
+/// Whether our kernels run on the device of this tensor: not where burn compiles to SPIR-V or MSL.
+pub(crate) fn runs_kernels(x: &CubeTensor) -> bool {
+    (x.client.name() == "wgpu<wgsl>" || is_cuda(x)) && !ONLY_TENSOR_OPS.get()
+}
+
+/// Whether the kernels are translated for the device of this tensor.
+fn is_cuda(x: &CubeTensor) -> bool {
+    cfg!(feature = "cuda") && x.client.name() == "cuda"
 }
 
 /// GPUs that have something in common.
@@ -92,12 +127,12 @@ pub(crate) fn is_software(x: &CubeTensor) -> bool {
 
 /// Whether `gemm_dot4` runs on the device of this tensor.
 pub(crate) fn runs_dot4(x: &CubeTensor) -> bool {
-    runs_wgsl(x) && !WITHOUT_DOT4.have(x)
+    runs_kernels(x) && !WITHOUT_DOT4.have(x)
 }
 
 /// The variant for a tensor with rows of `width` floats; None where the kernels cannot run on it.
 pub(crate) fn variant(x: &CubeTensor, width: usize) -> Option<Variant> {
-    if !runs_wgsl(x) {
+    if !runs_kernels(x) {
         return None;
     }
     match (x.dtype, width.is_multiple_of(4)) {
@@ -140,15 +175,26 @@ pub(crate) fn launch<P: bytemuck::Pod>(
 ) {
     let expected = (kernel.storage_buffers(variant) as usize, kernel.parameters);
     debug_assert_eq!((buffers.len(), size_of::<P>()), expected, "{}", kernel.name);
+    debug_assert!(buffers.iter().all(|buffer| buffer.is_contiguous()), "{}: a buffer with gaps", kernel.name);
     let words = bytemuck::bytes_of(&params).as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect();
     let client = &buffers[0].client;
+    #[cfg(not(target_family = "wasm"))]
+    let recording = recorder::begin(kernel, variant, &constants, groups, buffers, bytemuck::bytes_of(&params));
     LAUNCHING.set(Some(kernel.name));
     client.launch(
-        Box::new(SourceKernel::new(Wgsl { kernel, variant, constants }, CubeDim::new_1d(kernel.lanes))),
+        Box::new(Text {
+            kernel,
+            variant,
+            constants,
+            #[cfg(feature = "cuda")]
+            cuda: is_cuda(buffers[0]),
+        }),
         CubeCount::Static(groups[0], groups[1], groups[2]),
         KernelArguments::new()
             .with_buffers(buffers.iter().map(|b| b.handle.clone().binding()).collect())
             .with_info(MetadataBindingInfo::custom(words)),
     );
     LAUNCHING.set(None);
+    #[cfg(not(target_family = "wasm"))]
+    recorder::end(recording, buffers);
 }

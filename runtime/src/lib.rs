@@ -32,6 +32,8 @@ pub mod helpers;
 pub mod sampler_ops;
 pub mod scan_ops;
 mod launch;
+#[cfg(not(target_family = "wasm"))]
+mod recorder;
 mod sentinels;
 pub mod read;
 mod self_test;

@@ -1,10 +1,13 @@
 //! The memory of the host: what is available, so that a run that does not fit is refused before it allocates; and what
-//! the process keeps after use.
+//! the process keeps after use. Sizes as text.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod heap;
 #[cfg(not(target_family = "wasm"))]
 mod linux;
+mod size;
+
+pub use size::{SizeError, size};
 
 /// Bytes of host memory that this process can still allocate, where the system reports it: the minimum of the free
 /// memory and of what is left by the control groups (containers, services) and the limits of the process. In a browser:
@@ -40,6 +43,15 @@ pub fn keep_freed() {
 pub(crate) fn return_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     heap::give_back();
+}
+
+/// An empty vector with room for `count` values, in large pages where Linux has them: with small pages a product that
+/// reads a weight from memory also waits for the tables of these pages.
+pub(crate) fn large<T>(count: usize) -> Vec<T> {
+    let room: Vec<T> = Vec::with_capacity(count);
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    heap::use_large_pages(room.as_ptr().addr(), size_of::<T>() * count);
+    room
 }
 
 /// Bytes as text with a unit.

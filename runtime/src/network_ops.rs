@@ -11,9 +11,9 @@
 //! | [`pick`] | the most likely token | `pick` |
 //!
 //! The functions here check shapes, and call the trait [`NetworkOps`]. Its default bodies are tensor operations, which
-//! run on each backend (`tensor_ops`). WGSL kernels replace them where the device compiles WGSL (`kernels`), loops of
-//! our own on the CPU (`flex`). Activations are f32; the KV cache is f32 or f16; weights are f32, f16 or codes of 8 or 4
-//! bits ([`Weight`]); sums are f32.
+//! run on each backend (`tensor_ops`). WGSL kernels replace them where the device compiles WGSL and on CUDA
+//! (`kernels`), loops of our own on the CPU (`flex`). Activations are f32; the KV cache is f32 or f16; weights are f32,
+//! f16 or codes of 8 or 4 bits ([`Weight`]); sums are f32.
 
 use burn::backend::{BackendTensor, Dispatch, DispatchTensorKind};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -34,8 +34,8 @@ use crate::{error::Error, kv_cache::LayerCache, launch::runs_dot4, sampler_ops::
 pub const FEW_ROWS: usize = 8;
 
 /// Whether [`linear`] rounds the inputs of codes to 8 bits on a device, where [`Weight::Codes`] asks for it and there are
-/// many rows: on a CPU that has instructions for products of integers, and on GPUs that compile WGSL, except where an old
-/// browser has no `dot4I8Packed`.
+/// many rows: on a CPU that has instructions for products of integers, and on GPUs that run our kernels, except where
+/// an old browser has no `dot4I8Packed`.
 pub fn rounds_inputs(device: &Device) -> bool {
     match Tensor::<1>::zeros([1], device).into_dispatch().kind {
         DispatchTensorKind::Cube(BackendTensor::Float(probe)) => runs_dot4(&probe),

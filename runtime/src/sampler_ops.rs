@@ -10,8 +10,8 @@
 //! | [`row_gather`] | | rows by index: hidden states, rotary tables |
 //!
 //! The functions here check shapes, and call the trait [`SamplerOps`]. Its default bodies are tensor operations, which
-//! run on each backend (`tensor_ops`). Hand-written WGSL kernels replace them where the device compiles WGSL
-//! (`kernels`). Shapes are checked only here; the bodies rely on it. Storage is f32 or f16, sums are f32.
+//! run on each backend (`tensor_ops`). Hand-written WGSL kernels replace them where the device compiles WGSL and
+//! on CUDA (`kernels`). Shapes are checked only here; the bodies rely on it. Storage is f32 or f16, sums are f32.
 
 use burn::backend::{BackendTensor, Dispatch, DispatchTensorKind};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -25,13 +25,13 @@ mod tensor_ops;
 pub use backend::SamplerOps;
 pub use results::CompactCounts;
 
-use crate::{error::Error, launch::runs_wgsl};
+use crate::{error::Error, launch};
 
 /// Whether the hand-written kernels run on a device. Else the tensor operations run.
 pub fn runs_kernels(device: &Device) -> bool {
     let probe = Tensor::<1>::zeros([1], device);
     match probe.into_dispatch().kind {
-        DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => runs_wgsl(&tensor),
+        DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => launch::runs_kernels(&tensor),
         _ => false,
     }
 }

@@ -1,8 +1,8 @@
 //! The selective scan of a state space model (S6 of Mamba, arXiv 2312.00752).
 //!
 //! [`selective_scan`] checks shapes, and calls the trait [`ScanOps`]. Its default body is tensor operations, which run
-//! on each backend and have gradients (`tensor_ops`). WGSL kernels replace it where the device compiles WGSL
-//! (`kernels`), a loop on the CPU (`flex`).
+//! on each backend and have gradients (`tensor_ops`). WGSL kernels replace it where the device compiles WGSL and on
+//! CUDA (`kernels`), a loop on the CPU (`flex`).
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;

@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+#[cfg(not(target_family = "wasm"))]
+pub use crate::recorder::{Buffer, Launch, record_launches, recorded_launches};
 pub use crate::sentinels::{begin_sentinels, check_sentinels};
 use crate::{
     device::open::OpenDevice,

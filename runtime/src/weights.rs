@@ -35,7 +35,7 @@ pub use self::{
     gguf::Blocks,
     packed::Packed,
 };
-use crate::{cpu::codes as cpu, error::Error, json, quantise::quantise, source::Source};
+use crate::{cpu::codes as cpu, error::Error, json, memory::large, quantise::quantise, source::Source};
 
 /// Values per panel, at most; more only where a single row has more.
 const PANEL: u64 = 2 << 20;
@@ -109,8 +109,46 @@ trait Kind {
         values
     }
 
-    /// The first stored float of some rows that is NaN or infinite, and the index of the first value that it affects.
-    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<(u64, f32)>;
+    /// The first stored float of some rows that is NaN or infinite.
+    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<Bad>;
+}
+
+/// A stored float of a part that is NaN or infinite.
+struct Bad {
+    /// The part.
+    part: usize,
+    /// The index of the float in this part; in a block of GGUF, that of the block's first value.
+    index: u64,
+    /// The index of its block, where the part has blocks.
+    block: Option<u64>,
+    value: f32,
+}
+
+/// A stored float that is NaN or infinite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NonFinite {
+    /// Its file.
+    pub file: String,
+    /// The name of its tensor in the file; for a scale of codes, that of the scales.
+    pub tensor: String,
+    /// Its index in this tensor; for a scale in a block of GGUF, the index of the block's first value.
+    pub index: u64,
+    /// The index of its block, where it is a scale in a block of GGUF.
+    pub block: Option<u64>,
+    /// The float.
+    pub value: f32,
+}
+
+impl From<NonFinite> for Error {
+    fn from(bad: NonFinite) -> Self {
+        let NonFinite { file, tensor, index, block, value } = bad;
+        let (expected, place) = match block {
+            None => ("finite values", format!("index {index}")),
+            Some(block) => ("finite scales", format!("block {block}, whose first value has the index {index}")),
+        };
+        let todo = "download the file again, or convert the checkpoint again if the value stays";
+        Self::Tensor { file, tensor, expected: expected.into(), got: format!("{value} at {place}; {todo}") }
+    }
 }
 
 /// Rows of codes in our layout.
@@ -216,6 +254,8 @@ pub struct TensorEntry {
     pub shape: Vec<u64>,
     /// At least one.
     parts: Vec<Part>,
+    /// The name of each part in its file.
+    names: Vec<String>,
 }
 
 impl TensorEntry {
@@ -227,6 +267,11 @@ impl TensorEntry {
     /// The number of values.
     pub fn values(&self) -> u64 {
         self.shape.iter().product()
+    }
+
+    /// Its name in the file; for codes, that of the tensor with the codes.
+    pub fn own_name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
     }
 
     /// The number of rows: the first dimension.
@@ -335,15 +380,19 @@ impl Weights {
         let found = self.source.file(file)?;
         let len = found.len();
         if len < 8 {
-            return Err(broken(format!("expected at least 8 bytes, got {len}")));
+            return Err(broken(format!("expected at least 8 bytes, got {len}: download the file again")));
         }
         let mut size = [0; 8];
         found.read_at(0, &mut size).await.map_err(io)?;
+        if let Some(other) = other_content(&size) {
+            return Err(broken(format!("expected safetensors, got {other}")));
+        }
         let size = u64::from_le_bytes(size);
         if size > MAX_HEADER || size > len - 8 {
             let most = MAX_HEADER.min(len - 8);
             return Err(broken(format!(
-                "expected a header of at most {most} bytes, got {size}: the file is truncated, or not safetensors"
+                "expected a header of at most {most} bytes, got {size}: the file is truncated, or not safetensors; \
+                 download it again"
             )));
         }
         let mut bytes = vec![0; size as usize];
@@ -367,7 +416,9 @@ impl Weights {
                 .map_err(|e| wrong("an entry with dtype, shape and data_offsets", e.to_string()))?;
             let [start, end] = header.data_offsets;
             if start > end || end > data {
-                return Err(wrong(&format!("bytes within the {data} that the file holds"), format!("{start}..{end}")));
+                let todo = if start > end { "" } else { ": the file is truncated" };
+                let got = format!("{start}..{end}{todo}; download it again");
+                return Err(wrong(&format!("bytes within the {data} that the file holds"), got));
             }
             let need = header
                 .shape
@@ -391,6 +442,7 @@ impl Weights {
                 stored: dtype.map(|dtype| Stored::Float(Float { dtype, width })),
                 shape: header.shape,
                 parts: vec![Part { file: self.files.len(), offset: 8 + size + start, bytes: end - start }],
+                names: vec![tensor.clone()],
             };
             if let Some(other) = self.entries.insert(tensor.clone(), entry) {
                 return Err(wrong("one tensor of this name", format!("another in {}", self.file_of(&other))));
@@ -431,8 +483,9 @@ impl Weights {
 
     /// Replaces entries with one that has their parts.
     fn replace(&mut self, name: String, old: &[String], stored: Stored, shape: Vec<u64>) {
-        let parts = old.iter().filter_map(|name| self.entries.remove(name)).flat_map(|entry| entry.parts).collect();
-        self.entries.insert(name, TensorEntry { stored: Ok(stored), shape, parts });
+        let entries = old.iter().filter_map(|name| self.entries.remove(name));
+        let (parts, names) = entries.flat_map(|entry| entry.parts.into_iter().zip(entry.names)).unzip();
+        self.entries.insert(name, TensorEntry { stored: Ok(stored), shape, parts, names });
     }
 
     /// The error for a tensor that is missing, or is not as expected.
@@ -455,11 +508,11 @@ impl Weights {
         }
     }
 
-    /// The dtype of a matrix of floats, which must have this shape.
-    fn floats_of(&self, tensor: &str, shape: &[u64; 2]) -> Result<StoredDtype, Error> {
+    /// The dtype of a matrix of floats, which must have this shape. `reason` is the reason of the shape, for a message.
+    fn floats_of(&self, tensor: &str, shape: &[u64; 2], reason: &str) -> Result<StoredDtype, Error> {
         match self.entries.get(tensor).map(|entry| (&entry.stored, entry.shape.as_slice())) {
             Some((Ok(Stored::Float(float)), found)) if found == shape => Ok(float.dtype),
-            _ => Err(self.wrong(tensor, format!("{shape:?} of f32, f16 or bf16"))),
+            _ => Err(self.wrong(tensor, format!("{shape:?} of f32, f16 or bf16{reason}"))),
         }
     }
 
@@ -493,13 +546,14 @@ impl Weights {
     /// # Errors
     /// [`Error::Tensor`] with expected and got.
     pub fn check(&self, tensor: &str, shape: &[usize]) -> Result<(&TensorEntry, Stored), Error> {
+        let found = self.entries.get(tensor);
         let wrong = |file: &str, got: String| Error::Tensor {
             file: file.to_owned(),
-            tensor: tensor.to_owned(),
+            tensor: found.map_or(tensor, TensorEntry::own_name).to_owned(),
             expected: format!("a tensor of floats, or of codes, of shape {shape:?}"),
             got,
         };
-        let Some(entry) = self.entries.get(tensor) else {
+        let Some(entry) = found else {
             return Err(wrong(self.files.first().map_or(SINGLE, String::as_str), "none of this name".into()));
         };
         let file = self.file_of(entry);
@@ -524,12 +578,12 @@ impl Weights {
         (last && (self.mlx || !is([out, channels, rows, columns]))).then_some(channels)
     }
 
-    /// The first stored float of `tensor` that is NaN or infinite, as (index of the first value that it affects, float).
-    /// None where the tensor is missing or stored in an unknown way.
+    /// The first stored float of `tensor` that is NaN or infinite. None where all are finite, and where the tensor is
+    /// missing or stored in an unknown way.
     ///
     /// # Errors
     /// [`Error::Io`] where its file can't be read.
-    pub async fn first_non_finite(&self, tensor: &str) -> Result<Option<(u64, f32)>, Error> {
+    pub async fn first_non_finite(&self, tensor: &str) -> Result<Option<NonFinite>, Error> {
         let Some(entry) = self.entries.get(tensor) else { return Ok(None) };
         let Ok(stored) = entry.stored else { return Ok(None) };
         let mut first = None;
@@ -540,7 +594,13 @@ impl Weights {
             Ok(())
         })
         .await?;
-        Ok(first)
+        Ok(first.map(|Bad { part, index, block, value }| NonFinite {
+            file: self.files[entry.parts[part].file].clone(),
+            tensor: entry.names[part].clone(),
+            index,
+            block,
+            value,
+        }))
     }
 
     /// The format in which a tensor's codes are loaded without loss; None where it is stored as floats, or missing.
@@ -571,16 +631,19 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor<D>, Error> {
+        let count = shape.iter().product();
         let data = if dtype == DType::F16 {
-            TensorData::new(self.read_all::<f16>(slices, shape.iter().product()).await?, shape)
+            TensorData::new(self.read_all::<f16>(slices, count).await?, [count])
         } else {
-            TensorData::new(self.read_all::<f32>(slices, shape.iter().product()).await?, shape)
+            TensorData::new(self.read_all::<f32>(slices, count).await?, [count])
         };
-        Ok(device.memory_persistent_allocations(data, |data| Tensor::from_data(data, (device, dtype))))
+        // One dimension first: CUDA would align rows with gaps between them, and each launch would copy the weight.
+        let load = |data| Tensor::<1>::from_data(data, (device, dtype)).reshape(shape);
+        Ok(device.memory_persistent_allocations(data, load))
     }
 
     async fn read_all<T: Value>(&self, slices: &[Rows<'_>], values: usize) -> Result<Vec<T>, Error> {
-        let mut buffer = Vec::with_capacity(values);
+        let mut buffer = large(values);
         for slice in slices {
             self.each_panel(slice, &mut buffer, |_| ()).await?;
         }
@@ -622,8 +685,7 @@ impl Weights {
         assert!(format.fits(width), "expected rows of whole groups of {}, got a width of {width}", format.group);
         let rows: usize = slices.iter().map(|slice| slice.rows.len()).sum();
         let columns = [format.words(width), format.scale_words(width)];
-        let mut codes =
-            Codes { words: Vec::with_capacity(rows * columns[0]), scales: Vec::with_capacity(rows * columns[1]) };
+        let mut codes = Codes { words: large(rows * columns[0]), scales: large(rows * columns[1]) };
         for slice in slices {
             let (entry, stored) = self.check(slice.tensor, slice.shape)?;
             let start = codes.scales.len();
@@ -650,8 +712,9 @@ impl Weights {
         }
         let tensor = |words: Vec<u32>, columns| {
             let words: Vec<i32> = words.into_iter().map(u32::cast_signed).collect();
-            let data = TensorData::new(words, [rows, columns]);
-            device.memory_persistent_allocations(data, |data| Tensor::from_data(data, (device, DType::I32)))
+            let data = TensorData::new(words, [rows * columns]);
+            let load = |data| Tensor::<1, Int>::from_data(data, (device, DType::I32)).reshape([rows, columns]);
+            device.memory_persistent_allocations(data, load)
         };
         Ok([tensor(codes.words, columns[0]), tensor(codes.scales, columns[1])])
     }
@@ -710,11 +773,15 @@ impl Weights {
     /// The error for a value that is not finite, by its index in the tensor.
     fn finite(&self, slice: &Rows<'_>, bad: Option<usize>) -> Result<(), Error> {
         let Some(index) = bad else { return Ok(()) };
+        let entry = self.entries.get(slice.tensor);
+        // Codes have scales in f16 on every device.
+        let codes = entry.is_some_and(|entry| entry.stored.as_ref().is_ok_and(|stored| stored.format().is_some()));
+        let todo = if codes { "convert the checkpoint again" } else { "choose --weights f32" };
         Err(Error::Tensor {
-            file: self.entries.get(slice.tensor).map_or(SINGLE, |entry| self.file_of(entry)).to_owned(),
-            tensor: slice.tensor.to_owned(),
+            file: entry.map_or(SINGLE, |entry| self.file_of(entry)).to_owned(),
+            tensor: entry.map_or(slice.tensor, TensorEntry::own_name).to_owned(),
             expected: "values that are finite in the dtype on the device".into(),
-            got: format!("NaN, infinity or a value out of range at index {index}"),
+            got: format!("NaN, infinity or a value out of range at index {index}; {todo}"),
         })
     }
 
@@ -764,6 +831,17 @@ impl Weights {
         let read = self.source.file(file)?.read_at(part.offset + span.start, bytes).await;
         read.map_err(|source| Error::Io { file: file.clone(), source })
     }
+}
+
+/// What a file contains that a failed download left, by its first 8 bytes; and what to do.
+pub fn other_content(start: &[u8]) -> Option<&'static str> {
+    const FOUND: [(&[u8], &str); 4] = [
+        (b"version ", "a pointer of Git LFS: the file itself is not there; run `git lfs pull`, or `fovea pull`"),
+        (b"<!DOCTYP", "a web page: download the file again"),
+        (b"<!doctyp", "a web page: download the file again"),
+        (b"<html", "a web page: download the file again"),
+    ];
+    FOUND.iter().find(|(first, _)| start.starts_with(first)).map(|(_, what)| *what)
 }
 
 /// Turns a row (pixels, channels) into (channels, pixels).

@@ -38,6 +38,8 @@
 //!
 //! [`Activation`] is the twin of `wgsl/shared/activation.wgsl`, a part of the linear layers. [`dequantise`] is the twin of
 //! `wgsl/shared/weight_codes.wgsl`: the kernels of `embed` and `linear` also read weights of 8 or 4 bits, see [`Format`].
+//!
+//! With the feature `cuda`, `cuda_text` translates the WGSL of a kernel to CUDA C++.
 
 mod kernel;
 mod codes;
@@ -59,6 +61,8 @@ mod rotary;
 mod embed;
 mod pick;
 mod selective_scan;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 pub use activation::Activation;
 pub use attention::{
@@ -69,6 +73,8 @@ pub use codes::{Format, dequantise};
 pub use compact::{
     Cell, CompactLayout, CompactParams, FROM_MAP, KERNEL as COMPACT, Place, ROWS as COMPACT_ROWS, TokenBox, compact,
 };
+#[cfg(feature = "cuda")]
+pub use cuda::{CUDA_ENTRY, CudaError, cuda_text};
 pub use embed::{EmbedParams, KERNEL as EMBED, embed};
 pub use gemm::{GEMM, GEMM_DIRECT, GemmParams, GemmPlan, gemm_plan};
 pub use gemm_dot4::{GEMM_DOT4, gemm_dot4_plan};

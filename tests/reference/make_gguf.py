@@ -4,7 +4,8 @@ usage: make_gguf.py [FIXTURES]            writes FIXTURES/gguf
        make_gguf.py DIR OUT [TYPE [new]]  writes OUT/text.gguf and OUT/mmproj.gguf of a checkpoint in Hugging Face's layout
 
 TYPE is the type of the matrices: f32, f16 (default), or one that gguf can quantise, such as q8_0.
-The checkpoint of the second use can be a published LLaVA-NeXT or LLaVA-1.5 with Llama, Mistral or Qwen2.
+The checkpoint of the second use can be a published LLaVA-NeXT or LLaVA-1.5 with Llama, Mistral or Qwen2; or one of
+`fovea-benches checkpoint`, whose vocabulary of words becomes one of bytes, because GGUF has no such vocabulary.
 """
 import json
 import pathlib
@@ -15,6 +16,8 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parents[1] / "benches" / "peers"))
+from compare import letters  # noqa: E402
 # Types of the tokens in `tokenizer.ggml.token_type`.
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
@@ -89,6 +92,8 @@ def permute(x, heads):
 
 def vocabulary(writer, tokenizer, side, rows):
     """`tokenizer.ggml.*`, as `convert_hf_to_gguf.py` writes it."""
+    if "merges" not in tokenizer["model"]:
+        tokenizer = of_bytes(tokenizer, rows)
     model = tokenizer["model"]
     spm = bool(model.get("byte_fallback"))
     tokens = [f"[PAD{i}]" for i in range(rows)]
@@ -122,6 +127,14 @@ def vocabulary(writer, tokenizer, side, rows):
     for key in ("bos", "eos", "pad", "unk"):
         if (i := ids.get(text(side.get(f"{key}_token")))) is not None:
             getattr(writer, f"add_{key}_token_id")(i)
+
+
+def of_bytes(tokenizer, rows):
+    """A vocabulary of bytes in place of one of words. Added tokens keep their ids; a list of merges must not be empty."""
+    added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    free = [i for i in range(rows) if i not in added.values()]
+    vocab = added | dict(zip([*letters(), "qq"], free, strict=False))
+    return tokenizer | {"model": {"vocab": vocab, "merges": ["q q"]}, "pre_tokenizer": {"type": "ByteLevel"}}
 
 
 def pre_tokenizer(tokenizer):

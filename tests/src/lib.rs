@@ -8,6 +8,7 @@
 //! | `kernels` | the operations on every device, compared with the twins, with the table of `fovea-conformance` |
 //! | `stages` | every stage of every case on every device, compared with PyTorch's traces |
 //! | `reflect` | the WGSL of every kernel: agreement with its host code, and naga's back ends |
+//! | `cuda` | the CUDA text of every kernel: NVRTC compiles it, and the CPU computes with it what a GPU computed |
 //! | `web` | the table and all whole runs in real browsers, the demo page, models from an unreliable server |
 //! | `training` | training steps on a GPU, compared with the CPU |
 //! | `device_loss` | loss of a GPU at any point |
@@ -28,6 +29,7 @@ pub mod device;
 pub mod golden;
 pub mod run;
 pub mod checkpoint;
+pub mod texts;
 pub mod unreliable;
 pub mod browser;
 

@@ -43,9 +43,11 @@ export function choose(files, wanted, where, todo) {
   });
 }
 
-// The file of exactly this name; or else the files whose names contain it between separators: Q4_K is not Q4_K_M.
+// The file of exactly this name; or else the files whose names differ only in upper and lower case; or else the files
+// whose names contain it between separators: Q4_K is not Q4_K_M.
 function matching(files, wanted) {
-  const exact = files.find((file) => file.toUpperCase() === wanted.toUpperCase());
-  const part = new RegExp(`(?:^|[._-])${wanted.replace(/[^\w]/g, '\\$&')}(?:[.-]|$)`, 'i');
-  return exact ? [exact] : files.filter((file) => part.test(stem(file)));
+  if (files.includes(wanted)) return [wanted];
+  const same = files.filter((file) => file.toUpperCase() === wanted.toUpperCase());
+  const part = new RegExp(`(?:^|[._-])${stem(wanted).replace(/[^\w]/g, '\\$&')}(?:[.-]|$)`, 'i');
+  return same.length > 0 ? same : files.filter((file) => part.test(stem(file)));
 }

@@ -1,7 +1,7 @@
 // The tensors of GGUF files, from their headers, with the limits of the engine (`runtime/src/gguf.rs`). A `source` has `sizes` by
 // name and `read(name, offset, length)`.
 //
-// A tensor of another type than those below is refused, also if no model needs it.
+// A tensor of another type than those below is refused if its name is one that the engine reads, and left out if not.
 //
 // The length of a header is not in the file, so it is read in growing pieces. All counts and lengths are checked before use.
 
@@ -28,6 +28,9 @@ const OTHERS = {
   10: 'Q2_K', 11: 'Q3_K', 16: 'IQ2_XXS', 17: 'IQ2_XS', 18: 'IQ3_XXS', 19: 'IQ1_S', 20: 'IQ4_NL', 21: 'IQ3_S', 22: 'IQ2_S',
   23: 'IQ4_XS', 29: 'IQ1_M', 34: 'TQ1_0', 35: 'TQ2_0', 39: 'MXFP4', 40: 'NVFP4',
 };
+// The names of the tensors that the engine reads (`model/src/gguf/names.rs`).
+const TEXT_MODEL = /^(?:token_embd|output_norm|output|blk\.\d+\.(?:attn_(?:norm|q|k|v|output)|ffn_(?:norm|gate|up|down)))\.(?:weight|bias)$/;
+const VISION = /^(?:v|mm)\.|^model\.image_newline$/;
 const decoder = new TextDecoder();
 // Thrown if there are too few bytes: more must be read.
 const SHORT = Symbol('short');
@@ -130,6 +133,7 @@ function parse(file, bytes, size) {
     if (!Number.isSafeInteger(values) || values < 1) {
       throw unlike('checkpoint', what, 'dimensions from 1, with a product below 2^53', shape.join(' x '));
     }
+    if (!(type in TYPES) && !(architecture === 'clip' ? VISION : TEXT_MODEL).test(name)) continue;
     if (!(type in TYPES)) {
       const names = Object.values(TYPES).map(([known]) => known).join(', ');
       const todo = 'Use a file of another quantisation, such as Q4_K_M or Q8_0.';
@@ -140,7 +144,7 @@ function parse(file, bytes, size) {
       throw unlike('checkpoint', what, `rows of whole blocks of ${block} values (${kind})`, shape.join(' x '));
     }
     tensors.push({ name, shape, stored, bytes: values / block * size });
-    end = Math.max(end, offset + tensors[i].bytes);
+    end = Math.max(end, offset + tensors.at(-1).bytes);
   }
   if (at + end > size) throw truncated(file, `at least ${at + end} bytes`, size);
   return { architecture, tensors };

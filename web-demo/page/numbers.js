@@ -18,16 +18,18 @@ const COUNTS = { all: 'all visual tokens', compressed: 'entering the text model'
 export const duration = (ms) => (ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
 export const size = (bytes) => (bytes < 2 ** 16 ? `${Math.ceil(bytes / 2 ** 10)} KiB` : bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
 
-// The bytes of a typed size, such as 6GB, 1.5 GiB or 500000000, as on the command line; undefined for an empty text. `what` is
-// the name of the option.
+// The bytes of a typed size, such as 6GB, 6G, 1.5 GiB, 500000000 or 5e8, as on the command line (`size` in
+// runtime/src/memory/size.rs); undefined for an empty text. `what` is the name of the option.
 export function bytesOf(what, text) {
   const given = text.trim();
   if (!given) return undefined;
-  const [, number, decimal, binary] = /^(\d+\.?\d*|\.\d+)\s*(?:([kmgt]?)b|([kmgt])ib)?$/i.exec(given) ?? [];
-  const power = ' kmgt'.indexOf((binary || decimal || ' ').toLowerCase());
+  const [, number, unit, binary] = /^((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?:([kmgt]?)b?|([kmgt])ib)$/i.exec(given) ?? [];
+  const power = ' kmgt'.indexOf((binary || unit || ' ').toLowerCase());
   const bytes = Math.floor(Number(number) * (binary ? 1024 : 1000) ** power);
   if (bytes < 2 ** 64) return bytes;
-  const expected = 'a number of bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 6GB or 500MiB';
+  const expected = bytes >= 2 ** 64
+    ? 'less than 2^64 bytes (16777216 TiB), the most that this program can count'
+    : 'a number of bytes, or a number with kB, MB, GB, TB (or k, M, G, T), KiB, MiB, GiB or TiB, such as 6GB or 500MiB';
   throw unlike('option', what, expected, given);
 }
 

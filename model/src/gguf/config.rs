@@ -71,7 +71,7 @@ pub(super) fn family(text: &Gguf, tokens: &Tokens<'_>) -> Result<&'static str, E
 }
 
 /// `text_config`.
-pub(super) fn text(text: &Gguf, family: &str, factors: Option<&[f32]>) -> Result<Text, Error> {
+pub(super) fn text(text: &Gguf, family: &str, tokens: &Tokens<'_>, factors: Option<&[f32]>) -> Result<Text, Error> {
     let arch = text.need(ARCHITECTURE, "a text", Entry::text)?;
     let key = |rest: &str| format!("{arch}.{rest}");
     let need = |rest: &str| text.need(&key(rest), "a whole number", Entry::count);
@@ -110,6 +110,11 @@ pub(super) fn text(text: &Gguf, family: &str, factors: Option<&[f32]>) -> Result
             .wrong_tensor("token_embd.weight", "the embedding".into(), "no tensor of this name".into())
             .into());
     };
+    let rows = table.shape.first().copied().unwrap_or(0);
+    if rows < tokens.len() as u64 {
+        let expected = format!("a row for each of the {} tokens of tokenizer.ggml.tokens", tokens.len());
+        return Err(text.wrong_tensor("token_embd.weight", expected, format!("{rows}")).into());
+    }
     let theta = text.get(&key("rope.freq_base"), "a number", number)?.unwrap_or(1e4);
     let has = |name: &str| text.tensor(name).is_some();
     let feed_forward = same("feed_forward_length")?
@@ -129,7 +134,7 @@ pub(super) fn text(text: &Gguf, family: &str, factors: Option<&[f32]>) -> Result
         "rms_norm_eps": text.need(&key("attention.layer_norm_rms_epsilon"), "a number", number)?,
         "rope_theta": theta,
         "max_position_embeddings": need("context_length")?,
-        "vocab_size": table.shape.first(),
+        "vocab_size": rows,
         "attention_bias": family == "llama" && (has("blk.0.attn_q.bias") || has("blk.0.attn_output.bias")),
         "mlp_bias": has("blk.0.ffn_down.bias"),
         "sliding_window": window,

@@ -37,21 +37,40 @@ const VISION_LAYER: [(&str, &str); 8] = [
     ("ln2", "layer_norm2"),
 ];
 
-/// The tensors of both files by their names on the hub. Others are left out.
+/// The tensors of both files.
+pub(super) struct Tensors {
+    /// By their names on the hub.
+    pub known: BTreeMap<String, GgufTensor>,
+    /// Those that have no name on the hub, by their own names.
+    pub unknown: Vec<String>,
+}
+
+/// The tensors of both files. `swapped` is the result of [`is_swapped`].
 pub(super) fn tensors(
     text: &Gguf,
     vision: &Gguf,
     sizes: &Text,
     tower: &Tower,
-) -> Result<BTreeMap<String, GgufTensor>, Error> {
+    swapped: bool,
+) -> Result<Tensors, Error> {
     let names = Names::hub();
     let mut found = BTreeMap::new();
-    let mut insert = |name: String, tensor: GgufTensor, gguf: &Gguf| match found.insert(name.clone(), tensor) {
-        None => Ok(()),
-        Some(_) => Err(Error::from(gguf.wrong_tensor(&name, "one tensor that has this role".into(), "two".into()))),
+    let mut unknown = Vec::new();
+    let mut insert = |name: String, tensor: GgufTensor, gguf: &Gguf| {
+        let own = tensor.info.name.clone();
+        match found.insert(name, tensor) {
+            None => Ok(()),
+            Some(other) => {
+                let got = format!("also `{}`", other.info.name);
+                Err(Error::from(gguf.wrong_tensor(&own, "one tensor that has this role".into(), got)))
+            }
+        }
     };
     for tensor in &text.tensors {
-        let Some((name, role)) = text_name(&names, &tensor.name) else { continue };
+        let Some((name, role)) = text_name(&names, &tensor.name) else {
+            unknown.extend((tensor.name != super::ROPE_FACTORS).then(|| tensor.name.clone()));
+            continue;
+        };
         let heads = match (sizes.permuted, role) {
             (Some([heads, _]), "attn_q") => Some(heads),
             (Some([_, heads]), "attn_k") => Some(heads),
@@ -59,14 +78,69 @@ pub(super) fn tensors(
         };
         insert(name, GgufTensor { file: 0, info: tensor.clone(), shape: tensor.shape.clone(), heads }, text)?;
     }
-    let swapped = is_swapped(vision, tower);
     for tensor in &vision.tensors {
-        let Some(name) = vision_name(&names, &tensor.name, swapped) else { continue };
+        let Some(name) = vision_name(&names, &tensor.name, swapped) else {
+            // Old files can have the text encoder of CLIP, which no LLaVA uses.
+            unknown.extend((!tensor.name.starts_with("t.")).then(|| tensor.name.clone()));
+            continue;
+        };
         let shape = vision_shape(tensor, tower);
         insert(name, GgufTensor { file: 1, info: tensor.clone(), shape, heads: None }, vision)?;
     }
-    Ok(found)
+    Ok(Tensors { known: found, unknown })
 }
+
+/// The index of the file and the name there of a tensor of the hub; None for another name.
+pub(super) fn own(name: &str, swapped: bool) -> Option<(usize, String)> {
+    let names = Names::hub();
+    let of_layer = |rest: &str, parts: &[(&str, &str)]| {
+        let (number, rest) = rest.split_once('.')?;
+        let number: usize = number.parse().ok()?;
+        let (hub, end) = rest.rsplit_once('.').filter(|(_, end)| ["weight", "bias"].contains(end))?;
+        let (own, _) = parts.iter().find(|(_, known)| *known == hub)?;
+        Some(format!("blk.{number}.{own}.{end}"))
+    };
+    if let Some(rest) = name.strip_prefix(&names.text("layers.")) {
+        return of_layer(rest, &TEXT_LAYER).map(|own| (0, own));
+    }
+    if let Some(rest) = name.strip_prefix(&names.vision("encoder.layers.")) {
+        let own = of_layer(rest, &VISION_LAYER)?;
+        let own = match own.split_once("ffn_") {
+            Some((layer, rest)) if swapped => {
+                let other =
+                    if rest.starts_with("up") { rest.replace("up", "down") } else { rest.replace("down", "up") };
+                format!("{layer}ffn_{other}")
+            }
+            _ => own,
+        };
+        return Some((1, format!("v.{own}")));
+    }
+    if name == names.newline {
+        return Some((1, NEWLINES[0].to_owned()));
+    }
+    let text = TEXT_ALONE.iter().find(|own| text_name(&names, own).is_some_and(|(hub, _)| hub == name));
+    let vision = VISION_ALONE.iter().find(|own| vision_name(&names, own, swapped).as_deref() == Some(name));
+    text.map(|own| (0, (*own).to_owned())).or_else(|| vision.map(|own| (1, (*own).to_owned())))
+}
+
+/// The tensors of the text model that are in no layer.
+const TEXT_ALONE: [&str; 3] = ["token_embd.weight", "output_norm.weight", "output.weight"];
+
+/// Those of the vision tower and the projector, without the newline.
+const VISION_ALONE: [&str; 12] = [
+    "v.class_embd",
+    "v.patch_embd.weight",
+    "v.patch_embd.bias",
+    "v.position_embd.weight",
+    "v.pre_ln.weight",
+    "v.pre_ln.bias",
+    "v.post_ln.weight",
+    "v.post_ln.bias",
+    "mm.0.weight",
+    "mm.0.bias",
+    "mm.2.weight",
+    "mm.2.bias",
+];
 
 /// The number and the rest of `blk.N.rest`.
 fn layer(name: &str) -> Option<(usize, &str)> {
@@ -128,7 +202,7 @@ fn vision_name(names: &Names, name: &str, swapped: bool) -> Option<String> {
 
 /// Whether `ffn_down` is the first layer: llama.cpp's first converter has the two names the wrong way round. Its rows
 /// have the width of the tower then. Where both layers are square, the shapes do not show it; no published tower is so.
-fn is_swapped(vision: &Gguf, tower: &Tower) -> bool {
+pub(super) fn is_swapped(vision: &Gguf, tower: &Tower) -> bool {
     vision.tensor("v.blk.0.ffn_down.weight").is_some_and(|info| match info.shape[..] {
         [rows, width] => rows != width && width == tower.width,
         _ => false,

@@ -116,6 +116,48 @@ fn a_tensor_has_its_place() {
     assert_eq!(open("qwen2-0").config["vision_feature_layer"], 2);
 }
 
+/// Every tensor of a file has a name on the hub from which its own name follows again.
+#[test]
+fn own_names_follow_from_those_of_the_hub() {
+    for name in ["vicuna-0", "qwen2-0"] {
+        let found = open(name);
+        for (hub, tensor) in &found.tensors {
+            let own = names::own(hub, found.terms.swapped);
+            // The first of the two names of the newline is that of the first converter.
+            let own = own.map(|(file, own)| (file, own.replace(names::NEWLINES[0], "newline")));
+            let expected =
+                names::NEWLINES.iter().fold(tensor.info.name.clone(), |own, other| own.replace(other, "newline"));
+            assert_eq!(own, Some((tensor.file, expected)), "{name}: {hub} (got, expected)");
+        }
+        assert_eq!(names::own("blk.0.attn_q.weight", found.terms.swapped), None);
+    }
+}
+
+/// Tensors without a name on the hub, but for those that no model of Hugging Face has.
+#[test]
+fn unknown_tensors_are_listed() {
+    let [mut text, mut vision] = headers("vicuna-0");
+    let info = |name: &str| TensorInfo { name: name.to_owned(), ..text_info() };
+    text.tensors.extend(["blk.0.attn_q_norm.weight", "rope_freqs.weight"].map(info));
+    vision.tensors.extend(["v.blk.0.ls1.weight", "t.blk.0.ln1.weight"].map(info));
+    let found = GgufCheckpoint::new(&text, &vision, None).unwrap();
+    assert_eq!(found.unknown, ["blk.0.attn_q_norm.weight", "v.blk.0.ls1.weight"]);
+    vision.tensors.push(info("v.image_newline"));
+    let why = refused(&text, &vision);
+    let expected = "tensor `v.image_newline` in mmproj.gguf: expected one tensor that has this role, got also \
+                    `model.image_newline`";
+    assert!(why.contains(expected), "{why}");
+    text.tensors.retain(|tensor| tensor.name != "token_embd.weight");
+    text.tensors.push(TensorInfo { name: "token_embd.weight".into(), shape: vec![2, 64], ..text_info() });
+    let why = refused(&text, &vision);
+    assert!(why.contains("`token_embd.weight` in text.gguf: expected a row for each of the 490 tokens"), "{why}");
+}
+
+/// A vector of one value.
+fn text_info() -> TensorInfo {
+    TensorInfo { name: String::new(), shape: vec![1], block: Ok(Block::F32), offset: 0, bytes: 4 }
+}
+
 fn refused(text: &Gguf, vision: &Gguf) -> String {
     GgufCheckpoint::new(text, vision, None).unwrap_err().to_string()
 }
@@ -175,9 +217,22 @@ fn other_numbers_of_files_are_refused() {
     };
     assert!(said().contains("expected two GGUF files, the text model and its mmproj file, got none;"), "{}", said());
     fs::copy(fixture("gguf/vicuna-0/text.gguf"), folder.path().join("a.gguf")).unwrap();
-    assert!(said().contains("got a.gguf;"), "{}", said());
+    let todo = "download its mmproj file into the same folder";
+    let expected = format!("got no mmproj file, only a.gguf with a text model; {todo}");
+    assert!(said().contains(&expected), "{}", said());
     fs::copy(fixture("gguf/vicuna-0/text.gguf"), folder.path().join("b.GGUF")).unwrap();
-    assert!(said().contains("the mmproj file is missing"), "{}", said());
+    let expected = format!("got no mmproj file, only a.gguf and b.GGUF with a text model; {todo}");
+    assert!(said().contains(&expected), "{}", said());
+    fs::write(folder.path().join("c.gguf"), "").unwrap();
+    assert!(said().contains("got a.gguf, b.GGUF, c.gguf; keep only these two in the folder"), "{}", said());
+    for other in ["b.GGUF", "c.gguf"] {
+        fs::remove_file(folder.path().join(other)).unwrap();
+    }
+    fs::copy(fixture("gguf/vicuna-0/mmproj.gguf"), folder.path().join("a.gguf")).unwrap();
+    let expected = "got no text model, only a.gguf with a vision tower; download the text model into the same folder";
+    assert!(said().contains(expected), "{}", said());
+    fs::copy(fixture("gguf/vicuna-0/mmproj.gguf"), folder.path().join("b.gguf")).unwrap();
+    assert!(said().contains("got no text model, only a.gguf and b.gguf"), "{}", said());
     let source = Source::directory(folder.path()).unwrap();
     assert!(GgufCheckpoint::present(&source));
     fs::write(folder.path().join("model.safetensors"), "").unwrap();

@@ -35,7 +35,11 @@ impl Problem {
             ErrorKind::Option => "Change the setting and ask again.",
             ErrorKind::TooLong => "Ask a shorter question, shorten the answer, or begin again.",
             ErrorKind::Device => "Choose another device, or update its driver. The CPU always works.",
-            ErrorKind::Memory => "Close other programs, choose a smaller model, or load it in f16, q8 or q4.",
+            // The window has no option for the cache and the tower, which the error can name.
+            ErrorKind::Memory => {
+                "Close other programs, choose a smaller model, or load it in f16, q8 or q4. Options that begin with -- are \
+                 those of `fovea ask`."
+            }
             ErrorKind::DeviceLost => REOPEN,
             ErrorKind::Stopped => "",
             _ => "Ask again. If the error occurs again, copy a report and send it to Fovea's developers.",

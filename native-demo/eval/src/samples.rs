@@ -13,6 +13,10 @@ use serde_json::Value;
 
 /// Longest `questions.jsonl` that is read, bytes.
 const LONGEST: u64 = 64 << 20;
+/// The keys of a line. `id` is one of `fovea batch`, whose files are questions too; it is not read.
+const KEYS: [&str; 5] = ["image", "question", "answer", "kind", "id"];
+/// Longest quotation of a key in an error, characters.
+const LONGEST_QUOTE: usize = 80;
 
 /// One line of `questions.jsonl`.
 #[derive(Clone, Debug, Serialize)]
@@ -36,7 +40,8 @@ pub struct Asked {
 }
 
 impl Line {
-    /// Reads a line; other keys are ignored. An error says what was expected, without the number of the line.
+    /// Reads a line. As in `fovea batch`, another key is refused unless it is null. An error says what was expected,
+    /// without the number of the line.
     fn read(line: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(line).map_err(|why| {
             let words = why.to_string();
@@ -56,6 +61,11 @@ impl Line {
             let expected = r#"expected an object {"image", "question", "answer", "kind"}"#;
             format!("{expected}, got {}", short(&value).replace("; put it in quotes", ""))
         })?;
+        let refused = object.iter().find(|(key, value)| !KEYS.contains(&key.as_str()) && !value.is_null());
+        if let Some((key, _)) = refused {
+            let key: String = key.chars().take(LONGEST_QUOTE).collect();
+            return Err(format!("expected no `{key}`, which is not supported; the keys are {}", KEYS.join(", ")));
+        }
         let text = |key: &str| match object.get(key).unwrap_or(&Value::Null) {
             Value::String(text) => Ok(text.clone()),
             other => Err(format!("expected a text for `{key}`, got {}", short(other))),
@@ -164,11 +174,15 @@ mod tests {
                 r#"{"image": "a.png", "question": "?", "answer": "7", "kind": []}"#,
                 "expected a text for `kind`, got a list",
             ),
+            (
+                r#"{"image": "a.png", "question": "?", "answers": ["7"]}"#,
+                "expected no `answers`, which is not supported; the keys are image, question, answer, kind, id",
+            ),
         ] {
             let why = Line::read(line).err().unwrap_or_else(|| panic!("{line}: expected an error"));
             assert_eq!(why, expected, "{line} (got, expected)");
         }
-        let line = r#"{"image": "a.png", "question": "?", "answer": "7", "id": 3}"#;
+        let line = r#"{"image": "a.png", "question": "?", "answer": "7", "id": 3, "seed": null}"#;
         let line = Line::read(line).expect("a line");
         assert_eq!((line.asked.answer.as_str(), line.asked.kind.as_str()), ("7", ""), "(got, expected)");
     }

@@ -10,11 +10,11 @@ use std::{
 use axum::http::uri::Authority;
 use clap::Args;
 use fovea_model::{AskOptions, Cancel, Checkpoint, Compression, Model};
-use fovea_runtime::{DeviceChoice, OpenDevice};
+use fovea_runtime::{DeviceChoice, OpenDevice, memory};
 use fovea_terminal::{
     failure::Failure,
     load,
-    options::{LoadArgs, compress_help, compression, count, device, size},
+    options::{LoadArgs, compress_help, compression, count, device},
     text,
 };
 use url::{Position, Url};
@@ -107,7 +107,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = count, help_heading = "Limits")]
     pub max_connections: usize,
     /// Memory for results about earlier pictures and conversations, which save time for the next question about them.
-    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = size, help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", default_value = "2GB", value_parser = memory::size, help_heading = "Limits")]
     pub picture_cache: u64,
 }
 
@@ -240,7 +240,7 @@ fn pictures(text: &str) -> Result<usize, String> {
 
 /// Bytes that a request may have.
 fn body(text: &str) -> Result<usize, String> {
-    let bytes = size(text).map_err(|why| why.to_string())?;
+    let bytes = memory::size(text).map_err(|why| why.to_string())?;
     let within = usize::try_from(bytes).ok().filter(|bytes| (1_000..=1_000_000_000).contains(bytes));
     within.ok_or_else(|| "expected a size from 1kB to 1GB".to_owned())
 }

@@ -7,7 +7,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use fovea_model::{Activations, CacheType, Compression, Error, LoadOptions, METHODS, Precision, TowerType};
-use fovea_runtime::DeviceChoice;
+use fovea_runtime::{DeviceChoice, memory};
 
 /// How a model is loaded.
 #[derive(Args, Clone, Copy, Debug)]
@@ -22,9 +22,9 @@ pub struct LoadArgs {
     /// How the rest is stored.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// The memory that the model may use, such as 6GB, 6GiB or 500MB; without it, what the system, or the driver of the GPU,
-    /// reports as available.
-    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true)]
+    /// The memory that the model may use, such as 6GB (or 6G), 6GiB, 500MB or 5e8; without it, what the system, or the
+    /// driver of the GPU, reports as available.
+    #[arg(long, value_name = "SIZE", value_parser = memory::size, allow_negative_numbers = true)]
     pub memory: Option<u64>,
 }
 
@@ -39,7 +39,7 @@ pub struct StoreArgs {
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<TowerType>(TowerType::NAMES))]
     pub tower: TowerType,
     /// How the inputs of products with q8 and q4 matrices are stored. int8 has an error like that of q8 weights, and makes the
-    /// prefill about twice as fast on CPUs with AVX2, AVX-512 VNNI or the dot products of NEON; on GPUs (not CUDA) it is used
+    /// prefill about twice as fast on CPUs with AVX2, AVX-512 VNNI or the dot products of NEON; on GPUs it is used
     /// only if it is asked for. auto: on the CPU int8 for q4, f32 for q8; on GPUs f32.
     #[arg(long, default_value = "auto", ignore_case = true, value_parser = named::<Activations>(Activations::NAMES))]
     pub activations: Activations,
@@ -63,35 +63,6 @@ where
     T: FromStr<Err: Display> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<T>().map_err(|why| why.to_string()))
-}
-
-/// A text that is no size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a number of bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 6GB or 500MiB")]
-pub struct NoSize;
-
-/// A size in bytes: `6GB`, `1.5 GiB`, `500000000`. Units may be in upper or lower case.
-///
-/// # Errors
-/// [`NoSize`] for another text, and for a size that 64 bits do not hold.
-pub fn size(text: &str) -> Result<u64, NoSize> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let unit: f64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        "kib" => 1024.0,
-        "mib" => 1_048_576.0,
-        "gib" => 1_073_741_824.0,
-        "tib" => 1_099_511_627_776.0,
-        _ => return Err(NoSize),
-    };
-    let bytes = number.parse::<f64>().map_err(|_| NoSize)? * unit;
-    // 2 to the power of 64.
-    if bytes < 18_446_744_073_709_551_616.0 { Ok(bytes as u64) } else { Err(NoSize) }
 }
 
 /// A device. `CPU` and `cpu` are the same.
@@ -171,23 +142,6 @@ mod tests {
     fn numbers_are_whole() {
         assert_eq!((whole::<usize>("0"), count("7")), (Ok(0), Ok(7)));
         assert!(whole::<u64>("-1").is_err() && whole::<usize>("1.5").is_err() && count("0").is_err());
-    }
-
-    #[test]
-    fn sizes_have_a_unit_or_are_bytes() {
-        for (text, bytes) in [
-            ("6GB", 6_000_000_000),
-            ("6GiB", 6 << 30),
-            ("500MB", 500_000_000),
-            ("1.5 gib", 3 << 29),
-            ("4096", 4096),
-            ("0", 0),
-        ] {
-            assert_eq!(size(text), Ok(bytes), "{text} (got, expected)");
-        }
-        for text in ["", "GB", "6G", "-1", "six", "1e9", "1.2.3", "17179869184GiB", "6GB6"] {
-            assert_eq!(size(text), Err(NoSize), "{text} (got, expected)");
-        }
     }
 
     #[test]

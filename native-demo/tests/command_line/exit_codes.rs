@@ -5,7 +5,7 @@ use std::fs;
 use crate::program::{Broken, fixture, fovea};
 
 /// Settings after `fovea ask PICTURE QUESTION --device cpu`, and words of the message.
-const USAGE: [(&[&str], &[&str]); 34] = [
+const USAGE: [(&[&str], &[&str]); 35] = [
     (&["--compress", "focus:gamma=2"], &["--compress", "a number above 0 and at most 1 for gamma of focus", "got 2"]),
     (&["--compress", "focus:gamma=0"], &["gamma of focus", "got 0"]),
     (&["--compress", "text:gamma=-0.5"], &["gamma of text", "got -0.5"]),
@@ -33,7 +33,8 @@ const USAGE: [(&[&str], &[&str]); 34] = [
     (&["--temperature", "1", "--top-p", "0"], &["top-p", "got 0"]),
     (&["--weights", "f64"], &["--weights", "f64", "auto, f32, f16, q8, q4"]),
     (&["--cache", "q8"], &["--cache", "q8", "auto, f32, f16"]),
-    (&["--memory", "6G"], &["--memory", "'6G'", "such as 6GB"]),
+    (&["--memory", "6X"], &["--memory", "'6X'", "such as 6GB"]),
+    (&["--memory", "1e20"], &["--memory", "'1e20'", "larger than this program can count", "less than 2^64 bytes"]),
     (&["--memory", "-1"], &["--memory", "'-1'", "expected a number of bytes"]),
     (&["--loud"], &["--loud"]),
     (&["--seed", "-1"], &["--seed", "'-1'", "whole number, 0 or more"]),

@@ -125,6 +125,9 @@ fn seven_billion_parameters_are_planned_and_refused_where_they_do_not_fit() {
     // Layers in 8.5 or 4.5 bits per value, embedding and head in 8.5, the vision tower in f16.
     assert!((8.2..9.3).contains(&gib(peak("q8"))), "q8: expected about 8.8 GiB, got {}", gib(peak("q8")));
     assert!((5.0..6.1).contains(&gib(peak("q4"))), "q4: expected about 5.5 GiB, got {}", gib(peak("q4")));
+    let smallest = fovea(&["plan", dir, "--tower", "q8", "--json"]).json();
+    let least = smallest["dtypes"]["q4"]["cpu_peak"].as_u64().expect("bytes");
+    let least = (100.0 * gib(least)).ceil() / 100.0;
     let (picture, question) = (fixture("pictures/200x200-0.png"), "What is it?");
     for weights in ["auto", "f32", "f16", "q8", "q4"] {
         let args = ["ask", &picture, question, "--model", dir, "--device", "cpu", "--weights", weights];
@@ -132,19 +135,14 @@ fn seven_billion_parameters_are_planned_and_refused_where_they_do_not_fit() {
         assert_eq!(code, Some(6), "{weights}: exit code (got, expected): {stderr}");
         let name = if weights == "auto" { "f32" } else { weights };
         // The plan is for every device; the CPU computes a layer in steps, which need less than all rows at once.
-        let expect_size = |before: &str, dtype: &str| {
-            let size = stderr.split_once(before).and_then(|(_, rest)| rest.split_once(" GiB"));
-            let size: f64 = size.and_then(|(size, _)| size.parse().ok()).expect(&stderr);
-            let (least, most) = (gib(weights_of(dtype)), gib(peak(dtype)) + 0.01);
-            assert!((least..most).contains(&size), "{weights}: expected {least} to {most} GiB, got {stderr}");
-        };
-        expect_size(&format!("the weights in {name} and one question: needs "), name);
-        let smaller = "; in q4 it needs ";
-        if weights == "q4" {
-            assert!(!stderr.contains(smaller), "q4 is the smallest way, got {stderr}");
-        } else {
-            expect_size(smaller, "q4");
-        }
+        let before = format!("the weights in {name} and one question: needs ");
+        let size = stderr.split_once(&before).and_then(|(_, rest)| rest.split_once(" GiB"));
+        let size: f64 = size.and_then(|(size, _)| size.parse().ok()).expect(&stderr);
+        let sizes = gib(weights_of(name))..gib(peak(name)) + 0.01;
+        assert!(sizes.contains(&size), "{weights}: expected {sizes:?} GiB, got {stderr}");
+        let way = if weights == "q4" { "" } else { " in q4" };
+        let smallest = format!("; even{way} with --tower q8 it needs {least:.2} GiB; use a smaller checkpoint, or ");
+        assert!(stderr.contains(&smallest), "{weights}: expected {smallest:?}, got {stderr}");
         assert!(stderr.lines().count() == 1 && !stderr.contains("bytes"), "{weights}: one line in GiB, got: {stderr}");
     }
 }

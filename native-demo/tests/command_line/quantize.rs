@@ -136,6 +136,19 @@ fn a_quantised_checkpoint_answers_as_with_weights() {
         on_cpu(&[&args, ["--max-new-tokens", "8"].as_slice()].concat()).stdout().to_owned()
     };
     assert_eq!(ask(path(&out)), ask(&fixture("tiny-0")), "answer (got, expected)");
+    // q8 does not change the file's codes, and says so.
+    let args = ["ask", &picture, "?", "--model", path(&out), "--max-new-tokens", "1", "--json"];
+    let q8 = on_cpu(&[&args[..], &["--weights", "q8"]].concat());
+    assert_eq!(q8.json()["dtype"], "q4", "weights (got, expected)");
+    let note = q8.line("note: the weights are in q4, as in the file");
+    assert!(note.ends_with("--weights q8 does not change codes that a file has"), "got: {note}");
+    // Where only the file's codes fit, q8 is not offered.
+    let plan = fovea(&["plan", path(&out), "--json"]).json();
+    assert_eq!(plan["dtypes"]["q8"], plan["dtypes"]["q4"], "the plan in q8 (got, expected)");
+    let peak = plan["dtypes"]["q4"]["cpu_peak"].as_u64().expect("bytes").to_string();
+    let args = [&args[..], &["--device", "cpu", "--memory", &peak]].concat();
+    fovea(&[&args[..], &["--weights", "f16"]].concat()).expect_error(6, &["; use --weights q4: then it needs "]);
+    fovea(&[&args[..], &["--weights", "q4"]].concat()).expect_code(0);
     // An empty folder is filled. Rows that are not whole groups stay floats.
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).expect("a folder");
@@ -163,7 +176,8 @@ fn refusals_leave_nothing() {
     fs::write(full.join("file"), "mine").expect("a file");
     quantize(&tiny, &full, &["--weights", "q4"]).expect_error(2, &["a new or an empty folder", "which has files"]);
     quantize(&tiny, &full.join("file"), &["--weights", "q4"]).expect_error(2, &["which is a file"]);
-    quantize(&tiny, &folder.path().join("no/out"), &["--weights", "q4"]).expect_error(1, &["cannot write", "no/out"]);
+    let missing = ["cannot write", "no/out", "does not exist; create it first"];
+    quantize(&tiny, &folder.path().join("no/out"), &["--weights", "q4"]).expect_error(1, &missing);
     quantize("/no/such", &out, &["--weights", "q4"]).expect_error(3, &["/no/such"]);
     let nan = Broken::copy("tiny-0").set("language_model.lm_head.weight", 77, f32::NAN);
     quantize(nan.path(), &out, &["--weights", "q4"]).expect_error(3, &["language_model.lm_head.weight", "index 77"]);

@@ -52,7 +52,8 @@ fn inspect_shows_what_a_checkpoint_contains() {
         "text-guided: on by default",
         "names as in the Hugging Face hub",
         "model.safetensors",
-        "memory     f32   weights 1.3 MiB, peak ",
+        "memory     f32   weights 1.3 MiB, GPU peak ",
+        " MiB, CPU peak ",
         "q4    weights ",
         "missing    0",
         // 16 tensors of a layer, and 2 of the norm.
@@ -78,8 +79,8 @@ fn inspect_shows_what_a_checkpoint_contains() {
     let plan = good(&["plan", &tiny, "--image", "672x672", "--json"]).json();
     for memory in json["memory"].as_array().expect("a list") {
         let planned = &plan["dtypes"][memory["dtype"].as_str().expect("a name")];
-        let got = (&memory["weights"], &memory["peak"]);
-        let expected = (&planned["weight_bytes"], &planned["peak"]);
+        let got = [&memory["weights"], &memory["peak"], &memory["cpu_peak"]];
+        let expected = [&planned["weight_bytes"], &planned["peak"], &planned["cpu_peak"]];
         assert_eq!(got, expected, "memory (got, expected by `fovea plan`)");
     }
 
@@ -254,6 +255,20 @@ fn plan_counts_what_loading_checks() {
             }
         }
     }
+}
+
+#[test]
+fn a_refusal_names_options_that_fit() {
+    let picture = fixture("pictures/48x48-0.png");
+    let plan = good(&["plan", "--tower", "q8", "--json"]).json();
+    let peak = plan["dtypes"]["q4"]["cpu_peak"].as_u64().expect("bytes").to_string();
+    let ask = ["ask", &picture, "?", "--device", "cpu", "--max-new-tokens", "1", "--memory", &peak];
+    let with = |options: &[&str]| fovea(&[&ask[..], options].concat());
+    with(&["--weights", "f32"]).expect_error(6, &["; use --weights q4 --tower q8: then it needs "]);
+    with(&["--weights", "q4", "--tower", "q8"]).expect_code(0);
+    // `auto` takes q4 itself.
+    with(&[]).expect_error(6, &["; use --tower q8: then it needs "]);
+    with(&["--tower", "q8"]).expect_code(0);
 }
 
 #[test]

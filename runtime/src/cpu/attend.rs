@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
+#[cfg(not(target_family = "wasm"))]
+use super::threads;
 use super::{Matrix, for_each_chunk, lanes, matvec};
 use crate::network_ops::Heads;
 
@@ -165,10 +167,7 @@ fn run_all<T: WithSimd<Output = ()> + Send>(tasks: Vec<T>) {
     #[cfg(target_family = "wasm")]
     tasks.into_iter().for_each(|task| arch.dispatch(task));
     #[cfg(not(target_family = "wasm"))]
-    {
-        use rayon::prelude::*;
-        tasks.into_par_iter().for_each(|task| arch.dispatch(task));
-    }
+    threads::for_each(tasks.into_iter(), |task| arch.dispatch(task));
 }
 
 /// Attention of one token to some keys: up to 8 heads of a group.

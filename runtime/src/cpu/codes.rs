@@ -15,6 +15,10 @@ const GRAIN: usize = 1 << 17;
 /// Values of `x` that are read for each row of a task before the next ones: they stay in the first cache.
 const BLOCK: usize = 1 << 12;
 
+/// Vectors of words that are loaded before the first one is used, each with its own sum, for one row of `x`: a
+/// processor that waits for memory has more loads under way. WebAssembly has too few registers.
+const AHEAD: usize = if cfg!(target_family = "wasm") { 1 } else { 4 };
+
 /// Rows of a matrix of codes; see [`fovea_shaders::dequantise`].
 #[derive(Clone, Copy)]
 pub(crate) struct Codes<'a> {
@@ -46,11 +50,19 @@ impl<'a> Codes<'a> {
     /// Scales and offsets of all groups: `value = scale (code - center) + offset`. Without minima there are no offsets, and
     /// a row may end with an unused scale.
     #[inline(always)]
-    pub(super) fn groups(self, center: u32) -> [Vec<f32>; 2] {
+    fn groups<S: Simd>(self, simd: S, center: u32) -> [Vec<f32>; 2] {
         if !self.format.minimum {
             let halves: &[u16] = bytemuck::cast_slice(self.scales);
             let mut scales = vec![0.0; halves.len()];
-            for (scale, half) in scales.iter_mut().zip(halves) {
+            let mut done = 0;
+            if lanes::converts::<S>() {
+                let (halves, scales) = (halves.as_chunks().0, S::as_mut_simd_f32s(&mut scales).0);
+                for (scales, halves) in scales.iter_mut().zip(halves) {
+                    *scales = lanes::convert(simd, halves);
+                }
+                done = halves.len() * S::F32_LANES;
+            }
+            for (scale, half) in scales[done..].iter_mut().zip(&halves[done..]) {
                 *scale = lanes::widen(*half);
             }
             return [scales, Vec::new()];
@@ -68,6 +80,18 @@ impl<'a> Codes<'a> {
     /// Scales of a row in [`Codes::groups`].
     pub(super) fn stride(self) -> usize {
         self.format.scale_words(self.width) * if self.format.minimum { 1 } else { 2 }
+    }
+}
+
+/// [`Codes::groups`] with the zero of the format as the center.
+pub(super) struct Groups<'a>(pub(super) Codes<'a>);
+
+impl WithSimd for Groups<'_> {
+    type Output = [Vec<f32>; 2];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> [Vec<f32>; 2] {
+        self.0.groups(simd, self.0.format.zero())
     }
 }
 
@@ -177,7 +201,7 @@ fn products<S: Simd, const BITS: u32, const N: usize, const R: usize>(simd: S, t
     let vectors = count.div_ceil(S::F32_LANES);
     let (x, x_sums) = S::as_simd_f32s(bytemuck::cast_slice(task.x)).0.as_chunks::<R>().0.split_at(vectors * N);
     let x = x.as_chunks::<N>().0;
-    let [mut scales, offsets] = task.weight.groups(center(BITS));
+    let [mut scales, offsets] = task.weight.groups(simd, center(BITS));
     let (stride, shift) = (task.weight.stride(), (count / groups).ilog2());
     // Vectors of scales are loaded beyond a row.
     scales.resize(scales.len() + S::F32_LANES, 0.0);
@@ -197,7 +221,23 @@ fn products<S: Simd, const BITS: u32, const N: usize, const R: usize>(simd: S, t
             let (whole, tail) = S::as_simd_u32s(row);
             let mut sum = [simd.splat_f32s(0.0); R];
             let mut first = start;
-            for (words, x) in whole.iter().zip(x) {
+            let mut done = 0;
+            if R == 1 {
+                let mut sums = [[simd.splat_f32s(0.0); R]; AHEAD];
+                let (words, x) = (whole.as_chunks::<AHEAD>().0, x.as_chunks::<AHEAD>().0);
+                for (words, x) in words.iter().zip(x) {
+                    for a in 0..AHEAD {
+                        let scale = lanes::pick(simd, &scales[first >> shift..], lane);
+                        add::<S, BITS, N, R>(simd, words[a], scale, &x[a], &mut sums[a]);
+                        first += S::F32_LANES;
+                    }
+                }
+                for part in sums {
+                    sum[0] = simd.add_f32s(sum[0], part[0]);
+                }
+                done = words.len() * AHEAD;
+            }
+            for (words, x) in whole[done..].iter().zip(&x[done..]) {
                 let scale = lanes::pick(simd, &scales[first >> shift..], lane);
                 add::<S, BITS, N, R>(simd, *words, scale, x, &mut sum);
                 first += S::F32_LANES;
@@ -276,10 +316,10 @@ impl WithSimd for Values<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Codes { words, width, format, .. } = self.from;
         let (count, group) = (format.words(width), format.group as usize);
-        let ([scales, mut offsets], stride) = (self.from.groups(format.zero()), self.from.stride());
+        let ([scales, mut offsets], stride) = (self.from.groups(simd, format.zero()), self.from.stride());
         offsets.resize(scales.len(), 0.0);
         let zero = format.zero() as f32;
         for (n, (words, out)) in words.chunks_exact(count).zip(self.out.chunks_exact_mut(width)).enumerate() {
@@ -309,6 +349,8 @@ pub(super) mod tests {
     use half::f16;
     use pulp::{Scalar, Simd};
 
+    #[cfg(not(target_family = "wasm"))]
+    use super::super::threads::tests::with;
     use super::super::{Matrix, matvec, test_values};
     use super::{Codes, Products, Spread};
 
@@ -423,8 +465,7 @@ pub(super) mod tests {
         let x = test_values(2 * width, 2);
         let run = |threads| {
             let mut out = vec![f32::NAN; 2 * height];
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| super::matvec(codes, &x, &mut out));
+            with(threads, || super::matvec(codes, &x, &mut out));
             out
         };
         assert!([2, 3, 3].map(run).iter().all(|out| *out == run(1)));

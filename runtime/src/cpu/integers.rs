@@ -22,8 +22,12 @@
 //! | WebAssembly, relaxed SIMD | q4 as they are: 7 bits without a sign | 1 word: 2 * 15 * 127 = 3810 |
 
 use fovea_shaders::Format;
+use pulp::Arch;
 
-use super::{codes::Codes, tiled::Tiling};
+use super::{
+    codes::{Codes, Groups},
+    tiled::Tiling,
+};
 #[cfg(target_arch = "aarch64")]
 use arm::Instructions;
 #[cfg(target_arch = "wasm32")]
@@ -83,7 +87,7 @@ impl Panel {
                 }
             }
         }
-        let ([scales, minima], stride) = (weight.groups(format.zero()), weight.stride());
+        let ([scales, minima], stride) = (Arch::new().dispatch(Groups(weight)), weight.stride());
         for (to, from) in [(&mut out.scales, scales), (&mut out.minima, minima)] {
             for (r, row) in from.chunks_exact(stride).enumerate() {
                 to.iter_mut().zip(row).for_each(|(to, from)| to.0[r] = *from);

@@ -154,6 +154,8 @@ mod tests {
     use pulp::{Scalar, Simd};
 
     use super::super::test_values;
+    #[cfg(not(target_family = "wasm"))]
+    use super::super::threads::tests::with;
     use super::{M, Products, VECTORS, columns};
 
     #[test]
@@ -214,10 +216,9 @@ mod tests {
             let (weight, x) = (test_values(height * width, 1), test_values(rows * width, 2));
             let run = |threads| {
                 let mut out = vec![f32::NAN; rows * height];
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
                 let values =
                     |rows: std::ops::Range<usize>| Cow::Borrowed(&weight[rows.start * width..rows.end * width]);
-                pool.install(|| super::matmul(width, height, &x, &mut out, values));
+                with(threads, || super::matmul(width, height, &x, &mut out, values));
                 out
             };
             assert!([2, 3, 5].map(run).iter().all(|out| *out == run(1)), "{rows} rows");

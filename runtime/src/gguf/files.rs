@@ -73,12 +73,17 @@ fn of_kind<'a>(files: &[&'a str], kind: &str) -> Vec<&'a str> {
     files.iter().copied().filter(|file| quantisation(file).is_some_and(|found| found == kind)).collect()
 }
 
-/// The file of exactly this name; or else the files whose names contain it between separators.
+/// The file of exactly this name; or else the files whose names differ only in upper and lower case; or else the
+/// files whose names contain it between separators.
 fn matching<'a>(files: &[&'a str], wanted: &str) -> Vec<&'a str> {
-    if let Some(exact) = files.iter().copied().find(|file| file.eq_ignore_ascii_case(wanted)) {
+    if let Some(exact) = files.iter().copied().find(|file| *file == wanted) {
         return vec![exact];
     }
-    let wanted = wanted.to_ascii_uppercase();
+    let same: Vec<&str> = files.iter().copied().filter(|file| file.eq_ignore_ascii_case(wanted)).collect();
+    if !same.is_empty() {
+        return same;
+    }
+    let wanted = stem(wanted).to_ascii_uppercase();
     let within = |file: &&&str| {
         let name = stem(file).to_ascii_uppercase();
         name.match_indices(wanted.as_str()).any(|(at, _)| {
@@ -146,6 +151,15 @@ mod tests {
             assert_eq!(choose(&FILES, &wanted), expected, "{wanted:?} (got, expected)");
         }
         assert_eq!(choose(&["a.gguf", "mmproj.gguf"], &[]), Ok(["a.gguf", "mmproj.gguf"]));
+        // Letters of upper and lower case, with and without the ending.
+        let cases = ["Model-Q8_0.GGUF", "model-q8_0.gguf", "x-MMPROJ-f16.Gguf"];
+        for (wanted, expected) in [
+            (vec!["model-q8_0.gguf"], Ok([cases[1], cases[2]])),
+            (vec!["Model-Q8_0.GGUF", "mmproj-F16.gguf"], Ok([cases[0], cases[2]])),
+            (vec!["MODEL-Q8_0.gguf"], Err("expected one text model with the name `MODEL-Q8_0.gguf`, got 2".to_owned())),
+        ] {
+            assert_eq!(choose(&cases, &wanted), expected, "{wanted:?} (got, expected)");
+        }
         assert_eq!(choose(&["a.gguf"], &[]), Err("expected one mmproj file, got none".to_owned()));
     }
 

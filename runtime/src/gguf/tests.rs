@@ -181,6 +181,8 @@ fn wrong_headers_are_refused() {
     let long = "a list of u8 that the file does not have";
     for (file, expected) in [
         (Writer::default().bytes(b"PK\x03\x04").u32(3).u64(0).u64(0), "expected a GGUF file"),
+        (Writer::default().bytes(b"version https://git-lfs"), "got a pointer of Git LFS: the file itself is not there"),
+        (Writer::default().bytes(b"<!DOCTYPE html><html>"), "expected a GGUF file, got a web page: download"),
         (Writer::default().bytes(b"GGUF").u32(1).u64(0).u64(0), "expected GGUF version 2 or 3 in little endian, got 1"),
         (Writer::default().bytes(b"GGUF").bytes(&[0, 0, 0, 3]).u64(0).u64(0), "got big endian"),
         (Writer::new(u64::MAX, 0), "expected at most 131072 tensors"),
@@ -188,6 +190,7 @@ fn wrong_headers_are_refused() {
         (Writer::new(0, 1).text("a").u32(13), "expected types of metadata from 0 to 12, got 13"),
         (Writer::new(0, 1).text("a").u32(8).u64(u64::MAX), "expected a text of at most"),
         (Writer::new(0, 1).u64(2).bytes(&[0xff, 0xff]), "expected keys in UTF-8"),
+        (Writer::new(0, 1).u64(2).bytes(&[0xff, 0xff]), "; the file is damaged: download it again"),
         (Writer::new(0, 1).text("a").u32(9).u32(0).u64(u64::MAX), "expected lists of at most"),
         (Writer::new(0, 1).text(long).u32(9).u32(0).u64(1 << 20), "the file is truncated"),
         (Writer::new(0, 2).text("a").u32(7).bytes(&[1]).text("a").u32(7).bytes(&[1]), "a: expected the key once"),
@@ -211,6 +214,8 @@ fn wrong_headers_are_refused() {
         let said = file.refused();
         assert!(said.contains(expected), "expected {expected:?}, got {said:?}");
     }
+    let long = Writer::new(0, 1).u64(1 << 16).bytes(&[0xff; 1 << 16]).refused();
+    assert!(long.len() < 1000, "expected a short message, got {} bytes", long.len());
     // Arrays in arrays.
     let deep = (0..9).fold(Writer::new(0, 1).text("a").u32(9), |file, _| file.u32(9).u64(1));
     assert!(deep.refused().contains("expected types of metadata from 0 to 12, got 9"));

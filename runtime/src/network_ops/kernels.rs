@@ -1,4 +1,5 @@
-//! The operations as WGSL kernels of `fovea-shaders`, where the device compiles WGSL; elsewhere as tensor operations.
+//! The operations as WGSL kernels of `fovea-shaders`, where the device compiles WGSL, and on CUDA; elsewhere as tensor
+//! operations.
 //!
 //! Each body computes the parameters of a kernel from shapes that are already checked, and launches it.
 
@@ -6,7 +7,7 @@ use burn::backend::{
     TensorMetadata,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use burn_wgpu::{CubeBackend, into_contiguous};
 use fovea_shaders::{
@@ -20,7 +21,7 @@ use super::{
     AttendPlan, EmbedPlan, FEW_ROWS, Heads, LinearPlan, Maybe, NetworkOps, Operand, StorePlan,
     tensor_ops::{self, Extra},
 };
-use crate::launch::{empty, fits, is_software, launch, runs_dot4, runs_wgsl, spread, variant};
+use crate::launch::{empty, fits, is_software, launch, runs_dot4, runs_kernels, spread, variant};
 
 impl NetworkOps for CubeBackend {
     fn embed(ids: IntTensor<Self>, table: Operand<Self>, out: Maybe<Self>, plan: EmbedPlan) -> FloatTensor<Self> {
@@ -28,7 +29,7 @@ impl NetworkOps for CubeBackend {
             return tensor_ops::embed::<Self>(ids, table, &plan);
         };
         let (ids, (table, scales)) = (into_contiguous(ids), buffers(table));
-        let out = out.take().unwrap_or_else(|| empty(&table, [plan.tokens, width], DType::F32));
+        let out = out.take().map_or_else(|| empty(&table, [plan.tokens, width], DType::F32), own);
         let params = EmbedParams {
             tokens: plan.tokens as u32,
             packs: width as u32 / variant.pack,
@@ -97,7 +98,7 @@ impl NetworkOps for CubeBackend {
         let (x, (weight, scales)) = (into_contiguous(x), buffers(weight));
         let given = |tensor: Option<CubeTensor>| tensor.map_or_else(|| nothing(&x), into_contiguous);
         let (gamma, bias, residual) = (given(gamma), given(extra.bias), given(extra.residual));
-        let out = extra.out.unwrap_or_else(|| empty(&x, [tokens, plan.width], DType::F32));
+        let out = extra.out.map_or_else(|| empty(&x, [tokens, plan.width], DType::F32), own);
         let (packs, first, factor) = (width as u32 / variant.pack, plan.first as u32, plan.factor as f32);
         let (gate, rows) = (u32::from(plan.gated), rows as u32);
         if tokens == 1 {
@@ -244,7 +245,7 @@ impl NetworkOps for CubeBackend {
         state: IntTensor<Self>,
     ) -> impl Future<Output = IntTensor<Self>> {
         let one_type = logits.dtype == DType::F32 && [&allowed, &state].iter().all(|x| x.dtype == DType::I32);
-        let on_device = (one_type && runs_wgsl(&logits)).then(|| {
+        let on_device = (one_type && runs_kernels(&logits)).then(|| {
             let (logits, allowed, state) =
                 (into_contiguous(logits.clone()), into_contiguous(allowed.clone()), into_contiguous(state.clone()));
             let next = empty(&logits, [4], DType::I32);
@@ -273,7 +274,7 @@ fn matrix(weight: &Operand<CubeBackend>) -> Option<(Variant, [usize; 2])> {
             let [rows, count] = words.shape().dims();
             let width = count * 32 / format.bits as usize;
             let one_type = [words, scales].iter().all(|x| x.dtype == DType::I32);
-            let fit = runs_wgsl(words) && one_type && format.fits(width);
+            let fit = runs_kernels(words) && one_type && format.fits(width);
             fit.then(|| (Variant::of_codes(*format), [rows, width]))
         }
         Operand::Product(_) => None,
@@ -305,7 +306,18 @@ fn nothing(like: &CubeTensor) -> CubeTensor {
     empty(like, [4], DType::F32)
 }
 
-/// The tensor in a buffer that no other tensor shares, so that a kernel can write it.
+/// The tensor in a buffer that no other tensor shares and whose rows follow each other, so that a kernel can write it.
 fn own(x: CubeTensor) -> CubeTensor {
-    if x.can_mut() && x.is_contiguous() { x } else { into_contiguous(x).copy() }
+    if !x.is_contiguous() {
+        return into_contiguous(x); // a copy
+    }
+    if x.can_mut() {
+        return x;
+    }
+    let CubeTensor { client, device, dtype, .. } = x.clone();
+    let shape = x.shape();
+    // The copy of a tensor of several dimensions has gaps between its rows on CUDA.
+    let flat = Shape::new([shape.num_elements()]);
+    let copy = CubeTensor::new_contiguous(client.clone(), device.clone(), flat, x.handle.clone(), dtype).copy();
+    CubeTensor::new_contiguous(client, device, shape, copy.handle, dtype)
 }

@@ -1,4 +1,4 @@
-//! The operations as tensor operations of burn: for CUDA, LibTorch, automatic differentiation, and shapes without a kernel.
+//! The operations as tensor operations of burn: for LibTorch, automatic differentiation, and shapes without a kernel.
 
 use burn::backend::{
     Backend, TensorMetadata,

@@ -1,4 +1,5 @@
-//! The operations as WGSL kernels of `fovea-shaders`, where the device compiles WGSL; elsewhere as tensor operations.
+//! The operations as WGSL kernels of `fovea-shaders`, where the device compiles WGSL, and on CUDA; elsewhere as tensor
+//! operations.
 //!
 //! Each body computes the parameters of a kernel from shapes that are already checked, and launches it. Indices stay on
 //! the device; the host reads only counts.
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    launch::{empty, fits, launch, runs_wgsl, spread, variant},
+    launch::{empty, fits, launch, runs_kernels, spread, variant},
     read::{lost, to_the_end},
 };
 
@@ -175,7 +176,7 @@ impl SamplerOps for CubeBackend {
 
     async fn top_k(scores: FloatTensor<Self>, keep: Keep) -> Ranked<Self> {
         let n = scores.shape()[0];
-        if !runs_wgsl(&scores) || scores.dtype != DType::F32 || n > MAX_SCORES {
+        if !runs_kernels(&scores) || scores.dtype != DType::F32 || n > MAX_SCORES {
             return tensor_ops::top_k::<Self>(scores, keep).await;
         }
         let scores = into_contiguous(scores);

@@ -1,4 +1,4 @@
-//! The operations as tensor operations of burn: for the CPU, CUDA and automatic differentiation.
+//! The operations as tensor operations of burn: for the CPU, automatic differentiation, and shapes without a kernel.
 //!
 //! The host counts and ranks, with the twins of `fovea-shaders`: no tensor operation does that well.
 

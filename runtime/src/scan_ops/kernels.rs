@@ -1,4 +1,5 @@
-//! The selective scan as WGSL kernels of `fovea-shaders`, where the device compiles WGSL; else as tensor operations.
+//! The selective scan as WGSL kernels of `fovea-shaders`, where the device compiles WGSL, and on CUDA; else as tensor
+//! operations.
 
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use burn::tensor::DType;
@@ -6,7 +7,7 @@ use burn_wgpu::{CubeBackend, into_contiguous};
 use fovea_shaders::{Discretisation, SCAN, SCAN_CARRY, SCAN_ENDS, ScanParams, Variant, scan_chunk, scan_packs};
 
 use super::{ScanOps, tensor_ops};
-use crate::launch::{empty, fits, is_software, launch, runs_wgsl, spread};
+use crate::launch::{empty, fits, is_software, launch, runs_kernels, spread};
 
 impl ScanOps for CubeBackend {
     fn selective_scan(
@@ -22,7 +23,7 @@ impl ScanOps for CubeBackend {
         let one_type = [&u, &delta, &a, &b, &c, &d].iter().all(|x| x.dtype == DType::F32);
         let chunk = scan_chunk(length, is_software(&u));
         let (across, chunks) = (channels.div_ceil(SCAN.lanes as usize), length.div_ceil(chunk));
-        let Some(groups) = fits([across, chunks, 1]).filter(|_| one_type && runs_wgsl(&u)) else {
+        let Some(groups) = fits([across, chunks, 1]).filter(|_| one_type && runs_kernels(&u)) else {
             return tensor_ops::selective_scan::<Self>(u, delta, a, b, c, d, discretisation);
         };
         let [u, delta, a, b, c, d] = [u, delta, a, b, c, d].map(into_contiguous);

@@ -1,4 +1,4 @@
-//! The selective scan as tensor operations of burn: for CUDA, LibTorch and automatic differentiation.
+//! The selective scan as tensor operations of burn: for LibTorch and automatic differentiation.
 
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings, tensor::FloatTensor};
 use burn::tensor::{FloatDType, Shape};

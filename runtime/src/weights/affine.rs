@@ -8,7 +8,7 @@ use std::{
     ops::Range,
 };
 
-use super::{Codes, Format, Kind, Stored, StoredDtype, TensorEntry, Weights, half};
+use super::{Bad, Codes, Format, Kind, Stored, StoredDtype, TensorEntry, Weights, half};
 use crate::error::Error;
 
 /// Numbers per read when scales and biases are compared.
@@ -77,10 +77,11 @@ impl Kind for Affine {
         }
     }
 
-    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<(u64, f32)> {
-        let found = self.scales.non_finite(&parts[1]).or_else(|| self.biases.non_finite(&parts[2]));
-        let first = |at| rows.start * self.width + at * u64::from(self.format.group);
-        found.map(|(at, value)| (first(at), value))
+    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<Bad> {
+        [(1, self.scales), (2, self.biases)].into_iter().find_map(|(part, dtype)| {
+            let (at, value) = dtype.non_finite(&parts[part])?;
+            Some(Bad { part, index: rows.start * self.groups() + at, block: None, value })
+        })
     }
 }
 
@@ -103,7 +104,9 @@ pub(super) async fn join(weights: &mut Weights, settings: &Modules) -> Result<()
             return Err(weights.wrong(&name, expected));
         };
         let shape = [rows, width / u64::from(format.group)];
-        let (scale, bias) = (weights.floats_of(&scales, &shape)?, weights.floats_of(&biases, &shape)?);
+        let reason = format!(", for {} bits in groups of {} as in config.json", format.bits, format.group);
+        let floats = |name: &str| weights.floats_of(name, &shape, &reason);
+        let (scale, bias) = (floats(&scales)?, floats(&biases)?);
         let zero = (1u32 << (format.bits - 1)) as f32;
         format.minimum = !symmetric(weights, (&scales, scale), (&biases, bias), zero).await?;
         let kind = Affine { format, width, scales: scale, biases: bias };

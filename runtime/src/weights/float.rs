@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::Kind;
+use super::{Bad, Kind};
 
 /// A float type of stored weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -76,7 +76,8 @@ impl Kind for Float {
         self.dtype.floats(&parts[0]).collect()
     }
 
-    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<(u64, f32)> {
-        self.dtype.non_finite(&parts[0]).map(|(at, value)| (rows.start * self.width + at, value))
+    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<Bad> {
+        let (at, value) = self.dtype.non_finite(&parts[0])?;
+        Some(Bad { part: 0, index: rows.start * self.width + at, block: None, value })
     }
 }

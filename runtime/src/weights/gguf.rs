@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{Codes, Float, Format, Kind, Part, Stored, TensorEntry, Weights};
+use super::{Bad, Codes, Float, Format, Kind, Part, Stored, TensorEntry, Weights};
 use crate::{
     error::Error,
     gguf::{Block, GgufTensor},
@@ -31,8 +31,8 @@ impl Blocks {
         }
     }
 
-    /// The bytes of each of some rows, of those that were read for them.
-    fn rows<'a>(&self, part: &'a [u8], rows: &Range<u64>) -> impl Iterator<Item = &'a [u8]> {
+    /// The place in the file and the bytes of each of some rows, of those that were read for them.
+    fn rows<'a>(&self, part: &'a [u8], rows: &Range<u64>) -> impl Iterator<Item = (u64, &'a [u8])> {
         let Self { row, head, .. } = *self;
         let first = self.read(rows).start;
         rows.clone().map(move |index| {
@@ -40,7 +40,7 @@ impl Blocks {
                 0 => index,
                 _ => index / head * head + index % head % (head / 2) * 2 + index % head / (head / 2),
             };
-            &part[((stored - first) * row) as usize..][..row as usize]
+            (stored, &part[((stored - first) * row) as usize..][..row as usize])
         })
     }
 }
@@ -63,7 +63,7 @@ impl Kind for Blocks {
     fn repack(&self, parts: &[Vec<u8>], rows: &Range<u64>, codes: &mut Codes) {
         let Some(format) = self.format() else { return };
         let width = self.width as usize;
-        for row in self.rows(&parts[0], rows) {
+        for (_, row) in self.rows(&parts[0], rows) {
             let (words, scales) = (codes.words.len(), codes.scales.len());
             codes.words.resize(words + format.words(width), 0);
             codes.scales.resize(scales + format.scale_words(width), 0);
@@ -74,16 +74,18 @@ impl Kind for Blocks {
     /// Without the rounding of the scales to f16.
     fn values(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Vec<f32> {
         let mut values = vec![0.0; ((rows.end - rows.start) * self.width) as usize];
-        for (row, values) in self.rows(&parts[0], rows).zip(values.chunks_exact_mut(self.width as usize)) {
+        for ((_, row), values) in self.rows(&parts[0], rows).zip(values.chunks_exact_mut(self.width as usize)) {
             self.block.values(row, values);
         }
         values
     }
 
-    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<(u64, f32)> {
-        self.rows(&parts[0], rows).zip(rows.clone()).find_map(|(row, index)| {
+    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<Bad> {
+        self.rows(&parts[0], rows).find_map(|(stored, row)| {
             let (at, value) = self.block.non_finite(row)?;
-            Some((index * self.width + at as u64, value))
+            let index = stored * self.width + at as u64;
+            let block = self.block.format().map(|_| index / self.block.values_per_block() as u64);
+            Some(Bad { part: 0, index, block, value })
         })
     }
 }
@@ -124,7 +126,7 @@ impl Weights {
                 }
             };
             let parts = vec![Part { file, offset: info.offset, bytes: info.bytes }];
-            entries.insert(name, TensorEntry { stored, shape, parts });
+            entries.insert(name, TensorEntry { stored, shape, parts, names: vec![info.name] });
         }
         Ok(Self { source, files, entries, mlx: false })
     }

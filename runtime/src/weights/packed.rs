@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{Codes, Format, Kind, Stored, StoredDtype, Weights, half};
+use super::{Bad, Codes, Format, Kind, Stored, StoredDtype, Weights, half};
 use crate::error::Error;
 
 /// A matrix in compressed-tensors' layout. Its parts are codes, scales and, where there is a minimum, zero points.
@@ -72,9 +72,9 @@ impl Kind for Packed {
         }
     }
 
-    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<(u64, f32)> {
-        let first = |at| rows.start * self.width + at * (self.width / self.groups);
-        self.scale.non_finite(&parts[1]).map(|(at, value)| (first(at), value))
+    fn non_finite(&self, parts: &[Vec<u8>], rows: &Range<u64>) -> Option<Bad> {
+        let (at, value) = self.scale.non_finite(&parts[1])?;
+        Some(Bad { part: 1, index: rows.start * self.groups + at, block: None, value })
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn join(weights: &mut Weights) -> Result<(), Error> {
         let Some(group) = group else {
             return Err(weights.wrong(&scale, format!("scales for groups of a multiple of 32 of {width} columns")));
         };
-        let dtype = weights.floats_of(&scale, &[rows, groups])?;
+        let dtype = weights.floats_of(&scale, &[rows, groups], "")?;
         let format = Format { bits, minimum: weights.entries.contains_key(&zeros), group: group as u32 };
         if !usize::try_from(width).is_ok_and(|width| format.fits(width)) {
             return Err(weights.wrong(&packed, "rows of whole groups of 32 codes"));

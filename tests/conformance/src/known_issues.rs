@@ -41,8 +41,9 @@ pub const KNOWN: &[KnownIssue] = &[
 /// cubek 0.3 uses tensor cores for all f32 products that they support, and rounds the factors to TF32 (`adjust_dtypes`
 /// in its
 /// `multi_level/definition/blueprint.rs`); burn 0.22 has no setting to prevent this. Factors stored in f16 are exact in
-/// TF32, so products of f16 matrices, the default on CUDA, lose nothing; attention, in f32, does. Decisions and answers
-/// were equal to the reference's on all fixtures. Measured on an H100.
+/// TF32, so products of f16 matrices, the default on CUDA, lost nothing; attention, in f32, did. Decisions and answers
+/// were equal to the reference's on all fixtures. Measured on an H100, when all was tensor operations on CUDA; our
+/// kernels, which run there now, do not round the factors.
 const fn tf32(what: &'static str, case: &'static str, measured: &'static str, at_most: f64) -> KnownIssue {
     let why = "products in f32 run on CUDA's tensor cores in TF32, with 10 bits of fraction";
     KnownIssue { what, backend: Some("cuda"), adapter: None, case, why, measured, at_most }

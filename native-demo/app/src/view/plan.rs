@@ -73,7 +73,10 @@ fn fits(planned: &Planned, index: usize) -> bool {
 
 /// What to offer instead of f32: the most exact that fits, else the smallest. And a sentence about the available host memory.
 fn verdict(planned: &Planned) -> (Precision, String) {
-    let fitting = (1..).zip(SMALLER).find(|&(index, _)| fits(planned, index)).map(|(_, precision)| precision);
+    // Codes of 4 bits in the file stay so in q8.
+    let same = |index: usize| planned.plans.get(index + 1) == Some(&planned.plans[index]);
+    let mut smaller = (1..).zip(SMALLER).filter(|&(index, _)| !same(index));
+    let fitting = smaller.find(|&(index, _)| fits(planned, index)).map(|(_, precision)| precision);
     let offered = fitting.unwrap_or(Precision::Q4);
     let Some(have) = planned.host_available else {
         return (offered, "This system does not report its free memory.".into());
@@ -118,5 +121,10 @@ mod tests {
             let (got, text) = verdict(&planned);
             assert!(got == offered && text.contains(part), "{have:?}: {got:?} {text}");
         }
+        // A file with codes of 4 bits has them in q8 too.
+        planned.plans[2] = planned.plans[3].clone();
+        planned.host_available = Some(f16 - 1);
+        let (got, text) = verdict(&planned);
+        assert!(got == Precision::Q4 && text.contains("fits in q4"), "{got:?} {text}");
     }
 }

@@ -149,8 +149,7 @@ impl Operation for Compact {
     const NAME: &'static str = "compact";
 
     fn tolerance(&self, _half: bool) -> String {
-        "exact: copies, integers and counts. On the CPU and CUDA the host computes the order with the twin itself"
-            .into()
+        "exact: copies, integers and counts. On the CPU the host computes the order with the twin itself".into()
     }
 
     fn has_kernel(&self) -> bool {

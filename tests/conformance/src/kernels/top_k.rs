@@ -188,8 +188,8 @@ impl Operation for TopK {
 
     fn tolerance(&self, _half: bool) -> String {
         format!(
-            "exact: scores are ordered by their bits, and no cumulative share is within {CLEAR:e} of gamma. On the CPU and \
-             CUDA the host ranks the scores with the twin itself"
+            "exact: scores are ordered by their bits, and no cumulative share is within {CLEAR:e} of gamma. On the \
+             CPU the host ranks the scores with the twin itself"
         )
     }
 
