@@ -1,7 +1,13 @@
 //! GGUF files, which `tests/reference/make_gguf.py` wrote with the Python package gguf: block types against the values
 //! that this package computes, and checkpoints against the fixtures in Hugging Face's layout from which they were made.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+};
 
 use burn::tensor::Device;
 use fovea_model::{
@@ -261,6 +267,40 @@ fn edited(name: &str, file: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Result<Che
 type Broken = (&'static str, fn(&mut Vec<u8>), &'static str);
 
 /// An error names the file, the key or the tensor that the user has, and not those of Hugging Face's layout.
+/// Where the values of a file start.
+fn header(file: &str, source: &Source) -> usize {
+    let gguf = pollster::block_on(Gguf::open(source, file)).unwrap();
+    gguf.tensors.iter().map(|info| info.offset).min().unwrap() as usize
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let bytes = std::fs::read(fixture("gguf/blocks.gguf")).unwrap();
+    for at in 0..header("blocks.gguf", &Source::directory(fixture("gguf")).unwrap()) {
+        for byte in [0, 1, 0xff, bytes[at] ^ 1, bytes[at] ^ 0x80] {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            let read = || {
+                let source = Source::memory("damaged", [("blocks.gguf".to_owned(), Cow::Owned(bytes))]);
+                let gguf = pollster::block_on(Gguf::open(&source, "blocks.gguf")).ok()?;
+                gguf.tensors.iter().for_each(|info| _ = pollster::block_on(info.values(&source, &gguf.file)));
+                Some(())
+            };
+            assert!(catch_unwind(AssertUnwindSafe(read)).is_ok(), "byte {at} as {byte}: got a panic");
+        }
+    }
+    for file in ["text.gguf", "mmproj.gguf"] {
+        // Every 17th byte: neighbours are of the same number or text.
+        for at in (0..header(file, &Source::directory(fixture("gguf/qwen2-0")).unwrap())).step_by(17) {
+            for flip in [1, 0x80] {
+                let open = || edited("qwen2-0", file, |bytes| bytes[at] ^= flip).map(|_| ());
+                let got = catch_unwind(AssertUnwindSafe(open));
+                assert!(got.is_ok(), "{file}: byte {at} with {flip} flipped: got a panic");
+            }
+        }
+    }
+}
+
 #[test]
 fn errors_have_the_terms_of_the_files() {
     let rows: &[Broken] = &[
