@@ -1,5 +1,5 @@
 //! The CUDA text of every kernel, without an NVIDIA GPU: NVRTC compiles it, and on the CPU it gives the results that the
-//! WGSL gave on a GPU.
+//! WGSL gave on a GPU. The test `kernels` compares those results with the twins.
 //!
 //! Without NVRTC or g++, a test prints a line on stderr and passes; with `FOVEA_REQUIRE_CUDA_TEXTS=1` it fails.
 

@@ -1,7 +1,7 @@
 //! Rows of weights in helpers: threads with memory of their own, such as the workers of a page.
 //!
 //! A page cannot give threads one wasm memory: the standard library and wgpu would have to be built for it. So each helper
-//! runs the same module in a memory of its own, and holds some rows of each large matrix. For a product it gets the inputs
+//! runs the same module in its own memory, and holds some rows of each large matrix. For a product it gets the inputs
 //! and returns its columns, while this thread computes those of the rows that stayed here:
 //!
 //! ```text
