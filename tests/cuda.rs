@@ -157,7 +157,7 @@ fn on_the_cpu(launches: &[Launch]) -> Vec<Vec<Vec<u8>>> {
         }
         let arguments: Vec<_> = (count..=count + buffers.len()).map(|i| format!("pool[{i}]")).collect();
         count += arguments.len();
-        let (lanes, arguments) = (kernel.lanes, arguments.join(", "));
+        let (lanes, arguments) = (kernel.lanes(constants), arguments.join(", "));
         calls += &format!(
             "    {{ void* p[] = {{{arguments}}}; host::launch({{{x}, {y}, {z}}}, {lanes}, k{at}::fovea_main, p); }}\n"
         );

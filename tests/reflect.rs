@@ -165,7 +165,7 @@ fn texts() -> Vec<(String, String, Promise)> {
     for kernel in KERNELS {
         for variant in variants(kernel) {
             for constants in constants(kernel, variant) {
-                let (lanes, buffers) = (kernel.lanes, kernel.storage_buffers(variant));
+                let (lanes, buffers) = (kernel.lanes(&constants), kernel.storage_buffers(variant));
                 let promise = Promise { half: variant.half, lanes, buffers, block: block(kernel) };
                 texts.push((
                     format!("{} {variant} {constants:?}", kernel.name),

@@ -1,10 +1,10 @@
-// Times matrix products of ggml through Vulkan, beside the rows gemv and gemm of `fovea-benches network --device wgpu`.
+// Times a matrix product of ggml through Vulkan, for `fovea-benches products`, which runs it beside each of its rows.
 //
 //     cmake -B build -DGGML_VULKAN=ON -DBUILD_SHARED_LIBS=ON LLAMA.CPP && cmake --build build --target ggml-vulkan ggml
 //     g++ -O2 -I LLAMA.CPP/ggml/include ggml_products.cpp -L build/bin -lggml-vulkan -lggml -lggml-base -lggml-cpu -o products
-//     LD_LIBRARY_PATH=build/bin ./products
+//     GGML_VK_VISIBLE_DEVICES=0 LD_LIBRARY_PATH=build/bin fovea-benches products --device wgpu --ggml ./products
 //
-// Prints milliseconds per product: the smallest of five graphs, each with several products of the same matrix.
+// Prints the milliseconds of one product: the smallest of five graphs, each with several products of the same matrix.
 
 #include <ggml-backend.h>
 #include <ggml-vulkan.h>
@@ -14,6 +14,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
+#include <string>
 #include <vector>
 
 static double products(ggml_backend_t backend, ggml_type type, int width, int rows, int tokens) {
@@ -48,24 +50,20 @@ static double products(ggml_backend_t backend, ggml_type type, int width, int ro
     return best;
 }
 
-int main() {
+int main(int count, char** given) {
+    const ggml_type types[] = {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0};
+    const auto type = std::find_if(std::begin(types), std::end(types), [&](ggml_type type) {
+        return count == 5 && std::string(given[4]) == ggml_type_name(type);
+    });
+    if (type == std::end(types)) {
+        std::fprintf(stderr, "expected TOKENS COLUMNS ROWS f32|f16|q8_0|q4_0\n");
+        return 2;
+    }
     ggml_backend_t backend = ggml_backend_vk_init(0);
     if (!backend) {
         std::fprintf(stderr, "no Vulkan device\n");
         return 1;
     }
-    char name[256];
-    ggml_backend_vk_get_device_description(0, name, sizeof name);
-    std::printf("%s\n\n| tokens | width | rows | f32 | f16 | q8_0 | q4_0 |\n|---|---|---|---|---|---|---|\n", name);
-    for (int tokens : {1, 256}) {
-        for (const auto [width, rows] : {std::pair{896, 896}, {2048, 2048}, {4096, 4096}, {896, 2 * 4864}}) {
-            std::printf("| %d | %d | %d |", tokens, width, rows);
-            for (ggml_type type : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
-                std::printf(" %.3f |", products(backend, type, width, rows, tokens));
-                std::fflush(stdout);
-            }
-            std::printf("\n");
-        }
-    }
+    std::printf("%.3f\n", products(backend, *type, std::atoi(given[2]), std::atoi(given[3]), std::atoi(given[1])));
     ggml_backend_free(backend);
 }

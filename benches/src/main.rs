@@ -7,6 +7,7 @@ mod bandwidth;
 mod counters;
 mod kernels;
 mod network;
+mod products;
 mod checkpoint;
 mod picture;
 mod pytorch;
@@ -82,9 +83,21 @@ enum Command {
         /// How weights and KV cache are stored: f32 or f16.
         #[arg(long, default_value = "f32", value_parser = ["f32", "f16"])]
         weights: String,
+        /// Measure only the operations whose kernels have this in their names, such as `gemv`.
+        #[arg(long, default_value = "")]
+        only: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Time the products of linear layers by wall time, beside ggml's.
+    Products {
+        /// wgpu, wgpu:N, wgpu:NAME, cuda or cpu.
+        #[arg(long, default_value = "wgpu")]
+        device: String,
+        /// The program of peers/ggml_products.cpp.
+        #[arg(long)]
+        ggml: Option<PathBuf>,
     },
     /// Answer one question about a 672x672 picture with several compressions.
     Pipeline {
@@ -129,7 +142,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             pollster::block_on(decode::run(&settings))
         }
         Command::Kernels { device, json } => pollster::block_on(kernels::run(&device, json)),
-        Command::Network { device, weights, json } => pollster::block_on(network::run(&device, &weights, json)),
+        Command::Network { device, weights, only, json } => {
+            pollster::block_on(network::run(&device, &weights, &only, json))
+        }
+        Command::Products { device, ggml } => pollster::block_on(products::run(&device, ggml.as_deref())),
         Command::Pipeline { dir, device, new_tokens, repeat, modes, weights, tower, activations, pytorch, json } => {
             let load = LoadOptions { tower, activations, ..weights.into() };
             let settings = pipeline::Settings { dir, device, new_tokens, repeat, modes, load, pytorch, json };

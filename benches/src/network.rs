@@ -36,7 +36,7 @@ const VOCABULARY: usize = 151_936;
 const EPSILON: f64 = 1e-6;
 
 /// A weight of codes.
-fn codes([rows, width]: [usize; 2], format: Format, rounded: bool, device: &Device) -> Weight {
+pub fn codes([rows, width]: [usize; 2], format: Format, rounded: bool, device: &Device) -> Weight {
     let matrix = |columns: usize, word: fn(usize) -> i32| {
         let words: Vec<i32> = (0..rows * columns).map(word).collect();
         Tensor::<2, Int>::from_data(TensorData::new(words, [rows, columns]), (device, DType::I32))
@@ -59,7 +59,9 @@ fn product(weight: &Weight, tokens: usize, norm: bool) -> &'static str {
 
 /// Prints a row for each operation; with `json`, all numbers as JSON. `dtype`, f32 or f16, is that of weights and cache.
 /// Weights of 8 and 4 bits have rows beside it.
-pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Error>> {
+///
+/// `only`: rows whose kernels have this in their names.
+pub async fn run(device: &str, dtype: &str, only: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let open = OpenDevice::open(&device.parse::<DeviceChoice>()?).await?;
     let device = &open.device;
     if dtype == "f16" && !open.has_f16() {
@@ -83,11 +85,12 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
     };
     let mut rows = Vec::new();
     let mut row = |kernel, what, time, bytes| rows.push(Row::new(&open, kernel, what, time, bytes));
+    let wants = |kernel: &str| kernel.contains(only);
 
     for width in WIDTHS {
         let gamma = values([width], 2, device);
         for (matrix, name, bytes) in matrices([width, width]) {
-            for tokens in [1, TOKENS] {
+            for tokens in [1, TOKENS].into_iter().filter(|&tokens| wants(product(&matrix, tokens, true))) {
                 let x = values([tokens, width], 3, device);
                 let time = both(device, async || {
                     let after = After::Add { residual: x.clone(), factor: 1.0 };
@@ -97,12 +100,14 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
                 row(product(&matrix, tokens, true), what, time.await?, width * bytes);
             }
         }
-        let x = values([CACHED, width], 4, device);
-        let time = both(device, async || norm(x.clone(), gamma.clone(), None, EPSILON)).await?;
-        row("norm", format!("RMS, {CACHED} x {width}"), time, CACHED * width * 4);
+        if wants("norm") {
+            let x = values([CACHED, width], 4, device);
+            let time = both(device, async || norm(x.clone(), gamma.clone(), None, EPSILON)).await?;
+            row("norm", format!("RMS, {CACHED} x {width}"), time, CACHED * width * 4);
+        }
     }
     for (gate, name, bytes) in matrices([2 * FEED_FORWARD, WIDTHS[0]]) {
-        for tokens in [1, TOKENS] {
+        for tokens in [1, TOKENS].into_iter().filter(|&tokens| wants(product(&gate, tokens, false))) {
             let x = values([tokens, WIDTHS[0]], 5, device);
             let gated = async || linear(x.clone(), from_ref(&gate), None, None, After::Gate(Activation::Silu));
             let time = both(device, gated).await?;
@@ -110,9 +115,11 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
             row(product(&gate, tokens, false), what, time, 2 * FEED_FORWARD * bytes);
         }
     }
-    let (x, affine) = (values([TILE, 1024], 6, device), values([1024], 7, device));
-    let time = both(device, async || norm(x.clone(), affine.clone(), Some(affine.clone()), EPSILON)).await?;
-    row("norm", format!("layer norm, {TILE} x 1024"), time, TILE * 1024 * 4);
+    if wants("norm") {
+        let (x, affine) = (values([TILE, 1024], 6, device), values([1024], 7, device));
+        let time = both(device, async || norm(x.clone(), affine.clone(), Some(affine.clone()), EPSILON)).await?;
+        row("norm", format!("layer norm, {TILE} x 1024"), time, TILE * 1024 * 4);
+    }
 
     for heads in HEADS {
         let Heads { query, key, width } = heads;
@@ -124,10 +131,14 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
             let x = values([tokens, query * width], 10, device);
             let at = Cursor::new(CACHED - tokens, device);
             let factor = 1.0 / (width as f64).sqrt();
-            let time = both(device, async || attend(x.clone(), &cache, &at, heads, factor)).await?;
             let kernel = if tokens == 1 { "attend_split, attend_merge" } else { "flash_causal" };
-            row(kernel, format!("{tokens} of {CACHED} tokens, {what}"), time, 2 * key * CACHED * width * size);
-
+            if wants(kernel) {
+                let time = both(device, async || attend(x.clone(), &cache, &at, heads, factor)).await?;
+                row(kernel, format!("{tokens} of {CACHED} tokens, {what}"), time, 2 * key * CACHED * width * size);
+            }
+            if !wants("rope_kv") {
+                continue;
+            }
             let qkv = values([tokens, heads.joined()], 11, device);
             let at = Cursor::new(0, device);
             // The first write copies the clone of the cache, as in the first step of an answer: so it is a small one.
@@ -137,11 +148,14 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
             row("rope_kv", format!("{tokens} x {what}"), time.await?, tokens * heads.joined() * 4);
         }
     }
-    let qkv = values([TILE, CLIP.joined()], 12, device);
-    let time = both(device, async || attend_full(qkv.clone(), 1, CLIP)).await?;
-    row("flash_full", format!("{TILE} tokens, {} heads of {}", CLIP.query, CLIP.width), time, TILE * CLIP.joined() * 4);
+    if wants("flash_full") {
+        let qkv = values([TILE, CLIP.joined()], 12, device);
+        let time = both(device, async || attend_full(qkv.clone(), 1, CLIP)).await?;
+        let what = format!("{TILE} tokens, {} heads of {}", CLIP.query, CLIP.width);
+        row("flash_full", what, time, TILE * CLIP.joined() * 4);
+    }
 
-    for (table, name, bytes) in matrices([ROWS, WIDTHS[0]]) {
+    for (table, name, bytes) in matrices([ROWS, WIDTHS[0]]).filter(|_| wants("embed")) {
         for tokens in [1, TOKENS] {
             let ids: Vec<i32> = (0..tokens).map(|i| (i * 7919 % ROWS) as i32).collect();
             let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens]), device);
@@ -149,15 +163,19 @@ pub async fn run(device: &str, dtype: &str, json: bool) -> Result<(), Box<dyn Er
             row("embed", format!("{tokens} of {ROWS} x {}, {name}", WIDTHS[0]), time, tokens * bytes);
         }
     }
-    let logits = values([1, VOCABULARY], 13, device);
-    let words = VOCABULARY.div_ceil(32);
-    let allowed = Tensor::<1, Int>::from_data(TensorData::new(vec![-1_i32; words], [words]), device);
-    let state = Cursor::words(0, 0, [0, 0], device);
-    let time = both(device, async || Ok(pick(logits.clone(), allowed.clone(), state.clone()).await?.float())).await?;
-    row("pick", format!("{VOCABULARY} logits"), time, VOCABULARY * 4);
+    if wants("pick") {
+        let logits = values([1, VOCABULARY], 13, device);
+        let words = VOCABULARY.div_ceil(32);
+        let allowed = Tensor::<1, Int>::from_data(TensorData::new(vec![-1_i32; words], [words]), device);
+        let state = Cursor::words(0, 0, [0, 0], device);
+        let time =
+            both(device, async || Ok(pick(logits.clone(), allowed.clone(), state.clone()).await?.float())).await?;
+        row("pick", format!("{VOCABULARY} logits"), time, VOCABULARY * 4);
+    }
 
     let [channels, states] = SCAN;
-    for (steps, how) in [(TILE, Discretisation::Euler), (TILE, Discretisation::Zoh), (CACHED, Discretisation::Euler)] {
+    let scans = [(TILE, Discretisation::Euler), (TILE, Discretisation::Zoh), (CACHED, Discretisation::Euler)];
+    for (steps, how) in scans.into_iter().filter(|_| wants("selective_scan")) {
         let (u, delta) = (values([steps, channels], 14, device), values([steps, channels], 15, device).abs() * 0.1);
         let a = (values([channels, states], 16, device) - 1.5) * 4.0;
         let (b, c, d) =

@@ -39,7 +39,7 @@ struct Text {
 
 impl Text {
     fn dim(&self) -> CubeDim {
-        CubeDim::new_1d(self.kernel.lanes)
+        CubeDim::new_1d(self.kernel.lanes(&self.constants))
     }
 }
 

@@ -63,7 +63,7 @@ pub struct FlashPlan {
 }
 
 /// The geometry for heads of `width` elements and `rows` rows in each of `heads` heads; None where the kernels do not
-/// support the width. `software`: the device is a CPU.
+/// support the width. `software`: the device is a CPU, which reads queries and keys in place.
 ///
 /// [`FLASH_CAUSAL`] has `T H / G` rows in each of G key heads, and a grid of (blocks, G). [`FLASH_FULL`] has a row per
 /// token in each head of each tile, and a grid of (blocks, H, tiles).
@@ -71,10 +71,11 @@ pub fn flash_plan(rows: usize, heads: usize, width: usize, software: bool) -> Op
     if !width.is_multiple_of(4) || width > MAX_WIDTH {
         return None;
     }
-    // A wide result needs many registers, and small blocks occupy more of a GPU.
-    let large = if software { rows > 32 } else { width <= 64 && rows.div_ceil(64) * heads >= MANY };
-    let by = if large { 8 } else { 4 };
-    Some(FlashPlan { constants: vec![by as u32, width.div_ceil(32) as u32], blocks: rows.div_ceil(8 * by) })
+    // A wide result needs many registers, and small blocks occupy more of a GPU. A CPU compiles a small block faster.
+    let large = if software { rows > 512 } else { width <= 64 && rows.div_ceil(64) * heads >= MANY };
+    let (by, lanes) = (if large { 8 } else { 4 }, if software { 8 } else { FLASH_FULL.lanes });
+    let constants = vec![by as u32, width.div_ceil(32) as u32, u32::from(software), lanes];
+    Some(FlashPlan { constants, blocks: rows.div_ceil(lanes as usize / 8 * by) })
 }
 
 /// Keys per workgroup of [`ATTEND_SPLIT`].
@@ -164,7 +165,8 @@ pub struct AttendMergeParams {
 }
 
 /// The kernel: causal attention of new tokens over the cache. The variant is that of the cache. Constants `ROWS`: rows
-/// per invocation, 4 or 8; `WIDTH`: packs of the result per invocation, `ceil(D / 32)`. See [`flash_plan`].
+/// per invocation, 4 or 8; `WIDTH`: packs of the result per invocation, `ceil(D / 32)`; `DIRECT`: 1 where queries and keys
+/// are read in place; `LANES`. See [`flash_plan`].
 pub const FLASH_CAUSAL: Kernel = Kernel {
     name: "flash_causal",
     body: include_str!("wgsl/flash_causal.wgsl"),
@@ -172,7 +174,7 @@ pub const FLASH_CAUSAL: Kernel = Kernel {
     buffers: 4,
     parameters: size_of::<FlashCausalParams>(),
     variants: Variant::FOURS,
-    constants: &["ROWS", "WIDTH"],
+    constants: &["ROWS", "WIDTH", "DIRECT", "LANES"],
     shared: &[include_str!("wgsl/shared/flash.wgsl")],
     weight: None,
 };
@@ -246,10 +248,10 @@ mod tests {
         let plan = |rows, heads, width, software| {
             flash_plan(rows, heads, width, software).map(|plan| (plan.constants, plan.blocks))
         };
-        assert_eq!(plan(577, 80, 64, false), Some((vec![8, 2], 10)));
-        assert_eq!(plan(577, 80, 72, false), Some((vec![4, 3], 19)));
-        assert_eq!(plan(577, 80, 72, true), Some((vec![8, 3], 10)));
-        assert_eq!(plan(14, 2, 64, true), Some((vec![4, 2], 1)));
+        assert_eq!(plan(577, 80, 64, false), Some((vec![8, 2, 0, 64], 10)));
+        assert_eq!(plan(577, 80, 72, false), Some((vec![4, 3, 0, 64], 19)));
+        assert_eq!(plan(577, 80, 72, true), Some((vec![8, 3, 1, 8], 73)));
+        assert_eq!(plan(14, 2, 64, true), Some((vec![4, 2, 1, 8], 4)));
         assert_eq!(plan(577, 80, 132, true), None);
         assert_eq!(plan(577, 80, 6, true), None);
         assert_eq!([1, 4, 7, 8, 9, 11, 12, 16].map(attend_share), [1, 4, 7, 8, 3, 1, 6, 8]);

@@ -173,7 +173,7 @@ pub const ROWS: Kernel = Kernel {
     buffers: 3,
     parameters: size_of::<CompactParams>(),
     variants: Variant::ONLY_F32,
-    constants: &[],
+    constants: &["LANES"],
     shared: &[],
     weight: None,
 };

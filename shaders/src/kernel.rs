@@ -18,7 +18,7 @@ pub struct Kernel {
     pub name: &'static str,
     /// The text of this file: the entry point `main`, and its declarations.
     pub body: &'static str,
-    /// Invocations per workgroup: `LANES` in the text.
+    /// Invocations per workgroup: `LANES` in the text. Where `LANES` is one of the constants, see [`Kernel::lanes`].
     pub lanes: u32,
     /// Storage buffers, where the weight is floats: see [`Kernel::storage_buffers`].
     pub buffers: u32,
@@ -32,6 +32,12 @@ pub struct Kernel {
     pub shared: &'static [&'static str],
     /// For a kernel that reads a weight: the texts of `wgsl/shared/` that read floats, and those that read codes.
     pub weight: Option<[&'static [&'static str]; 2]>,
+}
+
+/// The constant `LANES` of a kernel with one workgroup. On a CPU (`software`) more lanes are not faster, and SwiftShader
+/// compiles a store for each word of workgroup memory.
+pub const fn one_workgroup(software: bool) -> u32 {
+    if software { 32 } else { 256 }
 }
 
 /// How elements are stored, and how many are processed at once.
@@ -86,6 +92,12 @@ impl Kernel {
     /// parameters.
     pub fn storage_buffers(&self, variant: Variant) -> u32 {
         self.buffers + u32::from(variant.codes.is_some())
+    }
+
+    /// Invocations per workgroup with these values of [`Kernel::constants`].
+    pub fn lanes(&self, constants: &[u32]) -> u32 {
+        let place = self.constants.iter().position(|name| *name == "LANES");
+        place.and_then(|i| constants.get(i)).copied().unwrap_or(self.lanes)
     }
 
     /// The complete text of a variant. `constants` are the values of [`Kernel::constants`], in the same order.

@@ -78,8 +78,8 @@ pub use cuda::{CUDA_ENTRY, CudaError, cuda_text};
 pub use embed::{EmbedParams, KERNEL as EMBED, embed};
 pub use gemm::{GEMM, GEMM_DIRECT, GemmParams, GemmPlan, gemm_plan};
 pub use gemm_dot4::{GEMM_DOT4, gemm_dot4_plan};
-pub use kernel::{Kernel, Variant};
-pub use linear::{Epilogue, GEMV, GemvParams, gemv_rows, gemv_unit, linear};
+pub use kernel::{Kernel, Variant, one_workgroup};
+pub use linear::{Epilogue, GEMV, GemvParams, gemv_lanes, gemv_rows, gemv_unit, linear};
 pub use norm::{KERNEL as NORM, NormParams, norm};
 pub use pick::{KERNEL as PICK, PickParams, pick};
 pub use region_pool::{

@@ -121,6 +121,12 @@ pub const fn gemv_unit(width: usize, bits: u32, software: bool) -> u32 {
     if software || (bits == 8 && width >= 16 * 48) { 4 } else { 1 }
 }
 
+/// The constant `LANES`. A CPU (`software`) computes one vector of lanes at a time: with as many lanes as that (8 of
+/// llvmpipe with AVX, 4 of SwiftShader), there is nothing to save and to load at a barrier.
+pub const fn gemv_lanes(software: bool) -> u32 {
+    if software { 8 } else { GEMV.lanes }
+}
+
 /// The kernel for one row: `ROWS` rows of the weight per workgroup.
 pub const GEMV: Kernel = Kernel {
     name: "gemv",
@@ -129,7 +135,7 @@ pub const GEMV: Kernel = Kernel {
     buffers: 6,
     parameters: size_of::<GemvParams>(),
     variants: Variant::ALL,
-    constants: &["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS", "UNIT"],
+    constants: &["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS", "UNIT", "LANES"],
     shared: &[include_str!("wgsl/shared/activation.wgsl")],
     weight: Some([
         &[include_str!("wgsl/shared/weight_float.wgsl"), include_str!("wgsl/shared/gemv_float.wgsl")],

@@ -41,7 +41,7 @@ pub struct PickParams {
     pub unused_2: u32,
 }
 
-/// The kernel: one workgroup.
+/// The kernel: one workgroup. Constant `LANES`: [`one_workgroup`](crate::one_workgroup).
 pub const KERNEL: Kernel = Kernel {
     name: "pick",
     body: include_str!("wgsl/pick.wgsl"),
@@ -49,7 +49,7 @@ pub const KERNEL: Kernel = Kernel {
     buffers: 4,
     parameters: size_of::<PickParams>(),
     variants: Variant::ONLY_F32,
-    constants: &[],
+    constants: &["LANES"],
     shared: &[],
     weight: None,
 };

@@ -149,9 +149,11 @@ pub const KERNEL: Kernel = Kernel {
     weight: None,
 };
 
-/// Packs of channels per workgroup: the largest power of two with which a region fits in 16 KiB, at most 64.
-pub const fn region_pool_chunk(window: usize, variant: Variant) -> u32 {
-    let fit = 16 * 1024 / (window * window * variant.bytes() as usize);
+/// Packs of channels per workgroup: the largest power of two with which a region fits in 16 KiB, at most 64. On a CPU
+/// (`software`) it fits in 1 KiB, or is one pack, because SwiftShader compiles a store for each word of workgroup memory.
+pub const fn region_pool_chunk(window: usize, variant: Variant, software: bool) -> u32 {
+    let memory = if software { 1024 } else { 16 * 1024 };
+    let fit = memory / (window * window * variant.bytes() as usize);
     let mut chunk = 64;
     while chunk > 1 && chunk > fit {
         chunk /= 2;

@@ -1,6 +1,6 @@
 //! The texts of all kernels: which variants and constants are tested without a GPU.
 
-use fovea_shaders::{Format, Kernel, MAX_WINDOW, Variant, region_pool_chunk};
+use fovea_shaders::{Format, Kernel, MAX_WINDOW, Variant, one_workgroup, region_pool_chunk};
 
 /// The tested values of a kernel's constants.
 ///
@@ -9,11 +9,15 @@ use fovea_shaders::{Format, Kernel, MAX_WINDOW, Variant, region_pool_chunk};
 pub fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
     match kernel.constants {
         [] => vec![vec![]],
-        ["ROWS", "WIDTH"] => [4, 8].into_iter().flat_map(|rows| (1..=4).map(move |width| vec![rows, width])).collect(),
+        ["LANES"] => [false, true].map(|software| vec![one_workgroup(software)]).into(),
+        ["ROWS", "WIDTH", "DIRECT", "LANES"] => {
+            let tiles = [[4, 0, 64], [8, 0, 64], [4, 1, 8], [8, 1, 8]].into_iter();
+            tiles.flat_map(|[rows, direct, lanes]| (1..=4).map(move |width| vec![rows, width, direct, lanes])).collect()
+        }
         ["SHARE"] => (1..=8).map(|share| vec![share]).collect(),
         ["LAYER"] => vec![vec![0], vec![1]],
         ["PACKS", "ZOH"] => (1..=4).flat_map(|packs| [vec![packs, 0], vec![packs, 1]]).collect(),
-        ["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS", "UNIT"] => [
+        ["NORM", "BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS", "UNIT", "LANES"] => [
             [0, 0, 0, 0, 0, 1],
             [1, 0, 0, 4, 1, 2],
             [0, 1, 1, 0, 0, 2],
@@ -24,7 +28,11 @@ pub fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
             [1, 1, 0, 4, 1, 8],
         ]
         .iter()
-        .flat_map(|steps| units(variant).iter().map(move |unit| [&steps[..], &[*unit]].concat()))
+        .flat_map(|steps| units(variant).iter().map(move |unit| [&steps[..], &[*unit, 64]].concat()))
+        .chain(
+            [[1, 1, 0, 4, 1], [0, 1, 1, 0, 0]]
+                .map(|with| [&with[..], &[8, units(variant)[units(variant).len() - 1], 8]].concat()),
+        )
         .collect(),
         ["GROUP"] => [16, 32, 64, 128].map(|group| vec![group]).into(),
         ["BIAS", "RESIDUAL", "ACTIVATION", "GATE", "ROWS"] if kernel.name == "gemm_dot4" => {
@@ -47,7 +55,13 @@ pub fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
         ]
         .map(Vec::from)
         .into(),
-        ["WINDOW", "CHUNK"] => (1..=MAX_WINDOW).map(|w| vec![w as u32, region_pool_chunk(w, variant)]).collect(),
+        ["WINDOW", "CHUNK"] => (1..=MAX_WINDOW)
+            .flat_map(|w| {
+                let chunks = [false, true].map(|software| region_pool_chunk(w, variant, software));
+                let distinct = if chunks[0] == chunks[1] { &chunks[..1] } else { &chunks };
+                distinct.iter().map(|chunk| vec![w as u32, *chunk]).collect::<Vec<_>>()
+            })
+            .collect(),
         other => panic!("{}: expected values for {other:?} in this table", kernel.name),
     }
 }

@@ -671,10 +671,58 @@ async function threads() {
   served.close();
 }
 
+// While a buffer is mapped, Firefox gets empty submits, and no other browser does.
+async function readBacks(browser) {
+  for (const [userAgent, wanted] of [['Mozilla/5.0 Gecko/20100101 Firefox/153.0', true], [undefined, false]]) {
+    const { page, complaints, close } = await open(browser, address, 'conformance.html', { userAgent });
+    const [during, after] = await page.evaluate(async () => {
+      await import(new URL('readback.js', document.baseURI).href);
+      const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+      let empty = 0;
+      const { submit } = GPUQueue.prototype;
+      GPUQueue.prototype.submit = function count(lists) {
+        empty += Number(lists.length === 0);
+        return submit.call(this, lists);
+      };
+      // Takes a second on a software GPU.
+      const code = `@group(0) @binding(0) var<storage, read_write> out: array<u32>;
+        @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) at: vec3<u32>) {
+          var x = at.x;
+          for (var i = 0u; i < 4000000u + at.x; i++) { x = x * 1664525u + i; }
+          out[at.x] = x;
+        }`;
+      const module = device.createShaderModule({ code });
+      const pipeline = await device.createComputePipelineAsync({ layout: 'auto', compute: { module } });
+      const buffer = (usage) => device.createBuffer({ size: 1024, usage });
+      const out = buffer(GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC);
+      const read = buffer(GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+      const entries = [{ binding: 0, resource: { buffer: out } }];
+      const encoder = device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+      pass.dispatchWorkgroups(4);
+      pass.end();
+      encoder.copyBufferToBuffer(out, 0, read, 0, 1024);
+      device.queue.submit([encoder.finish()]);
+      await read.mapAsync(GPUMapMode.READ);
+      const during = empty;
+      await new Promise((ended) => { setTimeout(ended, 100); });
+      return [during, empty - during];
+    });
+    assert.equal(during > 0, wanted, `${userAgent}: empty submits while a buffer is mapped (${during})`);
+    assert.equal(after, 0, `${userAgent}: empty submits afterwards (got, expected)`);
+    assert.deepEqual(complaints, [], 'complaints of the browser (got, expected)');
+    await close();
+  }
+}
+
 // A picture from the camera is opened.
 async function photographed() {
   const browser = await launch('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream');
   const { page, complaints, close } = await open(browser, address, 'index.html');
+  // Afterwards the loading does not set the status any more.
+  await ready(page);
   await page.click('#webcam');
   await page.waitForFunction(() => document.getElementById('viewed').videoWidth > 0, null, SLOW);
   const light = await page.evaluateHandle(() => document.getElementById('viewed').srcObject.getTracks()[0]);
@@ -1089,7 +1137,7 @@ async function accessible(browser) {
 }
 
 const checks = {
-  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, limited, withoutRoom, fromHub, folders, inGguf, threads, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
+  byKeyboard, conversation, remembered, offline, phone, fromServer, methods, unblocked, hurried, quantised, limited, withoutRoom, fromHub, folders, inGguf, threads, readBacks, photographed, withoutGpu, unreachable, withoutEngine, lostWhileAnswering, lostBetweenQuestions, accessible,
 };
 assert.ok(!only || only in checks, `expected --only to be one of ${Object.keys(checks).join(', ')}, got ${only}`);
 const browser = await launch(...GPU);

@@ -219,8 +219,8 @@ async function openOwn(given, again = false) {
 
 // Opens a picture. An example is shown at once; the engine may still refuse a user's file. Another picture begins another
 // conversation; the same one, opened `again`, does not.
-function open(picture, again = false) {
-  reopen = () => open(picture, true);
+function open(picture, again = false, mine = chosen) {
+  reopen = () => open(picture, true, mine);
   ahead.abort(REPLACED);
   const { blob, words, questions, example } = picture;
   const present = async () => {
@@ -242,7 +242,8 @@ function open(picture, again = false) {
     if (!example) await present();
     if (!test && !again) await keepPicture({ blob, example });
     // The first picture waits for the model; `load` then sets the status.
-    if (loaded || hasFailed()) say('Ready.');
+    // The status may already be that of another choice, such as why its file was not opened.
+    if (mine === chosen && (loaded || hasFailed())) say('Ready.');
     prepare();
   });
 }

@@ -9,6 +9,7 @@ import { unlike } from './error.js';
 import { held } from './held.js';
 import { helpers } from './helpers.js';
 import { source } from './models.js';
+import './readback.js';
 import { onTrap, overhear, sentence } from './worker-common.js';
 
 const send = (what, transfer = []) => self.postMessage(what, transfer);

@@ -5,6 +5,7 @@
 import { load } from './engine-module.js';
 import { gpu } from './needs.js';
 import { size } from './numbers.js';
+import './readback.js';
 import { onTrap, overhear, sentence } from './worker-common.js';
 
 const send = (what) => self.postMessage(what);

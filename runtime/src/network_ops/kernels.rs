@@ -14,7 +14,7 @@ use fovea_shaders::{
     ATTEND_CHUNK, ATTEND_MERGE, ATTEND_SPLIT, AttendMergeParams, AttendSplitParams, EMBED, EmbedParams, FLASH_CAUSAL,
     FLASH_FULL, FlashCausalParams, FlashFullParams, FlashPlan, Format, GEMV, GemmParams, GemmPlan, GemvParams, NORM,
     NormParams, PICK, PickParams, ROPE_KV, ROUND_ROWS, RopeKvParams, RoundRowsParams, Variant, attend_parts,
-    attend_share, flash_plan, gemm_dot4_plan, gemm_plan, gemv_rows, gemv_unit,
+    attend_share, flash_plan, gemm_dot4_plan, gemm_plan, gemv_lanes, gemv_rows, gemv_unit, one_workgroup,
 };
 
 use super::{
@@ -104,7 +104,8 @@ impl NetworkOps for CubeBackend {
         if tokens == 1 {
             let per = gemv_rows(all_rows, software);
             let unit = variant.codes.map_or(1, |format| gemv_unit(width, format.bits, software));
-            let constants = vec![has_norm, has_bias, has_residual, activation, gate, per, unit];
+            let lanes = gemv_lanes(software);
+            let constants = vec![has_norm, has_bias, has_residual, activation, gate, per, unit, lanes];
             let epsilon = plan.epsilon as f32;
             let params = GemvParams { packs, rows, first, epsilon, factor, unused_0: 0, unused_1: 0, unused_2: 0 };
             let groups = spread(rows.div_ceil(per >> gate) as usize);
@@ -251,7 +252,8 @@ impl NetworkOps for CubeBackend {
             let next = empty(&logits, [4], DType::I32);
             let vocab = logits.shape()[1] as u32;
             let params = PickParams { vocab, unused_0: 0, unused_1: 0, unused_2: 0 };
-            launch(&PICK, Variant::F32, vec![], [1, 1, 1], &[&logits, &allowed, &state, &next], params);
+            let lanes = vec![one_workgroup(is_software(&logits))];
+            launch(&PICK, Variant::F32, lanes, [1, 1, 1], &[&logits, &allowed, &state, &next], params);
             next
         });
         async move {

@@ -15,7 +15,7 @@ use fovea_shaders::{
     BEST_TILE, BestParams, COMPACT, COMPACT_ROWS, CompactLayout, Keep, MAX_SCALES, MAX_SCORES, MAX_WINDOW,
     PRODUCT_TILE, PoolLayout, ProductParams, REGION_POOL, ROW_GATHER, RegionPoolParams, RowGatherParams, SCALE_FOLD,
     SCALE_SELECT, ScaleFoldParams, ScaleSelectParams, SoftmaxParams, TEXT_SCORE_BEST, TEXT_SCORE_PRODUCT,
-    TEXT_SCORE_SOFTMAX, TOP_K, TopKParams, Variant, region_pool_chunk, text_block,
+    TEXT_SCORE_SOFTMAX, TOP_K, TopKParams, Variant, one_workgroup, region_pool_chunk, text_block,
 };
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    launch::{empty, fits, launch, runs_kernels, spread, variant},
+    launch::{empty, fits, is_software, launch, runs_kernels, spread, variant},
     read::{lost, to_the_end},
 };
 
@@ -37,7 +37,7 @@ impl SamplerOps for CubeBackend {
         let Some(variant) = variant(&map, c).filter(|_| layout.window <= MAX_WINDOW) else {
             return tensor_ops::region_pool::<Self>(map, &layout);
         };
-        let (packs, chunk) = (c as u32 / variant.pack, region_pool_chunk(layout.window, variant));
+        let (packs, chunk) = (c as u32 / variant.pack, region_pool_chunk(layout.window, variant, is_software(&map)));
         let Some(groups) = fits([packs.div_ceil(chunk) as usize, across, down]) else {
             return tensor_ops::region_pool::<Self>(map, &layout);
         };
@@ -110,7 +110,8 @@ impl SamplerOps for CubeBackend {
         let [map, pooled, newline, choice] = [map, pooled, newline, choice].map(into_contiguous);
         let starts = empty(&map, [height + 1], DType::I32);
         let counts = empty(&map, [3], DType::I32);
-        launch(&COMPACT_ROWS, Variant::F32, vec![], [1, 1, 1], &[&choice, &starts, &counts], params);
+        let lanes = vec![one_workgroup(is_software(&map))];
+        launch(&COMPACT_ROWS, Variant::F32, lanes, [1, 1, 1], &[&choice, &starts, &counts], params);
 
         let nothing = |counts| CompactParts {
             tokens: empty(&map, [1, c], map.dtype),

@@ -319,6 +319,8 @@ fn every_kernel_has_a_text() {
         let constants = kernel.constants.iter().map(|name| match *name {
             "ROWS" | "SHARE" | "CHUNK" => 8,
             "GROUP" => 32,
+            "LANES" => 64,
+            "DIRECT" => 0,
             "PACKS" | "WIDTH" | "WINDOW" | "ACTIVATION" => 4,
             _ => 1,
         });

@@ -26,8 +26,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> counts: array<u32>; // (3,)
 @group(0) @binding(3) var<uniform> params: Params;
 
-const LANES: u32 = 256u;
-
 var<workgroup> sums: array<u32, LANES>;
 var<workgroup> newlines: array<u32, LANES>;
 var<workgroup> bad: array<u32, LANES>;

@@ -11,8 +11,19 @@ const LANES: u32 = 32u;
 const RESULTS: u32 = 8u / (1u + GATE); // per set of rows of W
 const STEP: u32 = 9u; // not eight packs per lane, so that the lanes use different banks of memory
 
-// Four tokens by lane: the sums of the first four and the last four rows of W, of each token.
-var<workgroup> parts: array<vec4<f32>, STEP * LANES>;
+// The sums of the first four and the last four rows of W, of each of four tokens: with SPLIT by lane, else of this lane.
+var<workgroup> parts: array<vec4<f32>, STEP * LANES * SPLIT + 1u - SPLIT>;
+var<private> own: array<vec4<f32>, 8>;
+
+fn keep(lane: u32, i: u32, low: vec4<f32>, high: vec4<f32>) {
+    if (SPLIT == 1u) {
+        parts[STEP * lane + i] = low;
+        parts[STEP * lane + i + 1u] = high;
+    } else {
+        own[i] = low;
+        own[i + 1u] = high;
+    }
+}
 
 fn tokens_at(at: vec4<u32>) -> mat4x4<f32> {
     return mat4x4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
@@ -90,29 +101,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             default: {}
         }
-        let own = STEP * lane;
-        parts[own] = low[0];
-        parts[own + 1u] = high[0];
-        parts[own + 2u] = low[1];
-        parts[own + 3u] = high[1];
-        parts[own + 4u] = low[2];
-        parts[own + 5u] = high[2];
-        parts[own + 6u] = low[3];
-        parts[own + 7u] = high[3];
+        keep(lane, 0u, low[0], high[0]);
+        keep(lane, 2u, low[1], high[1]);
+        keep(lane, 4u, low[2], high[2]);
+        keep(lane, 6u, low[3], high[3]);
         if (SPLIT == 1u) {
             workgroupBarrier();
         }
         // With SPLIT, the first four lanes add the sums of all lanes, in a fixed order. Else a lane reads its own sums:
         // the loop keeps the text of the activation short.
         for (var t = SPLIT * lane; t < 4u; t += select(1u, LANES, SPLIT == 1u)) {
-            let at = select(own, 0u, SPLIT == 1u) + 2u * t;
-            var y = parts[at];
-            var z = parts[at + 1u];
+            var y = vec4<f32>(0.0);
+            var z = vec4<f32>(0.0);
             if (SPLIT == 1u) {
-                for (var other = 1u; other < LANES; other++) {
-                    y += parts[at + STEP * other];
-                    z += parts[at + STEP * other + 1u];
+                for (var other = 0u; other < LANES; other++) {
+                    y += parts[STEP * other + 2u * t];
+                    z += parts[STEP * other + 2u * t + 1u];
                 }
+            } else {
+                y = own[2u * t];
+                z = own[2u * t + 1u];
             }
             for (var j = 0u; j < 4u; j++) {
                 write(token + 4u * i + t, row + j, y[j], z[j]);

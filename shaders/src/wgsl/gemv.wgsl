@@ -10,7 +10,7 @@
 // `read_x` reads x for a step of a lane, `add` adds its products of one row: see gemv_float.wgsl and gemv_codes.wgsl.
 //
 // Constants: NORM, BIAS, RESIDUAL, GATE, 0 or 1; ACTIVATION, see `activate`; ROWS, 1, 2, 4 or 8, with GATE at least 2;
-// UNIT, words per step of a weight of codes, 1 or 4; else 1.
+// UNIT, words per step of a weight of codes, 1 or 4; else 1; LANES, a multiple of 8.
 
 struct Params {
     packs: u32, // per row
@@ -34,7 +34,6 @@ struct Params {
 const WEIGHT: u32 = 2u;
 const SCALES: u32 = 6u;
 
-const LANES: u32 = 64u;
 const STEP: u32 = UNIT * PACKS; // packs per step of a lane
 const RESULTS: u32 = ROWS / (1u + GATE); // per workgroup
 const STRIDE: u32 = LANES + 8u; // not LANES, so that the rows are in different banks of memory
@@ -132,11 +131,14 @@ fn main(
         parts[ROWS * STRIDE + lane] = total(squares);
     }
     workgroupBarrier();
-    // Eight slices of eight lanes, then the slices: a tree would need more barriers.
+    // Eight slices of LANES / 8 lanes, then the slices: a tree would need more barriers.
     for (var i = lane; i < 8u * (ROWS + NORM); i += LANES) {
         let at = i / 8u * STRIDE + i % 8u;
-        parts[at] = ((parts[at] + parts[at + 8u]) + (parts[at + 16u] + parts[at + 24u]))
-            + ((parts[at + 32u] + parts[at + 40u]) + (parts[at + 48u] + parts[at + 56u]));
+        var sum = parts[at];
+        for (var other = 8u; other < LANES; other += 8u) {
+            sum += parts[at + other];
+        }
+        parts[at] = sum;
     }
     workgroupBarrier();
 

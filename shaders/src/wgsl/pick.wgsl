@@ -19,7 +19,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> next: array<u32>; // (4,)
 @group(0) @binding(4) var<uniform> params: Params;
 
-const LANES: u32 = 256u;
 const NOTHING: i32 = -0x7fffffff; // below the key of every finite number
 
 struct Best {

@@ -2,15 +2,16 @@
 //
 //     result[row] = sum_n softmax_n(factor * query[row] . key[n]) value[n], n < seen(row)
 //
-// The body has `seen`, `query_row`, `query_at`, `key_at`, `value_at` and `write`. The lanes are 8 across and 8 down. A
-// lane computes the scores of ROWS rows (4 or 8) and four keys, and then WIDTH packs of the result of the same rows.
-// Queries and keys are in workgroup memory, eight packs at a time. Values are read in place: neighbours read adjacent
-// packs. Sums have names and are not in arrays, because an array would be in memory.
+// The body has `seen`, `query_row`, `query_at`, `key_at`, `value_at` and `write`. The lanes are 8 across and LANES / 8
+// down. A lane computes the scores of ROWS rows (4 or 8) and four keys, and then WIDTH packs of the result of the same
+// rows. Queries and keys are in workgroup memory, eight packs at a time; with DIRECT they are read in place, for software
+// GPUs: there a copy costs more than it saves, and SwiftShader compiles a store for each word of workgroup memory. Values
+// are read in place: neighbours read adjacent packs. Sums have names and are not in arrays, because an array would be in
+// memory.
 //
 // The loops test a product (`steps * KEYS < count`) and not the counter: if only parameters end a plain loop, Mesa's
 // lavapipe compiles the kernel again for each dispatch, and does not free it.
 
-const LANES: u32 = 64u;
 const ACROSS: u32 = 8u; // lanes across the keys, and across the packs of the result
 const BLOCK: u32 = LANES / ACROSS * ROWS; // rows per workgroup
 const KEYS: u32 = 4u * ACROSS; // keys per step
@@ -20,7 +21,7 @@ const LOG2_E: f32 = 1.4426950408889634;
 const NOTHING: f32 = -1e30; // far below every score, and finite
 
 // Rows of keys and weights are one longer than needed, so that neighbours use different banks.
-var<workgroup> keys: array<vec4<f32>, SLICE * (KEYS + 1u)>; // (pack, key)
+var<workgroup> keys: array<vec4<f32>, SLICE * (KEYS + 1u) * (1u - DIRECT) + DIRECT>; // (pack, key)
 var<workgroup> weights: array<vec4<f32>, KEYS * (QUADS + 1u)>; // (key, four rows); before, queries (pack, row)
 var<workgroup> lanes: array<vec4<f32>, ACROSS * QUADS>; // (lane across, four rows): maxima, and at the end sums
 
@@ -171,6 +172,28 @@ fn weigh(n: u32, at: u32, x: u32, y: u32) {
     if (WIDTH > 3u) { add_3(low, high, value_at(n, min(x + 3u * ACROSS, last))); }
 }
 
+// A pack of a key: `i` is its position in the step, `n` its index, `p` the position of the pack in the slice.
+fn key_pack(i: u32, n: u32, slice: u32, p: u32) -> vec4<f32> {
+    if (DIRECT == 1u) {
+        return key_at(n, slice + p);
+    }
+    return keys[p * (KEYS + 1u) + i];
+}
+
+// The same pack of four queries: `i` is the row of the first one in the block, `at` are their first packs.
+fn query_packs(i: u32, at: vec4<u32>, slice: u32, p: u32) -> mat4x4<f32> {
+    if (DIRECT == 1u) {
+        let q = at + (slice + p);
+        return mat4x4<f32>(query_at(q.x), query_at(q.y), query_at(q.z), query_at(q.w));
+    }
+    let a = p * (BLOCK + 1u) + i;
+    return mat4x4<f32>(weights[a], weights[a + 1u], weights[a + 2u], weights[a + 3u]);
+}
+
+fn query_rows(rows: vec4<u32>) -> vec4<u32> {
+    return vec4<u32>(query_row(rows.x), query_row(rows.y), query_row(rows.z), query_row(rows.w));
+}
+
 // The scores of a key for four rows.
 fn masked(product: vec4<f32>, n: u32, seen: vec4<u32>) -> vec4<f32> {
     return select(vec4<f32>(NOTHING), product * (params.factor * LOG2_E), vec4<u32>(n) < seen);
@@ -207,12 +230,20 @@ fn attend_block(block: u32, lane: u32, count: u32) {
     let seen_low = vec4<u32>(seen(here.x), seen(here.y), seen(here.z), seen(here.w));
     let there = here + (ROWS - 4u);
     let seen_high = vec4<u32>(seen(there.x), seen(there.y), seen(there.z), seen(there.w));
+    let from_low = query_rows(here);
+    let from_high = query_rows(there);
     var top_low = vec4<f32>(NOTHING);
     var top_high = vec4<f32>(NOTHING);
     var share_low = vec4<f32>(0.0); // sums of this lane's weights
     var share_high = vec4<f32>(0.0);
     for (var steps = 0u; steps * KEYS < count; steps++) {
         let n = steps * KEYS;
+        let mine = n + x;
+        // A key after the last one repeats it.
+        let n_0 = min(mine, count - 1u);
+        let n_1 = min(mine + ACROSS, count - 1u);
+        let n_2 = min(mine + 2u * ACROSS, count - 1u);
+        let n_3 = min(mine + 3u * ACROSS, count - 1u);
         // Scores of four keys, for rows 0 to 3 and 4 to 7.
         var low_0 = vec4<f32>(0.0);
         var high_0 = vec4<f32>(0.0);
@@ -224,31 +255,30 @@ fn attend_block(block: u32, lane: u32, count: u32) {
         var high_3 = vec4<f32>(0.0);
         for (var slices = 0u; slices * SLICE < params.packs; slices++) {
             let slice = slices * SLICE;
-            workgroupBarrier();
-            for (var i = lane; i < SLICE * KEYS; i += LANES) {
-                let pack = min(slice + i % SLICE, params.packs - 1u);
-                keys[i % SLICE * (KEYS + 1u) + i / SLICE] = key_at(min(n + i / SLICE, count - 1u), pack);
+            if (DIRECT == 0u) {
+                workgroupBarrier();
+                for (var i = lane; i < SLICE * KEYS; i += LANES) {
+                    let pack = min(slice + i % SLICE, params.packs - 1u);
+                    keys[i % SLICE * (KEYS + 1u) + i / SLICE] = key_at(min(n + i / SLICE, count - 1u), pack);
+                }
+                for (var i = lane; i < SLICE * BLOCK; i += LANES) {
+                    let at = query_row(block * BLOCK + i / SLICE) + min(slice + i % SLICE, params.packs - 1u);
+                    weights[i % SLICE * (BLOCK + 1u) + i / SLICE] = query_at(at);
+                }
+                workgroupBarrier();
             }
-            for (var i = lane; i < SLICE * BLOCK; i += LANES) {
-                let at = query_row(block * BLOCK + i / SLICE) + min(slice + i % SLICE, params.packs - 1u);
-                weights[i % SLICE * (BLOCK + 1u) + i / SLICE] = query_at(at);
-            }
-            workgroupBarrier();
             for (var p = 0u; p < min(SLICE, params.packs - slice); p++) {
-                let at = p * (KEYS + 1u) + x;
-                let a = p * (BLOCK + 1u) + y * ROWS;
-                let low = mat4x4<f32>(weights[a], weights[a + 1u], weights[a + 2u], weights[a + 3u]);
-                let k_0 = keys[at];
-                let k_1 = keys[at + ACROSS];
-                let k_2 = keys[at + 2u * ACROSS];
-                let k_3 = keys[at + 3u * ACROSS];
+                let low = query_packs(y * ROWS, from_low, slice, p);
+                let k_0 = key_pack(x, n_0, slice, p);
+                let k_1 = key_pack(x + ACROSS, n_1, slice, p);
+                let k_2 = key_pack(x + 2u * ACROSS, n_2, slice, p);
+                let k_3 = key_pack(x + 3u * ACROSS, n_3, slice, p);
                 low_0 += k_0 * low;
                 low_1 += k_1 * low;
                 low_2 += k_2 * low;
                 low_3 += k_3 * low;
                 if (ROWS > 4u) {
-                    let b = a + 4u;
-                    let high = mat4x4<f32>(weights[b], weights[b + 1u], weights[b + 2u], weights[b + 3u]);
+                    let high = query_packs(y * ROWS + 4u, from_high, slice, p);
                     high_0 += k_0 * high;
                     high_1 += k_1 * high;
                     high_2 += k_2 * high;
@@ -256,7 +286,6 @@ fn attend_block(block: u32, lane: u32, count: u32) {
                 }
             }
         }
-        let mine = n + x;
         low_0 = masked(low_0, mine, seen_low);
         high_0 = masked(high_0, mine, seen_high);
         low_1 = masked(low_1, mine + ACROSS, seen_low);

@@ -71,6 +71,8 @@ pub(crate) fn cases() -> Vec<Planned<Attend>> {
         case("a question after a picture", [14, 2, 64], [23, 1021, 40]),
         case("tokens of a block that see different steps of keys", [2, 1, 128], [97, 131, 4]),
         case("blocks that see different steps of keys", [7, 1, 64], [211, 257, 13]),
+        case("many rows of SigLIP's width", [7, 1, 72], [79, 97, 2]),
+        case("many rows of a width of 128", [4, 1, 128], [131, 150, 3]),
         case("two tokens after many", [32, 8, 128], [2, 503, 9]),
     ];
     // Each width with each number of query heads per key head.

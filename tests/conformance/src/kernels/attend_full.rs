@@ -59,6 +59,8 @@ pub(crate) fn cases() -> Vec<Planned<AttendFull>> {
         ("a width of 80", [2, 67, 3, 80]),
         ("a width of 96", [2, 67, 3, 96]),
         ("a width of 128", [2, 67, 3, 128]),
+        ("many tokens of SigLIP's width", [1, 521, 1, 72]),
+        ("many tokens of a width of 128", [1, 521, 1, 128]),
         ("two tiles of CLIP-336", [2, 577, 1, 64]),
     ]
     .map(|(why, shape)| Planned::new(why, op(shape, Values::Spread)))
