@@ -57,9 +57,10 @@ pub fn constants(kernel: &Kernel, variant: Variant) -> Vec<Vec<u32>> {
         .into(),
         ["WINDOW", "CHUNK"] => (1..=MAX_WINDOW)
             .flat_map(|w| {
-                let chunks = [false, true].map(|software| region_pool_chunk(w, variant, software));
-                let distinct = if chunks[0] == chunks[1] { &chunks[..1] } else { &chunks };
-                distinct.iter().map(|chunk| vec![w as u32, *chunk]).collect::<Vec<_>>()
+                let mut texts =
+                    [false, true].map(|software| vec![w as u32, region_pool_chunk(w, variant, software)]).to_vec();
+                texts.dedup();
+                texts
             })
             .collect(),
         other => panic!("{}: expected values for {other:?} in this table", kernel.name),
